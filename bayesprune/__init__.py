@@ -1,0 +1,38 @@
+"""bayesprune: prune networks while they learn, by inference."""
+
+from bayesprune import data, priors, structure, svi
+from bayesprune.errors import BayespruneError
+from bayesprune.gated import GatedModel, gate
+from bayesprune.likelihoods import Bernoulli, Categorical, Gaussian, Likelihood, Own, Poisson
+from bayesprune.structure import Cost, Group, count
+from bayesprune.svi import Epoch, FitResult, GateSteps, Quality, Recipe, Shrink, evaluate, fit, prune
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BayespruneError",
+    "Bernoulli",
+    "Categorical",
+    "Cost",
+    "Epoch",
+    "FitResult",
+    "GateSteps",
+    "GatedModel",
+    "Gaussian",
+    "Group",
+    "Likelihood",
+    "Own",
+    "Poisson",
+    "Quality",
+    "Recipe",
+    "Shrink",
+    "count",
+    "data",
+    "evaluate",
+    "fit",
+    "gate",
+    "priors",
+    "prune",
+    "structure",
+    "svi",
+]

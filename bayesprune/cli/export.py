@@ -1,0 +1,68 @@
+"""`bayesprune export`: the pruned network of a run, for use elsewhere."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+import torch
+
+from bayesprune.errors import RunFolderError
+from bayesprune.export import ARCHITECTURE, export, load, read_architecture
+
+
+@click.command("export")
+@click.argument("run_folder", metavar="RUN_FOLDER", type=click.Path(path_type=Path))
+@click.argument("out", metavar="OUT", type=click.Path(path_type=Path))
+def export_command(run_folder: Path, out: Path) -> None:
+    """Write the pruned network of a run to OUT: a file *.onnx, or a folder that bayesprune.load() reads.
+
+    \b
+    bayesprune export runs/lenet5-digits lenet5.onnx
+    bayesprune export runs/lenet5-mnist/seed-3 deployed/
+    """
+    source = _pruned_folder(run_folder)
+    if out.exists():
+        raise RunFolderError(f"{out}: exists already, and is left as it is. Choose another name.")
+    network = load(source)
+    example = torch.zeros(
+        1, *read_architecture(source)["input_shape"], dtype=next(network.parameters()).dtype
+    )
+    export(network, out, example)
+    click.echo(
+        f"Exported to {out}."
+        if out.is_file()
+        else f'Exported to {out}. Load it with:  bayesprune.load("{out}")'
+    )
+
+
+def _pruned_folder(run_folder: Path) -> Path:
+    """The folder with the network: the run's own, or a seed's."""
+    if not run_folder.is_dir():
+        raise RunFolderError(
+            f"{run_folder}: there is no such folder. Give the folder that 'bayesprune run' named."
+        )
+    if (run_folder / ARCHITECTURE).is_file():
+        return run_folder
+    seeds = sorted(folder.parent for folder in run_folder.glob(f"seed-*/{ARCHITECTURE}"))
+    if seeds:
+        listed = "\n".join(f"  {seed}{_error(seed)}" for seed in seeds)
+        raise RunFolderError(
+            f"{run_folder}: holds the networks of several seeds. Name one of them:\n{listed}"
+        )
+    if (run_folder / "run.json").is_file():
+        raise RunFolderError(
+            f"{run_folder}: this run has not finished, so there is no pruned network yet. Continue it with:\n"
+            f"  bayesprune run --resume --out {run_folder}"
+        )
+    raise RunFolderError(
+        f"{run_folder}: is not the folder of a run. Give the folder that 'bayesprune run' named."
+    )
+
+
+def _error(seed: Path) -> str:
+    try:
+        return f"  ({json.loads((seed / 'result.json').read_text())['test_error_percent']:.2f} % test error)"
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""

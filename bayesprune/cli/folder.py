@@ -1,0 +1,182 @@
+"""The folder of a run: claimed when it is empty, continued when it is asked for, never overwritten."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from bayesprune.cli.settings import Settings, from_json
+from bayesprune.errors import RunFolderError
+from bayesprune.files import read_json, write_json
+
+RUN = "run.json"
+RESULT = "result.json"
+FORMAT_VERSION = 1
+
+
+def check_free(folder: Path) -> None:
+    """Make sure that a new run can have a folder; nothing is written.
+
+    Args:
+        folder: where the run shall go.
+
+    Raises:
+        RunFolderError: it holds another run or other files, or is no folder.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise RunFolderError(f"{folder}: is a file, not a folder. Choose another --out.")
+    if (folder / RUN).exists() or (folder / RESULT).exists():
+        raise RunFolderError(
+            f"{folder}: holds another run, which is left as it is. To continue it, add --resume; for a new "
+            "run choose "
+            "another --out."
+        )
+    if folder.is_dir() and any(folder.iterdir()):
+        raise RunFolderError(f"{folder}: is not empty, and is left as it is. Choose another --out.")
+
+
+def new_folder(program: str, data: str) -> Path:
+    """The default folder of a new run: ``runs/<program>-<data>``, with a number added while that is taken.
+
+    Args:
+        program: name of the model.
+        data: name of the data.
+
+    Returns:
+        A folder that does not exist yet.
+    """
+    base = default_name(program, data)
+    number = 1
+    while (folder := _numbered(base, number)).exists():
+        number += 1
+    return folder
+
+
+def last_folder(program: str, data: str | None) -> Path:
+    """The newest default folder of a program: what ``--resume`` without ``--out`` continues.
+
+    Args:
+        program: name of the model.
+        data: name of the data, or None for whichever ran last.
+
+    Returns:
+        The folder.
+
+    Raises:
+        RunFolderError: there is none.
+    """
+    base = default_name(program, data or "*")
+    runs = [path.parent for path in Path("runs").glob(f"{base.name}*/{RUN}")]
+    pattern = re.compile(re.escape(base.name).replace(r"\*", ".+") + r"(-\d+)?")
+    runs = [run for run in runs if pattern.fullmatch(run.name)]
+    if not runs:
+        raise RunFolderError(f"Nothing to resume: there is no run in {base}. Name its folder with --out.")
+    return max(runs, key=lambda run: (run / RUN).stat().st_mtime)
+
+
+def default_name(program: str, data: str) -> Path:
+    """``runs/<program>-<data>``, fit for a file system."""
+    return Path("runs") / re.sub(r"[^\w.*-]+", "_", f"{program}-{data}")
+
+
+def _numbered(base: Path, number: int) -> Path:
+    return base if number == 1 else base.with_name(f"{base.name}-{number}")
+
+
+def begin(folder: Path, settings: Settings, digests: dict[str, str], versions: dict[str, str]) -> None:
+    """Claim a folder: write down what is run in it.
+
+    Args:
+        folder: the run's folder, made here.
+        settings: what was asked for.
+        digests: what the files and data were when the run began, by kind.
+        versions: of the packages that compute.
+    """
+    check_free(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    record = {
+        "format_version": FORMAT_VERSION,
+        "settings": settings.to_json(),
+        "sha256": digests,
+        "versions": versions,
+    }
+    write_json(folder / RUN, record)
+
+
+def has_progress(folder: Path) -> bool:
+    """Whether anything worth keeping was computed in a run's folder yet."""
+    return any(path.is_file() for path in folder.rglob("*") if path != folder / RUN)
+
+
+def give_back(folder: Path) -> None:
+    """Take back the claim on a folder where nothing was computed, so that the same command can be given again.
+
+    Args:
+        folder: of a run that this process began.
+    """
+    if has_progress(folder):
+        return
+    (folder / RUN).unlink(missing_ok=True)
+    for path in (*sorted(folder.rglob("*"), reverse=True), folder):
+        path.rmdir()
+
+
+def read_run(folder: Path) -> tuple[Settings, dict[str, Any]]:
+    """What a folder's run was asked to do.
+
+    Args:
+        folder: the run's folder.
+
+    Returns:
+        Its settings, and the whole record.
+
+    Raises:
+        RunFolderError: no run is there, or its record is damaged.
+    """
+    path = folder / RUN
+    if not path.is_file():
+        raise RunFolderError(f"{folder}: holds no run to resume. Leave out --resume to start one.")
+    record = read_json(path)
+    if record.get("format_version") != FORMAT_VERSION:
+        raise RunFolderError(
+            f"{path}: has format version {record.get('format_version')!r}, this bayesprune writes "
+            f"{FORMAT_VERSION}. "
+            "Continue the run with the version that began it."
+        )
+    return from_json(record.get("settings"), path), record
+
+
+def check_unchanged(folder: Path, record: dict[str, Any], digests: dict[str, str]) -> None:
+    """Make sure that a resumed run reads the same files and data as when it began.
+
+    Args:
+        folder: the run's folder.
+        record: what `read_run` gave.
+        digests: SHA-256 of them now, by kind.
+
+    Raises:
+        RunFolderError: something changed; it is named.
+    """
+    saved = record.get("sha256", {})
+    changed = [kind for kind, digest in digests.items() if saved.get(kind) != digest]
+    if changed:
+        raise RunFolderError(
+            f"{folder}: cannot be resumed, since the {' and the '.join(changed)} changed after the run "
+            "began. "
+            "Put back what it began with, or start a new run with another --out."
+        )
+
+
+def seed_folder(folder: Path, settings: Settings, seed: int) -> Path:
+    """Where a seed's files go: the run's folder itself where there is only one seed.
+
+    Args:
+        folder: the run's folder.
+        settings: of the run.
+        seed: the seed.
+
+    Returns:
+        ``folder`` or ``folder/seed-<seed>``.
+    """
+    return folder if settings.seeds == 1 else folder / f"seed-{seed}"

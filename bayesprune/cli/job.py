@@ -1,0 +1,172 @@
+"""A run made ready: settings complete, programs loaded and checked, data read, folder claimed."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import click
+import torch
+
+from bayesprune.cli import folder as folders
+from bayesprune.cli.settings import Settings, resumed, versions
+from bayesprune.data import Dataset, load
+from bayesprune.errors import ProgramError, SettingsError
+from bayesprune.files import sha256_of
+from bayesprune.programs import InferenceProgram, ModelProgram, load_inference, load_model, run_own
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run that is ready to begin or to continue.
+
+    Attributes:
+        settings: what is computed, every default filled in.
+        model: the model's program.
+        inference: the inference's program.
+        data: rows.
+        folder: where it goes, claimed.
+        device: 'cpu' or 'cuda'.
+        quiet: print nothing.
+    """
+
+    settings: Settings
+    model: ModelProgram
+    inference: InferenceProgram
+    data: Dataset
+    folder: Path
+    device: str
+    quiet: bool
+
+    def say(self, text: str) -> None:
+        """Tell the user something on the way, on stderr."""
+        if not self.quiet:
+            click.echo(text, err=True)
+
+
+def begin(asked: Settings, out: Path | None, quiet: bool) -> Job:
+    """Make a new run ready; its folder is claimed last, when everything else is in order.
+
+    Args:
+        asked: what the command line says.
+        out: the run's folder, or None for a default one.
+        quiet: print nothing.
+
+    Returns:
+        The job.
+
+    Raises:
+        BayespruneError: a program, the data, a setting or the folder cannot be used; nothing was written.
+    """
+    if out is not None:
+        folders.check_free(out)
+    settings, model, inference, data = _load(asked, quiet)
+    device = _device(settings)
+    folder = out or folders.new_folder(model.name, data.name)
+    folders.begin(folder, settings, _digests(model, inference, data), versions())
+    return _noted(Job(settings, model, inference, data, folder, device, quiet))
+
+
+def resume(asked: Settings, given: set[str], out: Path | None, quiet: bool) -> Job:
+    """Make a run ready to continue, with the settings that it began with.
+
+    Args:
+        asked: what the command line says.
+        given: names of the settings that it says explicitly; they must be the run's.
+        out: the run's folder, or None for the newest of the program.
+        quiet: print nothing.
+
+    Returns:
+        The job.
+
+    Raises:
+        BayespruneError: there is no such run, or its settings, programs or data are not those of the
+            beginning.
+    """
+    data_name = Path(asked.data).name if asked.data else None
+    folder = out or folders.last_folder(Path(asked.program).stem, data_name)
+    saved, record = folders.read_run(folder)
+    settings, model, inference, data = _load(resumed(saved, asked, given, folder), quiet)
+    folders.check_unchanged(folder, record, _digests(model, inference, data))
+    job = _noted(Job(settings, model, inference, data, folder, _device(settings), quiet))
+    began = record.get("versions", {})
+    changed = [
+        f"{name} {began.get(name)} → {now}" for name, now in versions().items() if began.get(name) != now
+    ]
+    if changed:
+        job.say(f"Note: begun with other versions ({', '.join(changed)}); the last bits may differ.")
+    return job
+
+
+def absolute(asked: Settings) -> Settings:
+    """Settings whose paths hold from wherever a run is resumed."""
+
+    def resolve(value: str | None, is_path: bool) -> str | None:
+        return str(Path(value).expanduser().resolve()) if value and is_path else value
+
+    return replace(
+        asked,
+        program=resolve(asked.program, _is_file(asked.program)) or "",
+        inference=resolve(asked.inference, _is_file(asked.inference)),
+        data=resolve(asked.data, _is_file(asked.data) or Path(asked.data or "").is_dir()),
+        data_dir=resolve(asked.data_dir, True),
+    )
+
+
+def _is_file(value: str | None) -> bool:
+    return value is not None and (value.endswith(".py") or Path(value).name != value)
+
+
+def _load(asked: Settings, quiet: bool) -> tuple[Settings, ModelProgram, InferenceProgram, Dataset]:
+    """Programs and data, and the settings with every default filled in."""
+    if asked.threads is not None:
+        torch.set_num_threads(asked.threads)
+    model = load_model(asked.program)
+    settings = replace(
+        asked,
+        inference=asked.inference or model.inference,
+        data=asked.data or (None if model.data else "digits"),
+        epochs=asked.epochs or model.epochs,
+        batch_size=asked.batch_size or model.batch_size,
+        threads=torch.get_num_threads(),
+    )
+    inference = load_inference(str(settings.inference))
+    if settings.data is not None:
+        return settings, model, inference, load(settings.data, settings.data_dir, progress=not quiet)
+    data = run_own(model, "data", model.data or Dataset)
+    if not isinstance(data, Dataset):
+        raise ProgramError(
+            f"{model.path}: data() returned {type(data).__name__}, not a bayesprune.data.Dataset."
+        )
+    return settings, model, inference, data
+
+
+def _noted(job: Job) -> Job:
+    if job.data.note:
+        job.say(f"Note: {job.data.note}")
+    return job
+
+
+def _digests(model: ModelProgram, inference: InferenceProgram, data: Dataset) -> dict[str, str]:
+    rows = hashlib.sha256()
+    for tensor in (data.train.x, data.train.y, data.test.x, data.test.y):
+        rows.update(tensor.contiguous().numpy().data)
+    return {
+        "model file": sha256_of(model.path),
+        "inference file": sha256_of(inference.path),
+        "data": rows.hexdigest(),
+    }
+
+
+def _device(settings: Settings) -> str:
+    if settings.device == "cpu":
+        return "cpu"
+    if torch.cuda.is_available():
+        return "cuda"
+    if settings.device == "cuda":
+        raise SettingsError(
+            f"--device cuda: this PyTorch ({torch.__version__}) finds no CUDA device. Use --device cpu, or "
+            "install a PyTorch built for your GPU (pytorch.org)."
+        )
+    return "cpu"

@@ -1,0 +1,175 @@
+"""`bayesprune run`: train and prune a program, seed by seed, into a folder that can be resumed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+import pyro
+
+from bayesprune.cli import folder as folders
+from bayesprune.cli import job as jobs
+from bayesprune.cli.job import Job
+from bayesprune.cli.measure import history, measure, over_seeds
+from bayesprune.cli.prices import parse_price
+from bayesprune.cli.settings import Settings, versions
+from bayesprune.cli.summary import summary
+from bayesprune.errors import ProgramError
+from bayesprune.export import save
+from bayesprune.files import read_json, write_json
+from bayesprune.gated import GatedModel
+from bayesprune.programs import run_own
+from bayesprune.svi import FitResult
+
+AT_LEAST_ONE = click.IntRange(min=1)
+
+
+class Interruption(click.ClickException):
+    """The user stopped a run: what is kept, and how to go on."""
+
+    exit_code = 130
+
+    def show(self, file: Any = None) -> None:
+        """Print the message, below the progress bar."""
+        click.echo(f"\n{self.message}", err=True, file=file)
+
+
+@click.command("run")
+@click.argument("program", metavar="PROGRAM", required=False)
+@click.option(
+    "--inference", metavar="NAME", help="How it is learnt: a name or ./file.py.  [default: the model's]"
+)
+@click.option("--data", metavar="digits|mnist|DIR", help="What it learns from.  [default: digits]")
+@click.option("--data-dir", metavar="DIR", help="Where the MNIST files lie, for --data mnist.")
+@click.option("--epochs", type=AT_LEAST_ONE, help="Passes over the training rows.  [default: the model's]")
+@click.option("--batch-size", type=AT_LEAST_ONE, help="Rows a step.  [default: the model's]")
+@click.option("--seeds", type=AT_LEAST_ONE, default=1, show_default=True, help="How many runs.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the first run.")
+@click.option(
+    "--price",
+    metavar="NATS",
+    callback=parse_price,
+    help="What a unit must earn to stay, in nats: 12, or conv1=3,fc*=8.  [default: the model's]",
+)
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@click.option("--threads", type=AT_LEAST_ONE, help="CPU threads.  [default: PyTorch's choice]")
+@click.option(
+    "--out",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="The run's folder.  [default: runs/PROGRAM-DATA]",
+)
+@click.option("--resume", is_flag=True, help="Continue an interrupted run with the settings in its folder.")
+@click.option("--quiet", is_flag=True, help="Print nothing but errors.")
+@click.pass_context
+def run_command(ctx: click.Context, /, out: Path | None, resume: bool, quiet: bool, **options: Any) -> None:
+    """Train PROGRAM and prune it while it learns.
+
+    PROGRAM is a name from 'bayesprune list', or a file of your own, such as ./mine.py. The run's folder
+    receives result.json, pruned.safetensors and architecture.json, history.json, gates.png and checkpoints.
+
+    \b
+    bayesprune run lenet5 --data digits
+    bayesprune run lenet5 --data mnist --seeds 5 --out runs/five
+    bayesprune run --resume --out runs/five
+    """  # fmt: skip
+    if not options["program"] and not (resume and out):
+        raise click.UsageError(
+            "Name a PROGRAM ('bayesprune list' shows them), or a run to continue: --resume --out DIR."
+        )
+    said = click.core.ParameterSource.COMMANDLINE
+    given = {name for name in options if ctx.get_parameter_source(name) is said and options[name] is not None}
+    asked = jobs.absolute(Settings(**{**options, "program": options["program"] or ""}))
+    job = jobs.resume(asked, given, out, quiet) if resume else jobs.begin(asked, out, quiet)
+    try:
+        _run_seeds(job)
+    except KeyboardInterrupt:
+        raise _interruption(job.folder) from None
+    finally:
+        folders.give_back(job.folder)
+
+
+def _run_seeds(job: Job) -> None:
+    """All seeds, but for those that have finished before; then the figures over them."""
+    settings = job.settings
+    figures = []
+    for number, seed in enumerate(range(settings.seed, settings.seed + settings.seeds), start=1):
+        folder = folders.seed_folder(job.folder, settings, seed)
+        finished = (folder / folders.RESULT).is_file()
+        if settings.seeds > 1:
+            job.say(f"Seed {seed} ({number} of {settings.seeds}){': finished before' if finished else ''}")
+        figures.append(_read_figures(folder) if finished else _run_seed(job, seed, folder))
+    result = {
+        "program": job.model.name,
+        "inference": job.inference.name,
+        "data": job.data.name,
+        "price": settings.price,
+        "epochs": settings.epochs,
+        "batch_size": settings.batch_size,
+        "device": job.device,
+        "versions": versions(),
+        **over_seeds(figures),
+        "seeds": figures,
+    }
+    write_json(job.folder / folders.RESULT, result)
+    if not job.quiet:
+        click.echo(summary(result, job.folder))
+
+
+def _run_seed(job: Job, seed: int, folder: Path) -> dict[str, Any]:
+    """One seed, from its first step or its last checkpoint to its files; the figures are written last."""
+    from bayesprune.posterior.plots import plot_gates  # here: Matplotlib takes long to import
+
+    result = _fit(job, seed, folder / "checkpoints")
+    network, figures = measure(result, job.data.test)
+    figures = {"seed": seed, **figures}
+    save(network, folder, job.data.test.x[:1])
+    write_json(folder / "history.json", {"epochs": history(result.history)})
+    plot_gates(result, folder / "gates.png")
+    if job.settings.seeds > 1:
+        write_json(folder / folders.RESULT, figures)
+    return figures
+
+
+def _read_figures(folder: Path) -> dict[str, Any]:
+    """Figures of a finished seed: in its own folder, or as the only one of a run."""
+    figures = read_json(folder / folders.RESULT)
+    return dict(figures["seeds"][0]) if "seeds" in figures else figures
+
+
+def _fit(job: Job, seed: int, checkpoints: Path) -> FitResult:
+    settings, train = job.settings, job.data.train
+    pyro.set_rng_seed(seed)  # the network's first weights too
+    gated = run_own(job.model, "model", lambda: job.model.model(train, job.data.classes, settings.price))
+    if not isinstance(gated, GatedModel):
+        raise ProgramError(
+            f"{job.model.path}: model() returned {type(gated).__name__}, not a gated model. End it with\n"
+            "    return bayesprune.gate(network, train.x[:1], prior=…, likelihood=…)"
+        )
+    arguments = {
+        "epochs": settings.epochs,
+        "batch_size": settings.batch_size,
+        "seed": seed,
+        "recipe": job.model.recipe,
+        "device": job.device,
+        "checkpoint": checkpoints,
+        "resume": any(checkpoints.glob("epoch-*.safetensors")),
+        "progress": not job.quiet,
+    }
+    result = run_own(job.inference, "infer", lambda: job.inference.infer(gated, train, **arguments))
+    if not isinstance(result, FitResult):
+        raise ProgramError(
+            f"{job.inference.path}: infer() returned {type(result).__name__}, not a FitResult. End it with\n"
+            "    return bayesprune.fit(gated, (train.x, train.y), …)"
+        )
+    return result
+
+
+def _interruption(folder: Path) -> Interruption:
+    if not folders.has_progress(folder):
+        return Interruption("Interrupted before the first epoch ended; nothing was kept.")
+    return Interruption(
+        f"Interrupted. What was computed up to the last whole epoch is kept in {folder}. Continue with:\n"
+        f"  bayesprune run --resume --out {folder}"
+    )

@@ -1,0 +1,78 @@
+"""What a run says at its end: a few lines to read, and what to do next."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+SCORES = {
+    "test_error_percent": ("Test error", " %"),
+    "test_rmse": ("Test RMSE", ""),
+    "test_deviance": ("Test deviance", ""),
+}
+
+
+def summary(result: dict[str, Any], folder: Path) -> str:
+    """The result of a run in a few lines.
+
+    Args:
+        result: content of `result.json`.
+        folder: the run's folder.
+
+    Returns:
+        Text for the terminal.
+    """
+    seeds = len(result["seeds"])
+    heading = f"{result['program']} on {result['data']}, {_plural(result['epochs'], 'epoch')}"
+    rows = [
+        *((label, _figure(result, key, unit)) for key, (label, unit) in SCORES.items() if key in result),
+        ("Parameters", _kept(result, "parameters")),
+        ("MACs", _kept(result, "macs")),
+        ("Units kept", _units(result)),
+        ("Gates", _gates(result["undecided_gates"])),
+        ("Time", _time(result["seconds"]) + (" a seed" if seeds > 1 else "")),
+        ("Files", str(folder)),
+    ]
+    if seeds > 1:
+        heading += f", mean ± standard deviation over {seeds} seeds"
+    lines = [heading, *(f"  {label:<13} {text}" for label, text in rows), *_next(result, folder)]
+    return "\n".join(lines)
+
+
+def _figure(result: dict[str, Any], key: str, unit: str) -> str:
+    spread = f" ± {result[f'{key}_std']:.2f}" if f"{key}_std" in result else ""
+    return f"{result[key]:.2f}{spread}{unit}"
+
+
+def _kept(result: dict[str, Any], what: str) -> str:
+    share = _figure(result, f"{what}_kept_percent", " %")
+    return f"{share} kept ({result[f'{what}_kept']:,.0f} of {result[f'dense_{what}']:,})"
+
+
+def _units(result: dict[str, Any]) -> str:
+    groups = zip(result["groups"], result["architecture"], result["dense_architecture"], strict=True)
+    return ", ".join(f"{name} {kept:g} of {size}" for name, kept, size in groups)
+
+
+def _gates(undecided: float) -> str:
+    if undecided == 0:
+        return "all decided"
+    return f"{undecided:g} undecided (0.01 < inclusion probability < 0.99): more --epochs may settle them"
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds < 120 else f"{seconds / 60:.1f} min"
+
+
+def _plural(number: int, word: str) -> str:
+    return f"{number} {word}" + ("" if number == 1 else "s")
+
+
+def _next(result: dict[str, Any], folder: Path) -> list[str]:
+    source = folder / f"seed-{result['seeds'][0]['seed']}" if len(result["seeds"]) > 1 else folder
+    return [
+        "Next",
+        f'  use it:     import bayesprune as bp; network = bp.load("{source}")',
+        f"  ship it:    bayesprune export {source} {result['program']}.onnx",
+        f"  change it:  bayesprune copy {result['program']} mine.py",
+    ]

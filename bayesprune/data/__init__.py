@@ -1,0 +1,54 @@
+"""Data: embedded digits, MNIST, and any folder of IDX files named as MNIST's."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+
+from bayesprune.data.dataset import Dataset, Split
+from bayesprune.data.digits import digits
+from bayesprune.data.folder import load_folder
+from bayesprune.data.idx import read_idx
+from bayesprune.data.mnist import mnist
+from bayesprune.errors import DataError
+
+__all__ = ["Dataset", "Split", "digits", "load", "load_folder", "mnist", "read_idx"]
+
+NAMES = ("digits", "mnist")
+
+
+def load(name_or_dir: str | Path, data_dir: str | Path | None = None, progress: bool = True) -> Dataset:
+    """Load a data set by its name, or from a folder.
+
+    Args:
+        name_or_dir: ``'digits'``, ``'mnist'``, or a folder of IDX files.
+        data_dir: where MNIST lies; see `mnist`.
+        progress: show a progress bar should something be downloaded.
+
+    Returns:
+        The data set.
+
+    Raises:
+        DataError: neither a known name nor a readable folder, or a ``data_dir`` that would not be read.
+
+    Example:
+        >>> load("digits").classes
+        10
+    """
+    name = str(name_or_dir)
+    if name == "mnist":
+        return mnist(data_dir, progress)
+    if data_dir is not None:
+        raise DataError(
+            f"A data folder ({data_dir}) says where MNIST lies, but the data asked for are {name!r}. Ask "
+            "for 'mnist', "
+            "or give the folder itself as the data: --data DIR."
+        )
+    if name == "digits":
+        return digits()
+    path = Path(name_or_dir).expanduser()
+    if path.name == name and not path.exists():
+        near = difflib.get_close_matches(name, NAMES, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise DataError(f"Data {name!r}: neither a known name ({', '.join(NAMES)}) nor a folder.{hint}")
+    return load_folder(path)

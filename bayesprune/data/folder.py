@@ -1,0 +1,137 @@
+"""Any folder of four IDX files named as MNIST's: MNIST itself, Fashion-MNIST, the EMNIST splits."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from bayesprune.data.dataset import Dataset, Split
+from bayesprune.data.idx import read_idx
+from bayesprune.errors import DataError
+
+NAME = re.compile(
+    r"(?:(?P<prefix>.+)-)?(?P<part>train|t10k|test)-(?P<kind>images|labels)[-.]idx[13]-ubyte(\.gz)?"
+)
+"""``train-images-idx3-ubyte``, ``t10k-…``, or EMNIST's ``emnist-letters-test-…``; with or without ``.gz``."""
+
+PARTS = {"train": "train", "t10k": "test", "test": "test"}
+WANTED = "train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte, t10k-labels-idx1-ubyte"
+
+Files = dict[tuple[str, str], Path]
+"""('train' or 'test', 'images' or 'labels') → file."""
+
+
+def load_folder(folder: str | Path) -> Dataset:
+    """Read a data set from a folder; the classes are inferred from its labels.
+
+    Labels that start at 1 (EMNIST letters: 1 … 26) are shifted to start at 0; the note of the data set says
+    so.
+
+    Args:
+        folder: where the four files lie, gzip or not. Where it holds several sets, as EMNIST's archive does,
+            add the prefix of one as if it were a file: ``emnist/emnist-letters``.
+
+    Returns:
+        The data set, named after the folder or the prefix.
+
+    Raises:
+        DataError: a file is missing, corrupt or empty, images and labels differ in number, or the images are
+            not 28×28.
+    """
+    folder = Path(folder)
+    name, files = find_files(folder)
+    train, test = _read_split(files, "train"), _read_split(files, "test")
+    shift, classes = _classes(folder, train.y, test.y)
+    train, test = Split(train.x, train.y - shift), Split(test.x, test.y - shift)
+    note = (
+        f"The labels of {name} run from 1 to {classes}; they were shifted to 0 … {classes - 1}."
+        if shift
+        else ""
+    )
+    return Dataset(name, train, test, classes, note)
+
+
+def find_files(folder: Path) -> tuple[str, Files]:
+    """The four files of the one data set in a folder.
+
+    Args:
+        folder: the folder, or ``folder/prefix``.
+
+    Returns:
+        Name of the data set, and its files.
+
+    Raises:
+        DataError: the folder is missing, lacks a file, or holds several data sets.
+    """
+    sets = _sets_in(folder) if folder.is_dir() else {}
+    if not folder.is_dir() and folder.parent.is_dir():
+        sets = {prefix: files for prefix, files in _sets_in(folder.parent).items() if prefix == folder.name}
+    if not folder.is_dir() and not sets:
+        raise DataError(f"Data folder {folder}: there is no such folder. Check the path.")
+    if len(sets) > 1:
+        choices = ", ".join(str(folder / prefix) for prefix in sorted(sets) if prefix) or str(folder)
+        raise DataError(f"Data folder {folder}: holds several data sets. Name one of them: {choices}.")
+    prefix, files = next(iter(sets.items()), ("", {}))
+    missing = [
+        f"{part} {kind}"
+        for part in ("train", "test")
+        for kind in ("images", "labels")
+        if (part, kind) not in files
+    ]
+    if missing:
+        raise DataError(
+            f"Data folder {folder}: no file with the {', '.join(missing)}. Needed are {WANTED}, each with or "
+            "without .gz."
+        )
+    return prefix or folder.resolve().name, files
+
+
+def _sets_in(folder: Path) -> dict[str, Files]:
+    sets: dict[str, Files] = {}
+    for path in sorted(
+        folder.iterdir(), reverse=True
+    ):  # plain files last: where both are there, they win over .gz
+        match = NAME.fullmatch(path.name)
+        if match and path.is_file():
+            key = PARTS[match["part"]], match["kind"]
+            sets.setdefault(match["prefix"] or "", {})[key] = path
+    return sets
+
+
+def _read_split(files: Files, part: str) -> Split:
+    images_file, labels_file = files[part, "images"], files[part, "labels"]
+    images, labels = read_idx(images_file), read_idx(labels_file)
+    if images.dim() != 3 or images.shape[1:] != (28, 28):
+        size = " × ".join(map(str, images.shape))
+        raise DataError(
+            f"{images_file}: holds {size} values, not rows × 28 × 28. Resize the images to 28 × 28."
+        )
+    if labels.dim() != 1:
+        raise DataError(
+            f"{labels_file}: has {labels.dim()} dimensions; labels have one. Is it the labels' file?"
+        )
+    if len(images) != len(labels):
+        raise DataError(
+            f"{images_file} holds {len(images):,} images but {labels_file.name} {len(labels):,} labels. "
+            "Fetch both again: they are not of the same data set, or one is cut short."
+        )
+    return Split(images.unsqueeze(1).float() / 255, labels.long())
+
+
+def _classes(folder: Path, train: Tensor, test: Tensor) -> tuple[int, int]:
+    shift = 1 if min(int(train.min()), int(test.min())) == 1 else 0
+    classes = int(train.max()) + 1 - shift
+    unseen = sorted(set(torch.unique(test).tolist()) - set(torch.unique(train).tolist()))
+    if unseen:
+        raise DataError(
+            f"Data folder {folder}: labels {unseen} occur in the test rows but in no training row. "
+            "Check that the training and test files belong together."
+        )
+    if classes < 2:
+        raise DataError(
+            f"Data folder {folder}: all labels are {int(train[0])}. Two classes at least are needed."
+        )
+    return shift, classes

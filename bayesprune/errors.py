@@ -1,0 +1,49 @@
+"""What can go wrong, named: every message gives the place, the value and the remedy."""
+
+
+class BayespruneError(Exception):
+    """Base of every error that a user can cause and mend; the command line ends with exit code 2 on it."""
+
+
+class UnsupportedNetworkError(BayespruneError):
+    """A module or operation of the network has no removal rule yet."""
+
+
+class NothingToGateError(BayespruneError):
+    """The network has no unit that could be removed."""
+
+
+class PriorError(BayespruneError):
+    """A prior, hyper-prior or price is not usable as given."""
+
+
+class LikelihoodError(BayespruneError):
+    """Outputs or targets do not fit the likelihood."""
+
+
+class SettingsError(BayespruneError):
+    """A setting of the inference is out of range."""
+
+
+class DataError(BayespruneError):
+    """A data file or tensor is missing, corrupt or of the wrong shape."""
+
+
+class ProgramError(BayespruneError):
+    """A program file cannot be found, or lacks what is needed."""
+
+
+class CheckpointError(BayespruneError):
+    """A checkpoint is truncated, corrupt, or belongs to another run."""
+
+
+class RunFolderError(BayespruneError):
+    """An output folder cannot be used as asked."""
+
+
+class DivergedError(BayespruneError):
+    """The loss became NaN or infinite."""
+
+
+class EmptyGroupWarning(UserWarning):
+    """A prior wants every unit of a group gone; the library kept the most probable ones."""

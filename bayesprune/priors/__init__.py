@@ -1,0 +1,28 @@
+"""Priors: a prior is a Pyro program of one argument, ``prior(group)`` → the distribution of its gates."""
+
+from bayesprune.priors.flattening import FlatteningDistribution
+from bayesprune.priors.gates import Gates
+from bayesprune.priors.hyper import Beta, Flattening
+from bayesprune.priors.known_rate import Fixed, LayerAdaptive
+from bayesprune.priors.priors import BernoulliGates, PerGroup, SpikeAndSlab
+from bayesprune.priors.protocol import ClosedFormPrior, GatePrior, HyperPrior, closed_form
+from bayesprune.priors.spike_slab_normal import SpikeAndSlabNormal
+from bayesprune.priors.weights import NormalWeights
+
+__all__ = [
+    "BernoulliGates",
+    "Beta",
+    "ClosedFormPrior",
+    "Fixed",
+    "Flattening",
+    "FlatteningDistribution",
+    "GatePrior",
+    "Gates",
+    "HyperPrior",
+    "LayerAdaptive",
+    "NormalWeights",
+    "PerGroup",
+    "SpikeAndSlab",
+    "SpikeAndSlabNormal",
+    "closed_form",
+]

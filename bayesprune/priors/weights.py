@@ -1,0 +1,79 @@
+"""The prior of the weights that the gates leave on, and which guide they get."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+from bayesprune.errors import PriorError
+from bayesprune.priors.naming import by_name
+
+Posterior = Literal["delta", "normal"]
+
+
+@dataclass(frozen=True)
+class NormalWeights:
+    r"""Weights and biases w ~ N(0, scale²), with a point or a Gaussian posterior.
+
+    With ``posterior='delta'`` the weights are a MAP point, and the prior is an L2 penalty w² / (2 scale²)
+    nats on the *total* negative log-likelihood: for N rows that is a weight decay of 1 / (N · scale²) on the
+    mean loss (6.7e-5 for the default and 60,000 rows). With ``'normal'`` they are a mean-field Gaussian.
+
+    Args:
+        scale: standard deviation of the prior, > 0; or a table by parameter name or glob pattern.
+        posterior: ``'delta'`` (MAP point) or ``'normal'`` (mean-field Gaussian).
+        masked: a unit's weights leave the ELBO where its gate is off, as in a spike-and-slab.
+        initial_scale: standard deviation that a Gaussian posterior starts with, > 0. The default is
+            softplus(-6), as in the public code of Jantre, Bhattacharya & Maiti (arXiv 2108.11000).
+
+    Raises:
+        PriorError: a scale that is not a positive finite number, or an unknown posterior.
+
+    Example:
+        >>> from bayesprune.priors import NormalWeights
+        >>> NormalWeights(scale={"*.bias": 10.0, "*": 0.5}).scale_of("fc1.bias")
+        10.0
+    """
+
+    scale: float | Mapping[str, float] = 0.5
+    posterior: Posterior = "delta"
+    masked: bool = False
+    initial_scale: float = 0.0025
+
+    def __post_init__(self) -> None:
+        table = self.scale if isinstance(self.scale, Mapping) else {"scale": self.scale}
+        settings = {**table, "initial_scale": self.initial_scale}
+        wrong = [f"{name}={value!r}" for name, value in settings.items() if not _positive(value)]
+        if wrong or not table:
+            raise PriorError(
+                f"NormalWeights needs positive finite scales, and got {', '.join(wrong) or 'no scale'}."
+            )
+        if self.posterior not in get_args(Posterior):
+            raise PriorError(f"NormalWeights has posterior 'delta' or 'normal', and got {self.posterior!r}.")
+
+    def scale_of(self, parameter: str) -> float:
+        """Standard deviation of the prior of one parameter.
+
+        Args:
+            parameter: name in the network's ``state_dict``, such as ``'fc1.weight'``.
+
+        Raises:
+            PriorError: a table without an entry for it.
+        """
+        return by_name(self.scale, parameter, "scale") if isinstance(self.scale, Mapping) else self.scale
+
+    def scaled(self, factor: float) -> NormalWeights:
+        """The same prior with every standard deviation multiplied by a factor.
+
+        Args:
+            factor: positive.
+        """
+        if isinstance(self.scale, Mapping):
+            return replace(self, scale={name: factor * value for name, value in self.scale.items()})
+        return replace(self, scale=factor * self.scale)
+
+
+def _positive(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < math.inf

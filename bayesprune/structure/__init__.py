@@ -1,0 +1,10 @@
+"""Units and groups: what can be removed, what it costs, and how it is cut."""
+
+from bayesprune.structure.chain import Chain
+from bayesprune.structure.cost import Cost, count
+from bayesprune.structure.find import find_chain
+from bayesprune.structure.groups import Group, Slot
+from bayesprune.structure.layers import Select
+from bayesprune.structure.surgery import cut_
+
+__all__ = ["Chain", "Cost", "Group", "Select", "Slot", "count", "cut_", "find_chain"]

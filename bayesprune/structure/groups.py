@@ -1,0 +1,114 @@
+"""Groups: which units can be removed, and what each of them touches.
+
+A group is a set of units that live and die one by one. Its **slots** say where: every slot is one dimension of
+one parameter or buffer, with the original unit id of each of its rows or columns. Surgery needs nothing else, so
+whoever finds groups in a wider class of networks only has to produce these values.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Group:
+    """Units that are gated, and removed, one by one; always described as in the dense network.
+
+    Attributes:
+        name: the module that produces the units (``'conv1'``), ``'input'``, or the flatten whose features they are.
+        size: units in the dense network. It never changes: a prior always sees the original group.
+        fan_in: incoming weights of one unit; 1 where no layer produces it (inputs, flattened features).
+        fan_out: outgoing weights of one unit.
+        parameters: parameters that one unit accounts for in the dense network.
+        macs: multiply-accumulates that one unit accounts for in the dense network, per row.
+    """
+
+    name: str
+    size: int
+    fan_in: int = 1
+    fan_out: int = 1
+    parameters: int = 1
+    macs: int = 1
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One dimension of one tensor, labelled by units.
+
+    Attributes:
+        tensor: name in the network's ``state_dict``, such as ``'fc1.weight'``.
+        dim: the dimension that the units run along; ``VALUES`` where the tensor's *values* are positions of units.
+        group: name of the group.
+        unit_ids: (length of that dimension,), original id of the unit that each row or column belongs to.
+        reads: whether these are a reader's columns: a unit without any left does nothing, and dies.
+    """
+
+    tensor: str
+    dim: int
+    group: str
+    unit_ids: Tensor = field(repr=False)
+    reads: bool = False
+
+
+VALUES = -1
+
+Keep = dict[tuple[str, int], Tensor]
+"""(tensor name, dimension) → (length,) bool: which rows or columns stay. The one map that drives surgery."""
+
+
+def keep_map(slots: tuple[Slot, ...], alive: dict[str, Tensor]) -> Keep:
+    """Which rows and columns stay when only the units marked alive do.
+
+    Two groups may own the same columns (a filter and the features that it is flattened to): a column stays when
+    every unit that owns it is alive.
+
+    Args:
+        slots: where the units sit now.
+        alive: for each group a (group.size,) bool by original unit id.
+
+    Returns:
+        The map, restricted to dimensions that lose something.
+    """
+    keep: Keep = {}
+    for slot in slots:
+        stays = alive[slot.group][slot.unit_ids]
+        key = (slot.tensor, slot.dim)
+        keep[key] = keep[key] & stays if key in keep else stays
+    return {key: stays for key, stays in keep.items() if not bool(stays.all())}
+
+
+def close_over(slots: tuple[Slot, ...], alive: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Let units die whose every reader is gone: a filter none of whose flattened features is still read.
+
+    Args:
+        slots: where the units sit now.
+        alive: for each group a (group.size,) bool by original unit id.
+
+    Returns:
+        ``alive`` with such units (and those that follow from them) switched off; the argument is left alone.
+    """
+    alive = {name: mask.clone() for name, mask in alive.items()}
+    while True:
+        before = sum(int(mask.sum()) for mask in alive.values())
+        keep = {(s.tensor, s.dim): torch.ones(len(s.unit_ids), dtype=torch.bool) for s in slots}
+        for slot in slots:
+            keep[slot.tensor, slot.dim] &= alive[slot.group][slot.unit_ids]
+        owned: dict[str, Tensor] = {name: torch.zeros_like(mask) for name, mask in alive.items()}
+        for slot in slots:
+            if slot.reads:
+                owned[slot.group][slot.unit_ids[keep[slot.tensor, slot.dim]]] = True
+        for name in alive:
+            alive[name] &= owned[name]
+        if sum(int(mask.sum()) for mask in alive.values()) == before:
+            return alive
+
+
+def relabel(slots: tuple[Slot, ...], keep: Keep) -> tuple[Slot, ...]:
+    """The same slots after a cut: only the ids of what stayed."""
+    return tuple(
+        replace(s, unit_ids=s.unit_ids[keep[s.tensor, s.dim]]) if (s.tensor, s.dim) in keep else s
+        for s in slots
+    )

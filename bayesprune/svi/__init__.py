@@ -1,0 +1,36 @@
+"""Inference: gradient estimators, gate and weight steps, the objective, and the loop that shrinks as it goes."""
+
+from bayesprune.svi.estimators import (
+    ARM,
+    Concrete,
+    Enumeration,
+    Reinforce,
+    SecondOrderStraightThrough,
+    StraightThrough,
+)
+from bayesprune.svi.evaluate import Quality, evaluate
+from bayesprune.svi.fit import fit
+from bayesprune.svi.result import Epoch, FitResult, prune
+from bayesprune.svi.settings import GateSteps, Recipe, Shrink
+from bayesprune.svi.step import Engine, Info, State
+
+__all__ = [
+    "ARM",
+    "Concrete",
+    "Engine",
+    "Enumeration",
+    "Epoch",
+    "FitResult",
+    "GateSteps",
+    "Info",
+    "Quality",
+    "Recipe",
+    "Reinforce",
+    "SecondOrderStraightThrough",
+    "Shrink",
+    "State",
+    "StraightThrough",
+    "evaluate",
+    "fit",
+    "prune",
+]

@@ -1,0 +1,58 @@
+"""REINFORCE: the score function, with the other rows of the batch as baseline."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from bayesprune.svi.estimators.problem import Estimate, GateProblem
+
+
+@dataclass(frozen=True)
+class Reinforce:
+    """∂E[L]/∂(log-odds) = E[(L − baseline)(z − θ)], unbiased (Williams 1992).
+
+    The baseline of a row is the mean loss of the other rows, which does not depend on that row's gates
+    (leave-one-out; Kool, van Hoof & Welling 2019).
+    """
+
+    def __call__(self, problem: GateProblem, want_gates: bool = True) -> Estimate:
+        """See ``Estimator``."""
+        gates = problem.draw()
+        losses = problem.nll(problem.split(gates))
+        losses.mean().backward()  # type: ignore[no-untyped-call]
+        value = losses.detach()
+        if not want_gates:
+            return Estimate(value.mean(), None)
+        others = (value.sum() - value) / max(problem.rows - 1, 1)
+        gradient = ((value - others).unsqueeze(1) * (gates - problem.probs)).mean(0)
+        return Estimate(value.mean(), gradient / _slope(problem))
+
+
+@dataclass(frozen=True)
+class ARM:
+    """∂E[L]/∂(log-odds) = E[(L(1[u > σ(−ρ)]) − L(1[u < σ(ρ)]))(u − ½)], unbiased (Yin & Zhou 2019).
+
+    ρ are the log-odds and u ~ U(0, 1) is shared by the two antithetic passes; twice the forward work of the others.
+    """
+
+    def __call__(self, problem: GateProblem, want_gates: bool = True) -> Estimate:
+        """See ``Estimator``."""
+        uniform = problem.uniform()
+        second = (uniform < problem.probs).to(uniform.dtype)
+        losses = problem.nll(problem.split(second))
+        losses.mean().backward()  # type: ignore[no-untyped-call]
+        value = losses.detach()
+        if not want_gates:
+            return Estimate(value.mean(), None)
+        first = (uniform > 1 - problem.probs).to(uniform.dtype)
+        with torch.no_grad():
+            difference = problem.nll(problem.split(first)) - value
+        gradient = (difference.unsqueeze(1) * (uniform - 0.5)).mean(0)
+        return Estimate(value.mean(), gradient / _slope(problem))
+
+
+def _slope(problem: GateProblem) -> torch.Tensor:
+    """(units,), dθ/d(log-odds) = θ(1 − θ)."""
+    return (problem.probs * (1 - problem.probs)).clamp_min(1e-7)

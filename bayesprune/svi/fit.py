@@ -1,0 +1,129 @@
+"""fit(): learn and prune in one loop."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bayesprune.errors import LikelihoodError, SettingsError
+from bayesprune.gated import GatedModel
+from bayesprune.svi import checkpoint as checkpoints
+from bayesprune.svi.batches import Batches, Train
+from bayesprune.svi.evaluate import evaluate
+from bayesprune.svi.progress import Progress
+from bayesprune.svi.result import Epoch, FitResult
+from bayesprune.svi.run import Run
+from bayesprune.svi.settings import Recipe, Shrink, describe
+
+
+def fit(
+    gated: GatedModel,
+    train: Train,
+    *,
+    epochs: int = 30,
+    batch_size: int = 128,
+    seed: int = 0,
+    recipe: Recipe | None = None,
+    shrink: Shrink | None = None,
+    device: str | torch.device = "cpu",
+    validation: Train | None = None,
+    checkpoint: Path | str | None = None,
+    resume: bool = False,
+    progress: bool = True,
+    on_epoch: Callable[[Epoch], None] | None = None,
+) -> FitResult:
+    """Learn a gated model's posterior, removing units physically as their gates die.
+
+    Args:
+        gated: from ``gate``; it is copied, and left alone.
+        train: (inputs, targets), tensors of as many rows as the likelihood was told of; or a DataLoader of such pairs.
+        epochs: passes over the rows.
+        batch_size: rows of a step.
+        seed: of row order and gates; the weights start as they are in ``gated``.
+        recipe: how; by default ``Recipe()``.
+        shrink: overrides the recipe's.
+        device: where it runs.
+        validation: rows that the history reports a score on; they steer nothing.
+        checkpoint: a folder for one checkpoint an epoch.
+        resume: go on from the folder's newest checkpoint, to the bit-equal result on a CPU.
+        progress: show a progress bar on stderr.
+        on_epoch: called with every epoch's record.
+
+    Returns:
+        The fitted model and its history.
+
+    Raises:
+        LikelihoodError: data that do not fit the likelihood, or another number of rows than it was told.
+        DataError: no rows, or values that are not finite.
+        SettingsError: a setting out of range.
+        DivergedError: the loss became NaN or infinite.
+        CheckpointError: the checkpoint to go on from is corrupt, or of another run.
+    """
+    if epochs < 1 or batch_size < 1:
+        raise SettingsError(f"epochs={epochs} and batch_size={batch_size} must be at least 1.")
+    recipe = recipe or Recipe()
+    recipe = replace(recipe, shrink=shrink) if shrink else recipe
+    where = torch.device(device)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        batches = Batches(train, batch_size, where, seed)
+        _check_rows(gated, batches)
+        run = Run(copy.deepcopy(gated).to(where), batches, recipe, epochs, seed)
+        settings: dict[str, Any] = {
+            "epochs": epochs, "batch_size": batch_size, "seed": seed, "rows": batches.rows,
+            "recipe": describe(recipe), "groups": {g.name: g.size for g in gated.groups},
+        }  # fmt: skip
+        folder = Path(checkpoint) if checkpoint is not None else None
+        newest = checkpoints.latest(folder) if folder is not None and resume else None
+        if newest is not None:
+            checkpoints.restore_(run, newest, settings)
+        _loop(run, epochs, folder, settings, validation, progress, on_epoch)
+        run.finish_()
+    decided_epoch = None if run.decided_at is None else run.decided_at // batches.steps + 1
+    history = (*run.history[:-1], replace(run.history[-1], inclusion=run.gated.inclusion_prob().detach().cpu(), undecided=run.undecided()))
+    return FitResult(run.gated.eval(), history, run.seconds, run.rounded, decided_epoch)
+
+
+def _loop(
+    run: Run,
+    epochs: int,
+    folder: Path | None,
+    settings: dict[str, Any],
+    validation: Train | None,
+    progress: bool,
+    on_epoch: Callable[[Epoch], None] | None,
+) -> None:
+    bar = Progress(run.schedule.steps, run.state.step, progress)
+    try:
+        while len(run.history) < epochs:
+            run.epoch_(bar)
+            if validation is not None:
+                run.history[-1] = replace(run.history[-1], validation=evaluate(run.gated, validation).score)
+            if folder is not None:
+                checkpoints.save(run, folder, settings)
+            if on_epoch is not None:
+                on_epoch(run.history[-1])
+    finally:
+        bar.close()
+
+
+def _check_rows(gated: GatedModel, batches: Batches) -> None:
+    told = gated.likelihood.rows
+    if batches.rows != told:
+        raise LikelihoodError(
+            f"The likelihood was told of rows={told}, and the training data has {batches.rows}: the prior would weigh "
+            f"{told / batches.rows:.3g} times too little. Build it with rows={batches.rows}."
+        )
+    x, y = next(batches.epoch(0))
+    was_training = gated.training
+    with torch.no_grad():
+        outputs = copy.deepcopy(gated.network).to(x.device).eval()(x[:2])
+    gated.train(was_training)
+    gated.likelihood.validate(outputs, y[:2])
+    if batches.loader is None:
+        gated.likelihood.validate(outputs[:1].expand(len(batches.y), *outputs.shape[1:]), batches.y)

@@ -1,0 +1,153 @@
+"""The negative ELBO in nats: what the prior of the gates and of the weights contribute, exactly where that is known.
+
+−ELBO = N · E_q[mean NLL of a row] + KL-like terms of the gates with their hyper-sites + those of the weights.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from pyro import poutine
+from pyro.distributions import TorchDistribution
+from torch import Tensor
+
+from bayesprune.gated import GatedModel
+from bayesprune.priors import Gates
+from bayesprune.priors.protocol import closed_form
+from bayesprune.structure import Group
+
+SCORE_DRAWS = 16
+
+
+def gate_nats(gated: GatedModel, inclusion_prob: Tensor) -> Tensor:
+    """E_q[log q(gates, hyper) − log p(gates, hyper)] over all groups.
+
+    Closed form where the prior knows its own (``penalty``); else one draw of the hyper-sites from their guide, and
+    the exact KL of the gates given them where Pyro knows one.
+
+    Args:
+        gated: the model.
+        inclusion_prob: (units of all groups,), q(z = 1), zero for removed units.
+
+    Returns:
+        Scalar, nats, differentiable in ``inclusion_prob`` and in the hyper-guide's parameters.
+    """
+    parts = gated.by_group(inclusion_prob)
+    return torch.stack([_group_nats(gated, group, parts[group.name]) for group in gated.groups]).sum()
+
+
+def _group_nats(gated: GatedModel, group: Group, probs: Tensor) -> Tensor:
+    known = closed_form(gated.prior, group)
+    if known is not None:
+        return known.penalty(group, probs)
+    with poutine.block():
+        guide = poutine.trace(gated.hyper_guide).get_trace(group, probs)
+        model = poutine.trace(poutine.replay(gated.gate_prior, trace=guide)).get_trace(group)
+        guide.compute_log_prob()
+        model.compute_log_prob()
+    gates = model.nodes["_RETURN"]["value"]
+    return guide.log_prob_sum() - model.log_prob_sum() + gate_divergence(probs, gates)
+
+
+def gate_divergence(probs: Tensor, prior: TorchDistribution) -> Tensor:
+    """KL(Bernoulli(probs) ‖ prior), exact where registered, else by score function with a leave-one-out baseline.
+
+    Args:
+        probs: (units,), q(z = 1).
+        prior: any distribution over {0,1}^units.
+
+    Returns:
+        Scalar, nats.
+    """
+    posterior = Gates(probs=probs)
+    try:
+        return torch.distributions.kl_divergence(posterior, prior)
+    except NotImplementedError:
+        gates = Gates(probs=probs.detach()).sample(torch.Size([SCORE_DRAWS]))
+        scores = prior.log_prob(gates)  # (draws,)
+        baseline = (scores.sum() - scores) / (SCORE_DRAWS - 1)
+        inside = probs.clamp(1e-6, 1 - 1e-6)
+        log_q = torch.where(gates > 0, inside.log(), (1 - inside).log()).sum(-1)
+        surrogate = scores + (scores - baseline).detach() * (log_q - log_q.detach())
+        return -posterior.entropy() - surrogate.mean()
+
+
+def weight_nats(gated: GatedModel, inclusion_prob: Tensor) -> Tensor:
+    """E_q[log q(weights) − log p(weights)]; for points −log p, counting what was removed at the prior's mode.
+
+    Args:
+        gated: the model.
+        inclusion_prob: (units of all groups,), q(z = 1): spike-and-slab weights count with their unit's.
+
+    Returns:
+        Scalar, nats, differentiable in the weights, in their scales and in ``inclusion_prob``.
+    """
+    scales = gated.log_scales_by_tensor()
+    total = inclusion_prob.new_zeros(())
+    for name, tensor in gated.weight_tensors().items():
+        scale = gated.weights.scale_of(name)
+        if name not in scales:
+            constant = gated.dense_numel[name] * (math.log(scale) + 0.5 * math.log(2 * math.pi))
+            total = total + constant + 0.5 * tensor.square().sum() / scale**2
+            continue
+        total = total + (weight_divergence(tensor, scales[name], scale) * row_share(gated, name, inclusion_prob)).sum()
+    return total
+
+
+def weight_divergence(loc: Tensor, log_scale: Tensor, prior_scale: float) -> Tensor:
+    """KL(N(loc, scale²) ‖ N(0, prior_scale²)), entry by entry.
+
+    Args:
+        loc: (...), posterior means.
+        log_scale: (...), log posterior standard deviations.
+        prior_scale: standard deviation of the prior.
+
+    Returns:
+        (...), nats.
+    """
+    second_moment = loc.square() + (2 * log_scale).exp()
+    return math.log(prior_scale) - log_scale + 0.5 * second_moment / prior_scale**2 - 0.5
+
+
+def row_share(gated: GatedModel, tensor: str, inclusion_prob: Tensor) -> Tensor:
+    """How much each row of a weight counts: q(z = 1) of its unit under spike-and-slab, else one.
+
+    Args:
+        gated: the model.
+        tensor: name of the weight or bias.
+        inclusion_prob: (units of all groups,), q(z = 1).
+
+    Returns:
+        Broadcastable against the tensor.
+    """
+    owner = gated.owner_of_rows(tensor) if gated.weights.masked else None
+    if owner is None:
+        return inclusion_prob.new_ones(())
+    part = gated.slices()[owner]
+    probs = inclusion_prob[part][gated.alive[part]]
+    return probs.reshape((-1,) + (1,) * (gated.weight_tensors()[tensor].ndim - 1))
+
+
+def exact_negative_elbo(gated: GatedModel, x: Tensor, y: Tensor) -> Tensor:
+    """−ELBO with the expectation over at most a dozen living gates enumerated; weights as points.
+
+    Args:
+        gated: the model.
+        x: (rows, ...), inputs.
+        y: their targets.
+
+    Returns:
+        Scalar, nats, differentiable in everything: the reference that steps are tested against.
+    """
+    from bayesprune.svi.estimators import all_configurations
+
+    probs = gated.inclusion_prob()
+    living = probs[gated.alive]
+    configurations = all_configurations(len(living)).to(living)
+    full = torch.zeros(len(configurations), 1, len(probs), dtype=probs.dtype)
+    full[:, 0, gated.alive] = configurations
+    outputs = gated.outputs(x, {name: full[..., part] for name, part in gated.slices().items()})
+    nll = gated.likelihood.nll(outputs, y).mean(-1)  # (2^K,)
+    share = torch.where(configurations > 0, living, 1 - living).prod(-1)
+    return gated.likelihood.rows * (share @ nll) + gate_nats(gated, probs) + weight_nats(gated, probs)

@@ -1,0 +1,88 @@
+"""What a fit gives back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from torch import Tensor, nn
+
+from bayesprune.gated import GatedModel
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One epoch, looked back upon.
+
+    Attributes:
+        epoch: its number, from 1.
+        elbo: estimate at its end, nats: minus (rows × mean NLL over the epoch + the priors' nats at its end).
+        nll: mean negative log-likelihood of a row over the epoch, nats, under the drawn gates.
+        prior_weight: factor on the gates' prior at its end.
+        seconds: it took.
+        kept: group → living units at its end.
+        parameters_percent: parameters left, of the dense network's.
+        macs_percent: multiply-accumulates left, of the dense network's.
+        undecided: gates with 0.01 < q(z = 1) < 0.99.
+        inclusion: (units of all groups,), q(z = 1) at its end, on the CPU.
+        validation: the likelihood's score on the validation rows, mean per row, if there are any.
+    """
+
+    epoch: int
+    elbo: float
+    nll: float
+    prior_weight: float
+    seconds: float
+    kept: dict[str, int]
+    parameters_percent: float
+    macs_percent: float
+    undecided: int
+    inclusion: Tensor = field(repr=False)
+    validation: float | None = None
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """A fitted model and how it came about.
+
+    Attributes:
+        gated: the fitted model; the one handed to ``fit`` is left alone.
+        history: one record an epoch.
+        seconds: wall time of the training, without validation and checkpoints.
+        rounded: gates that were still undecided when they were put at the nearer vertex.
+        decided_at: the epoch, from 1, in which that happened; None if it never did.
+    """
+
+    gated: GatedModel
+    history: tuple[Epoch, ...]
+    seconds: float
+    rounded: int
+    decided_at: int | None
+
+    @property
+    def undecided(self) -> int:
+        """Gates with 0.01 < q(z = 1) < 0.99 at the end."""
+        return self.history[-1].undecided if self.history else 0
+
+    @property
+    def architecture(self) -> list[int]:
+        """Units kept per group, in order."""
+        return list(self.gated.kept().values())
+
+
+def prune(result: FitResult | GatedModel) -> nn.Sequential:
+    """The small network, as plain PyTorch in eval mode.
+
+    Units below one half that are still in a gated model are removed from the copy; with gates decided nothing is left
+    to remove.
+
+    Args:
+        result: of a fit, or a gated model.
+
+    Returns:
+        Layers in order under their original names, with the posterior means of the weights.
+    """
+    from copy import deepcopy
+
+    gated = deepcopy(result.gated if isinstance(result, FitResult) else result)
+    gated.remove_(gated.alive & (gated.inclusion_prob().detach() < 0.5))
+    return gated.network.plain().eval()

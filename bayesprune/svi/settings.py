@@ -1,0 +1,141 @@
+"""The settings of an inference, as values; every default is one that the shipped programs were measured with."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+
+from bayesprune.errors import SettingsError
+from bayesprune.svi.estimators import Estimator
+
+
+@dataclass(frozen=True)
+class GateSteps:
+    """Mirror descent on the gates' log-odds.
+
+    Args:
+        learning_rate: log-odds per nat of evidence.
+        momentum: weight of the past gradients, in [0, 1).
+        clip: the largest change of a log-odds in one step.
+        every: training steps from one gate step to the next.
+        bound: log-odds stay within ± this.
+    """
+
+    learning_rate: float = 3e-3
+    momentum: float = 0.9
+    clip: float = 0.2
+    every: int = 2
+    bound: float = 8.0
+
+
+@dataclass(frozen=True)
+class Shrink:
+    """When dead units are removed.
+
+    Args:
+        below: a unit is dead when its inclusion probability is under this.
+        every: training steps from one look to the next.
+        least: units that a group keeps whatever the prior says.
+    """
+
+    below: float = 0.01
+    every: int = 100
+    least: int = 1
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a gated model is fitted; all times are shares of the whole training.
+
+    Training has three parts. *Warm-up*: weights learn under gates that are drawn but do not move. *Selection*: gates
+    move, their prior's weight ramps up from 0 to 1, dead units are removed. *Compact*: every gate is decided, and the
+    small network's weights are fitted under a fresh learning-rate schedule.
+
+    Args:
+        estimator: of the gates' gradient, a name or an ``Estimator``.
+        gates: the gate optimiser.
+        shrink: when dead units are removed.
+        learning_rate: of Adam, up to the decision.
+        compact_learning_rate: of Adam after it, decaying to zero along a cosine.
+        warmup: share of the training before gates move.
+        ramp: share of the training over which the prior's weight rises from 0 to 1 after the warm-up.
+        decide: share of the training after which every gate is put at the nearer vertex.
+        unit_noise: standard deviation of the multiplicative noise on gated units in the compact part, one for all
+            groups or by group name or glob: what the decided gates no longer supply.
+        compact_weights: ``"points"``, or ``"normal"`` to give the weights a Gaussian posterior in the compact part.
+        compact_scale: factor on the weights' prior standard deviation in the compact part.
+        averaging: share of the compact part, at its end, over which weights are averaged.
+    """
+
+    estimator: str | Estimator = "straight_through"
+    gates: GateSteps = field(default_factory=GateSteps)
+    shrink: Shrink = field(default_factory=Shrink)
+    learning_rate: float = 2e-3
+    compact_learning_rate: float = 2e-3
+    warmup: float = 0.02
+    ramp: float = 0.35
+    decide: float = 0.5
+    unit_noise: float | Mapping[str, float] = 0.0
+    compact_weights: str = "points"
+    compact_scale: float = 1.0
+    averaging: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Check every value, and say all that is wrong at once."""
+        problems = list(_problems(self))
+        if problems:
+            raise SettingsError("The recipe cannot be used:\n  " + "\n  ".join(problems))
+
+
+def _problems(recipe: Recipe) -> list[str]:
+    gates, shrink = recipe.gates, recipe.shrink
+    rules = [
+        (_positive(gates.learning_rate), f"gates.learning_rate={gates.learning_rate} must be positive"),
+        (0 <= gates.momentum < 1, f"gates.momentum={gates.momentum} must lie in [0, 1)"),
+        (_positive(gates.clip), f"gates.clip={gates.clip} must be positive"),
+        (gates.every >= 1, f"gates.every={gates.every} must be at least 1 step"),
+        (_positive(gates.bound), f"gates.bound={gates.bound} must be positive"),
+        (0 < shrink.below < 0.5, f"shrink.below={shrink.below} must lie between 0 and 0.5"),
+        (shrink.every >= 1, f"shrink.every={shrink.every} must be at least 1 step"),
+        (shrink.least >= 1, f"shrink.least={shrink.least} must be at least 1: a group without units is no network"),
+        (_positive(recipe.learning_rate), f"learning_rate={recipe.learning_rate} must be positive"),
+        (
+            _positive(recipe.compact_learning_rate),
+            f"compact_learning_rate={recipe.compact_learning_rate} must be positive",
+        ),
+        (_positive(recipe.compact_scale), f"compact_scale={recipe.compact_scale} must be positive"),
+        (0 <= recipe.averaging <= 1, f"averaging={recipe.averaging} must lie in [0, 1]"),
+        (
+            recipe.compact_weights in ("points", "normal"),
+            f"compact_weights={recipe.compact_weights!r} must be 'points' or 'normal'",
+        ),
+        (
+            0 <= recipe.warmup and 0 <= recipe.ramp and recipe.warmup + recipe.ramp <= recipe.decide <= 1,
+            f"warmup={recipe.warmup}, ramp={recipe.ramp}, decide={recipe.decide} must fulfil "
+            "0 ≤ warmup, 0 ≤ ramp, warmup + ramp ≤ decide ≤ 1",
+        ),
+    ]
+    noise = recipe.unit_noise
+    for place, value in noise.items() if isinstance(noise, Mapping) else [("", noise)]:
+        rules.append((math.isfinite(value) and value >= 0, f"unit_noise={value} {place} must be 0 or more"))
+    return [message for holds, message in rules if not holds]
+
+
+def _positive(value: float) -> bool:
+    return math.isfinite(value) and value > 0
+
+
+def describe(recipe: Recipe) -> dict[str, object]:
+    """A recipe as plain values, for ``result.json`` and for comparing runs."""
+    plain: dict[str, object] = {}
+    for item in fields(recipe):
+        value = getattr(recipe, item.name)
+        if isinstance(value, GateSteps | Shrink):
+            value = {f.name: getattr(value, f.name) for f in fields(value)}
+        elif isinstance(value, Mapping):
+            value = dict(value)
+        elif not isinstance(value, str | float | int):
+            value = repr(value)
+        plain[item.name] = value
+    return plain

@@ -1,0 +1,239 @@
+"""One step of the inference: a batch in, weights and gates moved, what happened out.
+
+The likelihood runs through the network once, with the gates as an estimator draws them; the prior of recognised gates
+is differentiated in closed form, any other by Pyro's traces; the weights' Gaussian prior is Adam's weight decay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bayesprune.gated import GatedModel
+from bayesprune.svi.estimators import GateProblem, find_estimator
+from bayesprune.svi.mirror import mirror_step
+from bayesprune.svi.objective import gate_nats, row_share, weight_divergence
+from bayesprune.svi.settings import Recipe
+
+Batch = tuple[Tensor, Tensor]
+
+
+@dataclass(frozen=True)
+class State:
+    """What a step carries to the next; weights and Adam's moments live in the engine, and change in place.
+
+    Attributes:
+        step: steps taken.
+        velocity: (units of all groups,), smoothed gradient of the log-odds, nats.
+        prior_weight: factor on the gates' prior, 0 to 1: it ramps up.
+        moving: whether the gates move; they do not in the warm-up.
+        decided: whether all gates are at a vertex, and none is drawn any more.
+    """
+
+    step: int
+    velocity: Tensor
+    prior_weight: float = 1.0
+    moving: bool = True
+    decided: bool = False
+
+
+@dataclass(frozen=True)
+class Info:
+    """What a step saw.
+
+    Attributes:
+        nll: scalar, mean negative log-likelihood of the batch's rows under the drawn gates, nats, on the device.
+        moved: whether the gates moved.
+    """
+
+    nll: Tensor
+    moved: bool
+
+
+class Engine:
+    """The fused inference for one gated model.
+
+    Args:
+        gated: the model; its parameters are moved in place.
+        recipe: the settings.
+        seed: of the gates' noise.
+
+    Example:
+        >>> import bayesprune as bp
+        >>> network = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+        >>> prior = bp.priors.BernoulliGates(bp.priors.Flattening(price=5.0))
+        >>> gated = bp.gate(network, torch.zeros(1, 4), prior=prior, likelihood=bp.Categorical(rows=100))
+        >>> engine = Engine(gated, Recipe(), seed=0)
+        >>> state = engine.init()
+        >>> state, info = engine.step(state, (torch.randn(16, 4), torch.randint(3, (16,))))
+        >>> state.step
+        1
+    """
+
+    def __init__(self, gated: GatedModel, recipe: Recipe, seed: int = 0) -> None:
+        self.gated = gated
+        self.recipe = recipe
+        self.estimator = find_estimator(recipe.estimator)
+        self.device = gated.log_odds.device
+        self.generator = torch.Generator(self.device).manual_seed(seed)
+        self.optimiser = adam(gated, recipe)
+        self._living: tuple[Tensor, Tensor, dict[str, int]] | None = None
+
+    def init(self) -> State:
+        """The first state."""
+        return State(step=0, velocity=torch.zeros_like(self.gated.log_odds.data))
+
+    def step(self, state: State, batch: Batch) -> tuple[State, Info]:
+        """Move weights, and every few steps gates, along the gradient of one batch.
+
+        Args:
+            state: what the last step returned.
+            batch: inputs (rows, ...) and targets.
+
+        Returns:
+            The next state, and what was seen.
+        """
+        x, y = batch
+        moves = state.moving and not state.decided and state.step % self.recipe.gates.every == 0
+        if self.gated.log_scales:
+            self._weight_backward()
+        if state.decided:
+            nll = self._nll(x, y, self._noise(len(x), {})).mean()
+            nll.backward()  # type: ignore[no-untyped-call]
+            nll, gradient = nll.detach(), None
+        else:
+            estimate = self.estimator(self._problem(x, y), moves)
+            nll, gradient = estimate.nll, estimate.gate_gradient
+        velocity = state.velocity
+        if gradient is not None:
+            velocity = self._move_gates(state, gradient)
+        self.optimiser.step()
+        self.optimiser.zero_grad(set_to_none=True)
+        return replace(state, step=state.step + 1, velocity=velocity), Info(nll, gradient is not None)
+
+    def forget(self) -> None:
+        """Drop what is cached about the living units: gates or structure have changed."""
+        self._living = None
+
+    # ---- the likelihood
+
+    def _problem(self, x: Tensor, y: Tensor) -> GateProblem:
+        if self._living is None:
+            with torch.no_grad():
+                log_odds = self.gated.log_odds.data[self.gated.alive]
+                self._living = (log_odds, torch.sigmoid(log_odds), self.gated.kept())
+        log_odds, probs, units = self._living
+
+        def nll(gates: Mapping[str, Tensor]) -> Tensor:
+            return self._nll(x, y, self._noise(len(x), gates))
+
+        return GateProblem(nll, probs, log_odds, units, len(x), self.generator)
+
+    def _nll(self, x: Tensor, y: Tensor, gates: Mapping[str, Tensor]) -> Tensor:
+        outputs = self.gated.network(x, gates, self._perturbed if self.gated.log_scales else None)
+        return self.gated.likelihood.nll(outputs, y)
+
+    def _noise(self, rows: int, gates: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Gates times the units' noise, where the model has any."""
+        if not self.gated.unit_noise:
+            return gates
+        noisy, kept = dict(gates), self._kept()
+        for group, scale in self.gated.unit_noise.items():
+            draw = torch.randn((rows, kept[group]), generator=self.generator, device=self.device, dtype=self.gated.log_odds.dtype)
+            factor = draw.mul_(scale).add_(1.0)
+            noisy[group] = noisy[group] * factor if group in noisy else factor
+        return noisy
+
+    def _kept(self) -> dict[str, int]:
+        if self._living is None:
+            self._living = (self.gated.log_odds.data, self.gated.log_odds.data, self.gated.kept())
+        return self._living[2]
+
+    def _perturbed(self, name: str, layer: nn.Module, x: Tensor) -> Tensor:
+        """A layer under its weights' posterior: linear layers by their outputs' noise, others by drawn weights."""
+        scales = self.gated.log_scales_by_tensor()
+        if f"{name}.weight" not in scales:
+            return layer(x)  # type: ignore[no-any-return]
+        scale = {key: scales[f"{name}.{key}"].exp() for key in ("weight", "bias") if f"{name}.{key}" in scales}
+        if isinstance(layer, nn.Linear):  # independent weights for every row: exact, and of low variance
+            variance = F.linear(x.square(), scale["weight"].square(), scale["bias"].square() if "bias" in scale else None)
+            mean = F.linear(x, layer.weight, layer.bias)
+            return mean + variance.clamp_min(1e-16).sqrt() * self._normal(mean)
+        drawn = {key: getattr(layer, key) + value * self._normal(value) for key, value in scale.items()}
+        return torch.func.functional_call(layer, drawn, (x,))  # type: ignore[no-any-return]
+
+    def _normal(self, like: Tensor) -> Tensor:
+        return torch.randn(like.shape, generator=self.generator, device=like.device, dtype=like.dtype)
+
+    # ---- the priors
+
+    def _weight_backward(self) -> None:
+        """Gradient of the weights' KL per row of the data set, where they have a posterior."""
+        gated, total = self.gated, self.gated.log_odds.new_zeros(())
+        probs = gated.inclusion_prob().detach()
+        weights = gated.weight_tensors()
+        for name, log_scale in gated.log_scales_by_tensor().items():
+            divergence = weight_divergence(weights[name], log_scale, gated.weights.scale_of(name))
+            total = total + (divergence * row_share(gated, name, probs)).sum()
+        (total / gated.likelihood.rows).backward()  # type: ignore[no-untyped-call]
+
+    def _move_gates(self, state: State, gradient: Tensor) -> Tensor:
+        gated = self.gated
+        with torch.enable_grad():
+            probs = gated.inclusion_prob().detach().requires_grad_()
+            prior = gate_nats(gated, probs)
+            if gated.weights.masked and gated.log_scales:
+                prior = prior + _slab_nats(gated, probs)
+            hyper = [p for p in self._hyper_parameters() if p.requires_grad]
+            grads = torch.autograd.grad(prior, [probs, *hyper], allow_unused=True)
+        full = torch.zeros_like(gated.log_odds.data)
+        full[gated.alive] = gradient
+        price = grads[0] if grads[0] is not None else torch.zeros_like(full)
+        full = gated.likelihood.rows * full + state.prior_weight * price * gated.alive
+        for parameter, grad in zip(hyper, grads[1:], strict=True):
+            if grad is not None:  # Adam's learning rate is for losses per row
+                parameter.grad = grad / gated.likelihood.rows
+        velocity, log_odds = mirror_step(self.recipe.gates, state.velocity, gated.log_odds.data, full)
+        gated.log_odds.data.copy_(log_odds)
+        self.forget()
+        return velocity
+
+    def _hyper_parameters(self) -> list[nn.Parameter]:
+        prior = self.gated.prior
+        own = list(prior.parameters()) if isinstance(prior, nn.Module) else []
+        return own + list(self.gated.default_guide.parameters())
+
+
+def _slab_nats(gated: GatedModel, probs: Tensor) -> Tensor:
+    """What open units pay for their slab weights, as a function of the inclusion probabilities alone."""
+    total, weights = probs.new_zeros(()), gated.weight_tensors()
+    for name, log_scale in gated.log_scales_by_tensor().items():
+        if gated.owner_of_rows(name) is not None:
+            divergence = weight_divergence(weights[name], log_scale, gated.weights.scale_of(name)).detach()
+            total = total + (divergence * row_share(gated, name, probs)).sum()
+    return total
+
+
+def adam(gated: GatedModel, recipe: Recipe) -> torch.optim.Adam:
+    """Fused Adam over everything but the gates; a weight's Gaussian prior is its decay, 1/(rows · scale²).
+
+    Args:
+        gated: the model.
+        recipe: gives the learning rate.
+
+    Returns:
+        The optimiser, one parameter group for each prior scale.
+    """
+    rows, weights, scales = gated.likelihood.rows, gated.weight_tensors(), gated.log_scales_by_tensor()
+    by_decay: dict[float, list[nn.Parameter]] = {}
+    for name, parameter in weights.items():
+        decay = 0.0 if name in scales else 1 / (rows * gated.weights.scale_of(name) ** 2)
+        by_decay.setdefault(decay, []).append(parameter)
+    seen = {id(p) for p in weights.values()} | {id(gated.log_odds)}
+    by_decay.setdefault(0.0, []).extend(p for p in gated.parameters() if id(p) not in seen)
+    groups = [{"params": ps, "weight_decay": decay} for decay, ps in by_decay.items() if ps]
+    return torch.optim.Adam(groups, lr=recipe.learning_rate, fused=True)
