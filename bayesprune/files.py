@@ -48,14 +48,15 @@ def write_atomically(path: str | Path, data: bytes | str) -> None:
         raise
 
 
-def write_json(path: str | Path, value: Any) -> None:
-    """Write a value as indented JSON, atomically; NaN is refused, as JSON has none.
+def write_json(path: str | Path, value: Any, indent: int | None = 2) -> None:
+    """Write a value as JSON, atomically; NaN is refused, as JSON has none.
 
     Args:
         path: file to write.
         value: whatever ``json.dumps`` takes.
+        indent: columns a level; None for one line.
     """
-    write_atomically(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+    write_atomically(path, json.dumps(value, indent=indent, allow_nan=False) + "\n")
 
 
 def read_json(path: str | Path, error: type[BayespruneError] = RunFolderError) -> dict[str, Any]:

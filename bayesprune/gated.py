@@ -10,6 +10,8 @@ import pyro
 import pyro.distributions as dist
 import torch
 from pyro.distributions import TorchDistribution
+from pyro.distributions.torch_distribution import TorchDistributionMixin
+from pyro.poutine.runtime import effectful
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -34,15 +36,18 @@ def gate(
 ) -> GatedModel:
     """Put a Bernoulli gate on every unit of a network that can be removed.
 
-    The gate z_u multiplies unit u at the input of every layer that reads it, so z_u = 0 equals its removal exactly.
+    The gate z_u multiplies unit u at the input of every layer that reads it, so z_u = 0 equals its removal
+    exactly.
 
     Args:
-        network: a feed-forward network of Linear, Conv, BatchNorm, activations, pooling and Flatten; it is copied.
+        network: a feed-forward network of Linear, Conv, BatchNorm, activations, pooling and Flatten; it is
+            copied.
         example: (rows, ...), a batch that the network accepts; only its shape and dtype matter.
-        prior: a Pyro program ``prior(group)`` that returns the distribution of that group's gates, and may sample
-            hyper-sites first; an ``nn.Module`` may hold parameters of its own.
+        prior: a Pyro program ``prior(group)`` that returns the distribution of that group's gates, and may
+            sample hyper-sites first; an ``nn.Module`` may hold parameters of its own.
         likelihood: how outputs explain targets; it knows the number of rows of the data set.
-        weights: prior and guide of the weights; by default the prior's own ``weights``, else ``NormalWeights()``.
+        weights: prior and guide of the weights; by default the prior's own ``weights``, else
+            ``NormalWeights()``.
         exclude: names or globs of groups to leave whole, such as ``"input"`` or ``"conv*"``.
         initial_inclusion: q(z = 1) to begin with, one for all groups, or by group name or glob.
 
@@ -65,7 +70,8 @@ def gate(
     """
     if not isinstance(likelihood, Likelihood):
         raise LikelihoodError(
-            f"likelihood={likelihood!r} is not a likelihood: pass an instance such as bp.Categorical(rows=60_000)."
+            f"likelihood={likelihood!r} is not a likelihood: "
+            "pass an instance such as bp.Categorical(rows=60_000)."
         )
     chain = find_chain(network, example, exclude)
     weights = weights or getattr(prior, "weights", None) or NormalWeights()
@@ -80,23 +86,26 @@ def _initial_log_odds(group: Group, inclusion: float | Mapping[str, float]) -> T
     if isinstance(inclusion, Mapping):
         value = next((p for pattern, p in inclusion.items() if fnmatch.fnmatchcase(group.name, pattern)), 0.9)
     if not 0.0 < float(value) < 1.0:  # type: ignore[arg-type]
-        raise SettingsError(f"initial_inclusion of group {group.name!r} is {value}: it must lie between 0 and 1.")
+        raise SettingsError(
+            f"initial_inclusion of group {group.name!r} is {value}: it must lie between 0 and 1."
+        )
     return torch.full((group.size,), math.log(float(value) / (1 - float(value))))  # type: ignore[arg-type]
 
 
 class GatedModel(nn.Module):
-    """A network whose units are gated by random variables; ``model`` and ``guide`` are ordinary Pyro callables.
+    """A network under random gates; ``model`` and ``guide`` are ordinary Pyro callables.
 
-    Sites: ``gate/<group>`` (size,) by original unit id, the hyper-sites of the prior, ``weight/<tensor>`` for every
-    weight and bias, and ``y``. Units that were removed stay in the gate sites, held at zero, so that hyper-priors
-    keep seeing the whole group.
+    Sites: ``gate/<group>`` (size,) by original unit id, the hyper-sites of the prior, ``weight/<tensor>`` for
+    every weight and bias, and ``y``. Units that were removed stay in the gate sites, held at zero, so that
+    hyper-priors keep seeing the whole group.
 
     Attributes:
         network: the working copy of the user's network.
         groups: the groups, as in the dense network.
         log_odds: (units of all groups,), log q(z=1)/q(z=0), a parameter.
         alive: (units of all groups,), bool: still in the network.
-        log_scales: tensor name → log standard deviation of the weights' posterior; empty where weights are points.
+        log_scales: tensor name → log standard deviation of the weights' posterior; empty where weights are
+            points.
         unit_noise: group → standard deviation of the multiplicative noise on its units; none to begin with.
     """
 
@@ -166,14 +175,20 @@ class GatedModel(nn.Module):
         Raises:
             PriorError: what the prior returned is no distribution over that group's gates.
         """
-        gates = self.prior(group)
-        if isinstance(gates, TorchDistribution) and gates.event_shape == () and gates.batch_shape[-1:] == (group.size,):
+        with torch.device(self.log_odds.device):  # priors need not think of devices
+            gates = self.prior(group)
+        if (
+            isinstance(gates, TorchDistributionMixin)
+            and gates.event_shape == ()
+            and gates.batch_shape[-1:] == (group.size,)
+        ):
             gates = gates.to_event(1)
-        if not isinstance(gates, TorchDistribution) or gates.event_shape != (group.size,):
-            shape = getattr(gates, "shape", lambda: None)() if isinstance(gates, TorchDistribution) else None
+        if not isinstance(gates, TorchDistributionMixin) or gates.event_shape != (group.size,):
+            shape = tuple(gates.shape()) if isinstance(gates, TorchDistributionMixin) else None
             raise PriorError(
-                f"The prior returned {type(gates).__name__} (shape {shape}) for group {group.name!r}, which has {group.size} "
-                f"gates: return a distribution over {{0,1}}^{group.size}, such as bp.priors.Gates(probs=rate.expand(group.size))."
+                f"The prior returned {type(gates).__name__} (shape {shape}) for group {group.name!r}, which "
+                f"has {group.size} gates: return a distribution over {{0,1}}^{group.size}, "
+                "such as bp.priors.Gates(probs=rate.expand(group.size))."
             )
         return gates
 
@@ -189,17 +204,21 @@ class GatedModel(nn.Module):
         Returns:
             (..., batch, outputs), the network's outputs.
         """
-        gates = {group.name: pyro.sample(f"gate/{group.name}", self.gate_prior(group)) for group in self.groups}
+        gates = {
+            group.name: pyro.sample(f"gate/{group.name}", self.gate_prior(group)) for group in self.groups
+        }
         weights = {}
         for name, tensor in self.weight_tensors().items():
             prior = dist.Normal(tensor.new_zeros(()), self.weights.scale_of(name)).expand(tensor.shape)
-            weights[name] = pyro.sample(f"weight/{name}", self._masked(prior, name, gates).to_event(tensor.ndim))
+            weights[name] = pyro.sample(f"weight/{name}", prior.to_event(tensor.ndim))
+            self._refund_closed_units(name, weights[name], gates)
             if name not in self.log_scales_by_tensor():  # points: what was removed stays, at the prior's mode
-                gone = self.dense_numel[name] - tensor.numel()
-                pyro.factor(f"removed/{name}", gone * prior.base_dist.log_prob(tensor.new_zeros(())) if gone else tensor.new_zeros(()))
+                gone, mode = self.dense_numel[name] - tensor.numel(), tensor.new_zeros(())
+                log_mode = dist.Normal(mode, self.weights.scale_of(name)).log_prob(mode)
+                pyro.factor(f"removed/{name}", gone * log_mode)
         with self._rows(x):
             outputs = self.outputs(x, gates, weights, self._sample_noise(x))
-            pyro.sample("y", self.likelihood(outputs), obs=y)
+            pyro.sample("y", self.likelihood(outputs), obs=None if y is None else self.likelihood.observe(y))
         return outputs
 
     def guide(self, x: Tensor, y: Tensor | None = None) -> None:
@@ -209,14 +228,14 @@ class GatedModel(nn.Module):
             x: (batch, ...), inputs; only their number matters.
             y: ignored; here because Pyro calls model and guide alike.
         """
-        gates = {}
+        self._announce_parameters()
         for group, probs in zip(self.groups, self.by_group(self.inclusion_prob()).values(), strict=True):
             self.hyper_guide(group, probs)
-            gates[group.name] = pyro.sample(f"gate/{group.name}", Gates(probs=probs))
+            pyro.sample(f"gate/{group.name}", Gates(probs=probs))
         scales = self.log_scales_by_tensor()
         for name, tensor in self.weight_tensors().items():
             if name in scales:
-                posterior: TorchDistribution = self._masked(dist.Normal(tensor, scales[name].exp()), name, gates)
+                posterior = dist.Normal(tensor, scales[name].exp())
                 pyro.sample(f"weight/{name}", posterior.to_event(tensor.ndim))
             else:
                 pyro.sample(f"weight/{name}", dist.Delta(tensor).to_event(tensor.ndim))
@@ -224,11 +243,23 @@ class GatedModel(nn.Module):
             with self._rows(x):
                 self._sample_noise(x)
 
+    def _announce_parameters(self) -> None:
+        """Tell ``pyro.infer.SVI`` what to train, as ``PyroModule`` does with local parameters.
+
+        The values are this module's own, and Pyro's global store never hears of them.
+        """
+        for name, parameter in self.named_parameters():
+            value = parameter.view_as(parameter)
+            value.unconstrained = lambda parameter=parameter: parameter  # type: ignore[attr-defined]
+            effectful(lambda value=value: value, type="param")(name=f"param/{name}")
+
     def _rows(self, x: Tensor) -> pyro.plate:
-        return pyro.plate("rows", self.likelihood.rows, subsample=torch.arange(len(x), device=x.device), dim=-1)
+        return pyro.plate(
+            "rows", self.likelihood.rows, subsample=torch.arange(len(x), device=x.device), dim=-1
+        )
 
     def _sample_noise(self, x: Tensor) -> dict[str, Tensor]:
-        """Noisy units: every row multiplies unit u by 1 + noise · ε. Its guide is its prior, so it costs no nats."""
+        """Every row multiplies unit u by 1 + noise · ε. The guide is the prior, so it costs no nats."""
         kept, draws = self.kept(), {}
         for group, noise in self.unit_noise.items():
             spread = dist.Normal(x.new_ones(len(x), kept[group]), noise).to_event(1)
@@ -243,10 +274,11 @@ class GatedModel(nn.Module):
             inclusion_prob: (group.size,), q(z = 1).
         """
         own = member(self.prior, group)
-        if hasattr(own, "guide"):
-            own.guide(group, inclusion_prob)
-        else:
-            self.default_guide(group)
+        with torch.device(self.log_odds.device):
+            if hasattr(own, "guide"):
+                own.guide(group, inclusion_prob)
+            else:
+                self.default_guide(group)
 
     def outputs(
         self,
@@ -267,18 +299,29 @@ class GatedModel(nn.Module):
             (..., batch, outputs).
         """
         alive = self.by_group(self.alive)
-        living = {name: z[..., alive[name]] if not bool(alive[name].all()) else z for name, z in gates.items()}
+        living = {}
+        for name, z in gates.items():
+            z = z if bool(alive[name].all()) else z[..., alive[name]]
+            living[name] = z.to(self.log_odds.dtype)  # a user's prior may work in double precision
         for name, factor in (noise or {}).items():
             living[name] = living[name] * factor
         return functional_call(self.network, dict(weights or {}), (x, living))  # type: ignore[no-any-return]
 
-    def _masked(self, weights: TorchDistribution, name: str, gates: Mapping[str, Tensor]) -> TorchDistribution:
-        """Spike-and-slab: the incoming weights of a unit count only where its gate is open."""
-        owner = self.owner_of_rows(name) if self.weights.masked else None
-        if owner is None:
-            return weights
-        z = gates[owner][..., self.by_group(self.alive)[owner]]
-        return weights.mask(z.reshape(z.shape + (1,) * (len(weights.batch_shape) - 1)).bool())
+    def _refund_closed_units(self, name: str, weights: Tensor, gates: Mapping[str, Tensor]) -> None:
+        """Spike-and-slab: give back the nats of weights whose unit's gate is closed.
+
+        Their prior becomes their own guide (the pseudo-prior of Carlin & Chib 1995): nothing reads them, and
+        they cost nothing.
+        """
+        spread, owner = self.log_scales_by_tensor().get(name), self.owner_of_rows(name)
+        if not self.weights.masked or spread is None or owner is None:
+            return
+        guide = dist.Normal(self.weight_tensors()[name], spread.exp())
+        slab = dist.Normal(weights.new_zeros(()), self.weights.scale_of(name))
+        excess = guide.log_prob(weights) - slab.log_prob(weights)
+        refund = excess.reshape(len(weights), -1).sum(1)  # (living units,)
+        closed = 1 - gates[owner][..., self.by_group(self.alive)[owner]]
+        pyro.factor(f"closed/{name}", (closed * refund).sum(-1))
 
     def owner_of_rows(self, tensor: str) -> str | None:
         """The group whose units the rows of a weight or bias make, if that group is gated."""
@@ -303,14 +346,18 @@ class GatedModel(nn.Module):
         """Let gated units be noisy: every row multiplies unit u by 1 + noise · ε, ε ~ N(0, 1).
 
         Args:
-            noise: standard deviation, one for all groups or by group name or glob; groups not named have none.
+            noise: standard deviation, one for all groups or by group name or glob; groups not named have
+                none.
         """
         named = noise if isinstance(noise, Mapping) else {"*": noise}
-        chosen = {g.name: next((v for k, v in named.items() if fnmatch.fnmatchcase(g.name, k)), 0.0) for g in self.groups}
+        chosen = {
+            g.name: next((v for k, v in named.items() if fnmatch.fnmatchcase(g.name, k)), 0.0)
+            for g in self.groups
+        }
         self.unit_noise = {group: float(value) for group, value in chosen.items() if value > 0}
 
     def remove_(self, dead: Tensor, optimiser: torch.optim.Optimizer | None = None) -> None:
-        """Remove units from the network, its optimiser and its guide; outputs stay what they were at gate zero.
+        """Remove units from network, optimiser and guide; outputs stay what they were at gate zero.
 
         Args:
             dead: (units of all groups,), bool.

@@ -363,8 +363,8 @@ class Own(Likelihood):
         if targets.dim() == 0 or not batch or batch[-1] != targets.shape[0]:
             return [
                 f"distribution(outputs) has batch shape {batch}, event shape {tuple(result.event_shape)}; "
-                f"targets have shape {tuple(targets.shape)}; the last batch dimension must be the rows: move the "
-                "rest of a row into the event, .to_event(1), or drop a column of outputs, outputs[..., 0]."
+                f"targets have shape {tuple(targets.shape)}; the last batch dimension must be the rows: "
+                "move the rest of a row into the event, .to_event(1), or drop a column, outputs[..., 0]."
             ]
         try:
             shape = tuple(self.nll(outputs, targets).shape)

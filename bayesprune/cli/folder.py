@@ -46,7 +46,7 @@ def new_folder(program: str, data: str) -> Path:
     Returns:
         A folder that does not exist yet.
     """
-    base = default_name(program, data)
+    base = Path("runs") / re.sub(r"[^\w.-]+", "_", f"{program}-{data}")
     number = 1
     while (folder := _numbered(base, number)).exists():
         number += 1
@@ -66,18 +66,17 @@ def last_folder(program: str, data: str | None) -> Path:
     Raises:
         RunFolderError: there is none.
     """
-    base = default_name(program, data or "*")
-    runs = [path.parent for path in Path("runs").glob(f"{base.name}*/{RUN}")]
-    pattern = re.compile(re.escape(base.name).replace(r"\*", ".+") + r"(-\d+)?")
-    runs = [run for run in runs if pattern.fullmatch(run.name)]
+    runs = [path for path in Path("runs").glob(f"*/{RUN}") if _is_of(path, program, data)]
     if not runs:
-        raise RunFolderError(f"Nothing to resume: there is no run in {base}. Name its folder with --out.")
-    return max(runs, key=lambda run: (run / RUN).stat().st_mtime)
+        what = program + (f" on {data}" if data else "")
+        raise RunFolderError(f"Nothing to resume: no run of {what} is in ./runs. Name its folder with --out.")
+    return max(runs, key=lambda path: path.stat().st_mtime).parent
 
 
-def default_name(program: str, data: str) -> Path:
-    """``runs/<program>-<data>``, fit for a file system."""
-    return Path("runs") / re.sub(r"[^\w.*-]+", "_", f"{program}-{data}")
+def _is_of(record: Path, program: str, data: str | None) -> bool:
+    settings = read_json(record).get("settings", {})
+    same_data = data is None or Path(settings.get("data") or "").name == data
+    return Path(settings.get("program", "")).stem == program and same_data
 
 
 def _numbered(base: Path, number: int) -> Path:
@@ -110,7 +109,7 @@ def has_progress(folder: Path) -> bool:
 
 
 def give_back(folder: Path) -> None:
-    """Take back the claim on a folder where nothing was computed, so that the same command can be given again.
+    """Take back the claim on a folder where nothing was computed: the command can be given again.
 
     Args:
         folder: of a run that this process began.

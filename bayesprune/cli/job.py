@@ -127,19 +127,23 @@ def _load(asked: Settings, quiet: bool) -> tuple[Settings, ModelProgram, Inferen
         asked,
         inference=asked.inference or model.inference,
         data=asked.data or (None if model.data else "digits"),
-        epochs=asked.epochs or model.epochs,
         batch_size=asked.batch_size or model.batch_size,
         threads=torch.get_num_threads(),
     )
     inference = load_inference(str(settings.inference))
-    if settings.data is not None:
-        return settings, model, inference, load(settings.data, settings.data_dir, progress=not quiet)
-    data = run_own(model, "data", model.data or Dataset)
+    data = _read_data(settings, model, quiet)
+    return replace(settings, epochs=asked.epochs or model.epochs_on(data.name)), model, inference, data
+
+
+def _read_data(settings: Settings, model: ModelProgram, quiet: bool) -> Dataset:
+    if settings.data is not None or model.data is None:
+        return load(settings.data or "digits", settings.data_dir, progress=not quiet)
+    data = run_own(model, "data", model.data)
     if not isinstance(data, Dataset):
         raise ProgramError(
-            f"{model.path}: data() returned {type(data).__name__}, not a bayesprune.data.Dataset."
+            f"{model.path}: data() returned {type(data).__name__}, not a bayesprune.data.Dataset. Change it."
         )
-    return settings, model, inference, data
+    return data
 
 
 def _noted(job: Job) -> Job:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import click
 
@@ -12,7 +14,7 @@ import bayesprune
 from bayesprune.cli.export import export_command
 from bayesprune.cli.programs import copy_command, list_command
 from bayesprune.cli.run import run_command
-from bayesprune.errors import BayespruneError
+from bayesprune.errors import BayespruneError, EmptyGroupWarning
 
 USER_ERROR = 2
 INTERRUPTED = 130
@@ -45,6 +47,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Exit code: 0, 2 for what the user can mend, 130 for an interruption.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r"\s*ArviZ is undergoing", category=FutureWarning)
+        warnings.showwarning = _show_warning
+        return _run(words)
+
+
+def _run(words: list[str]) -> int:
     try:
         return int(command.main(words, prog_name="bayesprune", standalone_mode=False) or 0)
     except click.ClickException as problem:
@@ -62,6 +71,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         click.echo(f"Error: {message}", err=True)
         return USER_ERROR
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: Any = None,
+    line: Any = None,
+) -> None:
+    """A warning as one line of text; whose code gave it matters only where it is not ours."""
+    place = "" if category is EmptyGroupWarning else f"{filename}:{lineno}: {category.__name__}: "
+    click.echo(f"Warning: {place}{message}", err=True)
 
 
 def _message(problem: Exception) -> str | None:

@@ -26,12 +26,12 @@ def measure(result: FitResult, test: Split) -> tuple[nn.Sequential, dict[str, An
         The pruned network, on the CPU, and its figures as plain values: `test_error_percent` (or `test_` and
         the likelihood's own score), `test_nll` (nats per row), `dense_parameters`, `dense_macs`,
         `parameters_kept`, `parameters_kept_percent`, `macs_kept`, `macs_kept_percent`, `groups`,
-        `dense_architecture`, `architecture` (units kept per group, in order), `undecided_gates`, `seconds`.
+        `dense_architecture`, `architecture` (units kept per group, in order), `undecided_gates`,
+        `rounded_gates` (undecided until they were put at the nearer vertex), `seconds`.
     """
     gated = deepcopy(result.gated).to("cpu")
-    gated.remove_(
-        gated.alive & (gated.inclusion_prob().detach() < 0.5)
-    )  # decided gates leave nothing to do here
+    # With decided gates this finds nothing left to remove.
+    gated.remove_(gated.alive & (gated.inclusion_prob().detach() < 0.5))
     network = prune(gated)
     quality = evaluate(network, (test.x, test.y), gated.likelihood)
     small = count(network, test.x[:1])
@@ -48,6 +48,7 @@ def measure(result: FitResult, test: Split) -> tuple[nn.Sequential, dict[str, An
         "dense_architecture": [group.size for group in gated.groups],
         "architecture": list(gated.kept().values()),
         "undecided_gates": result.undecided,
+        "rounded_gates": result.rounded,
         "seconds": result.seconds,
     }
 

@@ -114,19 +114,19 @@ def _run_seeds(job: Job) -> None:
     }
     write_json(job.folder / folders.RESULT, result)
     if not job.quiet:
-        click.echo(summary(result, job.folder))
+        click.echo(summary(result, job.folder, own=job.model.own))
 
 
 def _run_seed(job: Job, seed: int, folder: Path) -> dict[str, Any]:
     """One seed, from its first step or its last checkpoint to its files; the figures are written last."""
-    from bayesprune.posterior.plots import plot_gates  # here: Matplotlib takes long to import
+    from bayesprune.posterior.plots import plot_gates, save_figure  # here: Matplotlib takes long to import
 
     result = _fit(job, seed, folder / "checkpoints")
     network, figures = measure(result, job.data.test)
     figures = {"seed": seed, **figures}
     save(network, folder, job.data.test.x[:1])
-    write_json(folder / "history.json", {"epochs": history(result.history)})
-    plot_gates(result, folder / "gates.png")
+    write_json(folder / "history.json", {"epochs": history(result.history)}, indent=None)
+    save_figure(plot_gates(result), str(folder / "gates.png"))
     if job.settings.seeds > 1:
         write_json(folder / folders.RESULT, figures)
     return figures

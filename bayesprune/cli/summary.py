@@ -12,12 +12,13 @@ SCORES = {
 }
 
 
-def summary(result: dict[str, Any], folder: Path) -> str:
+def summary(result: dict[str, Any], folder: Path, own: bool = False) -> str:
     """The result of a run in a few lines.
 
     Args:
         result: content of `result.json`.
         folder: the run's folder.
+        own: whether the program is the user's own file.
 
     Returns:
         Text for the terminal.
@@ -29,13 +30,13 @@ def summary(result: dict[str, Any], folder: Path) -> str:
         ("Parameters", _kept(result, "parameters")),
         ("MACs", _kept(result, "macs")),
         ("Units kept", _units(result)),
-        ("Gates", _gates(result["undecided_gates"])),
+        ("Gates", _gates(result["undecided_gates"], result["rounded_gates"])),
         ("Time", _time(result["seconds"]) + (" a seed" if seeds > 1 else "")),
         ("Files", str(folder)),
     ]
     if seeds > 1:
         heading += f", mean ± standard deviation over {seeds} seeds"
-    lines = [heading, *(f"  {label:<13} {text}" for label, text in rows), *_next(result, folder)]
+    lines = [heading, *(f"  {label:<13} {text}" for label, text in rows), *_next(result, folder, own)]
     return "\n".join(lines)
 
 
@@ -54,10 +55,10 @@ def _units(result: dict[str, Any]) -> str:
     return ", ".join(f"{name} {kept:g} of {size}" for name, kept, size in groups)
 
 
-def _gates(undecided: float) -> str:
-    if undecided == 0:
-        return "all decided"
-    return f"{undecided:g} undecided (0.01 < inclusion probability < 0.99): more --epochs may settle them"
+def _gates(undecided: float, rounded: float) -> str:
+    if undecided:
+        return f"{undecided:g} undecided (0.01 < inclusion probability < 0.99): more --epochs may settle them"
+    return "all decided" + (f", {rounded:,g} by rounding: more --epochs would settle them" if rounded else "")
 
 
 def _time(seconds: float) -> str:
@@ -68,11 +69,10 @@ def _plural(number: int, word: str) -> str:
     return f"{number} {word}" + ("" if number == 1 else "s")
 
 
-def _next(result: dict[str, Any], folder: Path) -> list[str]:
+def _next(result: dict[str, Any], folder: Path, own: bool) -> list[str]:
     source = folder / f"seed-{result['seeds'][0]['seed']}" if len(result["seeds"]) > 1 else folder
-    return [
-        "Next",
+    steps = [
         f'  use it:     import bayesprune as bp; network = bp.load("{source}")',
         f"  ship it:    bayesprune export {source} {result['program']}.onnx",
-        f"  change it:  bayesprune copy {result['program']} mine.py",
     ]
+    return ["Next", *steps, *([] if own else [f"  change it:  bayesprune copy {result['program']} mine.py"])]

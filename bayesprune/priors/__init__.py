@@ -2,10 +2,11 @@
 
 from bayesprune.priors.flattening import FlatteningDistribution
 from bayesprune.priors.gates import Gates
-from bayesprune.priors.hyper import Beta, Flattening
 from bayesprune.priors.known_rate import Fixed, LayerAdaptive
+from bayesprune.priors.price import Flattening
 from bayesprune.priors.priors import BernoulliGates, PerGroup, SpikeAndSlab
 from bayesprune.priors.protocol import ClosedFormPrior, GatePrior, HyperPrior, closed_form
+from bayesprune.priors.shared_rate import Beta
 from bayesprune.priors.spike_slab_normal import SpikeAndSlabNormal
 from bayesprune.priors.weights import NormalWeights
 

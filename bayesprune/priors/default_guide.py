@@ -76,18 +76,18 @@ def _key(site: str) -> str:
     return site.replace(".", "|")
 
 
-def _hyper_sites(
-    prior: Callable[[Group], TorchDistribution], group: Group
-) -> list[tuple[str, TorchDistribution]]:
+def _hyper_sites(prior: Callable[[Group], TorchDistribution], group: Group) -> list[tuple[str, Any]]:
     with torch.random.fork_rng(devices=[]), torch.no_grad(), poutine.block():
         trace = poutine.trace(prior).get_trace(group)
-    sites = []
+    sites: list[tuple[str, Any]] = []
     for name, site in trace.nodes.items():
         if site["type"] == "sample" and not site["is_observed"] and not isinstance(site["fn"], dist.Delta):
-            if site["fn"].support.is_discrete:
+            fn: Any = site["fn"]
+            if fn.support.is_discrete:
                 raise PriorError(
-                    f"Hyper-site {name!r} of the prior is discrete ({type(site['fn']).__name__}), and the default guide is "
-                    "Gaussian: give the prior a method guide(group, inclusion_prob) that samples it, or make it continuous."
+                    f"Hyper-site {name!r} of the prior is discrete ({type(fn).__name__}), and the "
+                    "default guide is Gaussian: give the prior a method guide(group, inclusion_prob) that "
+                    "samples it, or make it continuous."
                 )
-            sites.append((name, site["fn"]))
+            sites.append((name, fn))
     return sites

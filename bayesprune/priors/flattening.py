@@ -81,17 +81,21 @@ class FlatteningDistribution(TorchDistribution):
         self, batch_shape: Any, _instance: FlatteningDistribution | None = None
     ) -> FlatteningDistribution:
         """The same distribution over a larger batch, still of this class."""
-        new: FlatteningDistribution = self._get_checked_instance(FlatteningDistribution, _instance)
+        new = self._get_checked_instance(FlatteningDistribution, _instance)  # type: ignore[no-untyped-call]
         new.log_gamma = self.log_gamma.expand(torch.Size(batch_shape))
         super(FlatteningDistribution, new).__init__(torch.Size(batch_shape), validate_args=False)
         new._validate_args = self._validate_args
-        return new
+        result: FlatteningDistribution = new
+        return result
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """(...), nats, log-density at a probability in [0, 1]."""
+        """(...), nats, log-density at a probability in [0, 1], in the precision of ``log_gamma``.
+
+        The probability may be given in double precision, for prices beyond the range of float32 (87 nats).
+        """
         if self._validate_args:
             self._validate_sample(value)
-        return self._log_peak() - self._log_fall(value)
+        return self._log_peak() - self._log_fall(value).to(self.log_gamma.dtype)
 
     def cdf(self, value: Tensor) -> Tensor:
         """(...), log(1 + (γ - 1) π) / log γ."""
@@ -117,7 +121,8 @@ class FlatteningDistribution(TorchDistribution):
 
     def _log_fall(self, value: Tensor) -> Tensor:
         """log(1 + (γ - 1) π), exact at π = 0 with a finite gradient there."""
-        log_excess = self.log_gamma + torch.log(-torch.expm1(-self.log_gamma))  # log(γ - 1)
+        price = self.log_gamma.to(torch.promote_types(self.log_gamma.dtype, value.dtype))
+        log_excess = price + torch.log(-torch.expm1(-price))  # log(γ - 1)
         log_value = value.clamp_min(torch.finfo(value.dtype).tiny).log()
         exponent = log_excess + log_value
         fall = torch.logaddexp(exponent, torch.zeros_like(exponent))

@@ -114,7 +114,7 @@ class Gates(TorchDistribution):
 
     def expand(self, batch_shape: Any, _instance: Gates | None = None) -> Gates:
         """The same gates over a larger batch, still of this class."""
-        new: Gates = self._get_checked_instance(Gates, _instance)
+        new: Gates = self._get_checked_instance(Gates, _instance)  # type: ignore[no-untyped-call]
         batch_shape = torch.Size(batch_shape)
         new._from_probs = self._from_probs
         for name in ("probs", "logits"):
@@ -127,7 +127,8 @@ class Gates(TorchDistribution):
     def rsample(self, sample_shape: Any = _NO_SHAPE) -> Tensor:
         """Hard draws with the straight-through gradient, sample_shape + (..., units)."""
         probs = self.probs.expand(self._extended_shape(torch.Size(sample_shape)))
-        draws: Tensor = _HardDraw.apply(probs, torch.rand_like(probs, requires_grad=False))
+        uniform = torch.rand_like(probs, requires_grad=False)
+        draws: Tensor = _HardDraw.apply(probs, uniform)  # type: ignore[no-untyped-call]
         return draws
 
     def sample(self, sample_shape: Any = _NO_SHAPE) -> Tensor:
@@ -148,14 +149,15 @@ class Gates(TorchDistribution):
     def score_parts(self, x: Tensor, *args: Any, **kwargs: Any) -> ScoreParts:
         """Which gradient estimator Pyro's ELBOs use for a value.
 
-        A draw on the graph carries its gradient itself. An enumerated value, or a detached one, does not: Pyro
-        must then weight it by its probability (it would otherwise weight every configuration by one).
+        A draw on the graph carries its gradient itself. An enumerated value, or a detached one, does not:
+        Pyro must then weight it by its probability (it would otherwise weight every configuration by one).
         """
         log_prob = self.log_prob(x)
         enumerated = x.dim() > len(self.batch_shape) + 1
+        absent: Any = 0  # the number zero is how Pyro marks a part that is not there
         if enumerated or (log_prob.requires_grad and not x.requires_grad):
-            return ScoreParts(log_prob=log_prob, score_function=log_prob, entropy_term=0)
-        return ScoreParts(log_prob=log_prob, score_function=0, entropy_term=log_prob)
+            return ScoreParts(log_prob=log_prob, score_function=log_prob, entropy_term=absent)
+        return ScoreParts(log_prob=log_prob, score_function=absent, entropy_term=log_prob)
 
     def entropy(self) -> Tensor:
         """(...), nats; exactly zero where every probability is 0 or 1."""
@@ -198,6 +200,15 @@ class Gates(TorchDistribution):
         if self._from_probs:
             return self.probs == 0, self.probs == 1
         return self.logits == -torch.inf, self.logits == torch.inf
+
+
+def log_odds(probability: Tensor) -> Tensor:
+    """Log-odds in default precision, of a probability that may be in double precision; infinite at 0, 1.
+
+    Args:
+        probability: (...), in [0, 1].
+    """
+    return (probability.log() - torch.log1p(-probability)).to(torch.get_default_dtype())
 
 
 def _kl_gates_gates(q: Gates, p: Gates) -> Tensor:

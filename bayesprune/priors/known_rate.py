@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from bayesprune.errors import PriorError
+from bayesprune.priors.checks import checked
 from bayesprune.priors.gates import Gates
-from bayesprune.priors.protocol import checked
 from bayesprune.structure.groups import Group
 
 

@@ -126,7 +126,7 @@ class PerGroup:
         >>> from bayesprune.structure.groups import Group
         >>> prior = PerGroup({"conv*": BernoulliGates(Flattening(60.0)), "*": BernoulliGates(Beta(1.0, 9.0))})
         >>> prior.of(Group("conv2", size=50))
-        BernoulliGates(Flattening(price_table={'*': 60.0}))
+        BernoulliGates(Flattening(price=60.0))
     """
 
     def __init__(self, table: Mapping[str, Callable[[Group], Any]]) -> None:

@@ -6,7 +6,6 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
-from bayesprune.errors import PriorError
 from bayesprune.structure.groups import Group
 
 
@@ -76,24 +75,3 @@ def closed_form(prior: Any, group: Group) -> ClosedFormPrior | None:
     while callable(getattr(prior, "of", None)):
         prior = prior.of(group)
     return prior if isinstance(prior, ClosedFormPrior) else None
-
-
-def checked(group: Group, inclusion_prob: Tensor) -> Tensor:
-    """Inclusion probabilities in double precision: sums of thousands of large prices stay exact.
-
-    Args:
-        group: the group that they belong to.
-        inclusion_prob: (group.size,), probability that each original unit is kept; 0 for removed ones.
-
-    Returns:
-        (group.size,), float64, attached to the graph of ``inclusion_prob``.
-
-    Raises:
-        PriorError: the shape is not (group.size,): a prior always sees the group as it was at the start.
-    """
-    if inclusion_prob.shape != (group.size,):
-        raise PriorError(
-            f"Group '{group.name}' has {group.size} units, and got inclusion probabilities of shape "
-            f"{tuple(inclusion_prob.shape)}: pass one for each original unit, 0 for removed ones."
-        )
-    return inclusion_prob.double()

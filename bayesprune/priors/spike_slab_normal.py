@@ -89,14 +89,15 @@ class SpikeAndSlabNormal(TorchDistribution):
 
     def expand(self, batch_shape: Any, _instance: SpikeAndSlabNormal | None = None) -> SpikeAndSlabNormal:
         """The same distribution over a larger batch, still of this class."""
-        new: SpikeAndSlabNormal = self._get_checked_instance(SpikeAndSlabNormal, _instance)
+        new = self._get_checked_instance(SpikeAndSlabNormal, _instance)  # type: ignore[no-untyped-call]
         batch_shape = torch.Size(batch_shape)
         new.inclusion = self.inclusion.expand(batch_shape)
         new.loc = self.loc.expand(batch_shape + self.event_shape)
         new.scale = self.scale.expand(batch_shape + self.event_shape)
         super(SpikeAndSlabNormal, new).__init__(batch_shape, self.event_shape, validate_args=False)
         new._validate_args = self._validate_args
-        return new
+        result: SpikeAndSlabNormal = new
+        return result
 
     def sample(self, sample_shape: Any = _NO_SHAPE) -> Tensor:
         """Draws, sample_shape + (..., fan_in); a weight vector is wholly zero or wholly Gaussian."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from bayesprune.errors import PriorError
+from bayesprune.priors.checks import positive
 from bayesprune.priors.naming import by_name
 
 Posterior = Literal["delta", "normal"]
@@ -45,7 +45,7 @@ class NormalWeights:
     def __post_init__(self) -> None:
         table = self.scale if isinstance(self.scale, Mapping) else {"scale": self.scale}
         settings = {**table, "initial_scale": self.initial_scale}
-        wrong = [f"{name}={value!r}" for name, value in settings.items() if not _positive(value)]
+        wrong = [f"{name}={value!r}" for name, value in settings.items() if not positive(value)]
         if wrong or not table:
             raise PriorError(
                 f"NormalWeights needs positive finite scales, and got {', '.join(wrong) or 'no scale'}."
@@ -73,7 +73,3 @@ class NormalWeights:
         if isinstance(self.scale, Mapping):
             return replace(self, scale={name: factor * value for name, value in self.scale.items()})
         return replace(self, scale=factor * self.scale)
-
-
-def _positive(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < math.inf

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 
@@ -10,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from bayesprune.structure.groups import Group, Slot
-from bayesprune.structure.layers import PRODUCERS, Select
+from bayesprune.structure.layers import Producer, Select, is_producer
 
 Call = Callable[[str, nn.Module, Tensor], Tensor]
 """How a layer is applied: (its name, the layer, its input) → its output."""
@@ -24,7 +23,8 @@ class Chain(nn.Sequential):
         groups: the units that can be removed.
         slots: where those units sit.
         gated_before: layer name → groups whose gates multiply that layer's input.
-        positions: layer name → output positions per row (1 for linear layers): multiply-accumulates per weight.
+        positions: layer name → output positions per row (1 for linear layers): multiply-accumulates per
+            weight.
     """
 
     def __init__(
@@ -42,13 +42,16 @@ class Chain(nn.Sequential):
         self.positions = dict(positions)
         self.columns: dict[tuple[str, str], Tensor] = {}
 
-    def forward(self, x: Tensor, gates: Mapping[str, Tensor] | None = None, call: Call | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, gates: Mapping[str, Tensor] | None = None, call: Call | None = None
+    ) -> Tensor:
         """Run the network, every gated unit multiplied by its gate at the input of its reader.
 
         Args:
             x: (rows, ...), a batch of inputs.
-            gates: group → (units still in the network,), or (rows, units), or (draws..., 1 or rows, units): leading
-                dimensions beyond the rows are carried through to the outputs. Groups not named are not gated.
+            gates: group → (units still in the network,), or (rows, units), or (draws..., 1 or rows, units):
+                leading dimensions beyond the rows are carried through to the outputs. Groups not named are
+                not gated.
             call: how layers are applied; by default ``layer(input)``.
 
         Returns:
@@ -74,18 +77,20 @@ class Chain(nn.Sequential):
     def _columns(self, name: str, group: str, device: torch.device) -> Tensor:
         """(columns,) the position among the living units of the unit that owns each column of a reader."""
         if (name, group) not in self.columns:
-            slot = next(s for s in self.slots if s.tensor == f"{name}.weight" and s.group == group and s.reads)
+            slot = next(
+                s for s in self.slots if s.tensor == f"{name}.weight" and s.group == group and s.reads
+            )
             self.columns[name, group] = torch.unique(slot.unit_ids, return_inverse=True)[1]
         self.columns[name, group] = self.columns[name, group].to(device)
         return self.columns[name, group]
 
-    def producers(self) -> dict[str, nn.Module]:
+    def producers(self) -> dict[str, Producer]:
         """The layers with weights, by name, in order."""
-        return {name: layer for name, layer in self.named_children() if type(layer) in PRODUCERS}
+        return {name: layer for name, layer in self.named_children() if is_producer(layer)}
 
     def macs(self) -> int:
         """Multiply-accumulates of one row, now."""
-        return sum(self.positions[n] * math.prod(m.weight.shape) for n, m in self.producers().items())  # type: ignore[arg-type]
+        return sum(self.positions[name] * layer.weight.numel() for name, layer in self.producers().items())
 
     def parameter_count(self) -> int:
         """Trainable numbers, now: weights, biases, normalisation scales and shifts."""

@@ -27,8 +27,8 @@ class Cost:
 def count(network: nn.Module, example: Tensor) -> Cost:
     """Count a network's parameters, and the multiply-accumulates of one row.
 
-    MACs of a layer = (numbers in its weight) × (output positions per row); activations, pooling and normalisation
-    are not counted, as is usual.
+    MACs of a layer = (numbers in its weight) × (output positions per row); activations, pooling and
+    normalisation are not counted, as is usual.
 
     Args:
         network: any module.

@@ -13,15 +13,16 @@ from torch import Tensor, nn
 from bayesprune.errors import NothingToGateError, SettingsError, UnsupportedNetworkError
 from bayesprune.structure.chain import Chain
 from bayesprune.structure.groups import VALUES, Group, Slot
-from bayesprune.structure.layers import ACROSS, NORMS, PRODUCERS, Select
+from bayesprune.structure.layers import ACROSS, NORMS, POOLS, PRODUCERS, Producer, Select, is_producer
 from bayesprune.structure.trace import evaluating, trace_layers
 
 
 def find_chain(network: nn.Module, example: Tensor, exclude: Iterable[str] = ()) -> Chain:
     """Turn a feed-forward network into a chain whose units can be gated and removed.
 
-    Every layer whose outputs another layer reads makes a group of its units; so do the network's inputs, and the
-    features that channels are flattened to. The last layer's outputs are what the likelihood reads, and stay.
+    Every layer whose outputs another layer reads makes a group of its units; so do the network's inputs, and
+    the features that channels are flattened to. The last layer's outputs are what the likelihood reads, and
+    stay.
 
     Args:
         network: the user's network; left alone.
@@ -82,8 +83,12 @@ class _Walk:
     gated_before: dict[str, tuple[str, ...]] = field(default_factory=dict)
     positions: dict[str, int] = field(default_factory=dict)
     tallies: dict[str, _Tally] = field(default_factory=dict)
-    labels: dict[str, Tensor] = field(default_factory=dict)  # group → (columns,) unit ids of the current tensor
-    entry: dict[str, str] = field(default_factory=dict)  # group → the layer before which its gate may stand so far
+    labels: dict[str, Tensor] = field(
+        default_factory=dict
+    )  # group → (columns,) unit ids of the current tensor
+    entry: dict[str, str] = field(
+        default_factory=dict
+    )  # group → the layer before which its gate may stand so far
     finished: bool = False  # the last producer is behind us
     excluded: set[str] = field(default_factory=set)
     at_input: bool = True  # no layer with parameters yet
@@ -95,14 +100,21 @@ class _Walk:
         if self.at_input and type(layer) in PRODUCERS | NORMS:
             self._born("input", x.shape[1])
             self.at_input = False
-        if type(layer) in PRODUCERS:
+        if is_producer(layer):
             self._produce(name, layer, x, y)
         elif type(layer) in NORMS:
             self._norm(name, layer)
+        elif type(layer) in POOLS and x.ndim != POOLS[type(layer)] + 2:
+            raise UnsupportedNetworkError(
+                f"Cannot gate module {name!r} ({type(layer).__name__}): it takes the {x.ndim} dimensions "
+                f"{tuple(x.shape)} for one row and pools across units. Give it {POOLS[type(layer)] + 2} "
+                "dimensions: (rows, units, ...)."
+            )
         elif type(layer) in ACROSS and not self.finished and self.labels:
             raise UnsupportedNetworkError(
-                f"Cannot gate module {name!r} ({type(layer).__name__}): it reads across units that could be removed. "
-                f"List {', '.join(map(repr, self.labels))} in exclude=, or move it behind the last layer."
+                f"Cannot gate module {name!r} ({type(layer).__name__}): it reads across units that could be "
+                f"removed. List {', '.join(map(repr, self.labels))} in exclude=, or move it behind the last "
+                "layer."
             )
         self.entry = {}  # no gate may stand in front of what was just passed: f(0) need not be 0
         self.layers[name] = layer
@@ -126,19 +138,21 @@ class _Walk:
             return True
         return False
 
-    def _produce(self, name: str, layer: nn.Module, x: Tensor, y: Tensor) -> None:
+    def _produce(self, name: str, layer: Producer, x: Tensor, y: Tensor) -> None:
         weight = layer.weight
         channels = layer.in_features if isinstance(layer, nn.Linear) else layer.in_channels
         if (isinstance(layer, nn.Linear) and x.ndim != 2) or x.shape[1] != channels:
             raise UnsupportedNetworkError(
-                f"Cannot gate module {name!r}: it reads dimension {x.ndim - 1} of a tensor of shape {tuple(x.shape)}; "
-                "units must run along dimension 1. Flatten before it."
+                f"Cannot gate module {name!r}: it reads dimension {x.ndim - 1} of a tensor of shape "
+                f"{tuple(x.shape)}; units must run along dimension 1. Flatten before it."
             )
         self.positions[name] = y[0, 0].numel()
         for group, ids in self.labels.items():
             self.slots.append(Slot(f"{name}.weight", 1, group, ids, reads=True))
             columns = len(ids) // self.tallies[group].size
-            self._charge(group, weight.numel() // weight.shape[1] * columns, self.positions[name], outgoing=True)
+            self._charge(
+                group, weight.numel() // weight.shape[1] * columns, self.positions[name], outgoing=True
+            )
             place = self.entry.get(group, name)
             self.gated_before[place] = (*self.gated_before.get(place, ()), group)
         self.labels = {}
@@ -165,12 +179,16 @@ class _Walk:
                 tensor = getattr(layer, key, None)
                 if tensor is not None:
                     self.slots.append(Slot(f"{name}.{key}", 0, group, ids))
-                    self.tallies[group].parameters += isinstance(tensor, nn.Parameter) * len(ids) / self.tallies[group].size
+                    self.tallies[group].parameters += (
+                        isinstance(tensor, nn.Parameter) * len(ids) / self.tallies[group].size
+                    )
 
     def _flatten(self, name: str, layer: nn.Module, x: Tensor, y: Tensor) -> None:
         self.layers[name] = layer
         spread = x[0, 0].numel()
-        self.entry = dict.fromkeys(self.labels, name)  # flattening moves values only: gates may stand in front of it
+        self.entry = dict.fromkeys(
+            self.labels, name
+        )  # flattening moves values only: gates may stand in front of it
         self.labels = {group: ids.repeat_interleave(spread) for group, ids in self.labels.items()}
         if self.at_input:
             self._born("input", y.shape[1])
@@ -179,11 +197,14 @@ class _Walk:
             self._born(name, y.shape[1])
 
     def check(self) -> None:
-        unknown = [p for p in self.exclude if not any(fnmatch.fnmatchcase(g, p) for g in self.excluded | set(self.tallies))]
+        unknown = [
+            p
+            for p in self.exclude
+            if not any(fnmatch.fnmatchcase(g, p) for g in self.excluded | set(self.tallies))
+        ]
         if unknown:
-            raise SettingsError(
-                f"exclude={unknown[0]!r} matches no group. The groups are: {', '.join(sorted(self.excluded | set(self.tallies)))}."
-            )
+            known = ", ".join(sorted(self.excluded | set(self.tallies)))
+            raise SettingsError(f"exclude={unknown[0]!r} matches no group. The groups are: {known}.")
         if not self.tallies:
             raise NothingToGateError(
                 "The network has nothing to gate: its one layer's outputs are what the likelihood reads, and "
@@ -192,5 +213,6 @@ class _Walk:
 
     def groups(self) -> tuple[Group, ...]:
         return tuple(
-            Group(name, t.size, t.fan_in, t.fan_out, round(t.parameters), round(t.macs)) for name, t in self.tallies.items()
+            Group(name, t.size, t.fan_in, t.fan_out, round(t.parameters), round(t.macs))
+            for name, t in self.tallies.items()
         )

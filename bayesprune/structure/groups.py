@@ -1,8 +1,8 @@
 """Groups: which units can be removed, and what each of them touches.
 
-A group is a set of units that live and die one by one. Its **slots** say where: every slot is one dimension of
-one parameter or buffer, with the original unit id of each of its rows or columns. Surgery needs nothing else, so
-whoever finds groups in a wider class of networks only has to produce these values.
+A group is a set of units that live and die one by one. Its **slots** say where: every slot is one dimension
+of one parameter or buffer, with the original unit id of each of its rows or columns. Surgery needs nothing
+else, so whoever finds groups in a wider class of networks only has to produce these values.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ class Group:
     """Units that are gated, and removed, one by one; always described as in the dense network.
 
     Attributes:
-        name: the module that produces the units (``'conv1'``), ``'input'``, or the flatten whose features they are.
+        name: the module that produces the units (``'conv1'``), ``'input'``, or the flatten whose features
+            they are.
         size: units in the dense network. It never changes: a prior always sees the original group.
         fan_in: incoming weights of one unit; 1 where no layer produces it (inputs, flattened features).
         fan_out: outgoing weights of one unit.
@@ -40,7 +41,8 @@ class Slot:
 
     Attributes:
         tensor: name in the network's ``state_dict``, such as ``'fc1.weight'``.
-        dim: the dimension that the units run along; ``VALUES`` where the tensor's *values* are positions of units.
+        dim: the dimension that the units run along; ``VALUES`` where the tensor's *values* are positions of
+            units.
         group: name of the group.
         unit_ids: (length of that dimension,), original id of the unit that each row or column belongs to.
         reads: whether these are a reader's columns: a unit without any left does nothing, and dies.
@@ -62,8 +64,8 @@ Keep = dict[tuple[str, int], Tensor]
 def keep_map(slots: tuple[Slot, ...], alive: dict[str, Tensor]) -> Keep:
     """Which rows and columns stay when only the units marked alive do.
 
-    Two groups may own the same columns (a filter and the features that it is flattened to): a column stays when
-    every unit that owns it is alive.
+    Two groups may own the same columns (a filter and the features that it is flattened to): a column stays
+    when every unit that owns it is alive.
 
     Args:
         slots: where the units sit now.

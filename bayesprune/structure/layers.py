@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TypeGuard
+
 import torch
 from torch import Tensor, nn
+
+Producer = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
 
 PRODUCERS: frozenset[type[nn.Module]] = frozenset({nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d})
 """Layers that read all units of their input and make new ones."""
@@ -13,8 +17,9 @@ NORMS: frozenset[type[nn.Module]] = frozenset({nn.BatchNorm1d, nn.BatchNorm2d, n
 
 POINTWISE: frozenset[type[nn.Module]] = frozenset(
     {
-        nn.Identity, nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.CELU, nn.SELU, nn.GELU, nn.SiLU, nn.Mish, nn.Tanh,
-        nn.Sigmoid, nn.Hardtanh, nn.Hardswish, nn.Hardsigmoid, nn.Softplus, nn.Softsign, nn.LogSigmoid,
+        nn.Identity, nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.CELU, nn.SELU, nn.GELU, nn.SiLU, nn.Mish,
+        nn.Tanh, nn.Sigmoid, nn.Hardtanh, nn.Hardswish, nn.Hardsigmoid, nn.Softplus, nn.Softsign,
+        nn.LogSigmoid,
         nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d,
         nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d,
         nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d,
@@ -23,6 +28,13 @@ POINTWISE: frozenset[type[nn.Module]] = frozenset(
 )  # fmt: skip
 """Layers that treat every unit on its own, without parameters: activations, pooling, dropout."""
 
+POOLS: dict[type[nn.Module], int] = {
+    getattr(nn, f"{kind}Pool{dims}d"): dims
+    for kind in ("Max", "Avg", "AdaptiveAvg", "AdaptiveMax")
+    for dims in (1, 2, 3)
+}
+"""Pooling layers and the dimensions they pool over: given one dimension less they would pool across units."""
+
 ACROSS: frozenset[type[nn.Module]] = frozenset({nn.Softmax, nn.LogSoftmax})
 """Layers that read across units: allowed only after the last producer, where nothing is removed."""
 
@@ -30,7 +42,8 @@ ACROSS: frozenset[type[nn.Module]] = frozenset({nn.Softmax, nn.LogSoftmax})
 class Select(nn.Module):
     """Reads some of the units of its input: ``y = x[:, index]``.
 
-    It stands where the network keeps being handed what it no longer reads: at its inputs, and behind a flatten.
+    It stands where the network keeps being handed what it no longer reads: at its inputs, and behind a
+    flatten.
 
     Args:
         width: units of the incoming tensor; to begin with all are read.
@@ -61,13 +74,20 @@ class Select(nn.Module):
         Returns:
             (rows, units read, ...).
         """
-        if len(self.index) == self.width:  # the index is always in ascending order, so all of them means: as it is
+        if (
+            len(self.index) == self.width
+        ):  # the index is always in ascending order, so all of them means: as it is
             return x
         return x.index_select(1, self.index)
 
     def extra_repr(self) -> str:
         """Width in and out."""
         return f"{len(self.index)} of {self.width}"
+
+
+def is_producer(layer: nn.Module) -> TypeGuard[Producer]:
+    """Whether a layer is exactly one of ``PRODUCERS``, and no subclass with ways of its own."""
+    return type(layer) in PRODUCERS
 
 
 def resize_(layer: nn.Module) -> None:

@@ -48,11 +48,9 @@ def cut_(
     return alive
 
 
-def _cut_tensor_(
-    target: Tensor, name: str, keep: Keep, optimiser: torch.optim.Optimizer | None
-) -> None:
+def _cut_tensor_(target: Tensor, name: str, keep: Keep, optimiser: torch.optim.Optimizer | None) -> None:
     shape = target.shape
-    state = optimiser.state.get(target, {}) if optimiser is not None else {}  # type: ignore[arg-type]
+    state = optimiser.state.get(target, {}) if optimiser is not None else {}
     attached = {key: value for key, value in state.items() if torch.is_tensor(value) and value.shape == shape}
     for dim in (d for n, d in keep if n == name and d != VALUES):
         kept = keep[name, dim].nonzero().squeeze(1).to(target.device)
@@ -70,5 +68,3 @@ def _renumber_(chain: Chain, keep: Keep) -> None:
             stays = keep[f"{name}.index", VALUES].to(layer.index.device)
             layer.index = (torch.cumsum(stays, 0) - 1)[layer.index]
             layer.width = int(stays.sum())
-
-

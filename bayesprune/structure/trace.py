@@ -20,7 +20,8 @@ _FUNCTIONS: dict[object, Callable[..., nn.Module]] = {
     torch.tanh: nn.Tanh, F.tanh: nn.Tanh, "tanh": nn.Tanh,
     torch.sigmoid: nn.Sigmoid, F.sigmoid: nn.Sigmoid, "sigmoid": nn.Sigmoid,
     F.gelu: nn.GELU, F.elu: nn.ELU, F.selu: nn.SELU, F.silu: nn.SiLU, F.mish: nn.Mish,
-    F.leaky_relu: nn.LeakyReLU, F.relu6: nn.ReLU6, F.hardtanh: nn.Hardtanh, F.hardswish: nn.Hardswish, F.softplus: nn.Softplus,
+    F.leaky_relu: nn.LeakyReLU, F.relu6: nn.ReLU6, F.hardtanh: nn.Hardtanh,
+    F.hardswish: nn.Hardswish, F.softplus: nn.Softplus,
     F.max_pool1d: nn.MaxPool1d, F.max_pool2d: nn.MaxPool2d, F.max_pool3d: nn.MaxPool3d,
     F.avg_pool1d: nn.AvgPool1d, F.avg_pool2d: nn.AvgPool2d, F.avg_pool3d: nn.AvgPool3d,
     F.adaptive_avg_pool1d: nn.AdaptiveAvgPool1d, F.adaptive_avg_pool2d: nn.AdaptiveAvgPool2d,
@@ -66,16 +67,25 @@ def trace_layers(network: nn.Module, example: Tensor) -> OrderedDict[str, nn.Mod
     for node in graph_module.graph.nodes:
         if node.op == "output":
             if node.args[0] is not last:
-                raise _unsupported("its output", "forward must return the last layer's tensor, and nothing else")
+                raise _unsupported(
+                    "its output", "forward must return the last layer's tensor, and nothing else"
+                )
         elif node.op == "placeholder":
             if last is not None:
                 raise _unsupported(f"input {node.name!r}", "the network must take one tensor")
             last = node
         elif node in shapes:  # an operation on tensors; the others talk about shapes
             _check_chain(node, last, shapes)
-            name = str(node.target).replace(".", "_") if node.op == "call_module" else _free_name(node, layers, modules)
+            name = (
+                str(node.target).replace(".", "_")
+                if node.op == "call_module"
+                else _free_name(node, layers, modules)
+            )
             if name in layers:
-                raise _unsupported(f"module {node.target!r}", "it is applied twice, and shared layers have no removal rule yet")
+                raise _unsupported(
+                    f"module {node.target!r}",
+                    "it is applied twice, and shared layers have no removal rule yet",
+                )
             layers[name] = _layer(node, modules, shapes)
             last = node
     _check_same(network, layers, example)
@@ -94,9 +104,10 @@ def _graph(network: nn.Module, example: Tensor) -> tuple[fx.GraphModule, dict[fx
         except UnsupportedNetworkError:
             raise
         except Exception as problem:
+            reason = str(problem).partition("\n")[0]
             raise UnsupportedNetworkError(
-                f"The network does not accept the example of shape {tuple(example.shape)}: {problem} "
-                "Pass a batch like the ones it will be trained on."
+                f"The network does not accept the example of shape {tuple(example.shape)} and type "
+                f"{example.dtype}: {reason}. Pass a batch like the ones it will be trained on."
             ) from problem
     return graph_module, recorder.shapes
 
@@ -119,7 +130,9 @@ def _check_chain(node: fx.Node, last: fx.Node | None, shapes: dict[fx.Node, torc
     inputs = [n for n in node.all_input_nodes if n in shapes]
     if inputs != [last]:
         names = ", ".join(str(n) for n in inputs) or "nothing"
-        raise _unsupported(_place(node), f"it reads {names}, not just the layer before it: branches have no removal rule yet")
+        raise _unsupported(
+            _place(node), f"it reads {names}, not just the layer before it: branches have no removal rule yet"
+        )
 
 
 def _free_name(node: fx.Node, layers: OrderedDict[str, nn.Module], modules: dict[str, nn.Module]) -> str:
@@ -136,18 +149,25 @@ def _layer(node: fx.Node, modules: dict[str, nn.Module], shapes: dict[fx.Node, t
     if node.target in _RESHAPES:
         if after == (before[0], before[1:].numel()):
             return nn.Flatten()
-        raise _unsupported(_place(node), f"it turns {tuple(before)} into {tuple(after)}; only flattening all but the rows has a rule")
+        raise _unsupported(
+            _place(node),
+            f"it turns {tuple(before)} into {tuple(after)}; only flattening all but the rows has a rule",
+        )
     if node.target in (F.dropout, F.dropout2d):
-        return nn.Dropout(node.kwargs.get("p", node.args[1] if len(node.args) > 1 else 0.5))  # type: ignore[arg-type]
+        kind = nn.Dropout if node.target is F.dropout else nn.Dropout2d
+        return kind(node.kwargs.get("p", node.args[1] if len(node.args) > 1 else 0.5))  # type: ignore[arg-type]
     if node.target in _FUNCTIONS:
-        return _FUNCTIONS[node.target](*node.args[1:], **{k: v for k, v in node.kwargs.items() if k not in ("inplace", "_stacklevel", "dtype")})
+        return _FUNCTIONS[node.target](
+            *node.args[1:],
+            **{k: v for k, v in node.kwargs.items() if k not in ("inplace", "_stacklevel", "dtype")},
+        )
     raise _unsupported(_place(node), "this operation has no removal rule yet")
 
 
 def _module(node: fx.Node, module: nn.Module) -> nn.Module:
     place = f"module {str(node.target)!r} ({type(module).__name__})"
-    kind = type(module)
-    if kind is nn.Flatten and (module.start_dim, module.end_dim) != (1, -1):
+    kind: type[nn.Module] = type(module)
+    if isinstance(module, nn.Flatten) and (module.start_dim, module.end_dim) != (1, -1):
         raise _unsupported(place, "only a flatten of all but the rows has a rule: nn.Flatten(1, -1)")
     if getattr(module, "groups", 1) != 1:
         raise _unsupported(place, f"groups={module.groups}: grouped convolutions have no removal rule yet")
@@ -173,6 +193,6 @@ def _place(node: fx.Node) -> str:
 
 def _unsupported(place: str, reason: str) -> UnsupportedNetworkError:
     return UnsupportedNetworkError(
-        f"Cannot gate {place}: {reason}. Supported are feed-forward chains of Linear, Conv, BatchNorm, activations, "
-        "pooling, dropout and Flatten."
+        f"Cannot gate {place}: {reason}. Supported are feed-forward chains of Linear, Conv, BatchNorm, "
+        "activations, pooling, dropout and Flatten."
     )

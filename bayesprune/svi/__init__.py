@@ -1,4 +1,4 @@
-"""Inference: gradient estimators, gate and weight steps, the objective, and the loop that shrinks as it goes."""
+"""Inference: gradient estimators, gate and weight steps, the objective, the loop that shrinks as it goes."""
 
 from bayesprune.svi.estimators import (
     ARM,

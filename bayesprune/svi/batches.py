@@ -44,11 +44,15 @@ class Batches:
 
     def _check(self) -> None:
         if len(self.x) != len(self.y):
-            raise DataError(f"There are {len(self.x)} rows of inputs and {len(self.y)} of targets: every row needs both.")
+            raise DataError(
+                f"There are {len(self.x)} rows of inputs and {len(self.y)} of targets: every row needs both."
+            )
         for name, tensor in (("inputs", self.x), ("targets", self.y)):
             if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-                row = int((~torch.isfinite(tensor).flatten(1).all(1)).nonzero()[0]) if tensor.ndim > 1 else 0
-                raise DataError(f"The {name} hold NaN or infinity, first in row {row}: clean or drop such rows.")
+                row = int((~torch.isfinite(tensor).reshape(len(tensor), -1).all(1)).nonzero()[0])
+                raise DataError(
+                    f"The {name} hold NaN or infinity, first in row {row}: clean or drop such rows."
+                )
 
     def epoch(self, number: int) -> Iterator[tuple[Tensor, Tensor]]:
         """One pass over the rows in a fresh order; rows that fill no whole batch sit it out.
@@ -67,4 +71,4 @@ class Batches:
         order = torch.randperm(self.rows, generator=generator).to(self.device)
         for start in range(0, self.steps * self.batch_size, self.batch_size):
             rows = order[start : start + self.batch_size]
-            yield self.x[rows], self.y[rows]
+            yield self.x.index_select(0, rows), self.y.index_select(0, rows)

@@ -87,7 +87,8 @@ def restore_(run: Run, path: Path, settings: dict[str, Any]) -> None:
         settings: of this run; they must be the checkpoint's.
 
     Raises:
-        CheckpointError: the file is truncated or corrupt, or belongs to another run; the run is unusable then.
+        CheckpointError: the file is truncated or corrupt, or belongs to another run; the run is unusable
+            then.
     """
     tensors, scalars = _read(path)
     differs = [k for k in settings if scalars["settings"].get(k) != settings[k]]
@@ -106,12 +107,16 @@ _REMEDY = "Delete the file to go on from the checkpoint before it, or start agai
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safetensors.safe_open(str(path), framework="pt") as file:
-            scalars = json.loads((file.metadata() or {})["bayesprune"])
+            scalars = dict(json.loads((file.metadata() or {})["bayesprune"]))
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except Exception as problem:  # the format's own errors have no common base
-        raise CheckpointError(f"{path} cannot be read: truncated or not a checkpoint ({problem}). {_REMEDY}") from problem
+        raise CheckpointError(
+            f"{path} cannot be read: truncated or not a checkpoint ({problem}). {_REMEDY}"
+        ) from problem
     if scalars.get("format") != FORMAT:
-        raise CheckpointError(f"{path} has format {scalars.get('format')}; this version reads {FORMAT}. {_REMEDY}")
+        raise CheckpointError(
+            f"{path} has format {scalars.get('format')}; this version reads {FORMAT}. {_REMEDY}"
+        )
     return tensors, scalars
 
 
@@ -127,7 +132,9 @@ def _restore_(run: Run, tensors: dict[str, Tensor], scalars: dict[str, Any]) -> 
         if found:
             run.engine.optimiser.state[parameter] = {k: v.to(parameter.device) for k, v in found.items()}
     device = run.state.velocity.device
-    run.average = {k.removeprefix("average/"): v.to(device) for k, v in tensors.items() if k.startswith("average/")}
+    run.average = {
+        k.removeprefix("average/"): v.to(device) for k, v in tensors.items() if k.startswith("average/")
+    }
     run.state = State(
         step=scalars["step"],
         velocity=tensors["velocity"].to(device),
@@ -137,7 +144,9 @@ def _restore_(run: Run, tensors: dict[str, Tensor], scalars: dict[str, Any]) -> 
     )
     run.decided_at, run.rounded, run.averaged = scalars["decided_at"], scalars["rounded"], scalars["averaged"]
     run.seconds = scalars["seconds"]
-    run.history = [Epoch(**e, inclusion=row) for e, row in zip(scalars["epochs"], tensors["history"], strict=True)]
+    run.history = [
+        Epoch(**e, inclusion=row) for e, row in zip(scalars["epochs"], tensors["history"], strict=True)
+    ]
     run.engine.generator.set_state(tensors["gate_noise"])
     torch.set_rng_state(tensors["torch_noise"])
     run.engine.forget()

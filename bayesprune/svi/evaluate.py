@@ -48,7 +48,11 @@ def evaluate(
     if likelihood is None:
         raise TypeError("evaluate(network, rows, likelihood): a plain network needs the likelihood named.")
     device = next(network.parameters()).device
-    batches = rows if isinstance(rows, DataLoader) else zip(rows[0].split(batch_size), rows[1].split(batch_size), strict=True)
+    batches = (
+        rows
+        if isinstance(rows, DataLoader)
+        else zip(rows[0].split(batch_size), rows[1].split(batch_size), strict=True)
+    )
     score, nll, count = 0.0, 0.0, 0
     was_training = network.training
     network.eval()

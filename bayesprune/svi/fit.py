@@ -41,7 +41,8 @@ def fit(
 
     Args:
         gated: from ``gate``; it is copied, and left alone.
-        train: (inputs, targets), tensors of as many rows as the likelihood was told of; or a DataLoader of such pairs.
+        train: (inputs, targets), tensors of as many rows as the likelihood was told of; or a DataLoader of
+            such pairs.
         epochs: passes over the rows.
         batch_size: rows of a step.
         seed: of row order and gates; the weights start as they are in ``gated``.
@@ -84,8 +85,8 @@ def fit(
             checkpoints.restore_(run, newest, settings)
         _loop(run, epochs, folder, settings, validation, progress, on_epoch)
         run.finish_()
-    decided_epoch = None if run.decided_at is None else run.decided_at // batches.steps + 1
-    history = (*run.history[:-1], replace(run.history[-1], inclusion=run.gated.inclusion_prob().detach().cpu(), undecided=run.undecided()))
+    decided_epoch = None if run.decided_at is None else min(run.decided_at // batches.steps + 1, epochs)
+    history = (*run.history[:-1], replace(run.history[-1], **run.standing()))
     return FitResult(run.gated.eval(), history, run.seconds, run.rounded, decided_epoch)
 
 
@@ -116,8 +117,8 @@ def _check_rows(gated: GatedModel, batches: Batches) -> None:
     told = gated.likelihood.rows
     if batches.rows != told:
         raise LikelihoodError(
-            f"The likelihood was told of rows={told}, and the training data has {batches.rows}: the prior would weigh "
-            f"{told / batches.rows:.3g} times too little. Build it with rows={batches.rows}."
+            f"The likelihood was told of rows={told}, and the training data has {batches.rows}: the prior "
+            f"would weigh {told / batches.rows:.3g} times too little. Build it with rows={batches.rows}."
         )
     x, y = next(batches.epoch(0))
     was_training = gated.training

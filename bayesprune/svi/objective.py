@@ -1,4 +1,4 @@
-"""The negative ELBO in nats: what the prior of the gates and of the weights contribute, exactly where that is known.
+"""The negative ELBO in nats: what the priors of gates and weights contribute, exactly where that is known.
 
 −ELBO = N · E_q[mean NLL of a row] + KL-like terms of the gates with their hyper-sites + those of the weights.
 """
@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from pyro import poutine
@@ -23,8 +24,8 @@ SCORE_DRAWS = 16
 def gate_nats(gated: GatedModel, inclusion_prob: Tensor) -> Tensor:
     """E_q[log q(gates, hyper) − log p(gates, hyper)] over all groups.
 
-    Closed form where the prior knows its own (``penalty``); else one draw of the hyper-sites from their guide, and
-    the exact KL of the gates given them where Pyro knows one.
+    Closed form where the prior knows its own (``penalty``); else one draw of the hyper-sites from their
+    guide, and the exact KL of the gates given them where Pyro knows one.
 
     Args:
         gated: the model.
@@ -46,12 +47,12 @@ def _group_nats(gated: GatedModel, group: Group, probs: Tensor) -> Tensor:
         model = poutine.trace(poutine.replay(gated.gate_prior, trace=guide)).get_trace(group)
         guide.compute_log_prob()
         model.compute_log_prob()
-    gates = model.nodes["_RETURN"]["value"]
+    gates: Any = model.nodes["_RETURN"]["value"]
     return guide.log_prob_sum() - model.log_prob_sum() + gate_divergence(probs, gates)
 
 
 def gate_divergence(probs: Tensor, prior: TorchDistribution) -> Tensor:
-    """KL(Bernoulli(probs) ‖ prior), exact where registered, else by score function with a leave-one-out baseline.
+    """KL(Bernoulli(probs) ‖ prior), exact where registered, else by score function with a baseline.
 
     Args:
         probs: (units,), q(z = 1).
@@ -91,7 +92,10 @@ def weight_nats(gated: GatedModel, inclusion_prob: Tensor) -> Tensor:
             constant = gated.dense_numel[name] * (math.log(scale) + 0.5 * math.log(2 * math.pi))
             total = total + constant + 0.5 * tensor.square().sum() / scale**2
             continue
-        total = total + (weight_divergence(tensor, scales[name], scale) * row_share(gated, name, inclusion_prob)).sum()
+        total = (
+            total
+            + (weight_divergence(tensor, scales[name], scale) * row_share(gated, name, inclusion_prob)).sum()
+        )
     return total
 
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor, nn
 
 from bayesprune.gated import GatedModel
+from bayesprune.svi.settings import Shrink
+from bayesprune.svi.shrink import dead_units
 
 
 @dataclass(frozen=True)
@@ -72,8 +75,8 @@ class FitResult:
 def prune(result: FitResult | GatedModel) -> nn.Sequential:
     """The small network, as plain PyTorch in eval mode.
 
-    Units below one half that are still in a gated model are removed from the copy; with gates decided nothing is left
-    to remove.
+    Units below one half that are still in a gated model are removed from the copy; with gates decided nothing
+    is left to remove.
 
     Args:
         result: of a fit, or a gated model.
@@ -84,5 +87,5 @@ def prune(result: FitResult | GatedModel) -> nn.Sequential:
     from copy import deepcopy
 
     gated = deepcopy(result.gated if isinstance(result, FitResult) else result)
-    gated.remove_(gated.alive & (gated.inclusion_prob().detach() < 0.5))
+    gated.remove_(dead_units(gated, Shrink(), torch.zeros_like(gated.log_odds), below=0.5))
     return gated.network.plain().eval()

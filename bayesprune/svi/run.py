@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -92,7 +93,7 @@ class Run:
             self.decide_()
 
     def decide_(self) -> None:
-        """Put every gate at the nearer vertex: the objective is multilinear in the gates, so its minima lie there."""
+        """Put every gate at the nearer vertex: a multilinear objective has its minima there."""
         self.rounded = self.undecided()
         self._remove_(dead_units(self.gated, self.recipe.shrink, self.state.velocity, below=0.5))
         self.gated.log_odds.data[self.gated.alive] = CERTAIN
@@ -142,9 +143,10 @@ class Run:
     def _check(self, value: Tensor) -> None:
         if not bool(torch.isfinite(value)):
             raise DivergedError(
-                f"The loss became {float(value)} by step {self.state.step} (epoch {len(self.history) + 1}). Lower "
-                f"learning_rate (now {self.recipe.learning_rate}) or gates.learning_rate "
-                f"({self.recipe.gates.learning_rate}), and look at the inputs' scale; finished epochs' checkpoints are kept."
+                f"The loss became {float(value)} by step {self.state.step} (epoch {len(self.history) + 1}). "
+                f"Lower learning_rate (now {self.recipe.learning_rate}) or gates.learning_rate "
+                f"({self.recipe.gates.learning_rate}), and look at the inputs' scale; finished epochs' "
+                "checkpoints are kept."
             )
 
     def _record(self, nll: float, seconds: float) -> Epoch:
@@ -157,9 +159,16 @@ class Run:
             nll=nll,
             prior_weight=self.state.prior_weight,
             seconds=seconds,
-            kept=gated.kept(),
-            parameters_percent=100 * gated.network.parameter_count() / gated.dense_parameters,
-            macs_percent=100 * gated.network.macs() / gated.dense_macs,
-            undecided=self.undecided(),
-            inclusion=probs.cpu().clone(),
+            **self.standing(),
         )
+
+    def standing(self) -> dict[str, Any]:
+        """What an epoch's record says of the gates and of the network's size, now."""
+        gated = self.gated
+        return {
+            "kept": gated.kept(),
+            "parameters_percent": 100 * gated.network.parameter_count() / gated.dense_parameters,
+            "macs_percent": 100 * gated.network.macs() / gated.dense_macs,
+            "undecided": self.undecided(),
+            "inclusion": gated.inclusion_prob().detach().cpu().clone(),
+        }

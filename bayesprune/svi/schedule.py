@@ -1,4 +1,4 @@
-"""What a training does when: warm-up, selection, compact; prices that ramp up, learning rates that restart."""
+"""What a training does when: warm-up, selection, compact; prices ramp up, learning rates restart."""
 
 from __future__ import annotations
 

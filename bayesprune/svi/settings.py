@@ -1,4 +1,4 @@
-"""The settings of an inference, as values; every default is one that the shipped programs were measured with."""
+"""The settings of an inference, as values; the shipped programs were measured with the defaults."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ class GateSteps:
     """Mirror descent on the gates' log-odds.
 
     Args:
-        learning_rate: log-odds per nat of evidence.
+        learning_rate: by how much the log-odds of a unit without evidence fall in a gate step.
         momentum: weight of the past gradients, in [0, 1).
         clip: the largest change of a log-odds in one step.
         every: training steps from one gate step to the next.
         bound: log-odds stay within ± this.
     """
 
-    learning_rate: float = 3e-3
-    momentum: float = 0.9
-    clip: float = 0.2
-    every: int = 2
+    learning_rate: float = 0.15
+    momentum: float = 0.95
+    clip: float = 0.5
+    every: int = 4
     bound: float = 8.0
 
 
@@ -48,9 +48,9 @@ class Shrink:
 class Recipe:
     """How a gated model is fitted; all times are shares of the whole training.
 
-    Training has three parts. *Warm-up*: weights learn under gates that are drawn but do not move. *Selection*: gates
-    move, their prior's weight ramps up from 0 to 1, dead units are removed. *Compact*: every gate is decided, and the
-    small network's weights are fitted under a fresh learning-rate schedule.
+    Training has three parts. *Warm-up*: weights learn under gates that are drawn but do not move.
+    *Selection*: gates move, their prior's weight ramps up from 0 to 1, dead units are removed. *Compact*:
+    every gate is decided, and the small network's weights are fitted under a fresh learning-rate schedule.
 
     Args:
         estimator: of the gates' gradient, a name or an ``Estimator``.
@@ -61,9 +61,10 @@ class Recipe:
         warmup: share of the training before gates move.
         ramp: share of the training over which the prior's weight rises from 0 to 1 after the warm-up.
         decide: share of the training after which every gate is put at the nearer vertex.
-        unit_noise: standard deviation of the multiplicative noise on gated units in the compact part, one for all
-            groups or by group name or glob: what the decided gates no longer supply.
-        compact_weights: ``"points"``, or ``"normal"`` to give the weights a Gaussian posterior in the compact part.
+        unit_noise: standard deviation of the multiplicative noise on gated units in the compact part, one for
+            all groups or by group name or glob: what the decided gates no longer supply.
+        compact_weights: ``"points"``, or ``"normal"`` to give the weights a Gaussian posterior in the compact
+            part.
         compact_scale: factor on the weights' prior standard deviation in the compact part.
         averaging: share of the compact part, at its end, over which weights are averaged.
     """
@@ -98,7 +99,10 @@ def _problems(recipe: Recipe) -> list[str]:
         (_positive(gates.bound), f"gates.bound={gates.bound} must be positive"),
         (0 < shrink.below < 0.5, f"shrink.below={shrink.below} must lie between 0 and 0.5"),
         (shrink.every >= 1, f"shrink.every={shrink.every} must be at least 1 step"),
-        (shrink.least >= 1, f"shrink.least={shrink.least} must be at least 1: a group without units is no network"),
+        (
+            shrink.least >= 1,
+            f"shrink.least={shrink.least} must be at least 1: a group without units is no network",
+        ),
         (_positive(recipe.learning_rate), f"learning_rate={recipe.learning_rate} must be positive"),
         (
             _positive(recipe.compact_learning_rate),
@@ -111,7 +115,7 @@ def _problems(recipe: Recipe) -> list[str]:
             f"compact_weights={recipe.compact_weights!r} must be 'points' or 'normal'",
         ),
         (
-            0 <= recipe.warmup and 0 <= recipe.ramp and recipe.warmup + recipe.ramp <= recipe.decide <= 1,
+            recipe.warmup >= 0 and recipe.ramp >= 0 and recipe.warmup + recipe.ramp <= recipe.decide <= 1,
             f"warmup={recipe.warmup}, ramp={recipe.ramp}, decide={recipe.decide} must fulfil "
             "0 ≤ warmup, 0 ≤ ramp, warmup + ramp ≤ decide ≤ 1",
         ),

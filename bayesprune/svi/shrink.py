@@ -17,8 +17,9 @@ def dead_units(gated: GatedModel, settings: Shrink, velocity: Tensor, below: flo
     """Units to remove now.
 
     A unit is dead when its inclusion probability is under the threshold and its evidence still points down
-    (velocity > 0: keeping it costs more nats than it saves). Guards: a group keeps its ``least`` most probable units;
-    and a removal that would starve a group through another one (all features of all filters) is put off.
+    (velocity > 0: keeping it costs more nats than it saves). Guards: a group keeps its ``least`` most
+    probable units, counted after those have gone too that nobody would read any more (filters without
+    features).
 
     Args:
         gated: the model.
@@ -43,29 +44,46 @@ def dead_units(gated: GatedModel, settings: Shrink, velocity: Tensor, below: flo
             best = torch.where(alive, probs[part], -1.0).topk(min(settings.least, int(alive.sum()))).indices
             dead[part] = dead[part].index_fill(0, best, False)
             _warn(name, gated, probs[part], settings.least)
-    return _unless_starved(gated, dead, probs)
+    return _unless_starved(gated, dead, probs, settings.least)
 
 
-def _unless_starved(gated: GatedModel, dead: Tensor, probs: Tensor) -> Tensor:
-    """Put off the deaths of groups that closing over readers would empty, and of those that share columns with them."""
+def _unless_starved(gated: GatedModel, dead: Tensor, probs: Tensor, least: int) -> Tensor:
+    """Spare the best columns of groups that closing over readers would leave with too few units."""
+    dead, kept = dead.clone(), gated.kept()
     for _ in gated.groups:
-        alive = close_over(gated.network.slots, {n: m.cpu() for n, m in gated.by_group(gated.alive & ~dead).items()})
-        empty = {name for name, mask in alive.items() if not bool(mask.any())}
-        if not empty:
-            return dead
-        shared = {(s.tensor, s.dim) for s in gated.network.slots if s.group in empty and s.reads}
-        for name in {s.group for s in gated.network.slots if (s.tensor, s.dim) in shared}:
-            dead = dead.clone()
-            dead[gated.slices()[name]] = False
-            _warn(name, gated, probs[gated.slices()[name]], 1)
+        staying = {name: mask.cpu() for name, mask in gated.by_group(gated.alive & ~dead).items()}
+        closed = close_over(gated.network.slots, staying)
+        starved = [name for name, mask in closed.items() if int(mask.sum()) < min(least, kept[name])]
+        if not starved:
+            break
+        for name in starved:
+            _spare_(gated, dead, probs.cpu(), name, least)
+            _warn(name, gated, probs[gated.slices()[name]], least)
     return dead
 
 
+def _spare_(gated: GatedModel, dead: Tensor, probs: Tensor, group: str, least: int) -> None:
+    """Let units of a group live, each with the most probable of the columns that others own too."""
+    slots, parts = gated.network.slots, gated.slices()
+    slot = next(s for s in slots if s.group == group and s.reads)
+    owners = [s for s in slots if (s.tensor, s.dim) == (slot.tensor, slot.dim)]
+    chances = torch.stack([probs[parts[s.group]][s.unit_ids] for s in owners]).prod(0)  # (columns,)
+    spared: set[int] = set()
+    for column in chances.argsort(descending=True, stable=True).tolist():
+        unit = int(slot.unit_ids[column])
+        if len(spared) < least and unit not in spared:
+            spared.add(unit)
+            for owner in owners:
+                dead[parts[owner.group].start + int(owner.unit_ids[column])] = False
+
+
 def _warn(group: str, gated: GatedModel, probs: Tensor, least: int) -> None:
+    removed = int((~gated.alive[gated.slices()[group]]).sum())
     warnings.warn(
-        f"Group {group!r}: the prior wants all of its units gone (largest inclusion probability {float(probs.max()):.3g} "
-        f"after {int((~gated.alive[gated.slices()[group]]).sum())} of {len(probs)} were removed). Kept the {least} most "
-        f"probable: a layer without units would be no network. Lower the price of {group!r}, or list it in exclude=.",
+        f"Group {group!r}: the prior wants all of its units gone (largest inclusion probability "
+        f"{float(probs.max()):.3g} after {removed} of {len(probs)} were removed). Kept the {least} most "
+        f"probable: a layer without units would be no network. Lower the price of {group!r}, or list it in "
+        "exclude=.",
         EmptyGroupWarning,
         stacklevel=2,
     )

@@ -1,7 +1,8 @@
 """One step of the inference: a batch in, weights and gates moved, what happened out.
 
-The likelihood runs through the network once, with the gates as an estimator draws them; the prior of recognised gates
-is differentiated in closed form, any other by Pyro's traces; the weights' Gaussian prior is Adam's weight decay.
+The likelihood runs through the network once, with the gates as an estimator draws them; the prior of
+recognised gates is differentiated in closed form, any other by Pyro's traces; the weights' Gaussian prior is
+Adam's weight decay.
 """
 
 from __future__ import annotations
@@ -46,7 +47,8 @@ class Info:
     """What a step saw.
 
     Attributes:
-        nll: scalar, mean negative log-likelihood of the batch's rows under the drawn gates, nats, on the device.
+        nll: scalar, mean negative log-likelihood of the batch's rows under the drawn gates, nats, on the
+            device.
         moved: whether the gates moved.
     """
 
@@ -81,7 +83,8 @@ class Engine:
         self.device = gated.log_odds.device
         self.generator = torch.Generator(self.device).manual_seed(seed)
         self.optimiser = adam(gated, recipe)
-        self._living: tuple[Tensor, Tensor, dict[str, int]] | None = None
+        self._hyper = _hyper_parameters(gated)
+        self.forget()
 
     def init(self) -> State:
         """The first state."""
@@ -103,7 +106,7 @@ class Engine:
             self._weight_backward()
         if state.decided:
             nll = self._nll(x, y, self._noise(len(x), {})).mean()
-            nll.backward()  # type: ignore[no-untyped-call]
+            nll.backward()
             nll, gradient = nll.detach(), None
         else:
             estimate = self.estimator(self._problem(x, y), moves)
@@ -111,27 +114,30 @@ class Engine:
         velocity = state.velocity
         if gradient is not None:
             velocity = self._move_gates(state, gradient)
+        elif self._hyper and state.decided and state.step % self.recipe.gates.every == 0:
+            self._prior_slope()
         self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
         return replace(state, step=state.step + 1, velocity=velocity), Info(nll, gradient is not None)
 
     def forget(self) -> None:
-        """Drop what is cached about the living units: gates or structure have changed."""
-        self._living = None
+        """Look again which units are alive: the structure changed. Steps themselves never ask the device."""
+        self._units = self.gated.kept()
+        self._alive = self.gated.alive.nonzero().squeeze(1)
+        self._refresh()
+
+    def _refresh(self) -> None:
+        """Inclusion probabilities of the living units, after the gates have moved."""
+        self._log_odds = self.gated.log_odds.data[self._alive]
+        self._probs = torch.sigmoid(self._log_odds)
 
     # ---- the likelihood
 
     def _problem(self, x: Tensor, y: Tensor) -> GateProblem:
-        if self._living is None:
-            with torch.no_grad():
-                log_odds = self.gated.log_odds.data[self.gated.alive]
-                self._living = (log_odds, torch.sigmoid(log_odds), self.gated.kept())
-        log_odds, probs, units = self._living
-
         def nll(gates: Mapping[str, Tensor]) -> Tensor:
             return self._nll(x, y, self._noise(len(x), gates))
 
-        return GateProblem(nll, probs, log_odds, units, len(x), self.generator)
+        return GateProblem(nll, self._probs, self._log_odds, self._units, len(x), self.generator)
 
     def _nll(self, x: Tensor, y: Tensor, gates: Mapping[str, Tensor]) -> Tensor:
         outputs = self.gated.network(x, gates, self._perturbed if self.gated.log_scales else None)
@@ -141,26 +147,30 @@ class Engine:
         """Gates times the units' noise, where the model has any."""
         if not self.gated.unit_noise:
             return gates
-        noisy, kept = dict(gates), self._kept()
+        noisy = dict(gates)
         for group, scale in self.gated.unit_noise.items():
-            draw = torch.randn((rows, kept[group]), generator=self.generator, device=self.device, dtype=self.gated.log_odds.dtype)
+            draw = torch.randn(
+                (rows, self._units[group]),
+                generator=self.generator,
+                device=self.device,
+                dtype=self.gated.log_odds.dtype,
+            )
             factor = draw.mul_(scale).add_(1.0)
             noisy[group] = noisy[group] * factor if group in noisy else factor
         return noisy
 
-    def _kept(self) -> dict[str, int]:
-        if self._living is None:
-            self._living = (self.gated.log_odds.data, self.gated.log_odds.data, self.gated.kept())
-        return self._living[2]
-
     def _perturbed(self, name: str, layer: nn.Module, x: Tensor) -> Tensor:
-        """A layer under its weights' posterior: linear layers by their outputs' noise, others by drawn weights."""
+        """A layer under its weights' posterior: linear ones by noisy outputs, others by drawn weights."""
         scales = self.gated.log_scales_by_tensor()
         if f"{name}.weight" not in scales:
             return layer(x)  # type: ignore[no-any-return]
-        scale = {key: scales[f"{name}.{key}"].exp() for key in ("weight", "bias") if f"{name}.{key}" in scales}
+        scale = {
+            key: scales[f"{name}.{key}"].exp() for key in ("weight", "bias") if f"{name}.{key}" in scales
+        }
         if isinstance(layer, nn.Linear):  # independent weights for every row: exact, and of low variance
-            variance = F.linear(x.square(), scale["weight"].square(), scale["bias"].square() if "bias" in scale else None)
+            variance = F.linear(
+                x.square(), scale["weight"].square(), scale["bias"].square() if "bias" in scale else None
+            )
             mean = F.linear(x, layer.weight, layer.bias)
             return mean + variance.clamp_min(1e-16).sqrt() * self._normal(mean)
         drawn = {key: getattr(layer, key) + value * self._normal(value) for key, value in scale.items()}
@@ -179,33 +189,49 @@ class Engine:
         for name, log_scale in gated.log_scales_by_tensor().items():
             divergence = weight_divergence(weights[name], log_scale, gated.weights.scale_of(name))
             total = total + (divergence * row_share(gated, name, probs)).sum()
-        (total / gated.likelihood.rows).backward()  # type: ignore[no-untyped-call]
+        (total / gated.likelihood.rows).backward()
 
     def _move_gates(self, state: State, gradient: Tensor) -> Tensor:
-        gated = self.gated
-        with torch.enable_grad():
-            probs = gated.inclusion_prob().detach().requires_grad_()
-            prior = gate_nats(gated, probs)
-            if gated.weights.masked and gated.log_scales:
-                prior = prior + _slab_nats(gated, probs)
-            hyper = [p for p in self._hyper_parameters() if p.requires_grad]
-            grads = torch.autograd.grad(prior, [probs, *hyper], allow_unused=True)
+        gated, slope = self.gated, self._prior_slope()
         full = torch.zeros_like(gated.log_odds.data)
-        full[gated.alive] = gradient
-        price = grads[0] if grads[0] is not None else torch.zeros_like(full)
-        full = gated.likelihood.rows * full + state.prior_weight * price * gated.alive
-        for parameter, grad in zip(hyper, grads[1:], strict=True):
-            if grad is not None:  # Adam's learning rate is for losses per row
-                parameter.grad = grad / gated.likelihood.rows
-        velocity, log_odds = mirror_step(self.recipe.gates, state.velocity, gated.log_odds.data, full)
+        full[self._alive] = gradient
+        full = gated.likelihood.rows * full + state.prior_weight * slope * gated.alive
+        velocity, log_odds = mirror_step(
+            self.recipe.gates, state.velocity, gated.log_odds.data, full, self._typical(slope)
+        )
         gated.log_odds.data.copy_(log_odds)
-        self.forget()
+        self._refresh()
         return velocity
 
-    def _hyper_parameters(self) -> list[nn.Parameter]:
-        prior = self.gated.prior
-        own = list(prior.parameters()) if isinstance(prior, nn.Module) else []
-        return own + list(self.gated.default_guide.parameters())
+    def _prior_slope(self) -> Tensor:
+        """(units of all groups,), ∂(prior's nats)/∂q(z = 1); gradients of hyper-parameters go to
+        ``.grad``.
+        """
+        gated = self.gated
+        probs = gated.inclusion_prob().detach().requires_grad_()
+        prior = gate_nats(gated, probs)
+        if gated.weights.masked and gated.log_scales:
+            prior = prior + _slab_nats(gated, probs)
+        slopes = torch.autograd.grad(prior, [probs, *self._hyper], allow_unused=True)
+        for parameter, slope in zip(self._hyper, slopes[1:], strict=True):
+            parameter.grad = slope
+        return slopes[0] if slopes[0] is not None else torch.zeros_like(probs)
+
+    def _typical(self, slope: Tensor) -> Tensor:
+        """(units of all groups,), mean size of the prior's slope over a group's living units, at least a
+        nat.
+        """
+        sizes = slope.abs() * self.gated.alive
+        parts = [sizes[part].sum() / self._units[name] for name, part in self.gated.slices().items()]
+        counts = torch.tensor([g.size for g in self.gated.groups], device=slope.device)
+        typical = torch.stack(parts).clamp_min(1.0)
+        return typical.repeat_interleave(counts, output_size=len(slope))
+
+
+def _hyper_parameters(gated: GatedModel) -> list[nn.Parameter]:
+    """Parameters of the prior and of its hyper-guide that are learnt."""
+    own = list(gated.prior.parameters()) if isinstance(gated.prior, nn.Module) else []
+    return [p for p in (*own, *gated.default_guide.parameters()) if p.requires_grad]
 
 
 def _slab_nats(gated: GatedModel, probs: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """The flattening distribution: normalisation, sampler, moments, and the identity it is named for."""
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -32,7 +33,7 @@ def by_log_odds(function, price):
 
     cuts = [-price - 40, -price - 10, -price, -10, -3, -1, 0] if price > 3 else [-40, -10, -3, -1, 0]
     cuts = sorted({max(cut, -700.0) for cut in cuts})
-    return sum(quad(integrand, a, b, epsabs=1e-12, limit=200)[0] for a, b in zip(cuts, cuts[1:], strict=False))
+    return sum(quad(integrand, a, b, epsabs=1e-12, limit=200)[0] for a, b in pairwise(cuts))
 
 
 @pytest.mark.parametrize("price", [1e-3, 0.3, 0.5, 2.0, 12.0, 60.0, 200.0, 600.0])
@@ -73,7 +74,7 @@ def test_draws_match_the_density_itself():
     torch.manual_seed(1)
     hyper = FlatteningDistribution(double(4.0))
     edges = np.array([0.0, 0.01, 0.03, 0.1, 0.2, 0.4, 0.7, 1.0])
-    bins = zip(edges, edges[1:], strict=False)
+    bins = pairwise(edges)
     mass = [quad(lambda x: hyper.log_prob(double(x)).exp().item(), a, b)[0] for a, b in bins]
     counts, _ = np.histogram(hyper.sample((20_000,)).numpy(), bins=edges)
     assert chisquare(counts, np.array(mass) / sum(mass) * 20_000).pvalue > FALSE_ALARM

@@ -15,7 +15,9 @@ from bayesprune.structure.groups import Group
 GROUP = Group("fc1", size=300, fan_in=784)
 
 
-@pytest.mark.parametrize("price", [0, -1.0, math.nan, math.inf, "12", None, True, {}, {"conv1": 3.0, "fc1": -2.0}])
+@pytest.mark.parametrize(
+    "price", [0, -1.0, math.nan, math.inf, "12", None, True, {}, {"conv1": 3.0, "fc1": -2.0}]
+)
 def test_flattening_refuses_what_is_no_price(price):
     with pytest.raises(PriorError, match="positive finite number of nats"):
         priors.Flattening(price=price)
@@ -114,7 +116,9 @@ def test_per_group_dispatches_and_forwards():
 
 
 def test_per_group_agrees_on_the_weights_of_its_members():
-    prior = priors.PerGroup({"conv*": priors.SpikeAndSlab(), "*": priors.SpikeAndSlab(inclusion=priors.Fixed(0.5))})
+    prior = priors.PerGroup(
+        {"conv*": priors.SpikeAndSlab(), "*": priors.SpikeAndSlab(inclusion=priors.Fixed(0.5))}
+    )
     assert prior.weights == priors.SpikeAndSlab().weights
 
 
@@ -123,7 +127,7 @@ def test_per_group_says_what_a_plain_program_lacks():
     assert prior(GROUP).event_shape == (300,) and math.isnan(prior.price(GROUP))
     assert priors.closed_form(prior, GROUP) is None and priors.closed_form(plain, GROUP) is None
     for method in (prior.guide, prior.penalty):
-        with pytest.raises(PriorError, match="'fc1'.*no guide and penalty"):
+        with pytest.raises(PriorError, match=r"'fc1'.*no guide and penalty"):
             method(GROUP, torch.zeros(300))
     with pytest.raises(PriorError, match="No prior for 'fc1'"):
         priors.PerGroup({"conv*": plain})(GROUP)

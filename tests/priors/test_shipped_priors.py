@@ -8,7 +8,7 @@ import pytest
 import torch
 from pyro import distributions as dist
 from pyro import poutine
-from pyro.infer import Trace_ELBO, TraceEnum_ELBO, TraceMeanField_ELBO
+from pyro.infer import MCMC, NUTS, Trace_ELBO, TraceEnum_ELBO, TraceMeanField_ELBO
 
 from bayesprune import priors
 from bayesprune.errors import PriorError
@@ -24,7 +24,9 @@ PRIORS = {
     "layer adaptive": priors.BernoulliGates(priors.LayerAdaptive(strength=0.02)),
     "spike and slab": priors.SpikeAndSlab(slab_scale=0.5),
     "spike and slab, beta": priors.SpikeAndSlab(inclusion=priors.Beta(2.0, 2.0)),
-    "per group": priors.PerGroup({"conv*": lambda group: None, "fc1": priors.BernoulliGates(priors.Flattening(3.0))}),
+    "per group": priors.PerGroup(
+        {"conv*": lambda group: None, "fc1": priors.BernoulliGates(priors.Flattening(3.0))}
+    ),
 }
 POINT = [name for name in PRIORS if "beta" not in name]
 GROUP = Group("fc1", size=4, fan_in=784)
@@ -72,7 +74,7 @@ def hyper_grid(guide_sites):
 
 
 def penalty_by_brute_force(prior, group, theta):
-    """Enumerate the gates, integrate the hyper-parameter, score everything through the Pyro program itself."""
+    """Enumerate the gates, integrate the hyper-parameter, score all through the Pyro program itself."""
     configurations = torch.tensor(list(itertools.product([0.0, 1.0], repeat=group.size)))
     log_q_gates = priors.Gates(probs=theta).log_prob(configurations)
     q_gates = log_q_gates.exp()
@@ -132,24 +134,25 @@ def test_price_is_what_the_last_unit_costs(prior):
     assert prior.price(GROUP) == pytest.approx(difference.item(), rel=1e-9, abs=1e-9)
 
 
-def programs(prior, theta):
+def programs(prior, theta, enumerate=False):
     def model():
-        pyro.sample("gate/fc1", prior(GROUP), infer={"enumerate": "parallel"})
+        pyro.sample("gate/fc1", prior(GROUP))
 
     def guide():
         prior.guide(GROUP, theta)
-        pyro.sample("gate/fc1", priors.Gates(probs=theta), infer={"enumerate": "parallel"})
+        infer = {"enumerate": "parallel"} if enumerate else {}
+        pyro.sample("gate/fc1", priors.Gates(probs=theta), infer=infer)
 
     return model, guide
 
 
 @pytest.mark.parametrize("name", POINT)
-@pytest.mark.parametrize("elbo", [TraceEnum_ELBO(), TraceMeanField_ELBO()], ids=["enumeration", "mean field"])
+@pytest.mark.parametrize("elbo", [TraceEnum_ELBO(), TraceMeanField_ELBO()], ids=["exact", "mean field"])
 def test_exact_elbos_of_pyro_equal_the_penalty_and_its_gradient(name, elbo):
     prior = PRIORS[name]
     theta = torch.tensor(THETAS["inside"], requires_grad=True)
     (expected,) = torch.autograd.grad(prior.penalty(GROUP, theta), theta)
-    loss = elbo.differentiable_loss(*programs(prior, theta))
+    loss = elbo.differentiable_loss(*programs(prior, theta, enumerate=isinstance(elbo, TraceEnum_ELBO)))
     (gradient,) = torch.autograd.grad(loss, theta)
     assert loss.item() == pytest.approx(prior.penalty(GROUP, theta).item(), rel=1e-9)
     torch.testing.assert_close(gradient, expected)
@@ -160,8 +163,8 @@ def test_sampled_elbo_of_pyro_is_unbiased(prior, theta):
     pyro.set_rng_seed(0)
     theta = torch.tensor(theta)
     model, guide = programs(prior, theta)
-    draws = torch.tensor([Trace_ELBO().loss(model, guide) for _ in range(1500)])
-    error = 5 * draws.std() / 1500**0.5 + 1e-6
+    draws = torch.tensor([Trace_ELBO().loss(model, guide) for _ in range(600)])
+    error = 5 * draws.std() / 600**0.5 + 1e-6
     assert abs(draws.mean() - prior.penalty(GROUP, theta)) < error
 
 
@@ -191,12 +194,31 @@ def test_prices_of_hundreds_of_nats_score_in_float32():
     """π* is e^-200 here, zero in float32: the sites are double, the gates are not."""
     torch.set_default_dtype(torch.float)
     prior, theta = PRIORS["flattening, dear"], torch.tensor([0.3, 0.9, 0.5, 0.5], requires_grad=True)
-    model, guide = programs(prior, theta)
+    model, guide = programs(prior, theta, enumerate=True)
     loss = TraceEnum_ELBO().differentiable_loss(model, guide)
     loss.backward()
     assert loss.item() == pytest.approx(prior.penalty(GROUP, theta).item(), rel=1e-5)
     torch.testing.assert_close(theta.grad.float(), torch.full((4,), 200.0), rtol=1e-4, atol=0.0)
     assert prior(GROUP).sample().dtype == torch.float
+
+
+@pytest.mark.parametrize("name", ["flattening", "beta", "fixed"])
+@pytest.mark.parametrize("dtype", [torch.float, torch.double])
+def test_nuts_samples_hyper_sites_with_the_gates_summed_out(name, dtype):
+    torch.set_default_dtype(dtype)
+    pyro.set_rng_seed(0)
+    group, prior = Group("fc1", size=2), PRIORS[name]
+
+    def model():
+        weight = pyro.sample("weight", dist.Normal(0.0, 1.0))
+        gates = pyro.sample("gate/fc1", prior(group), infer={"enumerate": "parallel"})
+        pyro.sample("y", dist.Normal(weight * gates.sum(-1), 1.0), obs=torch.tensor(1.5))
+
+    sampler = MCMC(NUTS(model, max_plate_nesting=0), num_samples=20, warmup_steps=20, disable_progbar=True)
+    sampler.run()
+    samples = sampler.get_samples()
+    assert samples.keys() == {"weight"} | sites(prior, group).keys() - {"gate/fc1"}
+    assert all(bool(values.isfinite().all()) for values in samples.values())
 
 
 def test_shape_of_inclusion_probabilities_is_checked(prior):

@@ -11,7 +11,9 @@ from bayesprune.svi.estimators.problem import Estimate, GateProblem
 
 @dataclass(frozen=True)
 class Concrete:
-    """z = σ((logit θ + logit u) / temperature), u ~ U(0, 1) (Maddison, Mnih & Teh 2017; Jang, Gu & Poole 2017).
+    """z = σ((logit θ + logit u) / temperature), u ~ U(0, 1).
+
+    Maddison, Mnih & Teh (2017); Jang, Gu & Poole (2017).
 
     Args:
         temperature: towards 0 the gates become hard and the gradient's variance grows.
@@ -29,7 +31,7 @@ class Concrete:
         relaxed = torch.sigmoid((log_odds + noise) / self.temperature)
         gates = relaxed + ((relaxed > 0.5).to(relaxed.dtype) - relaxed).detach() if self.hard else relaxed
         loss = problem.nll(problem.split(gates)).mean()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         if log_odds.grad is None:
             return Estimate(loss.detach(), None)
         slope = (problem.probs * (1 - problem.probs)).clamp_min(1e-7)  # dθ/d(log-odds)

@@ -15,7 +15,7 @@ MOST_GATES = 12
 
 @dataclass(frozen=True)
 class Enumeration:
-    """E[L] = Σ_z q(z) L(z) over all 2^K configurations of K ≤ 12 gates, and its exact gradients: the oracle."""
+    """The oracle: E[L] = Σ_z q(z) L(z) over all 2^K configurations of K ≤ 12 gates, with exact gradients."""
 
     def __call__(self, problem: GateProblem, want_gates: bool = True) -> Estimate:
         """See ``Estimator``.

@@ -18,7 +18,8 @@ class GateProblem:
 
     Attributes:
         nll: group → gates of shape (rows or 1, units) or (draws, 1 or rows, units); returns the negative
-            log-likelihood of every row, (rows,) or (draws, rows), in nats, differentiable in weights and gates.
+            log-likelihood of every row, (rows,) or (draws, rows), in nats, differentiable in weights and
+            gates.
         probs: (units,), q(z = 1) of the living units of all groups, one after the other.
         log_odds: (units,), the same as log-odds.
         units: group → number of living units, in order.
@@ -42,18 +43,29 @@ class GateProblem:
         shape = (self.rows, len(self.probs))
         return torch.rand(shape, generator=self.generator, dtype=self.probs.dtype, device=self.probs.device)
 
-    def draw(self, probs: Tensor | None = None) -> Tensor:
-        """(rows, units), one hard draw of every gate for every row, as numbers.
+    def draw(self) -> Gates:
+        """Group → (rows, units), one hard draw of every gate for every row, as numbers.
 
-        The comparison is made on 32 random bits, which resolves probabilities to 2⁻³², finer than float32 draws from
-        ``torch.rand`` (2⁻²⁴), and costs two thirds as much.
+        Random bits are compared sixteen at a time with q(z = 1) · 2¹⁶, rounded at random to a whole number
+        once a batch and unit. So every row's gates are independent and have their probabilities exactly, to
+        the float's precision; only different rows share the rounding, by at most 2⁻¹⁶. Half the cost of
+        ``torch.rand``.
         """
-        probs = self.probs if probs is None else probs
-        count = self.rows * len(probs)
-        bits = torch.empty((count + 1) // 2, dtype=torch.int64, device=probs.device)
-        bits.random_(-(2**63), None, generator=self.generator)
-        limit = (probs.double() * 2.0**32 - 2.0**31).clamp_(-(2.0**31), 2.0**31 - 1).to(torch.int32)
-        return bits.view(torch.int32)[:count].view(self.rows, len(probs)).lt(limit).to(probs.dtype)
+        size = self.rows * len(self.probs)
+        bits = torch.empty((size + 3) // 4, dtype=torch.int64, device=self.probs.device)
+        words = bits.random_(-(2**63), None, generator=self.generator).view(torch.int16)
+        dither = torch.empty_like(self.probs).uniform_(generator=self.generator)
+        limits = (self.probs * 2.0**16 + dither).floor_().clamp_(0.0, 2.0**16 - 1)
+        limits = limits.sub_(2.0**15).to(torch.int16)
+        gates, start, first = {}, 0, 0
+        for name, units in self.units.items():
+            block = words[start : start + self.rows * units].view(self.rows, units)
+            gates[name] = torch.empty(block.shape, dtype=self.probs.dtype, device=block.device)
+            torch.lt(
+                block, limits[first : first + units], out=gates[name]
+            )  # compares into floats in one pass
+            start, first = start + self.rows * units, first + units
+        return gates
 
 
 @dataclass(frozen=True)
@@ -62,7 +74,8 @@ class Estimate:
 
     Attributes:
         nll: scalar, mean negative log-likelihood of a row under the drawn gates, nats, detached.
-        gate_gradient: (units,), estimate of ∂E[mean NLL]/∂q(z=1) for the living units; None when not asked for.
+        gate_gradient: (units,), estimate of ∂E[mean NLL]/∂q(z=1) for the living units; None when not asked
+            for.
     """
 
     nll: Tensor
@@ -77,7 +90,8 @@ class Estimator(Protocol):
 
         Args:
             problem: the batch.
-            want_gates: False on steps that leave the gates alone, which saves the backward pass to the inputs.
+            want_gates: False on steps that leave the gates alone, which saves the backward pass to the
+                inputs.
 
         Returns:
             The estimate; the weights' gradients have been accumulated.

@@ -20,13 +20,14 @@ class Reinforce:
     def __call__(self, problem: GateProblem, want_gates: bool = True) -> Estimate:
         """See ``Estimator``."""
         gates = problem.draw()
-        losses = problem.nll(problem.split(gates))
-        losses.mean().backward()  # type: ignore[no-untyped-call]
+        losses = problem.nll(gates)
+        losses.mean().backward()
         value = losses.detach()
         if not want_gates:
             return Estimate(value.mean(), None)
         others = (value.sum() - value) / max(problem.rows - 1, 1)
-        gradient = ((value - others).unsqueeze(1) * (gates - problem.probs)).mean(0)
+        drawn = torch.cat(list(gates.values()), dim=1)
+        gradient = ((value - others).unsqueeze(1) * (drawn - problem.probs)).mean(0)
         return Estimate(value.mean(), gradient / _slope(problem))
 
 
@@ -34,7 +35,7 @@ class Reinforce:
 class ARM:
     """∂E[L]/∂(log-odds) = E[(L(1[u > σ(−ρ)]) − L(1[u < σ(ρ)]))(u − ½)], unbiased (Yin & Zhou 2019).
 
-    ρ are the log-odds and u ~ U(0, 1) is shared by the two antithetic passes; twice the forward work of the others.
+    ρ are the log-odds; u ~ U(0, 1) is shared by the two antithetic passes: twice the forward work of others.
     """
 
     def __call__(self, problem: GateProblem, want_gates: bool = True) -> Estimate:
@@ -42,7 +43,7 @@ class ARM:
         uniform = problem.uniform()
         second = (uniform < problem.probs).to(uniform.dtype)
         losses = problem.nll(problem.split(second))
-        losses.mean().backward()  # type: ignore[no-untyped-call]
+        losses.mean().backward()
         value = losses.detach()
         if not want_gates:
             return Estimate(value.mean(), None)

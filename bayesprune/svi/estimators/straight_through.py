@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
-from bayesprune.svi.estimators.problem import Estimate, GateProblem
+from bayesprune.svi.estimators.problem import Estimate, GateProblem, Gates
 
 
 @dataclass(frozen=True)
@@ -18,23 +19,22 @@ class StraightThrough:
 
     def __call__(self, problem: GateProblem, want_gates: bool = True) -> Estimate:
         """See ``Estimator``."""
-        gates = {name: z.requires_grad_(want_gates) for name, z in problem.split(problem.draw()).items()}
-        loss = problem.nll(gates).mean()
-        loss.backward()  # type: ignore[no-untyped-call]
+        gates, loss = _backward(problem, want_gates)
         if not want_gates:
-            return Estimate(loss.detach(), None)
-        sums = [z.grad.sum(0) if z.grad is not None else z.new_zeros(z.shape[-1]) for z in gates.values()]
-        return Estimate(loss.detach(), torch.cat(sums))
+            return Estimate(loss, None)
+        return Estimate(loss, torch.cat([_slope(z).sum(0) for z in gates.values()]))
 
 
 @dataclass(frozen=True)
 class SecondOrderStraightThrough:
-    """Straight-through by the trapezoid rule: ∂E[L]/∂θ_u = E[L|z_u=1] − E[L|z_u=0] ≈ ½ (E[∂L/∂z_u|1] + E[∂L/∂z_u|0]).
+    """Straight-through by the trapezoid rule, exact where the loss is quadratic in a gate.
 
-    Every row's ∂L/∂z_u is weighted by 1/(2 q(z_u)), so that both ends of the gate count alike however probable they
-    are: exact where L is quadratic in a gate, while the plain estimator loses the evidence for a unit as θ_u → 1,
-    because the weights adapt to an open gate. The weighting is that of Gregor et al. (2014, DARN); its second-order
-    accuracy that of Heun's rule (Liu et al. 2023, "Bridging Discrete and Backpropagation").
+    ∂E[L]/∂θ_u = E[L | z_u = 1] − E[L | z_u = 0] ≈ ½ (E[∂L/∂z_u | z_u = 1] + E[∂L/∂z_u | z_u = 0])
+
+    Every row's ∂L/∂z_u is weighted by 1/(2 q(z_u)), so that both ends of the gate count alike however
+    probable they are, while the plain estimator loses the evidence for a unit as θ_u → 1, because the weights
+    adapt to an open gate. The weighting is that of Gregor et al. (2014, DARN); its second-order accuracy that
+    of Heun's rule (Liu et al. 2023, "Bridging Discrete and Backpropagation").
 
     Args:
         cap: the largest weight; above it variance is traded for bias again.
@@ -44,15 +44,26 @@ class SecondOrderStraightThrough:
 
     def __call__(self, problem: GateProblem, want_gates: bool = True) -> Estimate:
         """See ``Estimator``."""
-        draw = problem.draw()
-        gates = {name: z.requires_grad_(want_gates) for name, z in problem.split(draw).items()}
-        loss = problem.nll(gates).mean()
-        loss.backward()  # type: ignore[no-untyped-call]
+        gates, loss = _backward(problem, want_gates)
         if not want_gates:
-            return Estimate(loss.detach(), None)
+            return Estimate(loss, None)
+        total = torch.cat([_slope(z).sum(0) for z in gates.values()])
+        opened = torch.cat([(_slope(z) * z.detach()).sum(0) for z in gates.values()])
         if_open = (0.5 / problem.probs).clamp_max(self.cap)
         if_shut = (0.5 / (1 - problem.probs)).clamp_max(self.cap)
-        slopes = torch.cat([z.grad if z.grad is not None else torch.zeros_like(z) for z in gates.values()], dim=1)
-        # slope · (z · if_open + (1 − z) · if_shut), summed over rows
-        opened = torch.einsum("ru,ru->u", slopes, draw.detach())
-        return Estimate(loss.detach(), opened * (if_open - if_shut) + slopes.sum(0) * if_shut)
+        return Estimate(loss, opened * if_open + (total - opened) * if_shut)
+
+
+def _backward(problem: GateProblem, want_gates: bool) -> tuple[Gates, Tensor]:
+    """Draw gates, run the loss forward and back; the gates hold their slopes then."""
+    gates = problem.draw()
+    for gate in gates.values():
+        gate.requires_grad_(want_gates)
+    loss = problem.nll(gates).mean()
+    loss.backward()
+    return gates, loss.detach()
+
+
+def _slope(gate: Tensor) -> Tensor:
+    """(rows, units), ∂(mean loss)/∂z."""
+    return gate.grad if gate.grad is not None else torch.zeros_like(gate)

@@ -1,15 +1,9 @@
-"""Hyper-priors on the prior inclusion probability of a unit, each with its posterior in closed form.
-
-Hyper-sites are sampled in double precision whatever the network uses: prior inclusion probabilities of e^-200
-are ordinary here (a price of 200 nats) and would be zero in float32, which would make a gate that is on
-impossible. The log-odds that the gates get fit into float32 again.
-"""
+"""One inclusion probability shared by the units of a group, with its posterior in closed form."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import pyro
 import pyro.distributions as dist
@@ -17,83 +11,9 @@ import torch
 from torch import Tensor
 
 from bayesprune.errors import PriorError
-from bayesprune.priors.flattening import FlatteningDistribution
-from bayesprune.priors.gates import Gates
-from bayesprune.priors.naming import by_name
-from bayesprune.priors.protocol import checked
+from bayesprune.priors.checks import checked, positive
+from bayesprune.priors.gates import Gates, log_odds
 from bayesprune.structure.groups import Group
-
-
-@dataclass(frozen=True)
-class Flattening:
-    r"""One flattening hyper-prior per unit: a fixed price in nats for each unit that is kept.
-
-    Site ``'pi/<group>'`` ~ :class:`~bayesprune.priors.FlatteningDistribution`, (size,). Its best point
-    estimate given q(gates) = Bern(θ) has logit π* = logit θ - price, and there the whole prior side is
-
-    .. math:: \mathrm{penalty}(\theta) = \mathrm{price} \cdot \sum_i \theta_i
-              + K (\log \mathrm{price} - \log(e^{\mathrm{price}} - 1)).
-
-    A unit is therefore kept exactly when it saves more than its price of the training set's total negative
-    log-likelihood (Guenter & Sideris, arXiv 2205.04650; identity derived here and tested).
-
-    The Pyro program itself needs e^-price to be a float64: up to about 700 nats. ``penalty`` has no such
-    limit.
-
-    Args:
-        price: nats for one unit, > 0; or a table by group name or glob pattern, such as
-            ``{"conv*": 60.0, "*": 8.0}``.
-
-    Raises:
-        PriorError: a price that is not a positive finite number, or (when used) no price for a group.
-
-    Example:
-        >>> import torch
-        >>> from bayesprune.priors import Flattening
-        >>> from bayesprune.structure.groups import Group
-        >>> hyper, group = Flattening(price={"conv*": 60.0, "*": 8.0}), Group("fc1", size=2)
-        >>> one, none = torch.tensor([1.0, 0.0]), torch.zeros(2)
-        >>> round((hyper.penalty(group, one) - hyper.penalty(group, none)).item(), 4)
-        8.0
-    """
-
-    price_table: Mapping[str, float] = field(init=False)
-
-    def __init__(self, price: float | Mapping[str, float]) -> None:
-        table = dict(price) if isinstance(price, Mapping) else {"*": price}
-        wrong = [f"'{name}': {value!r}" for name, value in table.items() if not _positive(value)]
-        if wrong or not table:
-            raise PriorError(
-                f"A price is a positive finite number of nats, and got {', '.join(wrong) or 'no price'}: "
-                "raise it, or list the group in exclude= to keep all of its units."
-            )
-        object.__setattr__(self, "price_table", {name: float(value) for name, value in table.items()})
-
-    def price(self, group: Group) -> float:
-        """Nats for each unit of this group, whatever the others do."""
-        return by_name(self.price_table, group.name, "price")
-
-    def logits(self, group: Group) -> Tensor:
-        """Sample 'pi/<group>'; (..., group.size), its log-odds."""
-        price = torch.full((group.size,), self.price(group), dtype=torch.double)
-        prior_inclusion = pyro.sample(f"pi/{group.name}", FlatteningDistribution(price).to_event(1))
-        return _log_odds(prior_inclusion)
-
-    def guide(self, group: Group, inclusion_prob: Tensor) -> None:
-        """Put 'pi/<group>' at π*, a point mass.
-
-        It is detached: at the minimum the gradient through π* is zero on average, so only noise is lost.
-        """
-        theta = checked(group, inclusion_prob).detach()
-        best = torch.sigmoid(theta.log() - torch.log1p(-theta) - self.price(group))
-        best = best.clamp_min(torch.finfo(best.dtype).tiny)
-        pyro.sample(f"pi/{group.name}", dist.Delta(best, event_dim=1))
-
-    def penalty(self, group: Group, inclusion_prob: Tensor) -> Tensor:
-        """The price of the expected number of units, with the exact constant: scalar, nats."""
-        theta, price = checked(group, inclusion_prob), self.price(group)
-        log_peak = price + math.log(-math.expm1(-price) / price)  # log((γ - 1) / log γ)
-        return (theta.sum() * price - group.size * log_peak).to(inclusion_prob.dtype)
 
 
 @dataclass(frozen=True)
@@ -127,7 +47,7 @@ class Beta:
     b: float
 
     def __post_init__(self) -> None:
-        if not (_positive(self.a) and _positive(self.b)):
+        if not (positive(self.a) and positive(self.b)):
             raise PriorError(f"Beta needs two positive finite counts, and got a={self.a!r}, b={self.b!r}.")
 
     @staticmethod
@@ -170,15 +90,16 @@ class Beta:
 
     def logits(self, group: Group) -> Tensor:
         """Sample 'rate/<group>'; (..., group.size), its log-odds for every unit."""
-        a, b = (torch.tensor(count, dtype=torch.double) for count in self.counts(group))
+        a, b = (torch.tensor(count) for count in self.counts(group))
         rate = pyro.sample(f"rate/{group.name}", dist.Beta(a, b))
-        return _log_odds(rate).unsqueeze(-1).expand((*rate.shape, group.size))
+        return log_odds(rate).unsqueeze(-1).expand((*rate.shape, group.size))
 
     def guide(self, group: Group, inclusion_prob: Tensor) -> None:
         """Sample 'rate/<group>' from its conjugate posterior (detached: the minimiser's gradient is zero)."""
         theta = checked(group, inclusion_prob).detach()
         a, b = self.counts(group)
-        pyro.sample(f"rate/{group.name}", dist.Beta(a + theta.sum(), b + (1 - theta).sum()))
+        kept, removed = a + theta.sum(), b + (1 - theta).sum()
+        pyro.sample(f"rate/{group.name}", dist.Beta(kept.to(inclusion_prob), removed.to(inclusion_prob)))
 
     def penalty(self, group: Group, inclusion_prob: Tensor) -> Tensor:
         """Minus the entropy of the gates, minus the log Beta-Bernoulli evidence: scalar, nats."""
@@ -203,7 +124,7 @@ class BetaFromExpectedKept:
     concentration: float = 10.0
 
     def __post_init__(self) -> None:
-        if not (_positive(self.kept) and _positive(self.concentration)):
+        if not (positive(self.kept) and positive(self.concentration)):
             raise PriorError(
                 f"from_expected_kept needs positive finite numbers, and got kept={self.kept!r}, "
                 f"concentration={self.concentration!r}."
@@ -237,13 +158,3 @@ class BetaFromExpectedKept:
     def penalty(self, group: Group, inclusion_prob: Tensor) -> Tensor:
         """Minus the entropy of the gates, minus the log Beta-Bernoulli evidence: scalar, nats."""
         return self._beta(group).penalty(group, inclusion_prob)
-
-
-def _log_odds(probability: Tensor) -> Tensor:
-    """Log-odds in the network's precision, of a probability in double precision."""
-    return (probability.log() - torch.log1p(-probability)).to(torch.get_default_dtype())
-
-
-def _positive(value: object) -> bool:
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return number and math.isfinite(value) and value > 0  # type: ignore[operator, arg-type]

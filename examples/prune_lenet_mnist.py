@@ -1,0 +1,44 @@
+"""Prune LeNet-5-Caffe on MNIST by script, step by step, and keep the small network.
+
+    python examples/prune_lenet_mnist.py [--data mnist] [--epochs 25] [--out small_lenet5]
+
+``--data digits`` runs the same offline on scikit-learn's small digits.
+"""
+
+import argparse
+
+import torch
+
+import bayesprune as bp
+from bayesprune.export import save
+from bayesprune.programs import load_model
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", default="mnist")
+    parser.add_argument("--data-dir", default=None)
+    parser.add_argument("--epochs", type=int, default=25)
+    parser.add_argument("--out", default="small_lenet5")
+    arguments = parser.parse_args()
+
+    torch.manual_seed(0)
+    data = bp.data.load(arguments.data, arguments.data_dir)
+    program = load_model("lenet5")  # the file models/lenet5.py; write gate(...) yourself for your own network
+    gated = program.model(data.train, data.classes, None)
+    for group in gated.groups:
+        print(f"{group.name:8} {group.size:4} units, each {group.parameters:,} parameters and {group.macs:,} MACs a row")
+
+    result = bp.fit(gated, (data.train.x, data.train.y), epochs=arguments.epochs, recipe=program.recipe)
+    small = bp.prune(result)  # plain nn.Sequential
+    before = bp.Cost(gated.dense_parameters, gated.dense_macs)
+    after = bp.count(small, data.test.x[:1])
+    error = bp.evaluate(small, (data.test.x, data.test.y), bp.Categorical(rows=len(data.train.x))).score
+    save(small, arguments.out, example=data.test.x[:1])
+    print(small)
+    print(f"test error {error:.2f} %, parameters {before.parameters:,} → {after.parameters:,}, MACs {before.macs:,} → {after.macs:,}")
+    print(f"saved in {arguments.out}/")
+
+
+if __name__ == "__main__":
+    main()

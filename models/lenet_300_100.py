@@ -1,0 +1,48 @@
+"""LeNet-300-100 on 28 × 28 images: gates on all inputs and hidden units under flattening hyper-priors.
+
+Every input pixel, and every unit of both hidden layers, carries a Bernoulli gate. Its inclusion probability has the
+hyper-prior of Guenter & Sideris (arXiv 2205.04650), which charges each expected unit a price in nats: a unit stays
+exactly when it saves more than its price of the training set's negative log-likelihood.
+"""
+
+from collections import OrderedDict
+
+from torch import nn
+
+import bayesprune as bp
+
+PRICES = {"input": 20.0, "fc1": 30.0, "fc2": 20.0}  # nats a unit
+INITIAL_INCLUSION = {"input": 0.9, "*": 0.5}
+WEIGHT_SCALE = 0.41  # prior standard deviation of a weight
+WIDTHS = (300, 100)
+
+EPOCHS = 50
+BATCH_SIZE = 128
+RECIPE = bp.Recipe(estimator="second_order", unit_noise=0.3)
+
+
+def network(inputs, classes, widths=WIDTHS):
+    """784-300-100-classes with rectifiers."""
+    first, second = widths
+    return nn.Sequential(
+        OrderedDict(
+            flatten=nn.Flatten(),  # (B, 784)
+            fc1=nn.Linear(inputs, first),
+            relu1=nn.ReLU(),  # (B, 300)
+            fc2=nn.Linear(first, second),
+            relu2=nn.ReLU(),  # (B, 100)
+            fc3=nn.Linear(second, classes),  # (B, classes)
+        )
+    )
+
+
+def model(train, classes, price=None):
+    """The gated model for a training split: ``train.x`` (rows, 1, 28, 28), ``train.y`` (rows,)."""
+    return bp.gate(
+        network(train.x[0].numel(), classes),
+        train.x[:1],
+        prior=bp.priors.BernoulliGates(bp.priors.Flattening(PRICES if price is None else price)),
+        likelihood=bp.Categorical(rows=len(train.x)),
+        weights=bp.priors.NormalWeights(scale=WEIGHT_SCALE),
+        initial_inclusion=INITIAL_INCLUSION,
+    )

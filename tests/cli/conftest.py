@@ -1,0 +1,88 @@
+"""The command line in a fresh working folder, and programs small enough to run in a blink."""
+
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+
+from bayesprune.cli import main
+
+MODEL = '''"""A small network of my own."""
+from torch import nn
+
+import bayesprune as bp
+
+EPOCHS = 3
+BATCH_SIZE = 64
+PRICES = {"input": 4.0, "1": 15.0}
+RECIPE = bp.Recipe(
+    shrink=bp.Shrink(every=5),
+    gates=bp.GateSteps(learning_rate=0.1, clip=0.5, every=1),
+    warmup=0.05,
+    ramp=0.1,
+    decide=0.8,
+)
+
+
+def model(train, classes, price):
+    network = nn.Sequential(nn.Flatten(), nn.Linear(784, 16), nn.ReLU(), nn.Linear(16, classes))
+    prior = bp.priors.BernoulliGates(bp.priors.Flattening(PRICES if price is None else price))
+    return bp.gate(network, train.x[:1], prior=prior, likelihood=bp.Categorical(rows=len(train.y)))
+'''
+
+INFERENCE = '''"""SVI, which stops after $STOP_AFTER epochs in the way that $STOP_BY says."""
+import os
+import signal
+
+import bayesprune as bp
+
+
+def infer(gated, train, *, seed, **settings):
+    def stop(epoch):
+        after, on_seed = int(os.environ.get("STOP_AFTER", 0)), int(os.environ.get("STOP_SEED", 0))
+        if (epoch.epoch, seed) == (after, on_seed):
+            os.kill(os.getpid(), getattr(signal, os.environ["STOP_BY"]))
+
+    return bp.fit(gated, (train.x, train.y), seed=seed, on_epoch=stop, **settings)
+'''
+
+
+@dataclass(frozen=True)
+class Outcome:
+    code: int
+    out: str
+    err: str
+
+
+Cli = Callable[..., Outcome]
+
+
+@pytest.fixture
+def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Cli]:
+    """Runs `bayesprune WORDS...` in an empty working folder that holds mine.py and stopping.py."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", sys.path.copy())
+    (tmp_path / "mine.py").write_text(MODEL)
+    (tmp_path / "stopping.py").write_text(INFERENCE)
+    threads = torch.get_num_threads()
+
+    def run(*words: str) -> Outcome:
+        capsys.readouterr()
+        code = main(words)
+        captured = capsys.readouterr()
+        assert "Traceback" not in captured.err
+        return Outcome(code, captured.out, captured.err)
+
+    yield run
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def files() -> Callable[[Path], dict[str, bytes]]:
+    """Content of every file below a folder, to see that nothing was touched."""
+    return lambda folder: {
+        str(path): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()
+    }

@@ -1,0 +1,422 @@
+"""fit(): it shrinks for real, resumes to the bit, guards against empty layers, and says what is wrong."""
+
+import copy
+import json
+import warnings
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import bayesprune as bp
+from bayesprune import priors
+from bayesprune.errors import (
+    CheckpointError,
+    DataError,
+    DivergedError,
+    EmptyGroupWarning,
+    LikelihoodError,
+    SettingsError,
+)
+from bayesprune.svi import checkpoint as checkpoints
+
+ROWS, EPOCHS = 96, 6
+FAST = dict(
+    gates=bp.GateSteps(learning_rate=0.5, momentum=0.5, clip=1.0, every=1),
+    shrink=bp.Shrink(every=3),
+    learning_rate=1e-2,
+    compact_learning_rate=1e-2,
+    warmup=0.05,
+    ramp=0.2,
+    decide=0.6,
+)
+
+
+def data(rows=ROWS):
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(rows, 1, 6, 6, generator=generator)
+    return x, (x[:, 0, 1:3, 1:3].mean((1, 2)) > 0).long()
+
+
+def network():
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(),
+        nn.Linear(16, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.2), nn.Linear(8, 2),
+    )  # fmt: skip
+
+
+def gated_for(price=2.0, rows=ROWS, net=None, **settings):
+    prior = priors.BernoulliGates(priors.Flattening(price))
+    example = torch.zeros(1, 1, 6, 6)
+    return bp.gate(net or network(), example, prior=prior, likelihood=bp.Categorical(rows=rows), **settings)
+
+
+def fit(gated=None, train=None, recipe=None, **settings):
+    settings = {"epochs": EPOCHS, "batch_size": 16, "progress": False, **settings}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", EmptyGroupWarning)
+        return bp.fit(gated or gated_for(), train or data(), recipe=recipe or bp.Recipe(**FAST), **settings)
+
+
+def same(a, b):
+    assert a.gated.state_dict().keys() == b.gated.state_dict().keys()
+    for key, value in a.gated.state_dict().items():
+        assert torch.equal(value, b.gated.state_dict()[key]), key
+    assert len(a.history) == len(b.history)
+    for one, other in zip(a.history, b.history, strict=True):
+        assert torch.equal(one.inclusion, other.inclusion)
+        for name in (
+            "epoch",
+            "elbo",
+            "nll",
+            "prior_weight",
+            "kept",
+            "parameters_percent",
+            "macs_percent",
+            "undecided",
+        ):
+            assert getattr(one, name) == getattr(other, name), name
+
+
+def test_fit_shrinks_physically_and_leaves_the_argument_alone():
+    gated = gated_for()
+    before = copy.deepcopy(gated.state_dict())
+    result = fit(gated)
+    assert all(torch.equal(v, before[k]) for k, v in gated.state_dict().items())
+    kept = result.gated.kept()
+    assert sum(kept.values()) < 4 + 16 + 8
+    assert result.gated.network.get_submodule("0").weight.shape[0] == kept["0"]
+    assert result.gated.network.get_submodule("5").weight.shape == (kept["5"], kept["4"])
+    assert result.undecided == 0 and result.architecture == list(kept.values())
+    assert 1 <= result.decided_at <= EPOCHS
+
+
+def test_pruned_network_is_the_masked_one():
+    result = fit()
+    small = bp.prune(result)
+    x = data()[0]
+    probs = result.gated.by_group(result.gated.inclusion_prob())
+    masked = result.gated.eval().outputs(x, {name: (p > 0.5).float() for name, p in probs.items()})
+    torch.testing.assert_close(small(x), masked, rtol=1e-5, atol=1e-5)
+    assert type(small) is nn.Sequential and not small.training
+    cost, dense = bp.count(small, x), bp.count(network(), x)
+    assert result.history[-1].parameters_percent == pytest.approx(100 * cost.parameters / dense.parameters)
+    assert result.history[-1].macs_percent == pytest.approx(100 * cost.macs / dense.macs)
+
+
+@pytest.mark.parametrize("decide", [0.6, 1.0], ids=["early", "at the very end"])
+def test_last_record_is_that_of_the_result(decide):
+    result = fit(recipe=bp.Recipe(**{**FAST, "decide": decide}))
+    last, gated = result.history[-1], result.gated
+    assert last.kept == gated.kept() and last.undecided == 0
+    assert last.parameters_percent == pytest.approx(
+        100 * gated.network.parameter_count() / gated.dense_parameters
+    )
+    assert last.macs_percent == pytest.approx(100 * gated.network.macs() / gated.dense_macs)
+    assert torch.equal(last.inclusion, gated.inclusion_prob().detach())
+    assert result.decided_at is None or result.decided_at <= EPOCHS
+
+
+def test_every_removal_of_a_real_fit_leaves_the_masked_outputs(monkeypatch):
+    removals, remove_ = [], bp.GatedModel.remove_
+
+    def watched(self, dead, optimiser=None):
+        x = data()[0]
+        gates = {name: 1.0 - part.float() for name, part in self.by_group(dead).items()}
+        for training in (False, True):
+            masked, cut = copy.deepcopy(self), copy.deepcopy(self)
+            for model in (masked, cut):
+                model.train(training)
+                model.network.get_submodule("8").p = 0.0  # dropout draws for whatever is there
+            remove_(cut, dead)
+            expected, actual = masked.outputs(x, gates), cut.outputs(x, gates)
+            torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-5)
+        removals.append(int(dead.sum()))
+        remove_(self, dead, optimiser)
+
+    monkeypatch.setattr(bp.GatedModel, "remove_", watched)
+    fit()
+    assert len(removals) >= 2 and sum(removals) > 3
+
+
+RESUMED = {
+    "plain": {},
+    "unit noise and averaging": {"unit_noise": {"*": 0.3}, "averaging": 0.5},
+    "Gaussian weights": {"compact_weights": "normal", "compact_scale": 0.5, "averaging": 0.25},
+    "arm": {"estimator": "arm"},
+}
+
+
+@pytest.mark.parametrize("settings", RESUMED.values(), ids=RESUMED)
+@pytest.mark.parametrize("stop", [2, 5], ids=["before the decision", "after it"])
+def test_resumed_run_is_bit_equal_to_the_uninterrupted_one(settings, stop, tmp_path):
+    class Stop(Exception):
+        pass
+
+    def interrupt(epoch):
+        if epoch.epoch == stop:
+            raise Stop
+
+    recipe = bp.Recipe(**FAST, **settings)
+    whole = fit(recipe=recipe, validation=data(32))
+    with pytest.raises(Stop):
+        fit(recipe=recipe, validation=data(32), checkpoint=tmp_path, on_epoch=interrupt)
+    torch.manual_seed(99)  # another process would have another state
+    resumed = fit(recipe=recipe, validation=data(32), checkpoint=tmp_path, resume=True)
+    same(whole, resumed)
+    assert [e.validation for e in whole.history] == [e.validation for e in resumed.history]
+    assert (whole.rounded, whole.decided_at) == (resumed.rounded, resumed.decided_at)
+    again = fit(recipe=recipe, validation=data(32), checkpoint=tmp_path, resume=True)  # nothing left to do
+    same(whole, again)
+
+
+def test_resumed_custom_prior_is_bit_equal(tmp_path):
+    from tests.svi.small import shared_rate
+
+    def gated():
+        return bp.gate(
+            network(), torch.zeros(1, 1, 6, 6), prior=shared_rate, likelihood=bp.Categorical(rows=ROWS)
+        )
+
+    torch.manual_seed(0)
+    start = gated()
+    whole = fit(copy.deepcopy(start))
+    fit(copy.deepcopy(start), checkpoint=tmp_path)
+    checkpoints.latest(tmp_path).unlink()
+    same(whole, fit(copy.deepcopy(start), checkpoint=tmp_path, resume=True))
+
+
+def test_spike_and_slab_resumes_too_and_prunes(tmp_path):
+    prior = priors.SpikeAndSlab(slab_scale=0.5, inclusion=priors.LayerAdaptive(strength=0.1))
+    gated = bp.gate(network(), torch.zeros(1, 1, 6, 6), prior=prior, likelihood=bp.Categorical(rows=ROWS))
+    whole = fit(gated)
+    fit(gated, checkpoint=tmp_path)
+    checkpoints.latest(tmp_path).unlink()
+    same(whole, fit(gated, checkpoint=tmp_path, resume=True))
+    for name, tensor in whole.gated.weight_tensors().items():
+        assert whole.gated.log_scales_by_tensor()[name].shape == tensor.shape
+    assert sum(whole.gated.kept().values()) < 28
+    assert bp.prune(whole)(data()[0]).isfinite().all()
+
+
+def test_same_seed_same_result_other_seed_other_result():
+    one, two, three = fit(seed=1), fit(seed=1), fit(seed=2)
+    same(one, two)
+    assert one.history[0].nll != three.history[0].nll
+
+
+def test_fit_leaves_the_global_random_state_alone():
+    before = torch.get_rng_state()
+    fit(epochs=1)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+# ---- checkpoints
+
+
+@pytest.fixture
+def folder(tmp_path):
+    fit(epochs=3, checkpoint=tmp_path)
+    return tmp_path
+
+
+def test_the_last_two_checkpoints_are_kept_and_hold_no_pickle(folder):
+    assert sorted(p.name for p in folder.iterdir()) == ["epoch-0002.safetensors", "epoch-0003.safetensors"]
+    header = checkpoints.latest(folder).read_bytes()
+    assert json.loads(header[8 : 8 + int.from_bytes(header[:8], "little")])["__metadata__"]["bayesprune"]
+
+
+@pytest.mark.parametrize(
+    "damage", ["truncated", "empty", "text", "foreign", "foreign metadata", "other format"]
+)
+def test_damaged_checkpoints_are_refused_by_name(folder, damage):
+    import safetensors.torch as st
+
+    path = checkpoints.latest(folder)
+    whole = path.read_bytes()
+    broken = {
+        "truncated": whole[: len(whole) // 2],
+        "empty": b"",
+        "text": b"not a checkpoint" * 10,
+        "foreign": st.save({"w": torch.zeros(2)}),
+        "foreign metadata": st.save({"w": torch.zeros(2)}, metadata={"bayesprune": "[1]"}),
+        "other format": st.save({"w": torch.zeros(2)}, metadata={"bayesprune": '{"format": 99}'}),
+    }[damage]
+    path.write_bytes(broken)
+    with pytest.raises(CheckpointError, match="epoch-0003"):
+        fit(epochs=3, checkpoint=folder, resume=True)
+    assert path.read_bytes() == broken  # nothing on disk is touched
+
+
+def test_checkpoint_without_its_tensors_is_refused(folder):
+    import safetensors
+    import safetensors.torch as st
+
+    path = checkpoints.latest(folder)
+    with safetensors.safe_open(str(path), framework="pt") as file:
+        metadata = file.metadata()
+        tensors = {k: file.get_tensor(k) for k in file.keys() if "log_odds" not in k}  # noqa: SIM118
+    path.write_bytes(st.save(tensors, metadata=metadata))
+    with pytest.raises(CheckpointError, match="does not fit"):
+        fit(epochs=3, checkpoint=folder, resume=True)
+
+
+@pytest.mark.parametrize(
+    "settings, named",
+    [
+        ({"epochs": 4}, "epochs=3"),
+        ({"seed": 5}, "seed=0"),
+        ({"batch_size": 8}, "batch_size=16"),
+        ({"recipe": bp.Recipe(**{**FAST, "learning_rate": 0.5})}, "recipe="),
+    ],
+)
+def test_checkpoint_of_another_run_is_refused_with_the_difference(folder, settings, named):
+    with pytest.raises(CheckpointError, match=f"other settings: .*{named}"):
+        fit(**{"epochs": 3, "checkpoint": folder, "resume": True, **settings})
+
+
+def test_without_a_checkpoint_resume_starts_afresh(tmp_path):
+    same(fit(epochs=1), fit(epochs=1, checkpoint=tmp_path / "new", resume=True))
+
+
+# ---- guards and errors
+
+
+@pytest.mark.filterwarnings("default::bayesprune.errors.EmptyGroupWarning")
+def test_absurd_price_warns_by_group_and_empties_no_layer():
+    with pytest.warns(EmptyGroupWarning, match=r"Group '(0|4|5)'.*Lower the price"):
+        result = bp.fit(
+            gated_for(price=1e6), data(), epochs=4, batch_size=16, recipe=bp.Recipe(**FAST), progress=False
+        )
+    assert all(1 <= n <= 2 for n in result.gated.kept().values())
+    assert bp.prune(result)(data()[0]).isfinite().all()
+
+
+@pytest.mark.parametrize("least", [1, 2, 3])
+def test_a_group_keeps_its_least_units(least):
+    result = fit(
+        gated_for(price=1e6), epochs=4, recipe=bp.Recipe(**FAST), shrink=bp.Shrink(every=3, least=least)
+    )
+    assert min(result.gated.kept()["0"], result.gated.kept()["5"]) >= least
+
+
+def test_prune_of_a_model_that_is_not_fitted_empties_no_layer():
+    with pytest.warns(EmptyGroupWarning):
+        small = bp.prune(gated_for(initial_inclusion=0.1))
+    assert small(data()[0]).isfinite().all()
+
+
+@pytest.mark.filterwarnings("ignore::bayesprune.errors.EmptyGroupWarning")
+def test_loss_that_becomes_nan_is_an_error_that_says_where(tmp_path):
+    with pytest.raises(DivergedError, match=r"by step \d+ \(epoch 1\).*learning_rate"):
+        fit(recipe=bp.Recipe(**{**FAST, "learning_rate": 1e30}), checkpoint=tmp_path)
+
+
+def test_number_of_rows_must_be_the_likelihoods():
+    with pytest.raises(LikelihoodError, match=r"rows=50.*has 96.*rows=96"):
+        fit(gated_for(rows=50))
+
+
+@pytest.mark.parametrize(
+    "train, error, message",
+    [
+        ((torch.zeros(0, 1, 6, 6), torch.zeros(0).long()), (DataError, LikelihoodError), "no rows"),
+        (
+            (torch.zeros(ROWS, 1, 6, 6), torch.zeros(5).long()),
+            DataError,
+            "96 rows of inputs and 5 of targets",
+        ),
+        ((torch.full((ROWS, 1, 6, 6), torch.nan), data()[1]), DataError, "inputs hold NaN.*row 0"),
+        ((data()[0], data()[1] + 7), LikelihoodError, "2 outputs"),
+        ((data()[0], data()[1].float()), LikelihoodError, "class numbers"),
+    ],
+)
+def test_unusable_data(train, error, message):
+    with pytest.raises(error, match=message):
+        fit(train=train)
+
+
+def test_row_of_a_missing_target_is_named():
+    y = torch.zeros(ROWS)
+    y[7] = torch.nan
+    with pytest.raises(DataError, match=r"targets hold NaN.*row 7"):
+        fit(train=(data()[0], y))
+
+
+@pytest.mark.parametrize("settings", [{"epochs": 0}, {"batch_size": 0}])
+def test_settings_out_of_range(settings):
+    with pytest.raises(SettingsError, match="at least 1"):
+        fit(**settings)
+
+
+def test_recipe_reports_all_problems_at_once():
+    with pytest.raises(SettingsError) as caught:
+        bp.Recipe(
+            learning_rate=-1.0, averaging=2.0, warmup=0.5, ramp=0.5, decide=0.2, compact_weights="wide",
+            unit_noise={"fc*": -0.1}, gates=bp.GateSteps(momentum=1.0, every=0),
+            shrink=bp.Shrink(below=0.9, least=0),
+        )  # fmt: skip
+    for named in (
+        "learning_rate=-1",
+        "averaging=2",
+        "decide=0.2",
+        "'wide'",
+        "fc*",
+        "momentum=1",
+        "every=0",
+        "below=0.9",
+        "least=0",
+    ):
+        assert named in str(caught.value)
+
+
+def test_unknown_estimator_lists_the_known():
+    with pytest.raises(SettingsError, match=r"magic.*straight_through.*enumeration"):
+        fit(recipe=bp.Recipe(**FAST, estimator="magic"))
+
+
+# ---- inputs
+
+
+def test_data_loader_is_taken():
+    loader = DataLoader(TensorDataset(*data()), batch_size=16, shuffle=True)
+    result = fit(train=loader)
+    assert result.history[-1].nll < result.history[0].nll
+    assert bp.evaluate(result.gated, loader).name == "error_percent"
+
+
+def test_evaluate_agrees_for_gated_and_pruned():
+    result = fit()
+    likelihood = result.gated.likelihood
+    ours, theirs = bp.evaluate(result.gated, data()), bp.evaluate(bp.prune(result), data(), likelihood)
+    assert ours.score == theirs.score and ours.nll == pytest.approx(theirs.nll, rel=1e-5)
+    wrong = (bp.prune(result)(data()[0]).argmax(1) != data()[1]).float().mean() * 100
+    assert theirs.score == pytest.approx(wrong.item(), rel=1e-5)
+    with pytest.raises(TypeError, match="likelihood"):
+        bp.evaluate(bp.prune(result), data())
+
+
+def test_progress_bar_speaks_of_elbo_units_and_macs(capfd):
+    fit(epochs=2, progress=True)
+    err = capfd.readouterr().err
+    assert "ELBO" in err and "units" in err and "MACs" in err
+
+
+def test_dtype_of_the_network_is_kept():
+    prior, example = priors.BernoulliGates(priors.Flattening(2.0)), torch.zeros(1, 1, 6, 6).double()
+    gated = bp.gate(network().double(), example, prior=prior, likelihood=bp.Categorical(rows=ROWS))
+    result = fit(gated, train=(data()[0].double(), data()[1]), epochs=2)
+    assert {p.dtype for p in result.gated.network.parameters()} == {torch.float64}
+    assert {p.dtype for p in bp.prune(result).parameters()} == {torch.float64}
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_fit_on_cuda_is_like_fit_on_the_cpu():
+    cuda, cpu = fit(device="cuda"), fit(device="cpu")
+    assert next(cuda.gated.parameters()).is_cuda
+    assert cuda.undecided == 0 and abs(cuda.history[-1].nll - cpu.history[-1].nll) < 0.3
+    x = data()[0]
+    small = bp.prune(cuda)
+    torch.testing.assert_close(small(x.cuda()).cpu(), small.cpu()(x), rtol=1e-4, atol=1e-4)

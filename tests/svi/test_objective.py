@@ -1,0 +1,245 @@
+"""The fused ELBO is Pyro's: values and gradients, for every prior that ships, at every gate configuration."""
+
+import pyro
+import pytest
+import torch
+from pyro import poutine
+from torch import nn
+
+import bayesprune as bp
+from bayesprune import priors
+from bayesprune.svi import Engine, GateSteps, Recipe
+from bayesprune.svi.objective import exact_negative_elbo, gate_divergence, gate_nats, weight_nats
+from tests.reference import negative_elbo_by_pyro
+from tests.svi.small import CONTINUOUS, EXACT, HALF, OwnGuide, coupled, shared_rate, small_batch, small_gated
+
+pytestmark = pytest.mark.usefixtures("double_precision")
+FALSE_ALARM = 1e-5  # of each randomised test: |error| > 4.42 standard errors of a Gaussian
+SIGMAS = 4.42
+PLAIN = Recipe(
+    estimator="enumeration", gates=GateSteps(learning_rate=1e-3, momentum=0.0, clip=1e3, every=1, bound=50.0)
+)
+
+
+def gated_for(name, removed=False):
+    exclude = ("input",) if name in CONTINUOUS else ()  # one continuous hyper-site at most
+    return small_gated(EXACT[name], exclude=exclude, removed=removed)
+
+
+def gradients(value, gated):
+    parameters = [p for p in gated.parameters() if p.requires_grad]
+    return torch.autograd.grad(value, parameters, allow_unused=True)
+
+
+@pytest.mark.parametrize("removed", [False, True], ids=["whole", "after a removal"])
+@pytest.mark.parametrize("name", EXACT)
+def test_fused_elbo_and_gradients_are_pyros(name, removed):
+    gated = gated_for(name, removed)
+    x, y = small_batch()
+    fused, slow = exact_negative_elbo(gated, x, y), negative_elbo_by_pyro(gated, x, y)
+    assert fused.item() == pytest.approx(slow.item(), abs=1e-6)
+    for ours, theirs in zip(gradients(fused, gated), gradients(slow, gated), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("removed", [False, True], ids=["whole", "after a removal"])
+@pytest.mark.parametrize("name", EXACT)
+def test_one_fused_step_follows_exactly_that_gradient(name, removed):
+    """Weights by gradient descent of rate 1 instead of Adam, so that the step shows the gradient itself."""
+    gated = gated_for(name, removed)
+    x, y = small_batch()
+    expected = gradients(exact_negative_elbo(gated, x, y), gated)
+    engine = Engine(gated, PLAIN, seed=0)
+    groups = [
+        {"params": g["params"], "weight_decay": g["weight_decay"]} for g in engine.optimiser.param_groups
+    ]
+    engine.optimiser = torch.optim.SGD(groups, lr=1.0)
+    before = [p.detach().clone() for p in gated.parameters() if p.requires_grad]
+    probs = gated.inclusion_prob().detach()
+    state, info = engine.step(engine.init(), (x, y))
+    assert info.moved and state.step == 1
+    after = [p for p in gated.parameters() if p.requires_grad]
+    hyper = {id(p) for n, p in gated.named_parameters() if n.startswith(("prior", "default_guide"))}
+    for old, new, gradient in zip(before, after, expected, strict=True):
+        if new is gated.log_odds:
+            natural = torch.where(gated.alive, gradient / (probs * (1 - probs)), 0.0)  # ∂/∂θ
+            torch.testing.assert_close(state.velocity, natural, rtol=1e-6, atol=1e-6)
+            assert bool(((old - new) * natural >= 0).all())
+        elif id(new) in hyper:  # Adam does not see the scale of these
+            torch.testing.assert_close((old - new).sign(), gradient.sign())
+        elif gradient is not None:  # Adam's loss is per row of the data set
+            torch.testing.assert_close(old - new, gradient / gated.likelihood.rows, rtol=1e-6, atol=1e-9)
+
+
+def test_prior_scale_by_parameter_is_the_decay_of_each():
+    weights = priors.NormalWeights(scale={"*.bias": 2.0, "0.weight": 0.1, "*": 0.5})
+    gated = small_gated(EXACT["fixed"], weights=weights)
+    x, y = small_batch()
+    fused, slow = exact_negative_elbo(gated, x, y), negative_elbo_by_pyro(gated, x, y)
+    assert fused.item() == pytest.approx(slow.item(), abs=1e-6)
+    decays = {
+        id(p): g["weight_decay"] for g in Engine(gated, PLAIN).optimiser.param_groups for p in g["params"]
+    }
+    scales = {"0.weight": 0.1, "0.bias": 2.0, "2.weight": 0.5, "2.bias": 2.0}
+    for name, tensor in gated.weight_tensors().items():
+        assert decays[id(tensor)] == pytest.approx(1 / (40 * scales[name] ** 2))
+
+
+@pytest.mark.parametrize("masked", [True, False], ids=["spike and slab", "Gaussian weights"])
+@pytest.mark.parametrize("removed", [False, True], ids=["whole", "after a removal"])
+def test_prior_side_of_gaussian_weights_is_pyros(masked, removed):
+    """All of the ELBO but the likelihood: two points for each weight integrate its divergence exactly."""
+    weights = priors.NormalWeights(scale=0.7, posterior="normal", masked=masked, initial_scale=0.2)
+    gated = small_gated(priors.SpikeAndSlab(slab_scale=0.7), weights=weights, removed=removed)
+    x, y = small_batch()
+    probs = gated.inclusion_prob()
+    fused = gate_nats(gated, probs) + weight_nats(gated, probs)
+    slow = negative_elbo_by_pyro(gated, x, y, without=("y",))
+    assert fused.item() == pytest.approx(slow.item(), abs=1e-6)
+    for ours, theirs in zip(gradients(fused, gated), gradients(slow, gated), strict=True):
+        if theirs is not None and ours is not None:
+            torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-6)
+
+
+def test_spike_and_slab_step_takes_the_slabs_price_into_the_gates():
+    weights = priors.NormalWeights(scale=0.7, posterior="normal", masked=True, initial_scale=0.2)
+    gated = small_gated(priors.SpikeAndSlab(slab_scale=0.7), weights=weights)
+    probs = gated.inclusion_prob().detach().requires_grad_()
+    (expected,) = torch.autograd.grad(gate_nats(gated, probs) + weight_nats(gated, probs), probs)
+    engine = Engine(gated, PLAIN)
+    velocity = engine._move_gates(engine.init(), torch.zeros(int(gated.alive.sum())))
+    torch.testing.assert_close(velocity, expected)
+
+
+def test_spike_and_slab_of_points_is_pyros():
+    weights = priors.NormalWeights(scale=0.7, masked=True)  # points: nothing to mask, a decay for all
+    gated = small_gated(priors.SpikeAndSlab(slab_scale=0.7), weights=weights)
+    x, y = small_batch()
+    fused, slow = exact_negative_elbo(gated, x, y), negative_elbo_by_pyro(gated, x, y)
+    assert fused.item() == pytest.approx(slow.item(), abs=1e-6)
+
+
+# ---- priors that have no closed form: Pyro's traces stand in
+
+
+def rate_of(trace):
+    return trace.nodes["rate/0"]["value"]
+
+
+@pytest.mark.parametrize("prior", [shared_rate, OwnGuide()], ids=["default guide", "own guide"])
+def test_fallback_is_pyros_elbo_at_the_hyper_values_that_it_drew(prior):
+    seen = []
+
+    def spied(group):
+        gates = prior(group)
+        seen.append(gates.probs[0])
+        return gates
+
+    if hasattr(prior, "guide"):
+        spied.guide = prior.guide
+    gated = small_gated(spied, exclude=("input",))
+    x, y = small_batch()
+    for seed in range(3):
+        torch.manual_seed(seed)
+        fused = exact_negative_elbo(gated, x, y)
+        rate = seen[-1]
+        probs, slow = gated.inclusion_prob(), 0.0
+        for bits in torch.cartesian_prod(*[torch.tensor([0.0, 1.0])] * 3):
+            values = {"rate/0": rate, "gate/0": bits}
+            guide = poutine.trace(poutine.condition(gated.guide, data=values)).get_trace(x, y)
+            known = {n: s["value"] for n, s in guide.nodes.items() if s["type"] == "sample"}
+            model = poutine.trace(poutine.condition(gated.model, data=known)).get_trace(x, y)
+            slow = slow + torch.where(bits > 0, probs, 1 - probs).prod() * (
+                guide.log_prob_sum() - model.log_prob_sum()
+            )
+        assert fused.item() == pytest.approx(slow.item(), abs=1e-6)
+        ours, theirs = (torch.autograd.grad(v, gated.log_odds, retain_graph=True)[0] for v in (fused, slow))
+        torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("prior", [shared_rate, OwnGuide()], ids=["default guide", "own guide"])
+def test_fallback_is_unbiased_for_the_quadrature(prior):
+    gated = small_gated(prior, exclude=("input",))
+    x, y = small_batch()
+    exact = negative_elbo_by_pyro(gated, x, y, nodes=80, without=("y",)).item()
+    torch.manual_seed(0)
+    probs = gated.inclusion_prob().detach()
+    with torch.no_grad():
+        draws = torch.stack([gate_nats(gated, probs) + weight_nats(gated, probs) for _ in range(400)])
+    assert abs(draws.mean().item() - exact) < SIGMAS * draws.std().item() / 400**0.5 + 1e-6
+
+
+def test_hyper_guide_and_prior_parameters_are_trained_by_the_step():
+    for prior in (shared_rate, EXACT["learned"]):
+        gated = small_gated(prior)
+        engine = Engine(gated, PLAIN)
+        names = [n for n, _ in gated.named_parameters() if n.startswith(("default_guide", "prior"))]
+        before = {n: dict(gated.named_parameters())[n].detach().clone() for n in names}
+        engine.step(engine.init(), small_batch())
+        assert names
+        assert all(not torch.equal(dict(gated.named_parameters())[n], before[n]) for n in names)
+
+
+def test_prior_without_a_registered_kl_is_scored_unbiasedly():
+    """By enumeration of 2³ configurations; value and gradient within their standard errors."""
+    probs = torch.tensor([0.3, 0.8, 0.6], requires_grad=True)
+    prior = coupled(type("G", (), {"size": 3}))
+    z = torch.cartesian_prod(*[torch.tensor([0.0, 1.0])] * 3)
+    q = torch.where(z > 0, probs, 1 - probs).prod(-1)
+    exact = (q * (q.log() - prior.log_prob(z))).sum()
+    (slope,) = torch.autograd.grad(exact, probs)
+    pyro.set_rng_seed(0)
+    values, slopes = [], []
+    for _ in range(2000):
+        estimate = gate_divergence(probs, prior)
+        values.append(estimate.detach())
+        slopes.append(torch.autograd.grad(estimate, probs)[0])
+    for draws, truth in ((torch.stack(values), exact.detach()), (torch.stack(slopes), slope)):
+        assert bool(((draws.mean(0) - truth).abs() < SIGMAS * draws.std(0) / 2000**0.5).all())
+
+
+def test_removed_gates_cost_what_closed_ones_cost():
+    for name in ("flattening", "fixed", "beta"):  # units that are gone stay in the sum, at probability zero
+        whole, cut = (
+            small_gated(EXACT[name], weights=HALF),
+            small_gated(EXACT[name], weights=HALF, removed=True),
+        )
+        probs = whole.inclusion_prob().detach() * cut.alive
+        assert gate_nats(whole, probs).item() == pytest.approx(
+            gate_nats(cut, cut.inclusion_prob()).item(), abs=1e-12
+        )
+
+
+def test_filters_and_their_features_are_gated_as_pyro_says():
+    """Two filters and the four features they are flattened to: a feature counts where both of its gates are
+    open.
+    """
+    torch.manual_seed(1)
+    network = nn.Sequential(nn.Conv1d(1, 2, 2), nn.Softplus(), nn.Flatten(), nn.Linear(4, 2)).double()
+    prior, likelihood = EXACT["fixed"], bp.Categorical(rows=30)
+    gated = bp.gate(network, torch.zeros(1, 1, 3).double(), prior=prior, likelihood=likelihood, weights=HALF)
+    gated.log_odds.data.normal_()
+    x, y = torch.randn(5, 1, 3), torch.randint(2, (5,))
+    fused, slow = exact_negative_elbo(gated, x, y), negative_elbo_by_pyro(gated, x, y)
+    assert fused.item() == pytest.approx(slow.item(), abs=1e-6)
+    for ours, theirs in zip(gradients(fused, gated), gradients(slow, gated), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["linear", "conv"])
+def test_noise_of_gaussian_weights_gives_the_expected_loss(kind):
+    """On one layer with a Gaussian likelihood E[NLL] is known: squared error plus Σ x² scale², plus the
+    bias's.
+    """
+    layer = nn.Linear(3, 1) if kind == "linear" else nn.Conv1d(3, 1, 1)
+    network = nn.Sequential(layer, *([nn.Flatten()] if kind == "conv" else [])).double()
+    x, shape = torch.randn(1, 3), (1, 3, 1) if kind == "conv" else (1, 3)
+    likelihood = bp.Gaussian(rows=10, scale=0.7, learn_scale=False).double()
+    weights = priors.NormalWeights(posterior="normal", initial_scale=0.4)
+    gated = bp.gate(network, x.reshape(shape), prior=EXACT["fixed"], likelihood=likelihood, weights=weights)
+    engine, y = Engine(gated, PLAIN, seed=0), torch.tensor([[0.3]])
+    draws = torch.stack([engine._nll(x.reshape(shape), y, {}).mean().detach() for _ in range(3000)])
+    mean = gated.network(x.reshape(shape)).detach()
+    variance = 0.16 * (x.square().sum() + 1)
+    exact = likelihood.nll(mean, y).item() + 0.5 * variance.item() / 0.49
+    assert abs(draws.mean().item() - exact) < SIGMAS * draws.std().item() / 3000**0.5

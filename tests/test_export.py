@@ -1,0 +1,262 @@
+import importlib.util
+import json
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from bayesprune.errors import CheckpointError, SettingsError, UnsupportedNetworkError
+from bayesprune.export import CLASSES, export, load, save
+from bayesprune.structure.layers import Select
+
+ARGUMENTS = {  # of the classes that do not build without
+    "Linear": {"in_features": 3, "out_features": 2},
+    "Unflatten": {"dim": 1, "unflattened_size": (2, 3)},
+    "Select": {"width": 4},
+    **{
+        f"Conv{d}d": {"in_channels": 2, "out_channels": 4, "kernel_size": 3, "stride": 2, "groups": 2}
+        for d in (1, 2, 3)
+    },
+    **{f"BatchNorm{d}d": {"num_features": 3, "momentum": None} for d in (1, 2, 3)},
+    **{
+        f"{kind}Pool{d}d": {"kernel_size": 2, "ceil_mode": True} for kind in ("Max", "Avg") for d in (1, 2, 3)
+    },
+    **{f"Adaptive{kind}Pool{d}d": {"output_size": 2} for kind in ("Max", "Avg") for d in (1, 2, 3)},
+    "Softmax": {"dim": 1},
+    "LogSoftmax": {"dim": -1},
+    "LeakyReLU": {"negative_slope": 0.3},
+    "Dropout": {"p": 0.1},
+    "GELU": {"approximate": "tanh"},
+    "Hardtanh": {"min_val": -2.0},
+}
+
+
+@pytest.mark.parametrize("kind", sorted(CLASSES))
+@pytest.mark.parametrize("inference", [False, True])
+def test_every_class_round_trips(tmp_path: Path, kind: str, inference: bool) -> None:
+    layer = CLASSES[kind](**ARGUMENTS.get(kind, {})).train(not inference)
+    save(nn.Sequential(layer), tmp_path, torch.zeros(1, 3))
+    loaded = load(tmp_path)[0]
+    assert type(loaded) is type(layer)
+    assert repr(loaded) == repr(layer)
+    assert not loaded.training
+    for name, value in layer.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], value)
+
+
+def _network(dtype: torch.dtype = torch.float32) -> nn.Sequential:
+    torch.manual_seed(0)
+    select = Select(27)
+    select.index = torch.tensor([0, 5, 26])
+    network = nn.Sequential()
+    for name, layer in {
+        "conv1": nn.Conv2d(1, 3, (3, 5), stride=(1, 2), padding=(1, 0), bias=False),
+        "norm": nn.BatchNorm2d(3, eps=1e-3),
+        "relu": nn.LeakyReLU(0.2),
+        "pool": nn.AdaptiveAvgPool2d((3, None)),
+        "squeeze": nn.AvgPool2d((1, 2), ceil_mode=True),
+        "flatten": nn.Flatten(),
+        "select": select,
+        "fc": nn.Linear(3, 4),
+    }.items():
+        network.add_module(name, layer)
+    network.to(dtype)
+    network(torch.randn(8, 1, 6, 13, dtype=dtype))  # moves the running statistics
+    return network.eval()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_outputs_are_equal_bit_for_bit(tmp_path: Path, dtype: torch.dtype) -> None:
+    network, x = _network(dtype), torch.randn(5, 1, 6, 13, dtype=dtype)
+    save(network, tmp_path, x)
+    loaded = load(tmp_path)
+    assert torch.equal(loaded(x), network(x))
+    assert [name for name, _ in loaded.named_children()] == [name for name, _ in network.named_children()]
+    assert all(parameter.requires_grad for parameter in loaded.parameters())
+    assert json.loads((tmp_path / "architecture.json").read_text())["input_shape"] == [1, 6, 13]
+
+
+def test_loading_draws_no_random_numbers_and_can_be_trained(tmp_path: Path) -> None:
+    save(_network(), tmp_path, torch.zeros(1, 1, 6, 13))
+    before = torch.get_rng_state()
+    network = load(tmp_path).train()
+    assert torch.equal(torch.get_rng_state(), before)
+    network(torch.randn(4, 1, 6, 13)).sum().backward()
+    assert all(parameter.grad is not None for parameter in network.parameters())
+
+
+def test_saving_leaves_the_network_alone(tmp_path: Path) -> None:
+    network = _network().train()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    save(network, tmp_path, torch.zeros(1, 1, 6, 13))
+    assert network.training
+    assert all(torch.equal(network.state_dict()[name], value) for name, value in before.items())
+
+
+def test_tensors_are_plain_safetensors(tmp_path: Path) -> None:
+    network = _network()
+    save(network, tmp_path, torch.zeros(1, 1, 6, 13))
+    assert set(load_file(tmp_path / "pruned.safetensors")) == set(network.state_dict())
+
+
+def test_unknown_layers_are_named() -> None:
+    class Doubling(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return 2 * x
+
+    network = nn.Sequential(nn.Linear(2, 2), Doubling())
+    with pytest.raises(UnsupportedNetworkError, match=r"Layer '1' \(Doubling\)"):
+        save(network, "unused", torch.zeros(1, 2))
+    with pytest.raises(UnsupportedNetworkError, match="Sequential can be rebuilt"):
+        save(Doubling(), "unused", torch.zeros(1, 2))
+
+
+def test_a_subclass_is_not_taken_for_its_base() -> None:
+    class Linear(nn.Linear):
+        pass
+
+    with pytest.raises(UnsupportedNetworkError):
+        save(nn.Sequential(Linear(2, 2)), "unused", torch.zeros(1, 2))
+
+
+def test_a_failed_save_keeps_what_was_there(tmp_path: Path) -> None:
+    network = _network()
+    save(network, tmp_path, torch.zeros(1, 1, 6, 13))
+    with pytest.raises(UnsupportedNetworkError):
+        save(nn.Sequential(nn.Bilinear(1, 1, 1)), tmp_path, torch.zeros(1, 1))
+    x = torch.randn(2, 1, 6, 13)
+    assert torch.equal(load(tmp_path)(x), network(x))
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    save(_network(), tmp_path, torch.zeros(1, 1, 6, 13))
+    return tmp_path
+
+
+def _change(folder: Path, **entries: object) -> None:
+    path = folder / "architecture.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **entries}))
+
+
+def test_missing_files(saved: Path, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"holds no architecture\.json"):
+        load(tmp_path / "none")
+    (saved / "pruned.safetensors").unlink()
+    with pytest.raises(CheckpointError, match="no such file"):
+        load(saved)
+
+
+@pytest.mark.parametrize("left", [0, 4, 100, -1])
+def test_truncated_tensors(saved: Path, left: int) -> None:
+    path = saved / "pruned.safetensors"
+    path.write_bytes(path.read_bytes()[:left])
+    with pytest.raises(CheckpointError, match="truncated or corrupt"):
+        load(saved)
+
+
+def test_truncated_architecture(saved: Path) -> None:
+    path = saved / "architecture.json"
+    path.write_text(path.read_text()[:-20])
+    with pytest.raises(CheckpointError, match="truncated"):
+        load(saved)
+
+
+def test_files_of_two_exports_do_not_mix(saved: Path, tmp_path: Path) -> None:
+    other = _network()
+    with torch.no_grad():
+        other[0].weight.add_(1)
+    save(other, tmp_path / "other", torch.zeros(1, 1, 6, 13))
+    (saved / "pruned.safetensors").write_bytes((tmp_path / "other/pruned.safetensors").read_bytes())
+    with pytest.raises(CheckpointError, match=r"not the file that architecture\.json was written with"):
+        load(saved)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        {"name": "x", "class": "Bilinear", "arguments": {}},
+        {"name": "x", "class": "os.system", "arguments": {"command": "true"}},
+        {"name": "x", "class": "Linear", "arguments": {"in_features": "many"}},
+        {
+            "name": "x",
+            "class": "Linear",
+            "arguments": {"in_features": 1, "out_features": 1, "device": "cuda"},
+        },
+        {"name": "x.y", "class": "ReLU", "arguments": {}},
+        {"class": "ReLU"},
+        "ReLU",
+    ],
+)
+def test_only_known_layers_are_built(saved: Path, layer: object) -> None:
+    _change(saved, layers=[layer])
+    with pytest.raises(CheckpointError, match="cannot rebuild layer"):
+        load(saved)
+
+
+def test_an_architecture_that_does_not_fit_its_tensors(saved: Path) -> None:
+    _change(
+        saved, layers=[{"name": "fc", "class": "Linear", "arguments": {"in_features": 3, "out_features": 5}}]
+    )
+    with pytest.raises(CheckpointError, match=r"does not fit architecture\.json"):
+        load(saved)
+
+
+def test_other_versions_and_missing_entries(saved: Path) -> None:
+    _change(saved, format_version=99)
+    with pytest.raises(CheckpointError, match="version 99"):
+        load(saved)
+    _change(saved, format_version=1, layers=None, input_shape=None)
+    with pytest.raises(CheckpointError, match="lacks input_shape, layers"):
+        load(saved)
+
+
+def test_export_to_a_folder_is_save(tmp_path: Path) -> None:
+    network = nn.Sequential(nn.Linear(4, 2)).eval()
+    export(network, tmp_path / "out")
+    assert torch.equal(load(tmp_path / "out")(torch.ones(1, 4)), network(torch.ones(1, 4)))
+    with pytest.raises(SettingsError, match="pass a batch, example="):
+        export(nn.Sequential(nn.Conv2d(1, 1, 3)), tmp_path / "other")
+
+
+def test_onnx_without_its_packages_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(SettingsError, match=r"pip install 'bayesprune\[export\]'"):
+        export(nn.Sequential(nn.Linear(4, 2)), tmp_path / "a.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(
+    any(importlib.util.find_spec(name) is None for name in ("onnx", "onnxscript", "onnxruntime")),
+    reason="needs the extra 'export'",
+)
+def test_onnx_gives_the_same_outputs_for_any_number_of_rows(tmp_path: Path) -> None:
+    network = _network()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # onnxscript's and onnxruntime's own, at their import
+        import onnxruntime
+
+        export(network, tmp_path / "a.onnx", torch.zeros(2, 1, 6, 13))
+    assert [path.name for path in tmp_path.iterdir()] == ["a.onnx"]
+    session = onnxruntime.InferenceSession(str(tmp_path / "a.onnx"))
+    for rows in (1, 7):
+        x = torch.randn(rows, 1, 6, 13)
+        (y,) = session.run(None, {"x": x.numpy()})
+        torch.testing.assert_close(torch.from_numpy(y), network(x), atol=1e-5, rtol=1e-5)
+
+
+def test_no_pickle_is_imported_by_loading(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("pickle was used")
+
+    pickle = sys.modules.get("pickle") or importlib.import_module("pickle")
+    monkeypatch.setattr(pickle, "load", refuse)
+    monkeypatch.setattr(pickle, "loads", refuse)
+    monkeypatch.setattr(torch, "load", refuse)
+    assert isinstance(load(saved), nn.Sequential)
