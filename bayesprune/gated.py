@@ -33,6 +33,7 @@ def gate(
     weights: NormalWeights | None = None,
     exclude: Iterable[str] = (),
     initial_inclusion: float | Mapping[str, float] = 0.9,
+    unit_noise: float | Mapping[str, float] = 0.0,
 ) -> GatedModel:
     """Put a Bernoulli gate on every unit of a network that can be removed.
 
@@ -50,6 +51,8 @@ def gate(
             ``NormalWeights()``.
         exclude: names or globs of groups to leave whole, such as ``"input"`` or ``"conv*"``.
         initial_inclusion: q(z = 1) to begin with, one for all groups, or by group name or glob.
+        unit_noise: standard deviation σ of noise while training: every row multiplies a unit by a factor from
+            Uniform(1 ± √3 σ). One for all groups, or by group name or glob; groups not named have none.
 
     Returns:
         The gated model, in train mode.
@@ -78,7 +81,16 @@ def gate(
     start = torch.cat([_initial_log_odds(group, initial_inclusion) for group in chain.groups])
     dtype = next(chain.parameters()).dtype
     gated = GatedModel(chain, prior, likelihood, weights, start.to(dtype))
+    gated.unit_noise = {group.name: s for group in chain.groups if (s := _deviation(group, unit_noise))}
     return gated.train()
+
+
+def _deviation(group: Group, noise: float | Mapping[str, float]) -> float:
+    named = noise if isinstance(noise, Mapping) else {"*": noise}
+    value = next((s for pattern, s in named.items() if fnmatch.fnmatchcase(group.name, pattern)), 0.0)
+    if not (math.isfinite(value) and value >= 0):
+        raise SettingsError(f"unit_noise of group {group.name!r} is {value}: it must be 0 or more.")
+    return float(value)
 
 
 def _initial_log_odds(group: Group, inclusion: float | Mapping[str, float]) -> Tensor:
@@ -259,10 +271,11 @@ class GatedModel(nn.Module):
         )
 
     def _sample_noise(self, x: Tensor) -> dict[str, Tensor]:
-        """Every row multiplies unit u by 1 + noise · ε. The guide is the prior, so it costs no nats."""
+        """A factor of mean 1 for every row and unit. The guide is the prior, so it costs no nats."""
         kept, draws = self.kept(), {}
         for group, noise in self.unit_noise.items():
-            spread = dist.Normal(x.new_ones(len(x), kept[group]), noise).to_event(1)
+            half_width = x.new_full((len(x), kept[group]), 3.0**0.5 * noise)
+            spread = dist.Uniform(1 - half_width, 1 + half_width).to_event(1)
             draws[group] = pyro.sample(f"noise/{group}", spread)
         return draws
 
@@ -341,20 +354,6 @@ class GatedModel(nn.Module):
         """
         for name, tensor in self.weight_tensors().items():
             self.log_scales[name.replace(".", "/")] = nn.Parameter(torch.full_like(tensor, math.log(scale)))
-
-    def set_unit_noise_(self, noise: float | Mapping[str, float]) -> None:
-        """Let gated units be noisy: every row multiplies unit u by 1 + noise · ε, ε ~ N(0, 1).
-
-        Args:
-            noise: standard deviation, one for all groups or by group name or glob; groups not named have
-                none.
-        """
-        named = noise if isinstance(noise, Mapping) else {"*": noise}
-        chosen = {
-            g.name: next((v for k, v in named.items() if fnmatch.fnmatchcase(g.name, k)), 0.0)
-            for g in self.groups
-        }
-        self.unit_noise = {group: float(value) for group, value in chosen.items() if value > 0}
 
     def remove_(self, dead: Tensor, optimiser: torch.optim.Optimizer | None = None) -> None:
         """Remove units from network, optimiser and guide; outputs stay what they were at gate zero.

@@ -19,7 +19,6 @@ def infer(gated, train, *, epochs, batch_size, seed, recipe, device, checkpoint,
         estimator=bp.svi.Concrete(temperature=TEMPERATURE, hard=True),
         learning_rate=LEARNING_RATE,
         compact_learning_rate=LEARNING_RATE,
-        unit_noise=0.0,  # the weights' posterior goes on supplying noise
     )
     return bp.fit(
         gated,

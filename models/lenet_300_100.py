@@ -11,14 +11,17 @@ from torch import nn
 
 import bayesprune as bp
 
-PRICES = {"input": 20.0, "fc1": 30.0, "fc2": 20.0}  # nats a unit
+PRICES = {"input": 65.0, "fc1": 110.0, "fc2": 65.0}  # nats a unit
+INPUT_NOISE = {"input": 0.4}  # standard deviation of the factor on a pixel
 INITIAL_INCLUSION = {"input": 0.9, "*": 0.5}
 WEIGHT_SCALE = 0.41  # prior standard deviation of a weight
 WIDTHS = (300, 100)
 
-EPOCHS = 50
+EPOCHS = 80
 BATCH_SIZE = 128
-RECIPE = bp.Recipe(estimator="second_order", unit_noise=0.3)
+RECIPE = bp.Recipe(
+    estimator="curved", gates=bp.GateSteps(learning_rate=0.8, momentum=0.96, clip=0.8), ramp=0.43, decide=0.6
+)
 
 
 def network(inputs, classes, widths=WIDTHS):
@@ -45,4 +48,5 @@ def model(train, classes, price=None):
         likelihood=bp.Categorical(rows=len(train.x)),
         weights=bp.priors.NormalWeights(scale=WEIGHT_SCALE),
         initial_inclusion=INITIAL_INCLUSION,
+        unit_noise=INPUT_NOISE,
     )

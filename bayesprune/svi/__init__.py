@@ -5,6 +5,7 @@ from bayesprune.svi.estimators import (
     Concrete,
     Enumeration,
     Reinforce,
+    CurvedStraightThrough,
     SecondOrderStraightThrough,
     StraightThrough,
 )
@@ -26,6 +27,7 @@ __all__ = [
     "Quality",
     "Recipe",
     "Reinforce",
+    "CurvedStraightThrough",
     "SecondOrderStraightThrough",
     "Shrink",
     "State",

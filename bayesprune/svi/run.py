@@ -104,7 +104,6 @@ class Run:
     def enter_compact_(self) -> None:
         """Switch on what stands in for the gates' noise from now on."""
         recipe, gated = self.recipe, self.gated
-        gated.set_unit_noise_(recipe.unit_noise)
         if recipe.compact_scale != 1.0:
             gated.weights = gated.weights.scaled(recipe.compact_scale)
         if recipe.compact_weights == "normal" and not gated.log_scales:

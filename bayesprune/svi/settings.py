@@ -61,8 +61,6 @@ class Recipe:
         warmup: share of the training before gates move.
         ramp: share of the training over which the prior's weight rises from 0 to 1 after the warm-up.
         decide: share of the training after which every gate is put at the nearer vertex.
-        unit_noise: standard deviation of the multiplicative noise on gated units in the compact part, one for
-            all groups or by group name or glob: what the decided gates no longer supply.
         compact_weights: ``"points"``, or ``"normal"`` to give the weights a Gaussian posterior in the compact
             part.
         compact_scale: factor on the weights' prior standard deviation in the compact part.
@@ -77,7 +75,6 @@ class Recipe:
     warmup: float = 0.02
     ramp: float = 0.35
     decide: float = 0.5
-    unit_noise: float | Mapping[str, float] = 0.0
     compact_weights: str = "points"
     compact_scale: float = 1.0
     averaging: float = 0.0
@@ -120,9 +117,6 @@ def _problems(recipe: Recipe) -> list[str]:
             "0 ≤ warmup, 0 ≤ ramp, warmup + ramp ≤ decide ≤ 1",
         ),
     ]
-    noise = recipe.unit_noise
-    for place, value in noise.items() if isinstance(noise, Mapping) else [("", noise)]:
-        rules.append((math.isfinite(value) and value >= 0, f"unit_noise={value} {place} must be 0 or more"))
     return [message for holds, message in rules if not holds]
 
 

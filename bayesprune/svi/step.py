@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bayesprune.gated import GatedModel
+from bayesprune.svi.bits import uniform_factors
 from bayesprune.svi.estimators import GateProblem, find_estimator
 from bayesprune.svi.mirror import mirror_step
 from bayesprune.svi.objective import gate_nats, row_share, weight_divergence
@@ -149,13 +150,8 @@ class Engine:
             return gates
         noisy = dict(gates)
         for group, scale in self.gated.unit_noise.items():
-            draw = torch.randn(
-                (rows, self._units[group]),
-                generator=self.generator,
-                device=self.device,
-                dtype=self.gated.log_odds.dtype,
-            )
-            factor = draw.mul_(scale).add_(1.0)
+            shape = (rows, self._units[group])
+            factor = uniform_factors(shape, scale, self._probs, self.generator)
             noisy[group] = noisy[group] * factor if group in noisy else factor
         return noisy
 

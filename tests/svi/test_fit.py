@@ -143,7 +143,7 @@ def test_every_removal_of_a_real_fit_leaves_the_masked_outputs(monkeypatch):
 
 RESUMED = {
     "plain": {},
-    "unit noise and averaging": {"unit_noise": {"*": 0.3}, "averaging": 0.5},
+    "averaging": {"averaging": 0.5},
     "Gaussian weights": {"compact_weights": "normal", "compact_scale": 0.5, "averaging": 0.25},
     "arm": {"estimator": "arm"},
 }

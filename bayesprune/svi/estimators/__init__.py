@@ -5,11 +5,16 @@ from bayesprune.svi.estimators.concrete import Concrete
 from bayesprune.svi.estimators.enumeration import Enumeration, all_configurations
 from bayesprune.svi.estimators.problem import Estimate, Estimator, GateProblem
 from bayesprune.svi.estimators.reinforce import ARM, Reinforce
-from bayesprune.svi.estimators.straight_through import SecondOrderStraightThrough, StraightThrough
+from bayesprune.svi.estimators.straight_through import (
+    CurvedStraightThrough,
+    SecondOrderStraightThrough,
+    StraightThrough,
+)
 
 ESTIMATORS: dict[str, Estimator] = {
     "straight_through": StraightThrough(),
     "second_order": SecondOrderStraightThrough(),
+    "curved": CurvedStraightThrough(),
     "concrete": Concrete(),
     "arm": ARM(),
     "reinforce": Reinforce(),
@@ -40,6 +45,7 @@ __all__ = [
     "ARM",
     "ESTIMATORS",
     "Concrete",
+    "CurvedStraightThrough",
     "Enumeration",
     "Estimate",
     "Estimator",

@@ -9,6 +9,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from bayesprune.svi.bits import random_words
+
 Gates = dict[str, Tensor]
 
 
@@ -51,9 +53,7 @@ class GateProblem:
         the float's precision; only different rows share the rounding, by at most 2⁻¹⁶. Half the cost of
         ``torch.rand``.
         """
-        size = self.rows * len(self.probs)
-        bits = torch.empty((size + 3) // 4, dtype=torch.int64, device=self.probs.device)
-        words = bits.random_(-(2**63), None, generator=self.generator).view(torch.int16)
+        words = random_words(self.rows * len(self.probs), self.probs.device, self.generator)
         dither = torch.empty_like(self.probs).uniform_(generator=self.generator)
         limits = (self.probs * 2.0**16 + dither).floor_().clamp_(0.0, 2.0**16 - 1)
         limits = limits.sub_(2.0**15).to(torch.int16)
