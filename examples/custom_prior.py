@@ -3,7 +3,8 @@
     python examples/custom_prior.py [--epochs 40] [--out my_network]
 
 Any function of a group that returns a distribution over its gates is a prior; what it samples before are its
-hyper-sites, and get a guide by themselves. It trains through Pyro's traces, prunes, and the small network is saved.
+hyper-sites, and get a guide by themselves. It trains through Pyro's traces, prunes, and the small network is
+saved.
 """
 
 import argparse
@@ -18,13 +19,14 @@ from bayesprune.export import load, save
 
 
 def log_normal_rate(group):
-    """Units of a layer share a keep-rate, whose odds are log-normal: most layers keep few units, some keep many."""
+    """Units of a layer share a keep-rate with log-normal odds: most layers keep few units, some keep many."""
     log_odds = pyro.sample(f"log_odds/{group.name}", dist.Normal(-2.2, 1.0))
     return bp.priors.Gates(logits=log_odds.expand(group.size))
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Fit, prune, save and reload."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--epochs", type=int, default=40)
     parser.add_argument("--out", default="my_network")
     arguments = parser.parse_args()
@@ -41,8 +43,10 @@ def main():
     save(small, arguments.out, example=x[:1])
     reloaded = load(arguments.out)
     same = torch.equal(reloaded(x[:5]), small(x[:5]))
-    print(f"units kept {result.gated.kept()}, {result.history[-1].parameters_percent:.1f} % of the parameters")
-    print(f"test error {error:.2f} %; saved in {arguments.out}/, reloaded {'bit-equal' if same else 'DIFFERENT'}")
+    percent = result.history[-1].parameters_percent
+    print(f"units kept {result.gated.kept()}, {percent:.1f} % of the parameters")
+    print(f"test error {error:.2f} %")
+    print(f"saved in {arguments.out}/, reloaded {'bit-equal' if same else 'DIFFERENT'}")
 
 
 if __name__ == "__main__":

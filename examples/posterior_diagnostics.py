@@ -1,10 +1,10 @@
-"""Watch the gates decide: a fit on scikit-learn's digits, its history as a table, and the gates over epochs as a plot.
+"""Watch the gates decide: a fit on scikit-learn's digits, its history as a table, its gates as a plot.
 
     python examples/posterior_diagnostics.py [--epochs 60] [--out gates.png]
 
-A row of the plot is a unit, a column an epoch, the colour its inclusion probability. Look for three things: units die
-during the whole selection and not all at once; few are between 0 and 1 when the gates are decided (``undecided`` in
-the table); and what is kept goes on being kept.
+A row of the plot is a unit, a column an epoch, the colour its inclusion probability. Look for three things:
+units die during the whole selection and not all at once; few are between 0 and 1 when the gates are decided
+(``undecided`` in the table); and what is kept goes on being kept.
 """
 
 import argparse
@@ -17,7 +17,8 @@ from bayesprune.posterior.plots import describe_history, plot_gates, save_figure
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Fit, print the history, plot the gates."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--epochs", type=int, default=60)
     parser.add_argument("--out", default="gates.png")
     arguments = parser.parse_args()
@@ -37,7 +38,7 @@ def main():
 
     step = max(1, arguments.epochs // 12)
     print(describe_history(result.history[::step] + result.history[-1:]))
-    print(f"{result.rounded} gates were undecided when they were put at the nearer vertex; now {result.undecided} are.")
+    print(f"{result.rounded} gates were put at the nearer vertex undecided; {result.undecided} are so now.")
     save_figure(plot_gates(result), arguments.out)
     print(f"The plot is in {arguments.out}.")
 

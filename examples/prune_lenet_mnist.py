@@ -15,7 +15,8 @@ from bayesprune.programs import load_model
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Gate, fit, prune, measure and save."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data", default="mnist")
     parser.add_argument("--data-dir", default=None)
     parser.add_argument("--epochs", type=int, default=25)
@@ -27,7 +28,8 @@ def main():
     program = load_model("lenet5")  # the file models/lenet5.py; write gate(...) yourself for your own network
     gated = program.model(data.train, data.classes, None)
     for group in gated.groups:
-        print(f"{group.name:8} {group.size:4} units, each {group.parameters:,} parameters and {group.macs:,} MACs a row")
+        cost = f"{group.parameters:,} parameters and {group.macs:,} MACs a row"
+        print(f"{group.name:8} {group.size:4} units, each {cost}")
 
     result = bp.fit(gated, (data.train.x, data.train.y), epochs=arguments.epochs, recipe=program.recipe)
     small = bp.prune(result)  # plain nn.Sequential
@@ -36,7 +38,8 @@ def main():
     error = bp.evaluate(small, (data.test.x, data.test.y), bp.Categorical(rows=len(data.train.x))).score
     save(small, arguments.out, example=data.test.x[:1])
     print(small)
-    print(f"test error {error:.2f} %, parameters {before.parameters:,} → {after.parameters:,}, MACs {before.macs:,} → {after.macs:,}")
+    print(f"test error {error:.2f} %")
+    print(f"parameters {before.parameters:,} → {after.parameters:,}, MACs {before.macs:,} → {after.macs:,}")
     print(f"saved in {arguments.out}/")
 
 

@@ -1,7 +1,7 @@
 """Exact enumeration of at most a dozen gates: the oracle that other inferences are held against.
 
-Every step sums over all 2^K gate configurations instead of drawing some, so gradients of gates and weights are exact
-for the batch; with batch_size = rows they are exact for the data set.
+Every step sums over all 2^K gate configurations instead of drawing some, so gradients of gates and weights
+are exact for the batch; with batch_size = rows they are exact for the data set.
 """
 
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""SVI that shrinks the network as its gates die: warm-up, selection with removal, then the compact network."""
+"""SVI that shrinks the network as its gates die: warm-up, selection with removal, the compact network."""
 
 import bayesprune as bp
 

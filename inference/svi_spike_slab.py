@@ -1,7 +1,8 @@
 """SVI for spike-and-slab units: hard Gumbel-sigmoid gates at temperature 0.5, Gaussian weights throughout.
 
-The settings are those of Jantre, Bhattacharya & Maiti's public code where it has them: temperature 0.5 with hard forward
-draws, inclusion 0.99 and posterior scale softplus(−6) to begin with (the last two are the model's).
+The settings are those of Jantre, Bhattacharya & Maiti's public code where it has them: temperature 0.5 with
+hard forward draws, inclusion 0.99 and posterior scale softplus(−6) to begin with (the last two are the
+model's).
 """
 
 from dataclasses import replace

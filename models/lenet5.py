@@ -1,7 +1,8 @@
 """LeNet-5-Caffe (20-50-800-500) on 28 × 28 images: gates on filters, flattened features and hidden units.
 
 Each group has its own price, because its units cost differently: a filter of the first layer moves 94,400
-multiply-accumulates a row, a flattened feature 500. The hyper-prior is that of Guenter & Sideris (arXiv 2205.04650).
+multiply-accumulates a row, a flattened feature 500. The hyper-prior is that of Guenter & Sideris (arXiv
+2205.04650).
 """
 
 from collections import OrderedDict
@@ -20,7 +21,7 @@ RECIPE = bp.Recipe(estimator="second_order")
 
 
 def network(classes):
-    """Two convolutions with pooling, then two linear layers, as in Caffe's MNIST example (with rectifiers)."""
+    """Two convolutions with pooling, then two linear layers, as in Caffe's MNIST example, with rectifiers."""
     return nn.Sequential(
         OrderedDict(
             conv1=nn.Conv2d(1, 20, 5),

@@ -1,8 +1,8 @@
 """LeNet-5-Caffe with spike-and-slab filters and hidden units: gates and weights both have posteriors (SS-IG).
 
-A filter or unit is there with Gaussian incoming weights, or it is not there at all. The prior inclusion probability of a layer
-shrinks with its fan-in and width (Jantre, Bhattacharya & Maiti, arXiv 2108.11000); a unit also pays, through the KL
-of its slab, for every weight that it has learnt anything about.
+A filter or unit is there with Gaussian incoming weights, or it is not there at all. The prior inclusion
+probability of a layer shrinks with its fan-in and width (Jantre, Bhattacharya & Maiti, arXiv 2108.11000); a
+unit also pays, through the KL of its slab, for every weight that it has learnt anything about.
 """
 
 from collections import OrderedDict
@@ -38,7 +38,7 @@ def network(classes):
 
 
 def model(train, classes, price=None):
-    """Filters and hidden units are spike-and-slab; flattened features have no weights of their own, and stay."""
+    """Filters and hidden units are spike-and-slab; flattened features have no incoming weights, and stay."""
     inclusion = bp.priors.LayerAdaptive() if price is None else bp.priors.Flattening(price)
     return bp.gate(
         network(classes),

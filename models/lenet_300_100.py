@@ -1,8 +1,8 @@
 """LeNet-300-100 on 28 × 28 images: gates on all inputs and hidden units under flattening hyper-priors.
 
-Every input pixel, and every unit of both hidden layers, carries a Bernoulli gate. Its inclusion probability has the
-hyper-prior of Guenter & Sideris (arXiv 2205.04650), which charges each expected unit a price in nats: a unit stays
-exactly when it saves more than its price of the training set's negative log-likelihood.
+Every input pixel, and every unit of both hidden layers, carries a Bernoulli gate. Its inclusion probability
+has the hyper-prior of Guenter & Sideris (arXiv 2205.04650), which charges each expected unit a price in nats:
+a unit stays exactly when it saves more than its price of the training set's negative log-likelihood.
 """
 
 from collections import OrderedDict

@@ -1,8 +1,8 @@
 """LeNet-300-100 with spike-and-slab units: gates and weights both have posteriors (SS-IG).
 
-A unit is there with Gaussian incoming weights, or it is not there at all. The prior inclusion probability of a layer
-shrinks with its fan-in and width (Jantre, Bhattacharya & Maiti, arXiv 2108.11000); a unit also pays, through the KL
-of its slab, for every weight that it has learnt anything about.
+A unit is there with Gaussian incoming weights, or it is not there at all. The prior inclusion probability of
+a layer shrinks with its fan-in and width (Jantre, Bhattacharya & Maiti, arXiv 2108.11000); a unit also pays,
+through the KL of its slab, for every weight that it has learnt anything about.
 """
 
 from collections import OrderedDict
@@ -34,7 +34,7 @@ def network(inputs, classes):
 
 
 def model(train, classes, price=None):
-    """Hidden units are spike-and-slab; inputs have no incoming weights, and stay. ``price`` replaces −logit λ."""
+    """Hidden units are spike-and-slab; inputs have no weights of their own, and stay."""
     inclusion = bp.priors.LayerAdaptive() if price is None else bp.priors.Flattening(price)
     return bp.gate(
         network(train.x[0].numel(), classes),

@@ -1,7 +1,7 @@
-"""Regression with a two-layer network: Gaussian noise of unknown scale, a shared keep-rate per layer with a Beta prior.
+"""Regression with a two-layer network: noise of unknown scale, a keep-rate per layer with a Beta prior.
 
-Brings its own data: y = sin(3 x₁) + x₂² + noise, with ten inputs of which eight say nothing. A good posterior keeps
-inputs 0 and 1, a few hidden units, and finds the noise's standard deviation of 0.1.
+Brings its own data: y = sin(3 x₁) + x₂² + noise, with ten inputs of which eight say nothing. A good posterior
+keeps inputs 0 and 1, a few hidden units, and finds the noise's standard deviation of 0.1.
 """
 
 import torch
@@ -38,7 +38,7 @@ def network(inputs):
 
 
 def model(train, classes, price=None):
-    """Gates on inputs and hidden units; ``price`` in nats replaces the Beta hyper-prior by a flattening one."""
+    """Gates on inputs and hidden units; ``price`` in nats replaces the Beta by a flattening hyper-prior."""
     hyper = bp.priors.Beta.from_expected_kept(EXPECTED_KEPT) if price is None else bp.priors.Flattening(price)
     return bp.gate(
         network(train.x.shape[1]),

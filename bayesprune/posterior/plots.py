@@ -22,7 +22,8 @@ def plot_gates(result: FitResult, axes: Sequence[Axes] | None = None) -> list[Ax
         axes: one for each group; by default they are made, and reached through ``.figure``.
 
     Returns:
-        The axes. Each panel's vertical axis is the group's units, its horizontal one epochs; colour is q(z = 1).
+        The axes. Each panel's vertical axis is the group's units, its horizontal one epochs; colour is
+        q(z = 1).
     """
     groups = [(g.name, g.size) for g in result.gated.groups]
     theta = torch.stack([epoch.inclusion for epoch in result.history]).numpy()  # (epochs, units)
@@ -43,8 +44,10 @@ def plot_gates(result: FitResult, axes: Sequence[Axes] | None = None) -> list[Ax
     if axes is None and image is not None:
         figure = chosen[0].figure
         figure.colorbar(image, ax=chosen, label="inclusion probability q(z = 1)", fraction=0.04, pad=0.02)
-        decided = "" if result.decided_at is None else f"; all gates are decided in epoch {result.decided_at} (dotted)"
-        figure.suptitle(f"Gates over epochs{decided}", fontsize=11)
+        title = "Gates over epochs"
+        if result.decided_at is not None:
+            title += f"; all gates are decided in epoch {result.decided_at} (dotted)"
+        figure.suptitle(title, fontsize=11)
     return chosen
 
 
@@ -77,8 +80,7 @@ def save_figure(axes: Sequence[Axes] | Axes, path: str) -> None:
         path: file.
     """
     first = axes if isinstance(axes, Axes) else axes[0]
-    figure = first.figure
-    figure.savefig(path, dpi=150)
+    first.figure.canvas.print_figure(path, dpi=150)  # the canvas is the whole figure's, in a subfigure too
 
 
 def describe_history(history: Sequence[Epoch]) -> str:
@@ -90,12 +92,12 @@ def describe_history(history: Sequence[Epoch]) -> str:
     Returns:
         One line an epoch, under a heading.
     """
-    lines = [f"{'epoch':>5} {'ELBO (nats)':>14} {'NLL a row':>10} {'params %':>9} {'MACs %':>7} {'undecided':>10}  units"]
+    names = ("epoch", "ELBO (nats)", "NLL a row", "params %", "MACs %", "undecided", "units")
+    lines = ["{:>5} {:>14} {:>10} {:>9} {:>7} {:>10}  {}".format(*names)]
     for e in history:
+        size = f"{e.parameters_percent:9.2f} {e.macs_percent:7.2f} {e.undecided:10d}"
         units = "-".join(map(str, e.kept.values()))
-        lines.append(
-            f"{e.epoch:5d} {e.elbo:14,.0f} {e.nll:10.4f} {e.parameters_percent:9.2f} {e.macs_percent:7.2f} {e.undecided:10d}  {units}"
-        )
+        lines.append(f"{e.epoch:5d} {e.elbo:14,.0f} {e.nll:10.4f} {size}  {units}")
     return "\n".join(lines)
 
 

@@ -3,9 +3,9 @@
 from bayesprune.svi.estimators import (
     ARM,
     Concrete,
+    CurvedStraightThrough,
     Enumeration,
     Reinforce,
-    CurvedStraightThrough,
     SecondOrderStraightThrough,
     StraightThrough,
 )
@@ -18,6 +18,7 @@ from bayesprune.svi.step import Engine, Info, State
 __all__ = [
     "ARM",
     "Concrete",
+    "CurvedStraightThrough",
     "Engine",
     "Enumeration",
     "Epoch",
@@ -27,7 +28,6 @@ __all__ = [
     "Quality",
     "Recipe",
     "Reinforce",
-    "CurvedStraightThrough",
     "SecondOrderStraightThrough",
     "Shrink",
     "State",

@@ -1,4 +1,4 @@
-"""Random numbers sixteen bits at a time, which is all that gates and noise need, at half the cost of floats."""
+"""Random numbers sixteen bits at a time, all that gates and noise need, at half the cost of floats."""
 
 from __future__ import annotations
 
