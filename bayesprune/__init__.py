@@ -2,6 +2,7 @@
 
 from bayesprune import data, priors, structure, svi
 from bayesprune.errors import BayespruneError
+from bayesprune.export import export, load, save
 from bayesprune.gated import GatedModel, gate
 from bayesprune.likelihoods import Bernoulli, Categorical, Gaussian, Likelihood, Own, Poisson
 from bayesprune.structure import Cost, Group, count
@@ -29,10 +30,13 @@ __all__ = [
     "count",
     "data",
     "evaluate",
+    "export",
     "fit",
     "gate",
+    "load",
     "priors",
     "prune",
+    "save",
     "structure",
     "svi",
 ]

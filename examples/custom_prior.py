@@ -15,7 +15,6 @@ import torch
 from torch import nn
 
 import bayesprune as bp
-from bayesprune.export import load, save
 
 
 def log_normal_rate(group):
@@ -40,8 +39,8 @@ def main():
 
     small = bp.prune(result)
     error = bp.evaluate(small, (digits.test.x, digits.test.y), bp.Categorical(rows=len(x))).score
-    save(small, arguments.out, example=x[:1])
-    reloaded = load(arguments.out)
+    bp.save(small, arguments.out, example=x[:1])
+    reloaded = bp.load(arguments.out)
     same = torch.equal(reloaded(x[:5]), small(x[:5]))
     percent = result.history[-1].parameters_percent
     print(f"units kept {result.gated.kept()}, {percent:.1f} % of the parameters")

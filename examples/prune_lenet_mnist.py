@@ -10,7 +10,6 @@ import argparse
 import torch
 
 import bayesprune as bp
-from bayesprune.export import save
 from bayesprune.programs import load_model
 
 
@@ -36,7 +35,7 @@ def main():
     before = bp.Cost(gated.dense_parameters, gated.dense_macs)
     after = bp.count(small, data.test.x[:1])
     error = bp.evaluate(small, (data.test.x, data.test.y), bp.Categorical(rows=len(data.train.x))).score
-    save(small, arguments.out, example=data.test.x[:1])
+    bp.save(small, arguments.out, example=data.test.x[:1])
     print(small)
     print(f"test error {error:.2f} %")
     print(f"parameters {before.parameters:,} → {after.parameters:,}, MACs {before.macs:,} → {after.macs:,}")
