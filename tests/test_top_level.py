@@ -1,4 +1,4 @@
-"""What ``import bayesprune as bp`` offers: every promised name, and the way from a network to files and back."""
+"""What ``import bayesprune as bp`` offers: every promised name; a network goes to files and back."""
 
 from pathlib import Path
 

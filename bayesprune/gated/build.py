@@ -1,0 +1,118 @@
+"""gate(): a network, a prior and a likelihood become a Pyro model and guide over which units exist."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from fnmatch import fnmatchcase
+
+import torch
+from torch import Tensor, nn
+
+from bayesprune.errors import LikelihoodError, SettingsError
+from bayesprune.gated.model import GatedModel, Prior
+from bayesprune.likelihoods import Likelihood
+from bayesprune.priors import NormalWeights
+from bayesprune.priors.naming import by_name
+from bayesprune.structure import Group, find_chain
+
+DEFAULT_INCLUSION = 0.9
+
+
+def gate(
+    network: nn.Module,
+    example: Tensor,
+    *,
+    prior: Prior,
+    likelihood: Likelihood,
+    weights: NormalWeights | None = None,
+    exclude: Iterable[str] = (),
+    initial_inclusion: float | Mapping[str, float] = DEFAULT_INCLUSION,
+    unit_noise: float | Mapping[str, float] = 0.0,
+) -> GatedModel:
+    """Put a Bernoulli gate on every unit of a network that can be removed.
+
+    The gate z_u multiplies unit u at the input of every layer that reads it, so z_u = 0 equals its removal
+    exactly.
+
+    Args:
+        network: a feed-forward network of Linear, Conv, BatchNorm, activations, pooling and Flatten; it is
+            copied.
+        example: (rows, ...), a batch that the network accepts; only its shape and dtype matter.
+        prior: a Pyro program ``prior(group)`` that returns the distribution of that group's gates, and may
+            sample hyper-sites first; an ``nn.Module`` may hold parameters of its own.
+        likelihood: how outputs explain targets; it knows the number of rows of the data set.
+        weights: prior and guide of the weights; by default the prior's own ``weights``, else
+            ``NormalWeights()``.
+        exclude: names or globs of groups to leave whole, such as ``"input"`` or ``"conv*"``.
+        initial_inclusion: q(z = 1) to begin with, one for all groups, or by group name or glob; 0.9 for
+            groups not named.
+        unit_noise: standard deviation σ of noise while training: every row multiplies a unit by a factor from
+            Uniform(1 ± √3 σ). One for all groups, or by group name or glob; groups not named have none.
+
+    Returns:
+        The gated model, in train mode.
+
+    Raises:
+        UnsupportedNetworkError: a module or operation without a removal rule; it is named.
+        NothingToGateError: no unit can be removed.
+        PriorError: the prior does not give a distribution over a group's gates.
+        LikelihoodError: the network's outputs do not fit the likelihood.
+        SettingsError: an initial inclusion or a noise out of range, or for a group that there is not.
+
+    Example:
+        >>> import bayesprune as bp
+        >>> network = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+        >>> prior = bp.priors.BernoulliGates(bp.priors.Flattening(price=5.0))
+        >>> gated = bp.gate(network, torch.zeros(1, 4), prior=prior, likelihood=bp.Categorical(rows=100))
+        >>> [(group.name, group.size) for group in gated.groups]
+        [('input', 4), ('0', 8)]
+    """
+    if not isinstance(likelihood, Likelihood):
+        raise LikelihoodError(
+            f"likelihood={likelihood!r} is not a likelihood: "
+            "pass an instance such as bp.Categorical(rows=60_000)."
+        )
+    chain = find_chain(network, example, exclude)
+    weights = weights or getattr(prior, "weights", None) or NormalWeights()
+    log_odds = _initial_log_odds(chain.groups, initial_inclusion).to(next(chain.parameters()).dtype)
+    noise = _deviations(chain.groups, unit_noise)
+    return GatedModel(chain, prior, likelihood, weights, log_odds, noise).train()
+
+
+def _initial_log_odds(groups: tuple[Group, ...], inclusion: float | Mapping[str, float]) -> Tensor:
+    """(units of all groups,), log q(z=1)/q(z=0) to begin with."""
+    probs = _by_group("initial_inclusion", groups, inclusion, DEFAULT_INCLUSION)
+    for name, prob in probs.items():
+        if not 0.0 < prob < 1.0:
+            raise SettingsError(
+                f"initial_inclusion of group {name!r} is {prob!r}: it must lie between 0 and 1."
+            )
+    starts = [math.log(prob / (1 - prob)) for prob in probs.values()]
+    return torch.cat([torch.full((g.size,), start) for g, start in zip(groups, starts, strict=True)])
+
+
+def _deviations(groups: tuple[Group, ...], noise: float | Mapping[str, float]) -> dict[str, float]:
+    """Group → standard deviation of the noise on its units, for the groups that have any."""
+    deviations = _by_group("unit_noise", groups, noise, 0.0)
+    for name, deviation in deviations.items():
+        if not 0.0 <= deviation < math.inf:
+            raise SettingsError(f"unit_noise of group {name!r} is {deviation!r}: it must be 0 or more.")
+    return {name: deviation for name, deviation in deviations.items() if deviation}
+
+
+def _by_group(
+    what: str, groups: tuple[Group, ...], setting: float | Mapping[str, float], default: float
+) -> dict[str, float]:
+    """Group → number, from one for all or a table by name or glob."""
+    table = dict(setting) if isinstance(setting, Mapping) else {"*": setting}
+    strange = [pattern for pattern in table if not any(fnmatchcase(g.name, pattern) for g in groups)]
+    if strange:
+        names = ", ".join(repr(group.name) for group in groups)
+        raise SettingsError(f"{what} names {strange[0]!r}, and no group is called so: there are {names}.")
+    table.setdefault("*", default)
+    values = {group.name: by_name(table, group.name, what) for group in groups}
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise SettingsError(f"{what} of group {name!r} is {value!r}: it must be a number.")
+    return {name: float(value) for name, value in values.items()}

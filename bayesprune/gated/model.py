@@ -1,0 +1,192 @@
+"""GatedModel: gates, hyper-sites, weights and targets as a Pyro model and its guide."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro.distributions import TorchDistribution
+from pyro.distributions.torch_distribution import TorchDistributionMixin
+from pyro.poutine.runtime import effectful
+from torch import Tensor
+
+from bayesprune.errors import PriorError
+from bayesprune.gated.network import GatedNetwork
+from bayesprune.likelihoods import Likelihood
+from bayesprune.priors import Gates, NormalWeights
+from bayesprune.priors.default_guide import DefaultGuide, member
+from bayesprune.structure import Chain, Group
+
+Prior = Callable[[Group], TorchDistribution]
+
+
+class GatedModel(GatedNetwork):
+    """A network under random gates; ``model`` and ``guide`` are ordinary Pyro callables.
+
+    Sites: ``gate/<group>`` (size,) by original unit id, the hyper-sites of the prior, ``weight/<tensor>`` for
+    every weight and bias, ``noise/<group>`` (batch, living units) where units have noise, and ``y``. Units
+    that were removed stay in the gate sites, held at zero, so that hyper-priors keep seeing the whole group.
+
+    Attributes:
+        prior: the prior program.
+        likelihood: how outputs explain targets.
+        weights: prior and guide of the weights.
+        unit_noise: group → standard deviation of the multiplicative noise on its units; groups not named have
+            none.
+    """
+
+    def __init__(
+        self,
+        network: Chain,
+        prior: Prior,
+        likelihood: Likelihood,
+        weights: NormalWeights,
+        log_odds: Tensor,
+        unit_noise: Mapping[str, float],
+    ) -> None:
+        super().__init__(network, log_odds)
+        self.prior = prior
+        self.likelihood = likelihood
+        self.weights = weights
+        self.unit_noise = dict(unit_noise)
+        self.default_guide = DefaultGuide(prior, self.groups, dtype=log_odds.dtype)
+        for group in self.groups:
+            self.gate_prior(group)  # complains now, not in the middle of a fit
+        if weights.posterior == "normal":
+            self.spread_weights_(weights.initial_scale)
+
+    def model(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """p(gates, hyper-sites, weights) · p(y | x, …), the rows scaled up to the data set.
+
+        Args:
+            x: (batch, ...), inputs.
+            y: targets of the likelihood, or None to sample them.
+
+        Returns:
+            (..., batch, outputs), the network's outputs.
+        """
+        gates = {
+            group.name: pyro.sample(f"gate/{group.name}", self.gate_prior(group)) for group in self.groups
+        }
+        weights = {}
+        for name, tensor in self.weight_tensors().items():
+            prior = dist.Normal(tensor.new_zeros(()), self.weights.scale_of(name)).expand(tensor.shape)
+            weights[name] = pyro.sample(f"weight/{name}", prior.to_event(tensor.ndim))
+            self._refund_closed_units(name, weights[name], gates)
+            if name not in self.log_scales_by_tensor():  # points: what was removed stays, at the prior's mode
+                gone, mode = self.dense_numel[name] - tensor.numel(), tensor.new_zeros(())
+                log_mode = dist.Normal(mode, self.weights.scale_of(name)).log_prob(mode)
+                pyro.factor(f"removed/{name}", gone * log_mode)
+        with self._rows(x):
+            outputs = self.outputs(x, gates, weights, self._sample_noise(x))
+            pyro.sample("y", self.likelihood(outputs), obs=None if y is None else self.likelihood.observe(y))
+        return outputs
+
+    def guide(self, x: Tensor, y: Tensor | None = None) -> None:
+        """q(gates) q(hyper-sites) q(weights): Bernoulli gates; points or Gaussians for the weights.
+
+        Args:
+            x: (batch, ...), inputs; only their number matters.
+            y: ignored; here because Pyro calls model and guide alike.
+        """
+        self._announce_parameters()
+        for group, probs in zip(self.groups, self.by_group(self.inclusion_prob()).values(), strict=True):
+            self.hyper_guide(group, probs)
+            pyro.sample(f"gate/{group.name}", Gates(probs=probs))
+        scales = self.log_scales_by_tensor()
+        for name, tensor in self.weight_tensors().items():
+            if name in scales:
+                posterior = dist.Normal(tensor, scales[name].exp())
+                pyro.sample(f"weight/{name}", posterior.to_event(tensor.ndim))
+            else:
+                pyro.sample(f"weight/{name}", dist.Delta(tensor).to_event(tensor.ndim))
+        if self.unit_noise:
+            with self._rows(x):
+                self._sample_noise(x)
+
+    # ---- parts of both
+
+    def gate_prior(self, group: Group) -> TorchDistribution:
+        """Run the prior for one group and bring what it returns into the form of one vector event.
+
+        Args:
+            group: the group.
+
+        Returns:
+            A distribution with event shape (group.size,).
+
+        Raises:
+            PriorError: what the prior returned is no distribution over that group's gates.
+        """
+        with torch.device(self.log_odds.device):  # priors need not think of devices
+            gates = self.prior(group)
+        if (
+            isinstance(gates, TorchDistributionMixin)
+            and gates.event_shape == ()
+            and gates.batch_shape[-1:] == (group.size,)
+        ):
+            gates = gates.to_event(1)
+        if not isinstance(gates, TorchDistributionMixin) or gates.event_shape != (group.size,):
+            shape = tuple(gates.shape()) if isinstance(gates, TorchDistributionMixin) else None
+            raise PriorError(
+                f"The prior returned {type(gates).__name__} (shape {shape}) for group {group.name!r}, which "
+                f"has {group.size} gates: return a distribution over {{0,1}}^{group.size}, "
+                "such as bp.priors.Gates(probs=rate.expand(group.size))."
+            )
+        return gates
+
+    def hyper_guide(self, group: Group, inclusion_prob: Tensor) -> None:
+        """Sample the hyper-sites of one group from the prior's own guide, else from the default one.
+
+        Args:
+            group: the group.
+            inclusion_prob: (group.size,), q(z = 1).
+        """
+        own = member(self.prior, group)
+        with torch.device(self.log_odds.device):
+            if hasattr(own, "guide"):
+                own.guide(group, inclusion_prob)
+            else:
+                self.default_guide(group)
+
+    def _rows(self, x: Tensor) -> pyro.plate:
+        return pyro.plate(
+            "rows", self.likelihood.rows, subsample=torch.arange(len(x), device=x.device), dim=-1
+        )
+
+    def _sample_noise(self, x: Tensor) -> dict[str, Tensor]:
+        """A factor of mean 1 for every row and unit. The guide is the prior, so it costs no nats."""
+        kept, draws = self.kept(), {}
+        for group, noise in self.unit_noise.items():
+            half_width = x.new_full((len(x), kept[group]), 3.0**0.5 * noise)
+            spread = dist.Uniform(1 - half_width, 1 + half_width).to_event(1)
+            draws[group] = pyro.sample(f"noise/{group}", spread)
+        return draws
+
+    def _refund_closed_units(self, name: str, weights: Tensor, gates: Mapping[str, Tensor]) -> None:
+        """Spike-and-slab: give back the nats of weights whose unit's gate is closed.
+
+        Their prior becomes their own guide (the pseudo-prior of Carlin & Chib 1995): nothing reads them, and
+        they cost nothing.
+        """
+        spread, owner = self.log_scales_by_tensor().get(name), self.owner_of_rows(name)
+        if not self.weights.masked or spread is None or owner is None:
+            return
+        guide = dist.Normal(self.weight_tensors()[name], spread.exp())
+        slab = dist.Normal(weights.new_zeros(()), self.weights.scale_of(name))
+        excess = guide.log_prob(weights) - slab.log_prob(weights)
+        refund = excess.reshape(len(weights), -1).sum(1)  # (living units,)
+        closed = 1 - gates[owner][..., self.by_group(self.alive)[owner]]
+        pyro.factor(f"closed/{name}", (closed * refund).sum(-1))
+
+    def _announce_parameters(self) -> None:
+        """Tell ``pyro.infer.SVI`` what to train, as ``PyroModule`` does with local parameters.
+
+        The values are this module's own, and Pyro's global store never hears of them.
+        """
+        for name, parameter in self.named_parameters():
+            value = parameter.view_as(parameter)
+            value.unconstrained = lambda parameter=parameter: parameter  # type: ignore[attr-defined]
+            effectful(lambda value=value: value, type="param")(name=f"param/{name}")

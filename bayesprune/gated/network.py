@@ -1,0 +1,129 @@
+"""GatedNetwork: a network, which of its units are alive, and how probably each of them is kept."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from bayesprune.structure import Chain, Group, cut_
+
+
+class GatedNetwork(nn.Module):
+    """A network that runs under given gates, and loses units for good.
+
+    Attributes:
+        network: the working copy of the user's network.
+        log_odds: (units of all groups,), log q(z=1)/q(z=0), a parameter.
+        alive: (units of all groups,), bool: still in the network.
+        log_scales: tensor name → log standard deviation of the weights' posterior; empty where weights are
+            points. Names are written with ``/`` for ``.``, as a ``ParameterDict`` needs.
+        dense_numel: tensor name → numbers in the dense network's weight or bias.
+        dense_parameters: parameters of the dense network.
+        dense_macs: multiply-accumulates of the dense network, per row.
+    """
+
+    alive: Tensor
+
+    def __init__(self, network: Chain, log_odds: Tensor) -> None:
+        super().__init__()
+        self.network = network
+        self.log_odds = nn.Parameter(log_odds)
+        self.register_buffer("alive", torch.ones_like(log_odds, dtype=torch.bool))
+        self.log_scales = nn.ParameterDict()
+        self.dense_numel = {name: tensor.numel() for name, tensor in self.weight_tensors().items()}
+        self.dense_parameters, self.dense_macs = network.parameter_count(), network.macs()
+
+    # ---- reading
+
+    @property
+    def groups(self) -> tuple[Group, ...]:
+        """The groups of the dense network, in order."""
+        return self.network.groups
+
+    def slices(self) -> dict[str, slice]:
+        """Group → its part of ``log_odds`` and ``alive``."""
+        ends, start = {}, 0
+        for group in self.groups:
+            ends[group.name] = slice(start, start + group.size)
+            start += group.size
+        return ends
+
+    def inclusion_prob(self) -> Tensor:
+        """(units of all groups,) q(z = 1); exactly zero for units that were removed."""
+        return torch.sigmoid(self.log_odds) * self.alive
+
+    def by_group(self, flat: Tensor) -> dict[str, Tensor]:
+        """Split a (units of all groups,) tensor: group → (size,)."""
+        return {name: flat[part] for name, part in self.slices().items()}
+
+    def kept(self) -> dict[str, int]:
+        """Group → units still in the network."""
+        return {name: int(mask.sum()) for name, mask in self.by_group(self.alive).items()}
+
+    def weight_tensors(self) -> dict[str, nn.Parameter]:
+        """Name → weight or bias that has a prior: those of Linear and Conv layers."""
+        producers = self.network.producers()
+        return {n: p for n, p in self.network.named_parameters() if n.rpartition(".")[0] in producers}
+
+    def log_scales_by_tensor(self) -> dict[str, nn.Parameter]:
+        """Tensor name → log posterior standard deviations, for the weights that have a posterior."""
+        return {key.replace("/", "."): value for key, value in self.log_scales.items()}
+
+    def owner_of_rows(self, tensor: str) -> str | None:
+        """The group whose units the rows of a weight or bias make, if that group is gated."""
+        return next((s.group for s in self.network.slots if (s.tensor, s.dim) == (tensor, 0)), None)
+
+    # ---- running
+
+    def outputs(
+        self,
+        x: Tensor,
+        gates: Mapping[str, Tensor],
+        weights: Mapping[str, Tensor] | None = None,
+        noise: Mapping[str, Tensor] | None = None,
+    ) -> Tensor:
+        """Run the network under given gates and weights.
+
+        Args:
+            x: (batch, ...), inputs.
+            gates: group → (..., size), by original unit id.
+            weights: tensor name → values; by default the network's own.
+            noise: group → (batch, living units), factors on the units.
+
+        Returns:
+            (..., batch, outputs).
+        """
+        alive = self.by_group(self.alive)
+        living = {}
+        for name, z in gates.items():
+            z = z if bool(alive[name].all()) else z[..., alive[name]]
+            living[name] = z.to(self.log_odds.dtype)  # a user's prior may work in double precision
+        for name, factor in (noise or {}).items():
+            living[name] = living[name] * factor
+        return functional_call(self.network, dict(weights or {}), (x, living))  # type: ignore[no-any-return]
+
+    # ---- changes in place
+
+    def spread_weights_(self, scale: float) -> None:
+        """Widen the guide of all weights from points to Gaussians.
+
+        Args:
+            scale: standard deviation to begin with.
+        """
+        for name, tensor in self.weight_tensors().items():
+            self.log_scales[name.replace(".", "/")] = nn.Parameter(torch.full_like(tensor, math.log(scale)))
+
+    def remove_(self, dead: Tensor, optimiser: torch.optim.Optimizer | None = None) -> None:
+        """Remove units from network, optimiser and guide; outputs stay what they were at gate zero.
+
+        Args:
+            dead: (units of all groups,), bool.
+            optimiser: its moments are cut alike.
+        """
+        alive = {name: mask.cpu() for name, mask in self.by_group(self.alive & ~dead).items()}
+        alive = cut_(self.network, alive, optimiser, self.log_scales_by_tensor())
+        self.alive = torch.cat(list(alive.values())).to(self.alive.device)

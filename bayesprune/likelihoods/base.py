@@ -1,0 +1,103 @@
+"""What every likelihood can do: nats per row, a score, and a check of outputs and targets."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from bayesprune.errors import LikelihoodError
+
+
+class Likelihood(nn.Module):
+    r"""Base of the likelihoods: p(targets | outputs), rows independent.
+
+    The ELBO of a batch B is scaled to the data set by ``rows``, :math:`\frac{N}{|B|} \sum_{n \in B} \log
+    p(y_n)`, so the price of a unit in nats means the same at every batch size. A likelihood of your own
+    overrides ``forward``, and more only where the defaults do not fit.
+
+    Args:
+        rows: rows N of the whole training set (not of a batch), > 0.
+
+    Raises:
+        LikelihoodError: ``rows`` is not a positive whole number.
+    """
+
+    score_name: str = "deviance"
+    """What ``score`` measures: 'error_percent', 'rmse' or 'deviance'."""
+
+    def __init__(self, rows: int) -> None:
+        super().__init__()
+        if isinstance(rows, bool) or not isinstance(rows, int) or rows <= 0:
+            raise LikelihoodError(
+                f"{type(self).__name__} needs rows= as a positive whole number, and got {rows!r}: pass the "
+                "number of rows of the whole training set, len(x_train), not of a batch."
+            )
+        self.rows = rows
+
+    def forward(self, outputs: Tensor) -> Any:
+        """The Pyro distribution of the targets.
+
+        Args:
+            outputs: (..., batch, ...), what the network returns.
+
+        Returns:
+            A distribution with batch shape (..., batch).
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define forward(outputs) -> distribution.")
+
+    def observe(self, targets: Tensor) -> Tensor:
+        """Targets in the shape and type that ``forward``'s distribution scores: pass this as ``obs=``."""
+        return targets
+
+    def nll(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Negative log-likelihood of each row.
+
+        Args:
+            outputs: (..., batch, ...), what the network returns.
+            targets: (batch, ...), as the data set holds them.
+
+        Returns:
+            (..., batch), nats per row.
+        """
+        result: Tensor = -self(outputs).log_prob(self.observe(targets))
+        return result
+
+    def score(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Quality of each row, summed over the batch, for ``mean_score``; here the deviance 2 · nll.
+
+        Args:
+            outputs: (..., batch, ...), what the network returns.
+            targets: (batch, ...), as the data set holds them.
+
+        Returns:
+            (...), a sum that adds up over batches.
+        """
+        return 2 * self.nll(outputs, targets).sum(-1)
+
+    def mean_score(self, total: float, rows: int) -> float:
+        """The number named ``score_name``, from the ``score`` of every batch added up.
+
+        Args:
+            total: sum of ``score`` over the batches.
+            rows: number of rows that were scored.
+        """
+        return total / rows
+
+    def validate(self, outputs: Tensor, targets: Tensor) -> None:
+        """Check outputs and targets once, before training.
+
+        Args:
+            outputs: (..., batch, ...), what the network returns for some rows.
+            targets: (batch, ...), the targets of these rows.
+
+        Raises:
+            LikelihoodError: everything that does not fit, in one message: place, value and remedy.
+        """
+        problems = self.problems(outputs, targets)
+        if problems:
+            raise LikelihoodError(f"{type(self).__name__}: " + " ".join(problems))
+
+    def problems(self, outputs: Tensor, targets: Tensor) -> list[str]:
+        """Every reason why these outputs and targets do not fit; empty if they do."""
+        return []

@@ -1,0 +1,61 @@
+"""Bernoulli: yes or no, for one label or several."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyro.distributions as dist
+import torch
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from bayesprune.likelihoods.base import Likelihood
+from bayesprune.likelihoods.shapes import as_columns, column_problems, output_problems
+
+
+class Bernoulli(Likelihood):
+    r"""Yes or no: p(y = 1) = sigmoid(outputs).
+
+    Outputs are (..., batch, d), log-odds; targets (batch, d), or (batch,) for d = 1, zeros and ones of any
+    type. A row's nats are summed over d labels.
+
+    Args:
+        rows: rows of the whole training set, > 0.
+
+    Example:
+        >>> import torch
+        >>> from bayesprune.likelihoods import Bernoulli
+        >>> Bernoulli(rows=100).nll(torch.zeros(2, 1), torch.tensor([0, 1]))
+        tensor([0.6931, 0.6931])
+    """
+
+    score_name = "error_percent"
+
+    def forward(self, outputs: Tensor) -> Any:
+        """Bernoulli with the d labels as one event, batch shape (..., batch)."""
+        return dist.Bernoulli(logits=outputs).to_event(1)
+
+    def observe(self, targets: Tensor) -> Tensor:
+        """(batch, d), floating point."""
+        columns = as_columns(targets)
+        return columns if columns.is_floating_point() else columns.to(torch.get_default_dtype())
+
+    def nll(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """(..., batch), nats: the binary cross-entropy, which is fused and equals -log_prob."""
+        labels = self.observe(targets).to(outputs.dtype).expand(outputs.shape)
+        return binary_cross_entropy_with_logits(outputs, labels, reduction="none").sum(-1)
+
+    def score(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """(...), 100 for each wrong label, mean over d, summed over the batch."""
+        wrong = (outputs > 0) != (self.observe(targets) > 0.5)
+        return 100.0 * wrong.to(outputs.dtype).mean(-1).sum(-1)
+
+    def problems(self, outputs: Tensor, targets: Tensor) -> list[str]:
+        """Every reason why these outputs and targets do not fit; empty if they do."""
+        found = output_problems(outputs) + column_problems(outputs, targets)
+        strange = targets[(targets != 0) & (targets != 1)]
+        if strange.numel():
+            found.append(
+                f"targets hold {strange.flatten()[0].item()!r}, and must be zeros and ones: recode them."
+            )
+        return found
