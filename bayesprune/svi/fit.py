@@ -78,6 +78,7 @@ def fit(
         settings: dict[str, Any] = {
             "epochs": epochs, "batch_size": batch_size, "seed": seed, "rows": batches.rows,
             "recipe": describe(recipe), "groups": {g.name: g.size for g in gated.groups},
+            "unit_noise": gated.unit_noise,
         }  # fmt: skip
         folder = Path(checkpoint) if checkpoint is not None else None
         newest = checkpoints.latest(folder) if folder is not None and resume else None

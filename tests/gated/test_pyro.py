@@ -30,12 +30,12 @@ def param_store():
     assert len(pyro.get_param_store()) == 0
 
 
-def learnable(rows=60):
+def learnable(rows=60, **settings):
     torch.manual_seed(0)
     x = torch.randn(rows, 3)
     network = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))
     prior = priors.BernoulliGates(priors.Flattening(price=1.0))
-    gated = bp.gate(network, x[:1], prior=prior, likelihood=bp.Categorical(rows=rows))
+    gated = bp.gate(network, x[:1], prior=prior, likelihood=bp.Categorical(rows=rows), **settings)
     return gated, x, (x[:, 0] > 0).long()
 
 
@@ -163,8 +163,7 @@ def test_removed_units_are_zero_in_every_site():
 
 
 def test_unit_noise_and_gaussian_weights_are_sites():
-    gated, x, y = learnable()
-    gated.set_unit_noise_({"0": 0.3})
+    gated, x, y = learnable(unit_noise={"0": 0.3})
     gated.spread_weights_(0.01)
     guide = poutine.trace(gated.guide).get_trace(x, y)
     assert guide.nodes["noise/0"]["value"].shape == (60, 4) and "noise/input" not in guide.nodes

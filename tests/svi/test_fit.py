@@ -142,16 +142,17 @@ def test_every_removal_of_a_real_fit_leaves_the_masked_outputs(monkeypatch):
 
 
 RESUMED = {
-    "plain": {},
-    "averaging": {"averaging": 0.5},
-    "Gaussian weights": {"compact_weights": "normal", "compact_scale": 0.5, "averaging": 0.25},
-    "arm": {"estimator": "arm"},
+    "plain": ({}, {}),
+    "averaging": ({"averaging": 0.5}, {}),
+    "Gaussian weights": ({"compact_weights": "normal", "compact_scale": 0.5, "averaging": 0.25}, {}),
+    "arm": ({"estimator": "arm"}, {}),
+    "noise on units": ({"estimator": "curved"}, {"unit_noise": {"0": 0.5, "5": 0.2}}),
 }
 
 
-@pytest.mark.parametrize("settings", RESUMED.values(), ids=RESUMED)
+@pytest.mark.parametrize("settings, gating", RESUMED.values(), ids=RESUMED)
 @pytest.mark.parametrize("stop", [2, 5], ids=["before the decision", "after it"])
-def test_resumed_run_is_bit_equal_to_the_uninterrupted_one(settings, stop, tmp_path):
+def test_resumed_run_is_bit_equal_to_the_uninterrupted_one(settings, gating, stop, tmp_path):
     class Stop(Exception):
         pass
 
@@ -159,17 +160,28 @@ def test_resumed_run_is_bit_equal_to_the_uninterrupted_one(settings, stop, tmp_p
         if epoch.epoch == stop:
             raise Stop
 
-    recipe = bp.Recipe(**FAST, **settings)
-    whole = fit(recipe=recipe, validation=data(32))
+    run = {"recipe": bp.Recipe(**FAST, **settings), "validation": data(32)}
+    whole = fit(gated_for(**gating), **run)
     with pytest.raises(Stop):
-        fit(recipe=recipe, validation=data(32), checkpoint=tmp_path, on_epoch=interrupt)
+        fit(gated_for(**gating), checkpoint=tmp_path, on_epoch=interrupt, **run)
     torch.manual_seed(99)  # another process would have another state
-    resumed = fit(recipe=recipe, validation=data(32), checkpoint=tmp_path, resume=True)
+    resumed = fit(gated_for(**gating), checkpoint=tmp_path, resume=True, **run)
     same(whole, resumed)
     assert [e.validation for e in whole.history] == [e.validation for e in resumed.history]
     assert (whole.rounded, whole.decided_at) == (resumed.rounded, resumed.decided_at)
-    again = fit(recipe=recipe, validation=data(32), checkpoint=tmp_path, resume=True)  # nothing left to do
+    again = fit(gated_for(**gating), checkpoint=tmp_path, resume=True, **run)  # nothing left to do
     same(whole, again)
+
+
+def test_noise_on_units_is_there_while_training_and_at_no_other_time():
+    quiet, noisy = fit(), fit(gated_for(unit_noise=0.5))
+    assert noisy.history[0].nll != quiet.history[0].nll
+    assert noisy.gated.unit_noise == {"0": 0.5, "4": 0.5, "5": 0.5}
+    small, x = bp.prune(noisy), data()[0]
+    assert torch.equal(small(x), small(x)) and torch.equal(small(x), bp.prune(noisy)(x))
+    quality = bp.evaluate(noisy.gated, data())
+    assert quality == bp.evaluate(noisy.gated, data())
+    assert quality.nll == pytest.approx(bp.evaluate(small, data(), noisy.gated.likelihood).nll, rel=1e-5)
 
 
 def test_resumed_custom_prior_is_bit_equal(tmp_path):
@@ -277,6 +289,11 @@ def test_checkpoint_of_another_run_is_refused_with_the_difference(folder, settin
         fit(**{"epochs": 3, "checkpoint": folder, "resume": True, **settings})
 
 
+def test_checkpoint_of_a_model_with_other_noise_is_refused(folder):
+    with pytest.raises(CheckpointError, match=r"other settings: unit_noise=\{\} \(now \{'0': 0.2\}\)"):
+        fit(gated_for(unit_noise={"0": 0.2}), epochs=3, checkpoint=folder, resume=True)
+
+
 def test_without_a_checkpoint_resume_starts_afresh(tmp_path):
     same(fit(epochs=1), fit(epochs=1, checkpoint=tmp_path / "new", resume=True))
 
@@ -355,7 +372,7 @@ def test_recipe_reports_all_problems_at_once():
     with pytest.raises(SettingsError) as caught:
         bp.Recipe(
             learning_rate=-1.0, averaging=2.0, warmup=0.5, ramp=0.5, decide=0.2, compact_weights="wide",
-            unit_noise={"fc*": -0.1}, gates=bp.GateSteps(momentum=1.0, every=0),
+            gates=bp.GateSteps(momentum=1.0, every=0),
             shrink=bp.Shrink(below=0.9, least=0),
         )  # fmt: skip
     for named in (
@@ -363,7 +380,6 @@ def test_recipe_reports_all_problems_at_once():
         "averaging=2",
         "decide=0.2",
         "'wide'",
-        "fc*",
         "momentum=1",
         "every=0",
         "below=0.9",
