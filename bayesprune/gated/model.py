@@ -73,7 +73,8 @@ class GatedModel(GatedNetwork):
         weights = {}
         for name, tensor in self.weight_tensors().items():
             prior = dist.Normal(tensor.new_zeros(()), self.weights.scale_of(name)).expand(tensor.shape)
-            weights[name] = pyro.sample(f"weight/{name}", prior.to_event(tensor.ndim))
+            drawn = pyro.sample(f"weight/{name}", prior.to_event(tensor.ndim))
+            weights[name] = drawn.reshape(tensor.shape)  # Predictive puts empty plate dimensions in front
             self._refund_closed_units(name, weights[name], gates)
             if name not in self.log_scales_by_tensor():  # points: what was removed stays, at the prior's mode
                 gone, mode = self.dense_numel[name] - tensor.numel(), tensor.new_zeros(())
