@@ -5,7 +5,15 @@ import torch
 from scipy.stats import chi2
 
 from bayesprune.errors import SettingsError
-from bayesprune.svi import ARM, Concrete, Enumeration, Reinforce, SecondOrderStraightThrough, StraightThrough
+from bayesprune.svi import (
+    ARM,
+    Concrete,
+    CurvedStraightThrough,
+    Enumeration,
+    Reinforce,
+    SecondOrderStraightThrough,
+    StraightThrough,
+)
 from bayesprune.svi.estimators import GateProblem, all_configurations, find_estimator
 
 pytestmark = pytest.mark.usefixtures("double_precision")
@@ -124,7 +132,10 @@ def test_concrete_differentiates_its_own_relaxed_objective(hard):
         )
 
 
-ALL = [StraightThrough(), SecondOrderStraightThrough(), Concrete(), ARM(), Reinforce(), Enumeration()]
+ALL = [
+    StraightThrough(), SecondOrderStraightThrough(), CurvedStraightThrough(), Concrete(), ARM(), Reinforce(),
+    Enumeration(),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("estimator", ALL, ids=lambda e: type(e).__name__)
@@ -185,5 +196,6 @@ def test_too_many_gates_for_enumeration():
 
 def test_estimators_by_name():
     assert find_estimator("second_order") == SecondOrderStraightThrough()
+    assert find_estimator("curved") == CurvedStraightThrough()
     own = object()
     assert find_estimator(own) is own
