@@ -12,7 +12,7 @@ from typing import Any
 from bayesprune.files import write_atomically
 
 
-def write_results(path: Path, arguments: dict[str, Any], results: Any) -> None:
+def write_results(path: Path, arguments: dict[str, Any], results: Any, quiet: bool = False) -> None:
     """Write one benchmark's results as JSON."""
     record = {
         "command": " ".join(["python", "benchmarks/" + Path(sys.argv[0]).name, *sys.argv[1:]]),
@@ -23,7 +23,8 @@ def write_results(path: Path, arguments: dict[str, Any], results: Any) -> None:
         "results": results,
     }
     write_atomically(path, json.dumps(record, indent=1) + "\n")
-    print(f"written to {path}")
+    if not quiet:
+        print(f"written to {path}")
 
 
 def _processor() -> str:

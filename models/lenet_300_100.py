@@ -39,10 +39,10 @@ def network(inputs, classes, widths=WIDTHS):
     )
 
 
-def model(train, classes, price=None):
+def model(train, classes, price=None, widths=WIDTHS):
     """The gated model for a training split: ``train.x`` (rows, 1, 28, 28), ``train.y`` (rows,)."""
     return bp.gate(
-        network(train.x[0].numel(), classes),
+        network(train.x[0].numel(), classes, widths),
         train.x[:1],
         prior=bp.priors.BernoulliGates(bp.priors.Flattening(PRICES if price is None else price)),
         likelihood=bp.Categorical(rows=len(train.x)),

@@ -1,0 +1,131 @@
+"""Trainings that take turns an epoch at a time: ours, its dense twin, and a magnitude pruner as the peer."""
+
+import copy
+import math
+import time
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+import torch_pruning
+from torch import nn
+
+import bayesprune as bp
+from bayesprune.programs import ModelProgram
+from bayesprune.svi.batches import Batches
+from bayesprune.svi.progress import Progress
+from bayesprune.svi.run import Run
+
+CPU = torch.device("cpu")
+
+
+@dataclass
+class Outcome:
+    """What a training led to: test error and sizes in percent, wall time of the training alone."""
+
+    error: float
+    parameters: float
+    macs: float
+    seconds: float
+    kept: dict[str, int] = field(default_factory=dict)
+    undecided: int = 0
+    rounded: int = 0
+    decided_at: int | None = None
+
+
+class Ours:
+    """A shipped program with its own recipe, as ``bayesprune.fit`` runs it."""
+
+    def __init__(self, program: ModelProgram, gated: bp.GatedModel, train, epochs: int, seed: int) -> None:
+        batches = Batches(train, program.batch_size, CPU, seed)
+        self.run = Run(copy.deepcopy(gated), batches, program.recipe, epochs, seed)
+        self.bar = Progress(self.run.schedule.steps, 0, False)
+
+    def epoch(self) -> None:
+        self.run.epoch_(self.bar)
+
+    def outcome(self, test) -> Outcome:
+        self.run.finish_()
+        gated = self.run.gated.eval()
+        return Outcome(
+            error=bp.evaluate(gated, test).score,
+            parameters=100 * gated.network.parameter_count() / gated.dense_parameters,
+            macs=100 * gated.network.macs() / gated.dense_macs,
+            seconds=self.run.seconds,
+            kept=gated.kept(),
+            undecided=self.run.undecided(),
+            rounded=self.run.rounded,
+            decided_at=None if self.run.decided_at is None else self.run.decided_at // self.run.batches.steps + 1,
+        )
+
+
+class Plain:
+    """A plain network under fused Adam, one cosine from a peak to zero, with the weight penalty of our program.
+
+    Args:
+        network: trained in place.
+        train: inputs and targets.
+        batch_size: rows of a step.
+        epochs: in all.
+        peak: the learning rate to begin with.
+        penalty: L2, Adam's ``weight_decay``.
+        seed: of the rows' order.
+    """
+
+    def __init__(self, network, train, batch_size: int, epochs: int, peak: float, penalty: float, seed: int) -> None:
+        self.network, self.peak, self.seconds, self.done = network.train(), peak, 0.0, 0
+        self.batches = Batches(train, batch_size, CPU, seed)
+        self.steps, self.step = epochs * self.batches.steps, 0
+        self.optimiser = torch.optim.Adam(network.parameters(), lr=peak, weight_decay=penalty, fused=True)
+
+    def epoch(self) -> None:
+        started = time.perf_counter()
+        self.network.train()
+        for x, y in self.batches.epoch(self.done):
+            for group in self.optimiser.param_groups:
+                group["lr"] = self.peak * 0.5 * (1 + math.cos(math.pi * self.step / self.steps))
+            loss = F.cross_entropy(self.network(x), y)
+            loss.backward()
+            self.optimiser.step()
+            self.optimiser.zero_grad(set_to_none=True)
+            self.step += 1
+        self.done += 1
+        self.seconds += time.perf_counter() - started
+
+    def outcome(self, test, dense: bp.Cost, seconds: float = 0.0) -> Outcome:
+        network = self.network.eval()
+        cost = bp.count(network, test[0][:1])
+        return Outcome(
+            error=bp.evaluate(network, test, bp.Categorical(rows=1)).score,
+            parameters=100 * cost.parameters / dense.parameters,
+            macs=100 * cost.macs / dense.macs,
+            seconds=self.seconds + seconds,
+        )
+
+
+def magnitude_pruned(network: nn.Sequential, example: torch.Tensor, parameters: int) -> nn.Sequential:
+    """A copy cut by Torch-Pruning, groups of smallest L2 norm over all layers first, to a number of parameters.
+
+    Fang, Ma, Song, Mi & Wang (2023), DepGraph: Towards Any Structural Pruning. Inputs are not pruned.
+    """
+    low, high, best = 0.0, 1.0, None
+    for _ in range(16):
+        ratio = (low + high) / 2
+        pruned = copy.deepcopy(network).eval()
+        last = [module for module in pruned if isinstance(module, nn.Linear)][-1]
+        torch_pruning.pruner.BasePruner(
+            pruned,
+            example,
+            importance=torch_pruning.importance.GroupMagnitudeImportance(p=2),
+            global_pruning=True,
+            pruning_ratio=ratio,
+            max_pruning_ratio=0.99,
+            ignored_layers=[last],
+        ).step()
+        if sum(p.numel() for p in pruned.parameters()) <= parameters:
+            high, best = ratio, pruned
+        else:
+            low = ratio
+    if best is None:
+        raise RuntimeError(f"The peer cannot get down to {parameters} parameters.")
+    return best
