@@ -55,7 +55,9 @@ class Ours:
             kept=gated.kept(),
             undecided=self.run.undecided(),
             rounded=self.run.rounded,
-            decided_at=None if self.run.decided_at is None else self.run.decided_at // self.run.batches.steps + 1,
+            decided_at=None
+            if self.run.decided_at is None
+            else self.run.decided_at // self.run.batches.steps + 1,
         )
 
 
@@ -72,7 +74,9 @@ class Plain:
         seed: of the rows' order.
     """
 
-    def __init__(self, network, train, batch_size: int, epochs: int, peak: float, penalty: float, seed: int) -> None:
+    def __init__(
+        self, network, train, batch_size: int, epochs: int, peak: float, penalty: float, seed: int
+    ) -> None:
         self.network, self.peak, self.seconds, self.done = network.train(), peak, 0.0, 0
         self.batches = Batches(train, batch_size, CPU, seed)
         self.steps, self.step = epochs * self.batches.steps, 0

@@ -57,7 +57,13 @@ def one_seed(program, train, test, seed: int, epochs: int, classes: int) -> dict
     outcomes = {"bayesprune": ours.outcome(test), "dense": dense.outcome(test, dense_cost)}
     small = magnitude_pruned(half[0], train.x[:1], ours.run.gated.network.parameter_count())
     peer = Plain(
-        small, rows, program.batch_size, epochs - epochs // 2, recipe.compact_learning_rate, penalty, seed + 1000
+        small,
+        rows,
+        program.batch_size,
+        epochs - epochs // 2,
+        recipe.compact_learning_rate,
+        penalty,
+        seed + 1000,
     )
     for _ in range(epochs - epochs // 2):
         peer.epoch()
@@ -84,7 +90,9 @@ def summarise(by_seed: list[dict[str, Outcome]]) -> dict[str, dict[str, float]]:
 
 
 def show(table: dict[str, dict[str, float]]) -> None:
-    print(f"{'contender':26} {'error %':>13} {'parameters %':>15} {'MACs %':>15} {'time ÷ dense':>14} undecided")
+    print(
+        f"{'contender':26} {'error %':>13} {'parameters %':>15} {'MACs %':>15} {'time ÷ dense':>14} undecided"
+    )
     for name, row in table.items():
         print(
             f"{name:26} {row['error']:6.2f} ± {row['error_sd']:.2f} {row['parameters']:8.2f} ± {row['parameters_sd']:.2f}"
@@ -94,14 +102,20 @@ def show(table: dict[str, dict[str, float]]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--network", choices=("lenet_300_100", "lenet5"), required=True)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--epochs", type=int, help="the program's own by default")
     parser.add_argument("--data-dir", type=Path)
-    parser.add_argument("--validation", action="store_true", help="score on rows held out from the training rows")
+    parser.add_argument(
+        "--validation", action="store_true", help="score on rows held out from the training rows"
+    )
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--out", type=Path, help="JSON; benchmarks/results/lenet_mnist_<network>.json by default")
+    parser.add_argument(
+        "--out", type=Path, help="JSON; benchmarks/results/lenet_mnist_<network>.json by default"
+    )
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     program = load_model(arguments.network)
@@ -114,7 +128,10 @@ def main() -> None:
     for seed in range(arguments.seeds):
         by_seed.append(one_seed(program, train, test, seed, epochs, 10))
         ours = by_seed[-1]["bayesprune"]
-        print(f"seed {seed}: {'-'.join(map(str, ours.kept.values()))}", {n: round(o.error, 2) for n, o in by_seed[-1].items()})
+        print(
+            f"seed {seed}: {'-'.join(map(str, ours.kept.values()))}",
+            {n: round(o.error, 2) for n, o in by_seed[-1].items()},
+        )
         results = {"epochs": epochs, "summary": summarise(by_seed)}
         results["seeds"] = [{name: asdict(outcome) for name, outcome in seed.items()} for seed in by_seed]
         write_results(out, vars(arguments), results)

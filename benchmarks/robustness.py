@@ -39,7 +39,13 @@ def one_run(program, data: bp.data.Dataset, width: float, seed: int, epochs: int
         ours.epoch()
     outcome = ours.outcome((data.test.x, data.test.y))
     count = ours.run.gated.network.parameter_count()
-    return {"width": width, "seed": seed, "kept_parameters": count, "percent_of_300_100": 100 * count / full, **asdict(outcome)}
+    return {
+        "width": width,
+        "seed": seed,
+        "kept_parameters": count,
+        "percent_of_300_100": 100 * count / full,
+        **asdict(outcome),
+    }
 
 
 def spread(values: list[float]) -> float:
@@ -49,7 +55,9 @@ def spread(values: list[float]) -> float:
 
 def show(runs: list[dict[str, object]]) -> dict[str, dict[str, float]]:
     """Print and return means and variation, per width and over everything."""
-    print(f"{'width':>6} {'runs':>5} {'parameters kept':>24} {'variation %':>12} {'error %':>14}  units kept (mean)")
+    print(
+        f"{'width':>6} {'runs':>5} {'parameters kept':>24} {'variation %':>12} {'error %':>14}  units kept (mean)"
+    )
     table = {}
     for width in [*sorted({run["width"] for run in runs}), "all"]:
         chosen = [run for run in runs if width in ("all", run["width"])]
@@ -74,7 +82,9 @@ def show(runs: list[dict[str, object]]) -> dict[str, dict[str, float]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--widths", type=float, nargs="+", default=[0.5, 1.0, 2.0, 4.0])
     parser.add_argument("--epochs", type=int, help="the program's own by default")

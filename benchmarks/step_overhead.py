@@ -84,7 +84,9 @@ def race(contenders: dict[str, Callable[[], None]], rounds: int, steps: int) -> 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--steps", type=int, default=25)
     parser.add_argument("--threads", type=int, default=1)
@@ -108,8 +110,14 @@ def main() -> None:
         for contender, values in times.items():
             ratios = [value / base for value, base in zip(values, times["plain"], strict=True)]
             low, middle, high = statistics.quantiles(ratios, n=4)
-            results[name][contender] = {"ms": statistics.median(values), "ratio": middle, "ratio_quartiles": [low, high]}
-            print(f"{name:16} {contender:14} {statistics.median(values):10.2f} {middle:8.2f} {low:6.2f}–{high:.2f}")
+            results[name][contender] = {
+                "ms": statistics.median(values),
+                "ratio": middle,
+                "ratio_quartiles": [low, high],
+            }
+            print(
+                f"{name:16} {contender:14} {statistics.median(values):10.2f} {middle:8.2f} {low:6.2f}–{high:.2f}"
+            )
     write_results(arguments.out, vars(arguments), results)
 
 

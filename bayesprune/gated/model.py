@@ -158,7 +158,9 @@ class GatedModel(GatedNetwork):
         )
 
     def _sample_noise(self, x: Tensor) -> dict[str, Tensor]:
-        """A factor of mean 1 for every row and unit. The guide is the prior, so it costs no nats."""
+        """A factor of mean 1 for every row and unit, in train mode. The guide is the prior: it costs no nats."""
+        if not self.training:
+            return {}
         kept, draws = self.kept(), {}
         for group, noise in self.unit_noise.items():
             half_width = x.new_full((len(x), kept[group]), 3.0**0.5 * noise)

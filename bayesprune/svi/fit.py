@@ -15,6 +15,7 @@ from bayesprune.gated import GatedModel
 from bayesprune.svi import checkpoint as checkpoints
 from bayesprune.svi.batches import Batches, Train
 from bayesprune.svi.evaluate import evaluate
+from bayesprune.svi.objective import gate_nats, weight_nats
 from bayesprune.svi.progress import Progress
 from bayesprune.svi.result import Epoch, FitResult
 from bayesprune.svi.run import Run
@@ -78,7 +79,7 @@ def fit(
         settings: dict[str, Any] = {
             "epochs": epochs, "batch_size": batch_size, "seed": seed, "rows": batches.rows,
             "recipe": describe(recipe), "groups": {g.name: g.size for g in gated.groups},
-            "unit_noise": gated.unit_noise,
+            "unit_noise": gated.unit_noise, "prior_nats": _prior_nats(run.gated),
         }  # fmt: skip
         folder = Path(checkpoint) if checkpoint is not None else None
         newest = checkpoints.latest(folder) if folder is not None and resume else None
@@ -89,6 +90,14 @@ def fit(
     decided_epoch = None if run.decided_at is None else min(run.decided_at // batches.steps + 1, epochs)
     history = (*run.history[:-1], replace(run.history[-1], **run.standing()))
     return FitResult(run.gated.eval(), history, run.seconds, run.rounded, decided_epoch)
+
+
+def _prior_nats(gated: GatedModel) -> list[float]:
+    """The priors' value at two places, by which another prior, price or weight scale is told apart."""
+    places = [torch.full_like(gated.log_odds.data, share) for share in (0.5, 0.9)]
+    with torch.no_grad():
+        weights = float(weight_nats(gated, places[0]))
+        return [weights, *(float(gate_nats(gated, probs)) for probs in places)]
 
 
 def _loop(

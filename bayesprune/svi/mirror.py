@@ -15,7 +15,7 @@ def mirror_step(
     For a Bernoulli the Fisher information in ρ is θ(1 − θ) = dθ/dρ, so F⁻¹ ∂J/∂ρ = ∂J/∂θ (Khan & Rue 2023).
     Steps are measured in the group's own price: a unit without evidence falls by η whatever its price, so one
     learning rate serves filters at hundreds of nats and pixels at one. Where J is stationary does not depend
-    on it.
+    on it. Prices under a nat count as one.
 
     Args:
         settings: learning rate η, momentum β, clip and bound.

@@ -56,14 +56,16 @@ class SecondOrderStraightThrough:
 
 @dataclass(frozen=True)
 class CurvedStraightThrough:
-    """Straight-through with a correction for what the loss bends on the way from one end of the gate to the other.
+    """Straight-through, corrected for what the loss bends between the two ends of a gate.
 
     With ℓ a row's negative log-likelihood, Taylor's rule from the end that was drawn gives
-    ℓ(1) − ℓ(0) ≈ ℓ′(z) + (½ − z) ℓ″(z); and ℓ″ ≈ (ℓ′)², the empirical Fisher information of the gate (Martens 2020,
-    "New insights and perspectives on the natural gradient method", section 11). Averaged over rows.
+    ℓ(1) − ℓ(0) ≈ ℓ′(z) + (½ − z) ℓ″(z), and ℓ″ ≈ (ℓ′)², the empirical Fisher information of the gate
+    (Martens 2020, "New insights and perspectives on the natural gradient method", section 11); the mean over
+    rows estimates ∂E[L]/∂θ.
 
-    The plain estimator loses sight of a unit as θ → 1, because the weights adapt to an open gate until ℓ′(1) ≈ 0:
-    the evidence for the unit is then all in the curvature. This one sees it, at the variance of the plain one.
+    The plain estimator loses sight of a unit as θ → 1, because the weights adapt to an open gate until
+    ℓ′(1) ≈ 0: the evidence for the unit is then all in the curvature. This one sees it, at hardly more variance
+    than the plain one's.
     """
 
     def __call__(self, problem: GateProblem, want_gates: bool = True) -> Estimate:
