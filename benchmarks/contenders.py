@@ -37,7 +37,7 @@ class Ours:
     """A shipped program with its own recipe, as ``bayesprune.fit`` runs it."""
 
     def __init__(self, program: ModelProgram, gated: bp.GatedModel, train, epochs: int, seed: int) -> None:
-        batches = Batches(train, program.batch_size, CPU, seed)
+        batches = Batches(train, program.batch_size_on("mnist"), CPU, seed)
         self.run = Run(copy.deepcopy(gated), batches, program.recipe, epochs, seed)
         self.bar = Progress(self.run.schedule.steps, 0, False)
 
@@ -62,7 +62,7 @@ class Ours:
 
 
 class Plain:
-    """A plain network under fused Adam, one cosine from a peak to zero, with the weight penalty of our program.
+    """A plain network under fused Adam, one cosine from a peak to zero, with our program's weight penalty.
 
     Args:
         network: trained in place.
@@ -108,7 +108,7 @@ class Plain:
 
 
 def magnitude_pruned(network: nn.Sequential, example: torch.Tensor, parameters: int) -> nn.Sequential:
-    """A copy cut by Torch-Pruning, groups of smallest L2 norm over all layers first, to a number of parameters.
+    """A copy cut to a number of parameters by Torch-Pruning: smallest L2 norm over all layers first.
 
     Fang, Ma, Song, Mi & Wang (2023), DepGraph: Towards Any Structural Pruning. Inputs are not pruned.
     """

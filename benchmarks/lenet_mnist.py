@@ -1,12 +1,13 @@
-"""Error, size and time of the shipped LeNets on MNIST, with the dense twin and a magnitude pruner in the same run.
+"""Error, size and time of the shipped LeNets on MNIST, beside the dense twin and a magnitude pruner.
 
     python benchmarks/lenet_mnist.py --network lenet5 [--seeds 5] [--data-dir FOLDER] [--validation]
 
-For every seed our program and its dense twin start from the same weights and take turns, an epoch each, so that a busy
-machine slows both alike; the wall ratio is that of the two sums. The peer is Torch-Pruning's group magnitude: it takes
-the dense twin's weights at half time, is cut to as many parameters as our network of that seed, and is fine-tuned for
-the other half under a learning rate of its own. ``--validation`` scores on 5,000 rows set aside from the training rows, which is
-how settings are chosen; without it the score is on the test rows.
+For every seed our program and its dense twin start from the same weights and take turns, an epoch each, so
+that a busy machine slows both alike; the wall ratio is that of the two sums. The peer is Torch-Pruning's
+group magnitude: it takes the dense twin's weights at half time, is cut to as many parameters as our network
+of that seed, and is fine-tuned for the other half under a learning rate of its own. ``--validation`` scores
+on 5,000 rows set aside from the training rows, which is how settings are chosen; without it the score is on
+the test rows.
 """
 
 import argparse
@@ -47,7 +48,7 @@ def one_seed(program, train, test, seed: int, epochs: int, classes: int) -> dict
     twin, dense_cost = gated.network.plain(), bp.count(gated.network.plain(), train.x[:1])
     recipe, penalty = program.recipe, 1 / (len(train.x) * gated.weights.scale_of("fc1.weight") ** 2)
     ours = Ours(program, gated, rows, epochs, seed)
-    dense = Plain(twin, rows, program.batch_size, epochs, recipe.learning_rate, penalty, seed)
+    dense = Plain(twin, rows, program.batch_size_on("mnist"), epochs, recipe.learning_rate, penalty, seed)
     half = None
     for epoch in tqdm(range(epochs), desc=f"{program.name}, seed {seed}", unit="epoch"):
         for contender in (ours, dense) if epoch % 2 else (dense, ours):
@@ -59,7 +60,7 @@ def one_seed(program, train, test, seed: int, epochs: int, classes: int) -> dict
     peer = Plain(
         small,
         rows,
-        program.batch_size,
+        program.batch_size_on("mnist"),
         epochs - epochs // 2,
         recipe.compact_learning_rate,
         penalty,
@@ -94,11 +95,11 @@ def show(table: dict[str, dict[str, float]]) -> None:
         f"{'contender':26} {'error %':>13} {'parameters %':>15} {'MACs %':>15} {'time ÷ dense':>14} undecided"
     )
     for name, row in table.items():
-        print(
-            f"{name:26} {row['error']:6.2f} ± {row['error_sd']:.2f} {row['parameters']:8.2f} ± {row['parameters_sd']:.2f}"
-            f" {row['macs']:8.2f} ± {row['macs_sd']:.2f} {row['wall_ratio']:7.2f} ± {row['wall_ratio_sd']:.2f}"
-            f" {row['undecided']:6}"
-        )
+        cells = [
+            f"{row[key]:{width}.2f} ± {row[key + '_sd']:.2f}"
+            for key, width in (("error", 6), ("parameters", 8), ("macs", 8), ("wall_ratio", 7))
+        ]
+        print(f"{name:26} {' '.join(cells)} {row['undecided']:6}")
 
 
 def main() -> None:

@@ -2,9 +2,10 @@
 
     python benchmarks/robustness.py [--seeds 10] [--widths 0.5 1 2 4] [--epochs N] [--data-dir FOLDER]
 
-The hidden layers start at 300 and 100 units times the width; prices, recipe and data stay the same. A posterior over structure that
-means anything ends at about the same network each time: the coefficient of variation of the parameters kept, over all
-seeds and widths together, says how nearly it does. Percentages are of the 784-300-100 network throughout.
+The hidden layers start at 300 and 100 units times the width; prices, recipe and data stay the same. A
+posterior over structure that means anything ends at about the same network each time: the coefficient of
+variation of the parameters kept, over all seeds and widths together, says how nearly it does. Percentages are
+of the 784-300-100 network throughout.
 """
 
 import argparse
@@ -55,9 +56,7 @@ def spread(values: list[float]) -> float:
 
 def show(runs: list[dict[str, object]]) -> dict[str, dict[str, float]]:
     """Print and return means and variation, per width and over everything."""
-    print(
-        f"{'width':>6} {'runs':>5} {'parameters kept':>24} {'variation %':>12} {'error %':>14}  units kept (mean)"
-    )
+    print(f"{'width':>6} {'runs':>5} {'parameters kept':>24} {'variation %':>12} {'error %':>14}  mean units")
     table = {}
     for width in [*sorted({run["width"] for run in runs}), "all"]:
         chosen = [run for run in runs if width in ("all", run["width"])]

@@ -1,9 +1,9 @@
-"""What a training step costs before anything is removed: plain fused Adam, bayesprune, and the same model in plain Pyro.
+"""What a step costs before anything is removed: plain fused Adam, bayesprune, the same model in plain Pyro.
 
     python benchmarks/step_overhead.py [--rounds 40] [--steps 25]
 
-The contenders take turns within one process, a few steps each, so that a busy machine slows them alike; the table
-gives the median over rounds of each contender's time relative to the plain step of the same round.
+The contenders take turns within one process, a few steps each, so that a busy machine slows them alike; the
+table gives the median over rounds of each contender's time relative to the plain step of the same round.
 """
 
 import argparse
@@ -115,9 +115,8 @@ def main() -> None:
                 "ratio": middle,
                 "ratio_quartiles": [low, high],
             }
-            print(
-                f"{name:16} {contender:14} {statistics.median(values):10.2f} {middle:8.2f} {low:6.2f}–{high:.2f}"
-            )
+            milliseconds = statistics.median(values)
+            print(f"{name:16} {contender:14} {milliseconds:10.2f} {middle:8.2f} {low:6.2f}–{high:.2f}")
     write_results(arguments.out, vars(arguments), results)
 
 

@@ -11,13 +11,16 @@ from torch import nn
 
 import bayesprune as bp
 
-PRICES = {"conv1": 250.0, "conv2": 110.0, "flatten": 14.0, "fc1": 30.0}  # nats a unit
-INITIAL_INCLUSION = 0.9
-WEIGHT_SCALE = 0.5  # prior standard deviation of a weight
+PRICES = {"conv1": 980.0, "conv2": 330.0, "flatten": 5.0, "fc1": 17.0}  # nats a unit, for 60,000 rows
+INITIAL_INCLUSION = {"conv*": 0.9, "*": 0.5}
+UNIT_NOISE = {"flatten": 0.35}  # standard deviation of the factor on a feature while training
+WEIGHT_SCALE = 0.25  # prior standard deviation of a weight
 
-EPOCHS = 25
-BATCH_SIZE = 128
-RECIPE = bp.Recipe(estimator="second_order")
+EPOCHS = {"digits": 60, "*": 40}
+BATCH_SIZE = {"digits": 32, "*": 128}
+RECIPE = bp.Recipe(
+    estimator="curved", learning_rate=3e-3, compact_learning_rate=6e-3, warmup=0.015, ramp=0.3, decide=0.375
+)
 
 
 def network(classes):
@@ -38,13 +41,21 @@ def network(classes):
     )
 
 
+def prices(rows):
+    """Nats a unit: evidence grows with the rows, so on fewer of them a unit has to earn less."""
+    return {group: price * (rows / 60_000) ** 0.5 for group, price in PRICES.items()}
+
+
 def model(train, classes, price=None):
     """The gated model for a training split: ``train.x`` (rows, 1, 28, 28), ``train.y`` (rows,)."""
     return bp.gate(
         network(classes),
         train.x[:1],
-        prior=bp.priors.BernoulliGates(bp.priors.Flattening(PRICES if price is None else price)),
+        prior=bp.priors.BernoulliGates(
+            bp.priors.Flattening(prices(len(train.x)) if price is None else price)
+        ),
         likelihood=bp.Categorical(rows=len(train.x)),
         weights=bp.priors.NormalWeights(scale=WEIGHT_SCALE),
         initial_inclusion=INITIAL_INCLUSION,
+        unit_noise=UNIT_NOISE,
     )

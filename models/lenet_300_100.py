@@ -11,16 +11,21 @@ from torch import nn
 
 import bayesprune as bp
 
-PRICES = {"input": 65.0, "fc1": 110.0, "fc2": 65.0}  # nats a unit
-INPUT_NOISE = {"input": 0.4}  # standard deviation of the factor on a pixel
+PRICES = {"input": 40.0, "fc1": 68.0, "fc2": 40.0}  # nats a unit, for 60,000 rows
+UNIT_NOISE = {"input": 0.5, "fc1": 0.3}  # standard deviation of the factor on a unit while training
 INITIAL_INCLUSION = {"input": 0.9, "*": 0.5}
 WEIGHT_SCALE = 0.41  # prior standard deviation of a weight
 WIDTHS = (300, 100)
 
-EPOCHS = 80
-BATCH_SIZE = 128
+EPOCHS = {"digits": 100, "*": 80}
+BATCH_SIZE = {"digits": 32, "*": 128}
 RECIPE = bp.Recipe(
-    estimator="curved", gates=bp.GateSteps(learning_rate=0.8, momentum=0.96, clip=0.8), ramp=0.43, decide=0.6
+    estimator="curved",
+    gates=bp.GateSteps(learning_rate=0.15, momentum=0.97, clip=0.6, every=8),
+    warmup=0.0125,
+    ramp=0.44,
+    decide=0.6,
+    averaging=0.5,
 )
 
 
@@ -39,14 +44,21 @@ def network(inputs, classes, widths=WIDTHS):
     )
 
 
+def prices(rows):
+    """Nats a unit: evidence grows with the rows, so on fewer of them a unit has to earn less."""
+    return {group: price * (rows / 60_000) ** 0.5 for group, price in PRICES.items()}
+
+
 def model(train, classes, price=None, widths=WIDTHS):
     """The gated model for a training split: ``train.x`` (rows, 1, 28, 28), ``train.y`` (rows,)."""
     return bp.gate(
         network(train.x[0].numel(), classes, widths),
         train.x[:1],
-        prior=bp.priors.BernoulliGates(bp.priors.Flattening(PRICES if price is None else price)),
+        prior=bp.priors.BernoulliGates(
+            bp.priors.Flattening(prices(len(train.x)) if price is None else price)
+        ),
         likelihood=bp.Categorical(rows=len(train.x)),
         weights=bp.priors.NormalWeights(scale=WEIGHT_SCALE),
         initial_inclusion=INITIAL_INCLUSION,
-        unit_noise=INPUT_NOISE,
+        unit_noise=UNIT_NOISE,
     )

@@ -1,7 +1,7 @@
-"""Regression with a two-layer network: noise of unknown scale, a keep-rate per layer with a Beta prior.
+"""Regression with a two-layer network: noise of unknown scale, a Beta prior on the share of inputs that matter.
 
 Brings its own data: y = sin(3 x₁) + x₂² + noise, with ten inputs of which eight say nothing. A good posterior
-keeps inputs 0 and 1, a few hidden units, and finds the noise's standard deviation of 0.1.
+keeps inputs 0 and 1, fewer than half of the hidden units, and finds the noise's standard deviation of 0.1.
 """
 
 import torch
@@ -11,11 +11,12 @@ import bayesprune as bp
 
 ROWS, INPUTS, NOISE = 2_000, 10, 0.1
 HIDDEN = 50
-EXPECTED_KEPT = 5  # units of a layer that the prior expects
+EXPECTED_INPUTS = 2  # the Beta prior's mean
+HIDDEN_PRICE = 200.0  # nats a unit
 
 EPOCHS = 200
 BATCH_SIZE = 100
-RECIPE = bp.Recipe(estimator="second_order")
+RECIPE = bp.Recipe(learning_rate=1e-2, compact_learning_rate=1e-2, warmup=0.15)
 
 
 def data():
@@ -38,12 +39,15 @@ def network(inputs):
 
 
 def model(train, classes, price=None):
-    """Gates on inputs and hidden units; ``price`` in nats replaces the Beta by a flattening hyper-prior."""
-    hyper = bp.priors.Beta.from_expected_kept(EXPECTED_KEPT) if price is None else bp.priors.Flattening(price)
+    """Gates on inputs and hidden units; ``price`` in nats is that of a hidden unit."""
+    hyper = {
+        "input": bp.priors.BernoulliGates(bp.priors.Beta.from_expected_kept(EXPECTED_INPUTS)),
+        "*": bp.priors.BernoulliGates(bp.priors.Flattening(HIDDEN_PRICE if price is None else price)),
+    }
     return bp.gate(
         network(train.x.shape[1]),
         train.x[:1],
-        prior=bp.priors.BernoulliGates(hyper),
+        prior=bp.priors.PerGroup(hyper),
         likelihood=bp.Gaussian(rows=len(train.x), scale=0.5),
         weights=bp.priors.NormalWeights(scale=1.0),
     )

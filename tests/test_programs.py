@@ -47,7 +47,7 @@ def test_shipped_programs_are_found_and_described() -> None:
 def test_every_shipped_model_loads(program: str) -> None:
     loaded = load_model(program)
     assert loaded.epochs_on("digits") >= 1
-    assert loaded.batch_size >= 1
+    assert loaded.batch_size_on("mnist") >= 1
     assert find(loaded.inference, "inference").name == loaded.inference
 
 
@@ -59,7 +59,11 @@ def test_every_shipped_inference_loads(program: str) -> None:
 def test_own_model_with_defaults(write: Write) -> None:
     program = load_model(write("mine.py", MODEL))
     assert (program.name, program.description, program.own) == ("mine", "What mine does.", True)
-    assert (program.epochs_on("mnist"), program.batch_size, program.inference) == (30, 128, "svi_shrink")
+    assert (program.epochs_on("mnist"), program.batch_size_on("mnist"), program.inference) == (
+        30,
+        128,
+        "svi_shrink",
+    )
     assert program.recipe == bp.Recipe()
     assert program.data is None
     assert program.model(None, 10, None) == 10
@@ -72,7 +76,11 @@ def test_own_model_with_constants(write: Write) -> None:
     program = load_model(
         write("mine.py", constants + 'INFERENCE = "enumerate_exact"\n' + MODEL + "def data(): ...\n")
     )
-    assert (program.epochs_on("mnist"), program.batch_size, program.inference) == (3, 16, "enumerate_exact")
+    assert (program.epochs_on("mnist"), program.batch_size_on("mnist"), program.inference) == (
+        3,
+        16,
+        "enumerate_exact",
+    )
     assert program.recipe.learning_rate == 0.5
     assert program.data is not None
 

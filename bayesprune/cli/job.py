@@ -127,7 +127,7 @@ def _load(asked: Settings, quiet: bool) -> tuple[Settings, ModelProgram, Inferen
         asked,
         inference=asked.inference or model.inference,
         data=asked.data or (None if model.data else "digits"),
-        batch_size=asked.batch_size or model.batch_size,
+        batch_size=asked.batch_size or model.batch_size_on(data.name),
         threads=torch.get_num_threads(),
     )
     inference = load_inference(str(settings.inference))

@@ -158,7 +158,7 @@ class GatedModel(GatedNetwork):
         )
 
     def _sample_noise(self, x: Tensor) -> dict[str, Tensor]:
-        """A factor of mean 1 for every row and unit, in train mode. The guide is the prior: it costs no nats."""
+        """A factor of mean 1 for every row and unit, while training. The guide is the prior: no nats."""
         if not self.training:
             return {}
         kept, draws = self.kept(), {}

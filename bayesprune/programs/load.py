@@ -34,7 +34,7 @@ class ModelProgram(Program):
     Attributes:
         model: ``(train, classes, price) -> GatedModel``.
         epochs: its ``EPOCHS``, by name or glob of the data where it gives several; or 30.
-        batch_size: its ``BATCH_SIZE``, or 128.
+        batch_sizes: its ``BATCH_SIZE``, likewise; or 128.
         recipe: its ``RECIPE``, or the default one.
         inference: its ``INFERENCE``, the name of the inference that suits it, or ``'svi_shrink'``.
         data: its ``data() -> Dataset`` where it brings its own data, or None.
@@ -42,7 +42,7 @@ class ModelProgram(Program):
 
     model: Callable[..., Any]
     epochs: dict[str, int]
-    batch_size: int
+    batch_sizes: dict[str, int]
     recipe: Recipe
     inference: str
     data: Callable[[], Any] | None
@@ -56,8 +56,23 @@ class ModelProgram(Program):
         Returns:
             The first of `epochs` that matches, or 30.
         """
-        matching = (count for pattern, count in self.epochs.items() if fnmatch.fnmatchcase(data, pattern))
-        return next(matching, DEFAULT_EPOCHS)
+        return _by_data(self.epochs, data, DEFAULT_EPOCHS)
+
+    def batch_size_on(self, data: str) -> int:
+        """Rows a step that the program asks for on some data.
+
+        Args:
+            data: name of the data.
+
+        Returns:
+            The first of `batch_sizes` that matches, or 128.
+        """
+        return _by_data(self.batch_sizes, data, DEFAULT_BATCH_SIZE)
+
+
+def _by_data(table: dict[str, int], data: str, default: int) -> int:
+    matching = (count for pattern, count in table.items() if fnmatch.fnmatchcase(data, pattern))
+    return next(matching, default)
 
 
 @dataclass(frozen=True)
@@ -100,8 +115,8 @@ def load_model(name: str) -> ModelProgram:
     return ModelProgram(
         **vars(program),
         model=model,
-        epochs=_epochs(program, getattr(module, "EPOCHS", DEFAULT_EPOCHS)),
-        batch_size=_positive(program, "BATCH_SIZE", getattr(module, "BATCH_SIZE", DEFAULT_BATCH_SIZE)),
+        epochs=_counts(program, module, "EPOCHS", DEFAULT_EPOCHS),
+        batch_sizes=_counts(program, module, "BATCH_SIZE", DEFAULT_BATCH_SIZE),
         recipe=_constant(program, module, "RECIPE", Recipe()),
         inference=_constant(program, module, "INFERENCE", DEFAULT_INFERENCE),
         data=data,
@@ -168,10 +183,11 @@ def _constant(program: Program, module: ModuleType, name: str, default: Value) -
     return value
 
 
-def _epochs(program: Program, value: object) -> dict[str, int]:
-    """``EPOCHS = 30``, or by data: ``EPOCHS = {"digits": 100, "*": 30}``."""
+def _counts(program: Program, module: ModuleType, name: str, default: int) -> dict[str, int]:
+    """``EPOCHS = 30``, or by data: ``EPOCHS = {"digits": 100, "*": 30}``; ``BATCH_SIZE`` likewise."""
+    value = getattr(module, name, default)
     by_data = value if isinstance(value, dict) else {"*": value}
-    return {str(data): _positive(program, "EPOCHS", count) for data, count in by_data.items()}
+    return {str(data): _positive(program, name, count) for data, count in by_data.items()}
 
 
 def _positive(program: Program, name: str, value: object) -> int:

@@ -22,9 +22,9 @@ class GateSteps:
         bound: log-odds stay within ± this.
     """
 
-    learning_rate: float = 0.15
-    momentum: float = 0.95
-    clip: float = 0.5
+    learning_rate: float = 0.1
+    momentum: float = 0.98
+    clip: float = 0.4
     every: int = 4
     bound: float = 8.0
 
@@ -67,7 +67,7 @@ class Recipe:
         averaging: share of the compact part, at its end, over which weights are averaged.
     """
 
-    estimator: str | Estimator = "straight_through"
+    estimator: str | Estimator = "curved"
     gates: GateSteps = field(default_factory=GateSteps)
     shrink: Shrink = field(default_factory=Shrink)
     learning_rate: float = 2e-3

@@ -67,7 +67,7 @@ def logistic(z):
 
 
 def test_its_expectation_is_the_formula():
-    """E_z[mean over rows of ℓ′ + (½ − z) ℓ′²], with ℓ′ = (sigmoid(odds) − y) w_u x_u worked out by hand."""
+    """E_z[mean over rows of ℓ′ + (½ − z) min(ℓ′², |ℓ′|)], with ℓ′ = (sigmoid(odds) − y) w_u x_u worked out by hand."""
     formula = torch.zeros(5)
     for z in all_configurations(5).double():
         share = torch.tensor([p if on else 1 - p for p, on in zip(PROBS, z, strict=True)]).prod()
@@ -75,7 +75,7 @@ def test_its_expectation_is_the_formula():
             odds = sum(w * v * on for w, v, on in zip(WEIGHT, x, z, strict=True)) - 0.3
             for unit in range(5):
                 slope = (1 / (1 + torch.exp(-odds)) - y) * WEIGHT[unit] * x[unit]
-                formula[unit] += share * (slope + (0.5 - z[unit]) * slope**2) / ROWS
+                formula[unit] += share * (slope + (0.5 - z[unit]) * min(slope**2, abs(slope))) / ROWS
     ours = expectation(CurvedStraightThrough(), logistic, PROBS, ROWS)
     torch.testing.assert_close(ours, formula, rtol=1e-12, atol=1e-12)
 
@@ -122,3 +122,22 @@ def test_it_sees_a_unit_that_the_weights_have_adapted_to():
     assert exact < -3e-3 and abs(plain) < 1e-9
     assert curved == pytest.approx(exact, rel=0.05)
     assert curved == pytest.approx(-0.5 * 0.75 * 0.25 * share**2, rel=1e-6)  # half the Fisher information
+
+
+@pytest.mark.parametrize("probability", [0.5, 0.9, 0.999])
+@pytest.mark.parametrize("effect", [0.1, 1.0, 10.0, 100.0])
+def test_rows_that_a_closed_gate_throws_far_off_do_not_turn_the_sign(probability, effect):
+    """A unit moves the mean of a Gaussian by so many standard deviations, to where it should be: it is needed.
+
+    ℓ = ½ effect² (1 − z)², so ℓ′(0) = −effect², and (ℓ′)² is effect² times the true curvature.
+    """
+
+    def gaussian(z):
+        return 0.5 * (effect * (1 - z[:, 0])) ** 2
+
+    exact = exact_gradient(gaussian, [probability], 4).item()
+    ours = expectation(CurvedStraightThrough(), gaussian, [probability], 4, units={"a": 1}).item()
+    assert exact == pytest.approx(-0.5 * effect**2)
+    slope = effect**2
+    assert ours == pytest.approx(-(1 - probability) * (slope - 0.5 * min(slope, slope**2)))
+    assert ours < 0

@@ -59,13 +59,15 @@ class CurvedStraightThrough:
     """Straight-through, corrected for what the loss bends between the two ends of a gate.
 
     With ℓ a row's negative log-likelihood, Taylor's rule from the end that was drawn gives
-    ℓ(1) − ℓ(0) ≈ ℓ′(z) + (½ − z) ℓ″(z), and ℓ″ ≈ (ℓ′)², the empirical Fisher information of the gate
-    (Martens 2020, "New insights and perspectives on the natural gradient method", section 11); the mean over
-    rows estimates ∂E[L]/∂θ.
+    ℓ(1) − ℓ(0) ≈ ℓ′(z) + (½ − z) ℓ″(z), and ℓ″ ≈ min((ℓ′)², |ℓ′|): the empirical Fisher information of the gate
+    (Martens 2020, "New insights and perspectives on the natural gradient method", section 11), but never more
+    than the curvature that has the minimum at the other end. So the correction is at most half of ℓ′: for a
+    row that the draw has thrown far off, the empirical Fisher alone would turn the sign. The mean over rows
+    estimates ∂E[L]/∂θ.
 
     The plain estimator loses sight of a unit as θ → 1, because the weights adapt to an open gate until
-    ℓ′(1) ≈ 0: the evidence for the unit is then all in the curvature. This one sees it, at hardly more variance
-    than the plain one's.
+    ℓ′(1) ≈ 0: the evidence for the unit is then all in the curvature. This one sees it, at hardly more
+    variance than the plain one's.
     """
 
     def __call__(self, problem: GateProblem, want_gates: bool = True) -> Estimate:
@@ -77,10 +79,10 @@ class CurvedStraightThrough:
 
 
 def _curved(gate: Tensor, rows: int) -> Tensor:
-    """(units,), Σ over rows of s + (½ − z) · rows · s², with s = ∂(mean loss)/∂z = ℓ′/rows."""
+    """(units,), Σ over rows of s · (1 + (½ − z) · clip(rows · s, ±1)), with s = ∂(mean loss)/∂z = ℓ′/rows."""
     slope = _slope(gate)
-    bend = (0.5 - gate.detach()).mul_(slope).mul_(slope)
-    return slope.sum(0) + rows * bend.sum(0)
+    bend = (slope * rows).clamp_(-1.0, 1.0).mul_(0.5 - gate.detach())
+    return torch.addcmul(slope, slope, bend).sum(0)
 
 
 def _backward(problem: GateProblem, want_gates: bool) -> tuple[Gates, Tensor]:
