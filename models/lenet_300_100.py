@@ -3,6 +3,7 @@
 Every input pixel, and every unit of both hidden layers, carries a Bernoulli gate. Its inclusion probability
 has the hyper-prior of Guenter & Sideris (arXiv 2205.04650), which charges each expected unit a price in nats:
 a unit stays exactly when it saves more than its price of the training set's negative log-likelihood.
+Prices, noise and recipe were chosen on 5,000 rows held out from MNIST's training rows.
 """
 
 from collections import OrderedDict
@@ -51,12 +52,11 @@ def prices(rows):
 
 def model(train, classes, price=None, widths=WIDTHS):
     """The gated model for a training split: ``train.x`` (rows, 1, 28, 28), ``train.y`` (rows,)."""
+    price = prices(len(train.x)) if price is None else price
     return bp.gate(
         network(train.x[0].numel(), classes, widths),
         train.x[:1],
-        prior=bp.priors.BernoulliGates(
-            bp.priors.Flattening(prices(len(train.x)) if price is None else price)
-        ),
+        prior=bp.priors.BernoulliGates(bp.priors.Flattening(price)),
         likelihood=bp.Categorical(rows=len(train.x)),
         weights=bp.priors.NormalWeights(scale=WEIGHT_SCALE),
         initial_inclusion=INITIAL_INCLUSION,

@@ -1,4 +1,4 @@
-"""Regression with a two-layer network: noise of unknown scale, a Beta prior on the share of inputs that matter.
+"""Regression with a two-layer network: unknown noise, a Beta prior on the share of inputs that matter.
 
 Brings its own data: y = sin(3 x₁) + x₂² + noise, with ten inputs of which eight say nothing. A good posterior
 keeps inputs 0 and 1, fewer than half of the hidden units, and finds the noise's standard deviation of 0.1.

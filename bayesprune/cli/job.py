@@ -127,12 +127,16 @@ def _load(asked: Settings, quiet: bool) -> tuple[Settings, ModelProgram, Inferen
         asked,
         inference=asked.inference or model.inference,
         data=asked.data or (None if model.data else "digits"),
-        batch_size=asked.batch_size or model.batch_size_on(data.name),
         threads=torch.get_num_threads(),
     )
     inference = load_inference(str(settings.inference))
     data = _read_data(settings, model, quiet)
-    return replace(settings, epochs=asked.epochs or model.epochs_on(data.name)), model, inference, data
+    settings = replace(
+        settings,
+        epochs=asked.epochs or model.epochs_on(data.name),
+        batch_size=asked.batch_size or model.batch_size_on(data.name),
+    )
+    return settings, model, inference, data
 
 
 def _read_data(settings: Settings, model: ModelProgram, quiet: bool) -> Dataset:

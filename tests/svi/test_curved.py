@@ -67,7 +67,7 @@ def logistic(z):
 
 
 def test_its_expectation_is_the_formula():
-    """E_z[mean over rows of ℓ′ + (½ − z) min(ℓ′², |ℓ′|)], with ℓ′ = (sigmoid(odds) − y) w_u x_u worked out by hand."""
+    """E_z[mean over rows of ℓ′ + (½ − z) min(ℓ′², |ℓ′|)], with ℓ′ = (sigmoid(odds) − y) w_u x_u by hand."""
     formula = torch.zeros(5)
     for z in all_configurations(5).double():
         share = torch.tensor([p if on else 1 - p for p, on in zip(PROBS, z, strict=True)]).prod()
@@ -127,7 +127,7 @@ def test_it_sees_a_unit_that_the_weights_have_adapted_to():
 @pytest.mark.parametrize("probability", [0.5, 0.9, 0.999])
 @pytest.mark.parametrize("effect", [0.1, 1.0, 10.0, 100.0])
 def test_rows_that_a_closed_gate_throws_far_off_do_not_turn_the_sign(probability, effect):
-    """A unit moves the mean of a Gaussian by so many standard deviations, to where it should be: it is needed.
+    """A unit moves the mean of a Gaussian by so many standard deviations, to where it should be.
 
     ℓ = ½ effect² (1 − z)², so ℓ′(0) = −effect², and (ℓ′)² is effect² times the true curvature.
     """
