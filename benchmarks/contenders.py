@@ -108,7 +108,7 @@ class Plain:
 
 
 def magnitude_pruned(network: nn.Sequential, example: torch.Tensor, parameters: int) -> nn.Sequential:
-    """A copy cut to a number of parameters by Torch-Pruning: smallest L2 norm over all layers first.
+    """A copy cut to a number of parameters by Torch-Pruning, the same share of every layer, by L2 norm.
 
     Fang, Ma, Song, Mi & Wang (2023), DepGraph: Towards Any Structural Pruning. Inputs are not pruned.
     """
@@ -121,9 +121,7 @@ def magnitude_pruned(network: nn.Sequential, example: torch.Tensor, parameters: 
             pruned,
             example,
             importance=torch_pruning.importance.GroupMagnitudeImportance(p=2),
-            global_pruning=True,
             pruning_ratio=ratio,
-            max_pruning_ratio=0.99,
             ignored_layers=[last],
         ).step()
         if sum(p.numel() for p in pruned.parameters()) <= parameters:

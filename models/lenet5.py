@@ -11,7 +11,7 @@ from torch import nn
 
 import bayesprune as bp
 
-PRICES = {"conv1": 1000.0, "conv2": 340.0, "flatten": 5.5, "fc1": 19.0}  # nats a unit, for 60,000 rows
+PRICES = {"conv1": 985.0, "conv2": 390.0, "flatten": 5.5, "fc1": 19.0}  # nats a unit, for 60,000 rows
 INITIAL_INCLUSION = {"conv*": 0.9, "*": 0.5}
 UNIT_NOISE = {"flatten": 0.35}  # standard deviation of the factor on a feature while training
 WEIGHT_SCALE = 0.25  # prior standard deviation of a weight
@@ -19,7 +19,14 @@ WEIGHT_SCALE = 0.25  # prior standard deviation of a weight
 EPOCHS = {"digits": 60, "*": 40}
 BATCH_SIZE = {"digits": 32, "*": 128}
 RECIPE = bp.Recipe(
-    estimator="curved", learning_rate=3e-3, compact_learning_rate=6e-3, warmup=0.015, ramp=0.3, decide=0.375
+    estimator="curved",
+    learning_rate=3e-3,
+    compact_learning_rate=8e-3,
+    compact_floor=0.5,
+    warmup=0.015,
+    ramp=0.3,
+    decide=0.375,
+    averaging=0.5,
 )
 
 

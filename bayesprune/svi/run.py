@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from bayesprune.errors import DivergedError
 from bayesprune.gated import GatedModel
@@ -120,6 +121,8 @@ class Run:
         parameters = dict(self.gated.network.named_parameters())
         for name, value in self.average.items():
             parameters[name].data.copy_(value)
+        if self.average:
+            self._renormalise_()
 
     def undecided(self) -> int:
         """Living gates with 0.01 < q(z = 1) < 0.99."""
@@ -138,6 +141,23 @@ class Run:
                 self.average[name] = parameter.detach().clone()
             else:
                 self.average[name].lerp_(parameter.detach(), 1 / self.averaged)
+
+    def _renormalise_(self) -> None:
+        """Means and variances of batch normalisation under the averaged weights, over one epoch's batches."""
+        network = self.gated.network
+        norms = [m for m in network.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+        if not norms:
+            return
+        momenta = [norm.momentum for norm in norms]
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # a plain mean over the batches
+        network.train()
+        with torch.no_grad():
+            for x, _ in self.batches.epoch(0):
+                network(x)
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
 
     def _check(self, value: Tensor) -> None:
         if not bool(torch.isfinite(value)):

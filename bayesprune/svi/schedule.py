@@ -44,7 +44,7 @@ class Schedule:
         return min(1.0, (step - self.warmup) / ramp) if ramp else 1.0
 
     def learning_rate(self, step: int, decided_at: int | None) -> float:
-        """Adam's learning rate: constant up to the decision, then a cosine of its own from there to the end.
+        """Adam's learning rate: constant up to the decision, then a cosine of its own down to its floor.
 
         Args:
             step: now.
@@ -56,7 +56,8 @@ class Schedule:
         if decided_at is None:
             return self.recipe.learning_rate
         done = (step - decided_at) / max(self.steps - decided_at, 1)
-        return self.recipe.compact_learning_rate * 0.5 * (1 + math.cos(math.pi * done))
+        cosine = 0.5 * (1 + math.cos(math.pi * done))
+        return self.recipe.compact_learning_rate * max(self.recipe.compact_floor, cosine)
 
     def averages(self, step: int, decided_at: int | None) -> bool:
         """Whether this step's weights enter the average."""

@@ -57,14 +57,17 @@ class Recipe:
         gates: the gate optimiser.
         shrink: when dead units are removed.
         learning_rate: of Adam, up to the decision.
-        compact_learning_rate: of Adam after it, decaying to zero along a cosine.
+        compact_learning_rate: of Adam after it, decaying along a cosine.
+        compact_floor: share of ``compact_learning_rate`` at which the cosine levels off. Above 0 it wants
+            ``averaging``: weights that go on moving are averaged (Izmailov et al. 2018, SWA).
         warmup: share of the training before gates move.
         ramp: share of the training over which the prior's weight rises from 0 to 1 after the warm-up.
         decide: share of the training after which every gate is put at the nearer vertex.
         compact_weights: ``"points"``, or ``"normal"`` to give the weights a Gaussian posterior in the compact
             part.
         compact_scale: factor on the weights' prior standard deviation in the compact part.
-        averaging: share of the compact part, at its end, over which weights are averaged.
+        averaging: share of the compact part, at its end, over which weights are averaged; the statistics of
+            batch normalisation are then taken afresh.
     """
 
     estimator: str | Estimator = "curved"
@@ -72,6 +75,7 @@ class Recipe:
     shrink: Shrink = field(default_factory=Shrink)
     learning_rate: float = 2e-3
     compact_learning_rate: float = 2e-3
+    compact_floor: float = 0.0
     warmup: float = 0.02
     ramp: float = 0.35
     decide: float = 0.5
@@ -104,6 +108,10 @@ def _problems(recipe: Recipe) -> list[str]:
         (
             _positive(recipe.compact_learning_rate),
             f"compact_learning_rate={recipe.compact_learning_rate} must be positive",
+        ),
+        (
+            0 <= recipe.compact_floor <= 1 and (recipe.averaging > 0 or recipe.compact_floor == 0),
+            f"compact_floor={recipe.compact_floor} must lie in [0, 1], and be 0 where averaging is 0",
         ),
         (_positive(recipe.compact_scale), f"compact_scale={recipe.compact_scale} must be positive"),
         (0 <= recipe.averaging <= 1, f"averaging={recipe.averaging} must lie in [0, 1]"),
