@@ -144,7 +144,7 @@ class Run:
 
     def _renormalise_(self) -> None:
         """Means and variances of batch normalisation under the averaged weights, over one epoch's batches."""
-        network = self.gated.network
+        network = self.gated.network.eval()
         norms = [m for m in network.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
         if not norms:
             return
@@ -152,7 +152,7 @@ class Run:
         for norm in norms:
             norm.reset_running_stats()
             norm.momentum = None  # a plain mean over the batches
-        network.train()
+            norm.train()
         with torch.no_grad():
             for x, _ in self.batches.epoch(0):
                 network(x)

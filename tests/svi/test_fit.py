@@ -20,6 +20,8 @@ from bayesprune.errors import (
     SettingsError,
 )
 from bayesprune.svi import checkpoint as checkpoints
+from bayesprune.svi.batches import Batches
+from bayesprune.svi.schedule import Schedule
 
 ROWS, EPOCHS = 96, 6
 FAST = dict(
@@ -139,6 +141,25 @@ def test_every_removal_of_a_real_fit_leaves_the_masked_outputs(monkeypatch):
     monkeypatch.setattr(bp.GatedModel, "remove_", watched)
     fit()
     assert len(removals) >= 2 and sum(removals) > 3
+
+
+def test_averaged_weights_get_batch_statistics_of_their_own():
+    result = fit(recipe=bp.Recipe(**FAST, averaging=0.5, compact_floor=0.5))
+    network, x = result.gated.network.eval(), data()[0]
+    batches = Batches(data(), 16, torch.device("cpu"), seed=0)
+    first = next(m for m in network.modules() if isinstance(m, nn.BatchNorm2d))
+    before = nn.Sequential(*list(network.children())[: list(network.children()).index(first)])
+    with torch.no_grad():
+        means = torch.stack([before(x).mean((0, 2, 3)) for x, _ in batches.epoch(0)]).mean(0)
+    torch.testing.assert_close(first.running_mean, means, rtol=1e-4, atol=1e-5)
+    assert first.momentum == nn.BatchNorm2d(1).momentum and torch.isfinite(network(x)).all()
+
+
+def test_compact_learning_rate_levels_off_at_its_floor():
+    recipe = bp.Recipe(compact_learning_rate=0.1, compact_floor=0.25, averaging=0.5, decide=0.5)
+    rates = [Schedule(recipe, steps=100).learning_rate(step, decided_at=50) for step in range(50, 101)]
+    assert rates[0] == pytest.approx(0.1) and rates[25] == pytest.approx(0.05)
+    assert rates[-1] == pytest.approx(0.025) == min(rates) and rates == sorted(rates, reverse=True)
 
 
 RESUMED = {
@@ -371,13 +392,15 @@ def test_settings_out_of_range(settings):
 def test_recipe_reports_all_problems_at_once():
     with pytest.raises(SettingsError) as caught:
         bp.Recipe(
-            learning_rate=-1.0, averaging=2.0, warmup=0.5, ramp=0.5, decide=0.2, compact_weights="wide",
+            learning_rate=-1.0, averaging=2.0, compact_floor=1.5, compact_weights="wide",
+            warmup=0.5, ramp=0.5, decide=0.2,
             gates=bp.GateSteps(momentum=1.0, every=0),
             shrink=bp.Shrink(below=0.9, least=0),
         )  # fmt: skip
     for named in (
         "learning_rate=-1",
         "averaging=2",
+        "compact_floor=1.5",
         "decide=0.2",
         "'wide'",
         "momentum=1",
