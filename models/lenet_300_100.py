@@ -12,7 +12,7 @@ from torch import nn
 
 import bayesprune as bp
 
-PRICES = {"input": 40.0, "fc1": 68.0, "fc2": 40.0}  # nats a unit, for 60,000 rows
+PRICES = {"input": 36.0, "fc1": 62.0, "fc2": 36.0}  # nats a unit, for 60,000 rows
 UNIT_NOISE = {"input": 0.5, "fc1": 0.3}  # standard deviation of the factor on a unit while training
 INITIAL_INCLUSION = {"input": 0.9, "*": 0.5}
 WEIGHT_SCALE = 0.41  # prior standard deviation of a weight
