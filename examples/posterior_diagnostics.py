@@ -33,8 +33,7 @@ def main():
         prior=bp.priors.BernoulliGates(bp.priors.Flattening({"input": 1.0, "*": 4.0})),
         likelihood=bp.Categorical(rows=len(x)),
     )
-    recipe = bp.Recipe(estimator="second_order")
-    result = bp.fit(gated, (x, y), epochs=arguments.epochs, batch_size=32, recipe=recipe)
+    result = bp.fit(gated, (x, y), epochs=arguments.epochs, batch_size=32)
 
     step = max(1, arguments.epochs // 12)
     print(describe_history(result.history[::step] + result.history[-1:]))
