@@ -47,8 +47,7 @@ def to_arviz(result: FitResult | GatedModel, draws: int = 1000, seed: int = 0) -
             samples = Predictive(gated.guide, num_samples=draws)(rows)
     finally:
         gated.train(was_training)
-    latent = [name for name, node in nodes.items() if node["type"] == "sample" and name not in points]
-    shapes = {name: torch.as_tensor(nodes[name]["value"]).shape for name in latent}
+    shapes = {name: torch.as_tensor(nodes[name]["value"]).shape for name in samples if name not in points}
     posterior = {n: samples[n].reshape(1, draws, *shape).cpu().numpy() for n, shape in shapes.items()}
     dims = {f"gate/{group.name}": [f"{group.name}_unit"] for group in gated.groups}
     if hasattr(arviz, "InferenceData"):
