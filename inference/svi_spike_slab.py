@@ -11,6 +11,7 @@ import bayesprune as bp
 
 TEMPERATURE = 0.5
 LEARNING_RATE = 3e-3
+WARMUP, RAMP, DECIDE = 0.4, 0.3, 0.8  # weights' scales settle first: until then every weight costs too much
 
 
 def infer(gated, train, *, epochs, batch_size, seed, recipe, device, checkpoint, resume, progress):
@@ -20,6 +21,9 @@ def infer(gated, train, *, epochs, batch_size, seed, recipe, device, checkpoint,
         estimator=bp.svi.Concrete(temperature=TEMPERATURE, hard=True),
         learning_rate=LEARNING_RATE,
         compact_learning_rate=LEARNING_RATE,
+        warmup=WARMUP,
+        ramp=RAMP,
+        decide=DECIDE,
     )
     return bp.fit(
         gated,

@@ -158,14 +158,18 @@ class GatedModel(GatedNetwork):
         )
 
     def _sample_noise(self, x: Tensor) -> dict[str, Tensor]:
-        """A factor of mean 1 for every row and unit, while training. The guide is the prior: no nats."""
+        """A factor of mean 1 for every row and unit, while training. The guide is the prior: no nats.
+
+        The site is Uniform(0, 1), whose draws never reach 1: at the edge of another interval rounding would, and
+        log-densities of −∞ in model and guide would cancel to NaN.
+        """
         if not self.training:
             return {}
         kept, draws = self.kept(), {}
         for group, noise in self.unit_noise.items():
-            half_width = x.new_full((len(x), kept[group]), 3.0**0.5 * noise)
-            spread = dist.Uniform(1 - half_width, 1 + half_width).to_event(1)
-            draws[group] = pyro.sample(f"noise/{group}", spread)
+            zeros = x.new_zeros(len(x), kept[group])
+            share = pyro.sample(f"noise/{group}", dist.Uniform(zeros, zeros + 1).to_event(1))
+            draws[group] = 1 + 3.0**0.5 * noise * (2 * share - 1)
         return draws
 
     def _refund_closed_units(self, name: str, weights: Tensor, gates: Mapping[str, Tensor]) -> None:

@@ -35,6 +35,11 @@ def data():
     return x, (x[:, 0] > 0).long()
 
 
+def factor(share, deviation):
+    """The factor on a unit that a draw from Uniform(0, 1) stands for."""
+    return 1 + 3**0.5 * deviation * (2 * share - 1)
+
+
 def noise_sites(program):
     trace = poutine.trace(program).get_trace(*data())
     return {name: site["value"] for name, site in trace.nodes.items() if name.startswith("noise/")}
@@ -77,7 +82,7 @@ def test_factors_have_mean_one_the_declared_deviation_and_bounded_support(progra
     gated = gate({"input": 0.4, "0": 0.7})
     draws = [noise_sites(getattr(gated, program)) for _ in range(200)]
     for group, units, deviation in (("input", 3, 0.4), ("0", 4, 0.7)):
-        factors = torch.cat([draw[f"noise/{group}"] for draw in draws])
+        factors = factor(torch.cat([draw[f"noise/{group}"] for draw in draws]), deviation)
         count = 200 * ROWS
         assert factors.shape == (count, units)
         assert bool(((factors.mean(0) - 1).abs() < SIGMAS * deviation / count**0.5).all())
@@ -96,7 +101,19 @@ def test_model_reads_the_units_times_their_noise():
         poutine.trace(poutine.replay(gated.model, trace=guide)).get_trace(x, y).nodes["_RETURN"]["value"]
     )
     gates, noise = guide.nodes["gate/input"]["value"], guide.nodes["noise/input"]["value"]
-    torch.testing.assert_close(outputs, gated.network(x * gates * noise))
+    torch.testing.assert_close(outputs, gated.network(x * gates * factor(noise, 0.4)))
+
+
+def test_a_draw_at_the_edge_costs_no_nats_either(monkeypatch):
+    """In float32 low + u · (high − low) can round up to high, where a uniform density is zero."""
+    largest = 1 - 2.0**-24
+    monkeypatch.setattr(torch, "rand", lambda *shape, **kinds: torch.full(shape[0], largest, **kinds))
+    gated, (x, y) = gate({"input": 0.5, "0": 0.3}), data()
+    sites = noise_sites(gated.guide)
+    assert all(bool((site == largest).all()) for site in sites.values()) and len(sites) == 2
+    monkeypatch.undo()
+    conditioned = poutine.condition(gated.model, data=sites)
+    assert torch.isfinite(poutine.trace(conditioned).get_trace(x, y).log_prob_sum())
 
 
 def test_noise_costs_no_nats():
@@ -138,6 +155,6 @@ def test_predictive_draws_it_for_every_row():
     for guide in (gated.guide, None):
         draws = Predictive(gated.model, guide=guide, num_samples=20)(x)
         assert draws["y"].shape == (20, ROWS)
-        noise = draws["noise/input"]
+        noise = factor(draws["noise/input"], 0.4)
         assert noise.shape == (20, ROWS, 3)
         assert (noise.std() - 0.4).abs() < SIGMAS * 0.4 * (0.2 / noise.numel()) ** 0.5
