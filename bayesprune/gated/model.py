@@ -160,8 +160,8 @@ class GatedModel(GatedNetwork):
     def _sample_noise(self, x: Tensor) -> dict[str, Tensor]:
         """A factor of mean 1 for every row and unit, while training. The guide is the prior: no nats.
 
-        The site is Uniform(0, 1), whose draws never reach 1: at the edge of another interval rounding would, and
-        log-densities of −∞ in model and guide would cancel to NaN.
+        The site is Uniform(0, 1), whose draws never reach 1. At the edge of another interval rounding would,
+        and log-densities of −∞ in model and guide would cancel to NaN.
         """
         if not self.training:
             return {}
