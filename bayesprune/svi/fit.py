@@ -76,11 +76,7 @@ def fit(
         batches = Batches(train, batch_size, where, seed)
         _check_rows(gated, batches)
         run = Run(copy.deepcopy(gated).to(where), batches, recipe, epochs, seed)
-        settings: dict[str, Any] = {
-            "epochs": epochs, "batch_size": batch_size, "seed": seed, "rows": batches.rows,
-            "recipe": describe(recipe), "groups": {g.name: g.size for g in gated.groups},
-            "unit_noise": gated.unit_noise, "prior_nats": _prior_nats(run.gated),
-        }  # fmt: skip
+        settings = _identity(run, epochs, batch_size, seed)
         folder = Path(checkpoint) if checkpoint is not None else None
         newest = checkpoints.latest(folder) if folder is not None and resume else None
         if newest is not None:
@@ -90,6 +86,16 @@ def fit(
     decided_epoch = None if run.decided_at is None else min(run.decided_at // batches.steps + 1, epochs)
     history = (*run.history[:-1], replace(run.history[-1], **run.standing()))
     return FitResult(run.gated.eval(), history, run.seconds, run.rounded, decided_epoch)
+
+
+def _identity(run: Run, epochs: int, batch_size: int, seed: int) -> dict[str, Any]:
+    """What must be equal for one run to go on where another stopped."""
+    gated = run.gated
+    return {
+        "epochs": epochs, "batch_size": batch_size, "seed": seed, "rows": run.batches.rows,
+        "recipe": describe(run.recipe), "groups": {g.name: g.size for g in gated.groups},
+        "unit_noise": gated.unit_noise, "prior_nats": _prior_nats(gated),
+    }  # fmt: skip
 
 
 def _prior_nats(gated: GatedModel) -> list[float]:

@@ -85,6 +85,7 @@ class Engine:
         self.generator = torch.Generator(self.device).manual_seed(seed)
         self.optimiser = adam(gated, recipe)
         self._hyper = _hyper_parameters(gated)
+        self._sizes = torch.tensor([group.size for group in gated.groups], device=self.device)
         self.forget()
 
     def init(self) -> State:
@@ -219,9 +220,8 @@ class Engine:
         """
         sizes = slope.abs() * self.gated.alive
         parts = [sizes[part].sum() / self._units[name] for name, part in self.gated.slices().items()]
-        counts = torch.tensor([g.size for g in self.gated.groups], device=slope.device)
         typical = torch.stack(parts).clamp_min(1.0)
-        return typical.repeat_interleave(counts, output_size=len(slope))
+        return typical.repeat_interleave(self._sizes, output_size=len(slope))
 
 
 def _hyper_parameters(gated: GatedModel) -> list[nn.Parameter]:
