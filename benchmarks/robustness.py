@@ -9,6 +9,7 @@ of the 784-300-100 network throughout.
 """
 
 import argparse
+import json
 import statistics
 import sys
 from dataclasses import asdict
@@ -47,6 +48,14 @@ def one_run(program, data: bp.data.Dataset, width: float, seed: int, epochs: int
         "percent_of_300_100": 100 * count / full,
         **asdict(outcome),
     }
+
+
+def resumed(path: Path, epochs: int) -> list[dict[str, object]]:
+    """The runs that an interrupted benchmark has written."""
+    results = json.loads(path.read_text())["results"] if path.exists() else {"epochs": epochs, "runs": []}
+    if results["epochs"] != epochs:
+        raise SystemExit(f"{path} is of {results['epochs']} epochs, not {epochs}: choose another --out.")
+    return results["runs"]
 
 
 def spread(values: list[float]) -> float:
@@ -88,6 +97,7 @@ def main() -> None:
     parser.add_argument("--widths", type=float, nargs="+", default=[0.5, 1.0, 2.0, 4.0])
     parser.add_argument("--epochs", type=int, help="the program's own by default")
     parser.add_argument("--data-dir", type=Path)
+    parser.add_argument("--resume", action="store_true", help="go on from the runs in --out")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "robustness.json")
     arguments = parser.parse_args()
@@ -95,10 +105,12 @@ def main() -> None:
     program = load_model("lenet_300_100")
     data = bp.data.load("mnist", arguments.data_dir)
     epochs = arguments.epochs or program.epochs_on("mnist")
-    runs = []
+    runs = resumed(arguments.out, epochs) if arguments.resume else []
+    done = {(run["seed"], run["width"]) for run in runs}
     trials = [(seed, width) for seed in range(arguments.seeds) for width in arguments.widths]
     for seed, width in tqdm(trials, desc="robustness", unit="run"):
-        runs.append(one_run(program, data, width, seed, epochs))
+        if (seed, width) not in done:
+            runs.append(one_run(program, data, width, seed, epochs))
         write_results(arguments.out, vars(arguments), {"epochs": epochs, "runs": runs}, quiet=True)
     table = show(runs)
     write_results(arguments.out, vars(arguments), {"epochs": epochs, "summary": table, "runs": runs})
