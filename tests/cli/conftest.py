@@ -1,5 +1,6 @@
 """The command line in a fresh working folder, and programs small enough to run in a blink."""
 
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ BATCH_SIZE = 64
 PRICES = {"input": 4.0, "1": 15.0}
 RECIPE = bp.Recipe(
     shrink=bp.Shrink(every=5),
-    gates=bp.GateSteps(learning_rate=0.1, clip=0.5, every=1),
+    gates=bp.GateSteps(learning_rate=0.1, momentum=0.95, clip=0.5, every=1),
     warmup=0.05,
     ramp=0.1,
     decide=0.8,
@@ -68,6 +69,7 @@ def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     (tmp_path / "mine.py").write_text(MODEL)
     (tmp_path / "stopping.py").write_text(INFERENCE)
     threads = torch.get_num_threads()
+    on_interrupt = signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs ignore it
 
     def run(*words: str) -> Outcome:
         capsys.readouterr()
@@ -77,6 +79,7 @@ def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
         return Outcome(code, captured.out, captured.err)
 
     yield run
+    signal.signal(signal.SIGINT, on_interrupt)
     torch.set_num_threads(threads)
 
 

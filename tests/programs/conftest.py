@@ -28,7 +28,7 @@ def digits():
 def small_run(digits):
     """small_run(name, price) → a program's gated model, its fit under the fast schedule, its test rows."""
 
-    def run(name, price):
+    def run(name, price, epochs=EPOCHS):
         program = load_model(name)
         data = program.data() if program.data else digits
         train = bp.data.Split(data.train.x[:ROWS], data.train.y[:ROWS])
@@ -36,7 +36,7 @@ def small_run(digits):
         gated = program.model(train, data.classes, price)
         infer, recipe = load_inference(program.inference).infer, replace(program.recipe, **FAST)
         result = infer(
-            gated, train, epochs=EPOCHS, batch_size=BATCH_SIZE, seed=0, recipe=recipe,
+            gated, train, epochs=epochs, batch_size=BATCH_SIZE, seed=0, recipe=recipe,
             device="cpu", checkpoint=None, resume=False, progress=False,
         )  # fmt: skip
         return gated, result, data.test
