@@ -19,6 +19,8 @@ class Epoch:
     Attributes:
         epoch: its number, from 1.
         elbo: estimate at its end, nats: minus (rows × mean NLL over the epoch + the priors' nats at its end).
+            Weights that are points count by their prior density, so that it may be positive: only
+            differences between epochs mean something.
         nll: mean negative log-likelihood of a row over the epoch, nats, under the drawn gates.
         prior_weight: factor on the gates' prior at its end.
         seconds: it took.
