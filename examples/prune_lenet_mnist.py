@@ -1,6 +1,6 @@
 """Prune LeNet-5-Caffe on MNIST by script, step by step, and keep the small network.
 
-    python examples/prune_lenet_mnist.py [--data mnist] [--epochs 25] [--out small_lenet5]
+    python examples/prune_lenet_mnist.py [--data mnist] [--epochs 30] [--out small_lenet5]
 
 ``--data digits`` runs the same offline on scikit-learn's small digits.
 """
@@ -18,7 +18,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data", default="mnist")
     parser.add_argument("--data-dir", default=None)
-    parser.add_argument("--epochs", type=int, default=25)
+    parser.add_argument("--epochs", type=int, default=None, help="by default what the program asks for")
     parser.add_argument("--out", default="small_lenet5")
     arguments = parser.parse_args()
 
@@ -30,7 +30,13 @@ def main():
         cost = f"{group.parameters:,} parameters and {group.macs:,} MACs a row"
         print(f"{group.name:8} {group.size:4} units, each {cost}")
 
-    result = bp.fit(gated, (data.train.x, data.train.y), epochs=arguments.epochs, recipe=program.recipe)
+    result = bp.fit(
+        gated,
+        (data.train.x, data.train.y),
+        epochs=arguments.epochs or program.epochs_on(data.name),
+        batch_size=program.batch_size_on(data.name),
+        recipe=program.recipe,
+    )
     small = bp.prune(result)  # plain nn.Sequential
     before = bp.Cost(gated.dense_parameters, gated.dense_macs)
     after = bp.count(small, data.test.x[:1])

@@ -47,7 +47,7 @@ def network(inputs, classes, widths=WIDTHS):
 
 def prices(rows):
     """Nats a unit: evidence grows with the rows, so on fewer of them a unit has to earn less."""
-    return {group: price * (rows / 60_000) ** 0.5 for group, price in PRICES.items()}
+    return {group: price * (rows / 60_000) ** 0.75 for group, price in PRICES.items()}
 
 
 def model(train, classes, price=None, widths=WIDTHS):
