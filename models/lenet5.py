@@ -16,16 +16,16 @@ INITIAL_INCLUSION = {"conv*": 0.9, "*": 0.5}
 UNIT_NOISE = {"flatten": 0.35}  # standard deviation of the factor on a feature while training
 WEIGHT_SCALE = 0.25  # prior standard deviation of a weight
 
-EPOCHS = {"digits": 60, "*": 30}
+EPOCHS = {"digits": 100, "*": 40}
 BATCH_SIZE = {"digits": 32, "*": 128}
 RECIPE = bp.Recipe(
     estimator="curved",
     learning_rate=3e-3,
     compact_learning_rate=8e-3,
     compact_floor=0.5,
-    warmup=0.02,
-    ramp=0.38,
-    decide=0.45,
+    warmup=0.015,
+    ramp=0.285,
+    decide=0.34,
     averaging=0.5,
 )
 

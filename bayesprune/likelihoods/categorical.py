@@ -37,6 +37,8 @@ class Categorical(Likelihood):
 
     def nll(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """(..., batch), nats: the cross-entropy, which is fused and equals -log_prob."""
+        if outputs.dim() == 2:
+            return cross_entropy(outputs, targets, reduction="none")
         labels = targets.expand(outputs.shape[:-1])
         losses = cross_entropy(outputs.reshape(-1, outputs.shape[-1]), labels.reshape(-1), reduction="none")
         return losses.reshape(labels.shape)

@@ -74,4 +74,6 @@ def closed_form(prior: Any, group: Group) -> ClosedFormPrior | None:
     """
     while callable(getattr(prior, "of", None)):
         prior = prior.of(group)
-    return prior if isinstance(prior, ClosedFormPrior) else None
+    known = callable(getattr(prior, "penalty", None)) and callable(getattr(prior, "guide", None))
+    found: ClosedFormPrior | None = prior if known else None
+    return found

@@ -62,7 +62,7 @@ class Chain(nn.Sequential):
             rows = len(x)
             x = x.expand(lead + x.shape).reshape(-1, *x.shape[1:])
             gates = {g: _flat(z, lead, rows) for g, z in gates.items()}
-        for name, layer in self.named_children():
+        for name, layer in self._modules.items():
             for group in self.gated_before.get(name, ()):
                 if group in gates:
                     x = self._gated(x, gates[group], name, group)
@@ -72,7 +72,7 @@ class Chain(nn.Sequential):
     def _gated(self, x: Tensor, gate: Tensor, name: str, group: str) -> Tensor:
         if gate.shape[-1] != x.shape[1]:  # one unit, several columns
             gate = gate.index_select(-1, self._columns(name, group, gate.device))
-        return x * gate.reshape(gate.shape + (1,) * (x.ndim - 2))
+        return x * (gate if x.ndim == 2 else gate.reshape(gate.shape + (1,) * (x.ndim - 2)))
 
     def _columns(self, name: str, group: str, device: torch.device) -> Tensor:
         """(columns,) the position among the living units of the unit that owns each column of a reader."""

@@ -153,7 +153,13 @@ class Engine:
         for group, scale in self.gated.unit_noise.items():
             shape = (rows, self._units[group])
             factor = uniform_factors(shape, scale, self._probs, self.generator)
-            noisy[group] = noisy[group] * factor if group in noisy else factor
+            gate = noisy.get(group)
+            if gate is None:
+                noisy[group] = factor
+            elif gate.requires_grad or gate.shape != factor.shape:
+                noisy[group] = gate * factor
+            else:  # a pass over memory fewer
+                noisy[group] = factor.mul_(gate)
         return noisy
 
     def _perturbed(self, name: str, layer: nn.Module, x: Tensor) -> Tensor:
