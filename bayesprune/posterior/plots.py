@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from bayesprune.svi.result import Epoch, FitResult
 
@@ -37,7 +38,7 @@ def plot_gates(result: FitResult, axes: Sequence[Axes] | None = None) -> list[Ax
             part[:, order].T, aspect="auto", interpolation="nearest", vmin=0, vmax=1, cmap="cividis",
             extent=(0.5, len(part) + 0.5, size, 0),
         )  # fmt: skip
-        ax.yaxis.get_major_locator().set_params(integer=True)
+        ax.yaxis.set_major_locator(MaxNLocator(integer=True))
         kept = int((part[-1] > 0.5).sum())
         ax.set(title=f"{name}: {kept} of {size} kept", xlabel="epoch", ylabel="unit, longest-lived on top")
         if result.decided_at is not None:

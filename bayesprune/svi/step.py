@@ -107,7 +107,7 @@ class Engine:
         if self.gated.log_scales:
             self._weight_backward()
         if state.decided:
-            nll = self._nll(x, y, self._noise(len(x), {})).mean()
+            nll = self._nll(x, y, self._noise(len(x), {}, {})).mean()
             nll.backward()
             nll, gradient = nll.detach(), None
         else:
@@ -136,23 +136,26 @@ class Engine:
     # ---- the likelihood
 
     def _problem(self, x: Tensor, y: Tensor) -> GateProblem:
-        def nll(gates: Mapping[str, Tensor]) -> Tensor:
-            return self._nll(x, y, self._noise(len(x), gates))
+        def nll(gates: Mapping[str, Tensor], factors: Mapping[str, Tensor] | None = None) -> Tensor:
+            return self._nll(x, y, self._noise(len(x), gates, factors or {}))
 
-        return GateProblem(nll, self._probs, self._log_odds, self._units, len(x), self.generator)
+        noise = self.gated.unit_noise
+        return GateProblem(nll, self._probs, self._log_odds, self._units, len(x), self.generator, noise)
 
     def _nll(self, x: Tensor, y: Tensor, gates: Mapping[str, Tensor]) -> Tensor:
         outputs = self.gated.network(x, gates, self._perturbed if self.gated.log_scales else None)
         return self.gated.likelihood.nll(outputs, y)
 
-    def _noise(self, rows: int, gates: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """Gates times the units' noise, where the model has any."""
-        if not self.gated.unit_noise:
-            return gates
+    def _noise(
+        self, rows: int, gates: Mapping[str, Tensor], factors: Mapping[str, Tensor]
+    ) -> Mapping[str, Tensor]:
+        """Gates times the units' noise, where the model has any: as given, or drawn."""
         noisy = dict(gates)
         for group, scale in self.gated.unit_noise.items():
-            shape = (rows, self._units[group])
-            factor = uniform_factors(shape, scale, self._probs, self.generator)
+            factor = factors.get(group)
+            if factor is None:
+                shape = (rows, self._units[group])
+                factor = uniform_factors(shape, scale, self._probs, self.generator)
             gate = noisy.get(group)
             if gate is None:
                 noisy[group] = factor

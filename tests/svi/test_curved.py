@@ -36,7 +36,7 @@ def expectation(estimator, row_losses, probs, rows, units=UNITS):
     """
     probs, total, weight = torch.tensor(probs), 0.0, torch.ones((), requires_grad=True)
 
-    def nll(gates):  # the path to a weight that every network has
+    def nll(gates, factors=None):  # the path to a weight that every network has
         return row_losses(torch.cat(list(gates.values()), -1)) * weight
 
     for z in all_configurations(len(probs)).double():

@@ -1,8 +1,10 @@
 """Gradient estimators against enumeration; every randomised test declares its false-alarm rate."""
 
+from dataclasses import replace
+
 import pytest
 import torch
-from scipy.stats import chi2
+from scipy.stats import chi2, kstest, uniform
 
 from bayesprune.errors import SettingsError
 from bayesprune.svi import (
@@ -28,7 +30,7 @@ def problem_for(row_loss, seed=0, rows=ROWS, probs=PROBS):
     """row_loss: (..., units of all groups) → (...)."""
     probs = torch.tensor(probs)
 
-    def nll(gates):
+    def nll(gates, factors=None):
         z = torch.cat([g.expand(*g.shape[:-2], -1, g.shape[-1]) for g in gates.values()], -1)
         losses = row_loss(z)
         return losses.expand(*losses.shape[:-1], rows) if losses.shape[-1] == 1 else losses
@@ -185,6 +187,23 @@ def test_draws_of_different_units_are_independent():
     draws = torch.cat(list(problem.draw().values()), 1)
     correlation = torch.corrcoef(draws.T)[torch.triu_indices(5, 5, 1).unbind()]
     assert bool((correlation.abs() < SIGMAS / 60_000**0.5).all())
+
+
+@pytest.mark.parametrize("theta", [0.02, 0.5, 0.98])
+def test_noise_from_the_gates_own_bits_is_uniform_around_one_where_they_are_open(theta):
+    """Kolmogorov–Smirnov over all open gates, and no trace of the gates of other units or rows in it."""
+    scale, rows = 0.4, 20_000
+    problem = replace(problem_for(linear, rows=rows, probs=[theta] * 5), unit_noise={"a": scale})
+    gates, factors = problem.draw_with_noise()
+    assert set(factors) == {"a"} and factors["a"].shape == gates["a"].shape
+    open_ = factors["a"][gates["a"] == 1]
+    low = 1 - 3**0.5 * scale
+    assert kstest(open_.numpy(), uniform(low, 2 * (1 - low)).cdf).pvalue > FALSE_ALARM
+    both = (gates["a"] == 1).all(1)
+    first, second = factors["a"][both][:, 0], factors["a"][both][:, 1]
+    if len(first) > 100:
+        assert torch.corrcoef(torch.stack([first, second]))[0, 1].abs() < SIGMAS / len(first) ** 0.5
+    assert torch.equal(gates["b"], problem_for(linear, rows=rows, probs=[theta] * 5).draw()["b"])
 
 
 def test_too_many_gates_for_enumeration():

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
@@ -14,27 +14,44 @@ from bayesprune.svi.bits import random_words
 Gates = dict[str, Tensor]
 
 
+class RowLoss(Protocol):
+    """The negative log-likelihood of every row, as a function of gates and of the units' noise."""
+
+    def __call__(self, gates: Mapping[str, Tensor], factors: Mapping[str, Tensor] | None = None) -> Tensor:
+        """Run the network.
+
+        Args:
+            gates: group → gates of shape (rows or 1, units) or (draws, 1 or rows, units).
+            factors: group → (rows, units), what units are multiplied by beside their gates; without any,
+                groups that have noise get a fresh draw of it.
+
+        Returns:
+            (rows,) or (draws, rows), nats, differentiable in weights and gates.
+        """
+        ...
+
+
 @dataclass(frozen=True)
 class GateProblem:
     """One batch, seen as a function of the gates.
 
     Attributes:
-        nll: group → gates of shape (rows or 1, units) or (draws, 1 or rows, units); returns the negative
-            log-likelihood of every row, (rows,) or (draws, rows), in nats, differentiable in weights and
-            gates.
+        nll: the negative log-likelihood of every row under given gates.
         probs: (units,), q(z = 1) of the living units of all groups, one after the other.
         log_odds: (units,), the same as log-odds.
         units: group → number of living units, in order.
         rows: rows of the batch.
         generator: source of randomness on the device of ``probs``.
+        unit_noise: group → standard deviation of the factor on its units, for the groups that have one.
     """
 
-    nll: Callable[[Mapping[str, Tensor]], Tensor]
+    nll: RowLoss
     probs: Tensor
     log_odds: Tensor
     units: Mapping[str, int]
     rows: int
     generator: torch.Generator | None = None
+    unit_noise: Mapping[str, float] = field(default_factory=dict)
 
     def split(self, flat: Tensor) -> Gates:
         """(..., units of all groups) → group → (..., units)."""
@@ -53,18 +70,40 @@ class GateProblem:
         the float's precision; only different rows share the rounding, by at most 2⁻¹⁶. Half the cost of
         ``torch.rand``.
         """
+        return {name: self._opened(words, counts) for name, words, counts in self._words()}
+
+    def draw_with_noise(self) -> tuple[Gates, Gates]:
+        """The same, and for groups with ``unit_noise`` the factors too, from the same random bits.
+
+        A gate opens where its word w, uniform on 0 … 2¹⁶ − 1, lies below L = q(z = 1) · 2¹⁶; so for an open
+        gate w is uniform on 0 … L − 1, and 1 + √3 σ (2 (w + ½) / L − 1) is uniform around one: its mean is
+        exactly 1, its variance short of σ² by 1/L² of it. Only for the forward pass: the factor of a closed
+        gate multiplies zero and means nothing, so slopes in the gates would be wrong.
+        """
+        gates, factors = {}, {}
+        for name, words, counts in self._words():
+            gates[name] = self._opened(words, counts)
+            if name in self.unit_noise:
+                half_width = 3.0**0.5 * self.unit_noise[name]
+                factor = torch.empty_like(gates[name]).copy_(words).add_(2.0**15 + 0.5)
+                factors[name] = factor.mul_(2 * half_width / counts.clamp_min(1.0)).add_(1.0 - half_width)
+        return gates, factors
+
+    def _words(self) -> Iterator[tuple[str, Tensor, Tensor]]:
+        """Group; (rows, units), random words; (units,), how many of the 2¹⁶ words open the gate."""
         words = random_words(self.rows * len(self.probs), self.probs.device, self.generator)
         dither = torch.empty_like(self.probs).uniform_(generator=self.generator)
-        limits = (self.probs * 2.0**16 + dither).floor_().clamp_(0.0, 2.0**16 - 1)
-        limits = limits.sub_(2.0**15).to(torch.int16)
-        gates, start, first = {}, 0, 0
+        counts = (self.probs * 2.0**16 + dither).floor_().clamp_(0.0, 2.0**16 - 1)
+        start, first = 0, 0
         for name, units in self.units.items():
             block = words[start : start + self.rows * units].view(self.rows, units)
-            gates[name] = torch.empty(block.shape, dtype=self.probs.dtype, device=block.device)
-            torch.lt(
-                block, limits[first : first + units], out=gates[name]
-            )  # compares into floats in one pass
+            yield name, block, counts[first : first + units]
             start, first = start + self.rows * units, first + units
+
+    def _opened(self, words: Tensor, counts: Tensor) -> Tensor:
+        """(rows, units), 1 where a word is among those that open the gate, else 0."""
+        gates = torch.empty(words.shape, dtype=counts.dtype, device=words.device)
+        torch.lt(words, (counts - 2.0**15).to(torch.int16), out=gates)  # compares into floats in one pass
         return gates
 
 

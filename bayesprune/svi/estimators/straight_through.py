@@ -87,10 +87,10 @@ def _curved(gate: Tensor, rows: int) -> Tensor:
 
 def _backward(problem: GateProblem, want_gates: bool) -> tuple[Gates, Tensor]:
     """Draw gates, run the loss forward and back; the gates hold their slopes then."""
-    gates = problem.draw()
+    gates, factors = (problem.draw(), None) if want_gates else problem.draw_with_noise()
     for gate in gates.values():
         gate.requires_grad_(want_gates)
-    loss = problem.nll(gates).mean()
+    loss = problem.nll(gates, factors).mean()
     loss.backward()
     return gates, loss.detach()
 
