@@ -47,3 +47,7 @@ class DivergedError(BayespruneError):
 
 class EmptyGroupWarning(UserWarning):
     """A prior wants every unit of a group gone; the library kept the most probable ones."""
+
+
+class RemovalError(BayespruneError):
+    """A removal would have changed what the network computes; nothing was removed."""
