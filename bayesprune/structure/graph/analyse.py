@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from bayesprune.errors import NothingToGateError, SettingsError
-from bayesprune.structure.graph import movement
+from bayesprune.structure.graph import compute, movement  # noqa: F401 (importing registers the rules)
 from bayesprune.structure.graph.call import RULES, Call, Findings, Raw, operation, schema_names
 from bayesprune.structure.graph.capture import Captured, Inputs, capture, find_tensor
 from bayesprune.structure.graph.labels import FIXED, Frozen, Labels

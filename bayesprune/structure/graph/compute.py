@@ -26,6 +26,20 @@ def addmm(call: Call) -> Any:
     return _contract(call, "mat1", _turned(weight), call.known["self"])
 
 
+def _united(call: Call, x: Tensor, dim: int) -> Tensor:
+    """(size,), labels along one dimension; those that differ along others become one unit."""
+    vector, dim = along(x, dim), dim % x.ndim
+    if vector is not None:
+        return vector
+    if dim not in varying(x):
+        call.freeze(x, CROSSES)
+        return torch.zeros(x.shape[dim], dtype=torch.long)
+    small = compact(x)
+    first = small[tuple(slice(None) if d == dim else slice(0, 1) for d in range(x.ndim))]
+    call.join(small, first)
+    return first.expand([x.shape[d] if d == dim else 1 for d in range(x.ndim)]).reshape(-1)
+
+
 def _turned(weight: Any) -> Any:
     return weight.permuted([1, 0]) if isinstance(weight, Raw) and len(weight.shape) == 2 else weight
 
@@ -35,10 +49,7 @@ def _contract(call: Call, name: str, weight: Any, bias: Any = None) -> Any:
     x = call.known[name]
     if not isinstance(weight, Raw) or isinstance(x, Raw):
         return call.frozen_everything("its weight is computed, and such weights have no rule yet")
-    columns = along(x, -1)
-    if columns is None:
-        call.freeze(x, CROSSES)
-        columns = torch.zeros(x.shape[-1], dtype=torch.long)
+    columns = _united(call, x, -1)
     call.join(columns, weight.along(call.labels, 1), "it reads what is fixed")
     call.read(name, -1, columns, weight)
     rows = weight.along(call.labels, 0)
@@ -57,10 +68,7 @@ def convolution(call: Call) -> Any:
     if not isinstance(weight, Raw) or isinstance(x, Raw) or len(x.shape) != len(weight.shape):
         return call.frozen_everything("its weight is computed, and such weights have no rule yet")
     groups, transposed = call.args.get("groups", 1), call.args.get("transposed", False)
-    channels = along(x, 1)
-    if channels is None:
-        call.freeze(x, CROSSES)
-        channels = torch.zeros(x.shape[1], dtype=torch.long)
+    channels = _united(call, x, 1)
     if transposed:
         return call.frozen_everything("transposed convolutions of this form have no rule yet")
     rows = weight.along(call.labels, 0)

@@ -19,6 +19,7 @@ from bayesprune.structure.graph.gates import gated_graphs
 from bayesprune.structure.graph.labels import Frozen
 from bayesprune.structure.groups import Group, Slot
 from bayesprune.structure.layers import resize_
+from bayesprune.structure.trace import evaluating
 
 
 class GraphNetwork(nn.Module):
@@ -143,6 +144,31 @@ class GraphNetwork(nn.Module):
             if isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d):
                 layer.groups = int(known[self.structure.unit_of[firsts]].sum())
                 layer.in_channels = layer.weight.shape[1] * layer.groups
+        self._resize_by_inputs_()
+
+    def _resize_by_inputs_(self) -> None:
+        """Norms without parameters take the size of what they are given."""
+
+        def follow(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            layer.normalized_shape = tuple(inputs[0].shape[-1:])  # type: ignore[assignment]
+
+        norms = [
+            layer
+            for layer in self.network.modules()
+            if isinstance(layer, nn.LayerNorm | nn.RMSNorm)
+            and layer.weight is None
+            and len(layer.normalized_shape) == 1
+        ]
+        hooks = [layer.register_forward_pre_hook(follow) for layer in norms]
+        try:
+            if norms:
+                with torch.no_grad(), evaluating(self.network):
+                    self.network(*(x.clone() for x in self.structure.captured.example))
+        except (RuntimeError, AssertionError, ValueError, IndexError, TypeError):
+            pass  # a class with sizes written down; then graphs are run
+        finally:
+            for hook in hooks:
+                hook.remove()
 
     def plain(self) -> nn.Module:
         """The network as it is now, without gates: of the user's own classes where they run as such.
