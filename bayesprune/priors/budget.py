@@ -16,8 +16,7 @@ from bayesprune.structure import Chain, ExpectedCost, least_alive
 from bayesprune.structure.groups import Group
 
 FIRST_NATS_PER_ROW = 0.01
-"""What the whole budget costs to begin with, for each training row: too little, so that λ rises to its
-place."""
+"""What the whole budget costs in the first gate step, for each training row: next to nothing."""
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,9 @@ class CostGates(nn.Module):
         log_multipliers: (2,), log λ; −∞ where a cost has no price.
         prices: (units of all groups,), nats.
         start: (2,), expected shares under ``inclusion_prob``.
-        error: (2,), log of expected share over aim when λ was last moved.
+        smoothed: (units of all groups,), running mean of the prices over past gate steps, as the gates'
+            optimiser smooths its gradients; without correction for its start.
+        moves: scalar, gate steps so far.
         budget: as given.
     """
 
@@ -49,7 +51,8 @@ class CostGates(nn.Module):
     prices: Tensor
     dense: Tensor
     start: Tensor
-    error: Tensor
+    smoothed: Tensor
+    moves: Tensor
     budget: Tensor | None
 
     def __init__(
@@ -65,7 +68,8 @@ class CostGates(nn.Module):
         self.register_buffer("dense", dense)
         self.register_buffer("log_multipliers", multipliers.double().log())
         self.register_buffer("prices", torch.full((sum(self._sizes.values()),), LEAST_PRICE).double())
-        self.register_buffer("error", torch.zeros(2, dtype=torch.double))
+        self.register_buffer("smoothed", torch.zeros_like(self.prices))
+        self.register_buffer("moves", torch.zeros((), dtype=torch.long))
         self.register_buffer("budget", budget)
         costs = ExpectedCost(chain)
         self.register_buffer("start", self.shares(costs, torch.cat(list(inclusion_prob.values()))))
@@ -136,6 +140,28 @@ class CostGates(nn.Module):
         """
         _, slope = self.slopes(costs, inclusion_prob, self.log_multipliers.exp())
         self.prices.copy_(slope.clamp_min(LEAST_PRICE))
+
+    def count_(self, momentum: float) -> None:
+        """Note that gates are about to move under these prices.
+
+        Args:
+            momentum: weight of the past in the gates' smoothed gradient.
+        """
+        self.smoothed.mul_(momentum).add_(self.prices, alpha=1 - momentum)
+        self.moves += 1
+
+    def evidence(self, velocity: Tensor, momentum: float) -> Tensor:
+        """What each unit saves: the part of the gates' smoothed gradient that no price asked for.
+
+        Args:
+            velocity: (units of all groups,), smoothed ∂J/∂θ, nats.
+            momentum: weight of the past in it.
+
+        Returns:
+            (units of all groups,), nats, corrected for the smoothing's start; zeros before the first step.
+        """
+        weight = 1 - momentum ** int(self.moves)
+        return (self.smoothed - velocity.double()) / (weight or 1.0)
 
     def _split(self, flat: Tensor) -> dict[str, Tensor]:
         return dict(zip(self._sizes, flat.split(list(self._sizes.values())), strict=True))

@@ -13,7 +13,7 @@ from bayesprune.priors import CostGates
 from bayesprune.priors.budget import check_feasible
 from bayesprune.priors.cost_gates import KINDS
 from bayesprune.structure import ExpectedCost
-from bayesprune.svi.dual import Ascent
+from bayesprune.svi.dual import LEAD, Ascent
 from bayesprune.svi.schedule import Schedule
 from bayesprune.svi.within import WITHIN, Fitter
 
@@ -29,8 +29,10 @@ class Pricing:
 
     def __init__(self, gated: GatedModel, prior: CostGates, schedule: Schedule) -> None:
         self.gated, self.prior, self.recipe = gated, prior, schedule.recipe
-        steps = round(schedule.recipe.ramp * schedule.steps) // schedule.recipe.gates.every
-        self.ascent = Ascent(max(steps, 1), prior.log_multipliers.clone())
+        gates = schedule.recipe.gates
+        ramp = schedule.recipe.ramp * schedule.steps / gates.every
+        lead = LEAD / (gates.learning_rate * ramp) if ramp else 1.0
+        self.ascent = Ascent(prior, gates.momentum, lead)
         self._costs = ExpectedCost(gated.network, gated.log_odds.device)
         if prior.budget is not None:
             check_feasible(gated.network, prior.dense, prior.budget, self.recipe.shrink.least)
@@ -57,18 +59,22 @@ class Pricing:
         """Factor on the gates' prior: a budget ramps its aim instead."""
         return 1.0 if self.has_budget else ramped
 
-    def before_gate_step_(self, progress: float) -> None:
+    def before_gate_step_(self, progress: float, velocity: Tensor) -> None:
         """Move the multipliers, where there is a budget, and set every price anew.
 
         Args:
             progress: share of the ramp that lies behind.
+            velocity: (units of all groups,), smoothed gradient of the log-odds, nats.
         """
         if self._costs.slots is not self.gated.network.slots:  # units were removed
             self._costs = ExpectedCost(self.gated.network, self.gated.log_odds.device)
-        probs = self.gated.inclusion_prob().detach().double()
-        if self.has_budget:
-            self.ascent.ascend_(self.prior, self.prior.shares(self._costs, probs), progress)
-        self.prior.reprice_(self._costs, probs)
+        probs, prior = self.gated.inclusion_prob().detach().double(), self.prior
+        momentum = self.recipe.gates.momentum
+        if self.has_budget and int(prior.moves) > 0:
+            evidence = prior.evidence(velocity, momentum)
+            self.ascent.ascend_(self._costs, evidence, probs, progress)
+        prior.reprice_(self._costs, probs)
+        prior.count_(momentum)
 
     def reached(self) -> bool:
         """Whether the living network meets the budget, so that gates may be decided early."""
@@ -112,10 +118,8 @@ class Pricing:
         return (alive & ~keep).to(self.gated.alive.device)
 
     def _fitter(self, velocity: Tensor) -> Fitter:
-        """Evidence is what the price did not ask for: gain = price - ∂J/∂θ, smoothed."""
-        assert self.prior.budget is not None
-        gain = (self.prior.prices - velocity.double()).cpu()
-        return Fitter(self.gated, self.prior, self.prior.budget, gain, self.recipe.shrink.least)
+        evidence = self.prior.evidence(velocity, self.recipe.gates.momentum)
+        return Fitter(self.gated, self.prior, evidence.cpu(), self.recipe.shrink.least)
 
     def _warn(self, ratio: float) -> None:
         assert self.prior.budget is not None

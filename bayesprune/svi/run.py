@@ -82,7 +82,7 @@ class Run:
         moving, weight = step >= self.schedule.warmup, self.schedule.prior_weight(step)
         if self.pricing and moving and not self.state.decided:
             if step % self.recipe.gates.every == 0:
-                self.pricing.before_gate_step_(weight)
+                self.pricing.before_gate_step_(weight, self.state.velocity)
             weight = self.pricing.prior_weight(weight)
         self.state = replace(self.state, prior_weight=weight, moving=moving)
         self.state, info = self.engine.step(self.state, batch)

@@ -19,6 +19,9 @@ WITHIN = 0.02
 NEAR = 1.3
 """From how many budgets on several ways down are tried."""
 
+FAR = 1.5
+"""From how many budgets on units are compared one by one."""
+
 ALWAYS, AT_MOST = 2, 4
 """How many units such a way takes out before the greedy rule goes on: at the most, and where none of the ways
 tried so far has come close enough."""
@@ -29,17 +32,17 @@ class Fitter:
 
     Args:
         gated: the model; only looked at.
-        prior: its prior.
-        budget: (2,), shares of MACs and parameters, NaN where there is none.
-        gain: (units of all groups,), nats that each unit saves, by its smoothed evidence, on the CPU.
+        prior: its prior, which has a budget.
+        gain: (units of all groups,), nats that each unit saves, on the CPU.
         least: units that every group keeps.
     """
 
-    def __init__(self, gated: GatedModel, prior: CostGates, budget: Tensor, gain: Tensor, least: int) -> None:
-        self.gated, self.gain = gated, gain
+    def __init__(self, gated: GatedModel, prior: CostGates, gain: Tensor, least: int) -> None:
+        assert prior.budget is not None
+        self.gated, self.gain, self.prices = gated, gain, prior.prices.cpu()
         self._costs = ExpectedCost(gated.network)
         # A cost without a budget has no limit: infinity, since NaN would spoil the other's slopes too.
-        self._limits = (prior.dense * budget.nan_to_num(torch.inf)).cpu()
+        self._limits = (prior.dense * prior.budget.nan_to_num(torch.inf)).cpu()
         self._floors = {name: min(least, kept) for name, kept in gated.kept().items()}
 
     def ratio(self, keep: Tensor) -> float:
@@ -115,10 +118,49 @@ class Fitter:
                 return keep
             unit = int(torch.where(fits, self.gain / adds.sum(0), -torch.inf).argmax())
             larger = keep.clone()
-            larger[unit], able[unit] = True, False
+            larger[[unit, *self._partners(unit, candidates)]], able[unit] = True, False
             closed = self.close(larger)
-            if closed is not None and bool(closed[unit]):
+            if closed is not None and bool(closed[unit]) and self.ratio(closed) <= 1:
                 keep = closed
+
+    def _foremost(self, keep: Tensor) -> Tensor:
+        """Far above the budget: the units with the most gain for their price that cost ``FAR`` budgets.
+
+        One by one, on costs that change with every removal, a group that has become cheap would be kept whole
+        and its neighbour lost: far away units are compared at the costs of the network as it was.
+        """
+        rank = torch.where(keep, self.gain / self.prices, -torch.inf)
+        for name, part in self.gated.slices().items():
+            rank[part.start + rank[part].topk(self._floors[name]).indices] = torch.inf
+        order, few, many = rank.argsort(descending=True, stable=True), 0, int(keep.sum())
+        if self.ratio(keep) <= FAR:
+            return keep
+        found = keep
+        while many - few > 1:
+            middle = (few + many) // 2
+            mask = torch.zeros_like(keep)
+            mask[order[:middle]] = True
+            closed = self.close(mask)
+            if closed is not None and self.ratio(closed) >= FAR:
+                found, many = closed, middle
+            else:
+                few = middle
+        return found
+
+    def _partners(self, unit: int, candidates: Tensor) -> list[int]:
+        """One unit of each group that owns a unit's columns with it, the best: alone nobody would read it."""
+        parts, slots = self.gated.slices(), self.gated.network.slots
+        group = next(name for name, part in parts.items() if part.start <= unit < part.stop)
+        own = next(s for s in slots if s.group == group and s.reads)
+        columns = own.unit_ids == unit - parts[group].start
+        partners = []
+        for slot in slots:
+            if (slot.tensor, slot.dim) == (own.tensor, own.dim) and slot.group != group:
+                shared = parts[slot.group].start + slot.unit_ids[columns].unique()
+                shared = shared[candidates[shared]]
+                if len(shared):
+                    partners.append(int(shared[self.gain[shared].argmax()]))
+        return partners
 
     def within(self, keep: Tensor) -> Tensor:
         """The network at its budget: in the window below it if there is a way, with the most evidence left.
@@ -133,7 +175,7 @@ class Fitter:
             (units of all groups,), bool, closed.
         """
         everyone = torch.ones_like(keep)
-        near = self.trim(keep, everyone, high=NEAR, low=1.0, strict=True)
+        near = self.trim(self._foremost(keep), everyone, high=NEAR, low=1.0, strict=True)
         if self.ratio(near) <= 1:
             return near
         best = near

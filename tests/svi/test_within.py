@@ -24,7 +24,7 @@ def conv():
 
 
 def fitter(gated, gain, least=1):
-    return Fitter(gated, gated.prior, gated.prior.budget, gain, least)
+    return Fitter(gated, gated.prior, gain, least)
 
 
 def drawn_gain(gated, seed):
