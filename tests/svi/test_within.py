@@ -84,6 +84,20 @@ def test_little_evidence_is_lost_against_the_best_of_all_networks():
     assert min(lost) > -1e-9 and max(lost) < 0.12 and sum(lost) / len(lost) < 0.05
 
 
+def test_from_far_above_no_group_is_spent_for_another():
+    """Units that are all worth their price: one by one, inputs would go first and make hidden units cheap,
+    until one input was left of 784.
+    """
+    network = nn.Sequential(
+        nn.Linear(784, 300), nn.ReLU(), nn.Linear(300, 100), nn.ReLU(), nn.Linear(100, 10)
+    )
+    gated = gated_for(network, torch.zeros(1, 784), params=0.05)
+    noise = torch.randn(len(gated.alive), generator=torch.Generator().manual_seed(0), dtype=torch.double)
+    keep = fitter(gated, gated.prior.prices * (1 + 0.3 * noise)).within(gated.alive)
+    kept = {name: int(mask.sum()) / len(mask) for name, mask in gated.by_group(keep).items()}
+    assert min(kept.values()) > 0.05 and max(kept.values()) < 0.6
+
+
 def test_groups_keep_their_least_units():
     network, example = conv()
     gated = gated_for(network, example, macs=0.2)
