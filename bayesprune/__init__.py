@@ -5,6 +5,7 @@ from bayesprune.errors import BayespruneError
 from bayesprune.export import export, load, save
 from bayesprune.gated import GatedModel, gate
 from bayesprune.likelihoods import Bernoulli, Categorical, Gaussian, Likelihood, Own, Poisson
+from bayesprune.priors import Budget, Price
 from bayesprune.structure import Cost, Group, count
 from bayesprune.svi import Epoch, FitResult, GateSteps, Quality, Recipe, Shrink, evaluate, fit, prune
 
@@ -13,6 +14,7 @@ __version__ = "0.1.0"
 __all__ = [
     "BayespruneError",
     "Bernoulli",
+    "Budget",
     "Categorical",
     "Cost",
     "Epoch",
@@ -24,6 +26,7 @@ __all__ = [
     "Likelihood",
     "Own",
     "Poisson",
+    "Price",
     "Quality",
     "Recipe",
     "Shrink",

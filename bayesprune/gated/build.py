@@ -14,6 +14,7 @@ from bayesprune.gated.model import GatedModel, Prior
 from bayesprune.likelihoods import Likelihood
 from bayesprune.priors import NormalWeights
 from bayesprune.priors.naming import by_name
+from bayesprune.priors.protocol import bound
 from bayesprune.structure import Group, find_chain
 
 DEFAULT_INCLUSION = 0.9
@@ -40,7 +41,8 @@ def gate(
             copied.
         example: (rows, ...), a batch that the network accepts; only its shape and dtype matter.
         prior: a Pyro program ``prior(group)`` that returns the distribution of that group's gates, and may
-            sample hyper-sites first; an ``nn.Module`` may hold parameters of its own.
+            sample hyper-sites first; an ``nn.Module`` may hold parameters of its own. One that has to see
+            the whole network (``Budget``) is bound to it here.
         likelihood: how outputs explain targets; it knows the number of rows of the data set.
         weights: prior and guide of the weights; by default the prior's own ``weights``, else
             ``NormalWeights()``.
@@ -77,6 +79,7 @@ def gate(
     weights = weights or getattr(prior, "weights", None) or NormalWeights()
     log_odds = _initial_log_odds(chain.groups, initial_inclusion).to(next(chain.parameters()).dtype)
     noise = _deviations(chain.groups, unit_noise)
+    prior = bound(prior, chain, log_odds, likelihood.rows)
     return GatedModel(chain, prior, likelihood, weights, log_odds, noise).train()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 
 import pyro
@@ -17,6 +18,7 @@ from bayesprune.gated.network import GatedNetwork
 from bayesprune.likelihoods import Likelihood
 from bayesprune.priors import Gates, NormalWeights
 from bayesprune.priors.default_guide import DefaultGuide, member
+from bayesprune.priors.protocol import bound
 from bayesprune.structure import Chain, Group
 
 Prior = Callable[[Group], TorchDistribution]
@@ -106,6 +108,29 @@ class GatedModel(GatedNetwork):
         if self.unit_noise:
             with self._rows(x):
                 self._sample_noise(x)
+
+    def with_prior(self, prior: Prior) -> GatedModel:
+        """The same network, weights' prior and likelihood under another prior of the gates.
+
+        Args:
+            prior: as ``gate`` takes it; one that has to see the whole network is bound to it here.
+
+        Returns:
+            A copy; this model is left alone.
+
+        Raises:
+            PriorError: the prior does not fit the network; or units were removed, so that it is no longer the
+                dense one that a prior speaks of.
+        """
+        if not bool(self.alive.all()):
+            raise PriorError(
+                f"{int((~self.alive).sum())} units were removed from this model, and a prior speaks of the "
+                "dense network: call with_prior on what gate() returned, before fit()."
+            )
+        chain, log_odds = copy.deepcopy(self.network), self.log_odds.detach().clone()
+        prior = bound(prior, chain, log_odds, self.likelihood.rows)
+        new = GatedModel(chain, prior, self.likelihood, self.weights, log_odds, self.unit_noise)
+        return new.train(self.training)
 
     # ---- parts of both
 
