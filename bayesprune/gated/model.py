@@ -20,6 +20,7 @@ from bayesprune.priors import Gates, NormalWeights
 from bayesprune.priors.default_guide import DefaultGuide, member
 from bayesprune.priors.protocol import bound
 from bayesprune.structure import Chain, Group
+from bayesprune.structure.graph import GraphNetwork
 
 Prior = Callable[[Group], TorchDistribution]
 
@@ -41,7 +42,7 @@ class GatedModel(GatedNetwork):
 
     def __init__(
         self,
-        network: Chain,
+        network: Chain | GraphNetwork,
         prior: Prior,
         likelihood: Likelihood,
         weights: NormalWeights,

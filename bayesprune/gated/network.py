@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from bayesprune.structure import Chain, Group, cut_
+from bayesprune.structure.graph import GraphNetwork
+from bayesprune.structure.groups import close_over
 
 
 class GatedNetwork(nn.Module):
@@ -28,7 +30,7 @@ class GatedNetwork(nn.Module):
 
     alive: Tensor
 
-    def __init__(self, network: Chain, log_odds: Tensor) -> None:
+    def __init__(self, network: Chain | GraphNetwork, log_odds: Tensor) -> None:
         super().__init__()
         self.network = network
         self.log_odds = nn.Parameter(log_odds)
@@ -125,5 +127,9 @@ class GatedNetwork(nn.Module):
             optimiser: its moments are cut alike.
         """
         alive = {name: mask.cpu() for name, mask in self.by_group(self.alive & ~dead).items()}
-        alive = cut_(self.network, alive, optimiser, self.log_scales_by_tensor())
+        if isinstance(self.network, GraphNetwork):
+            alive = close_over(self.network.slots, alive)
+            self.network.cut_(alive, optimiser)
+        else:
+            alive = cut_(self.network, alive, optimiser, self.log_scales_by_tensor())
         self.alive = torch.cat(list(alive.values())).to(self.alive.device)

@@ -75,7 +75,7 @@ class FitResult:
         return list(self.gated.kept().values())
 
 
-def prune(result: FitResult | GatedModel) -> nn.Sequential:
+def prune(result: FitResult | GatedModel) -> nn.Module:
     """The small network, as plain PyTorch in eval mode.
 
     Units below one half that are still in a gated model are removed from the copy; with gates decided nothing

@@ -274,7 +274,7 @@ class _Worker:
         after[survivors.reshape(-1)] = torch.arange(survivors.numel())
         index = after[take(positions, kept)]
         shape = list(index.shape[1:])
-        name = f"index_{new.name}"
+        name = f"bp_index_{new.name}"
         self.graph.register_buffer(name, index[0].reshape(-1), persistent=False)
         origin = self.twin[source]
         with self.graph.graph.inserting_before(new):

@@ -154,7 +154,7 @@ def _insert(structure: Structure, graph: fx.GraphModule, training: bool, alive: 
         node, units = by_name.get(norm.node.name), unit_gates(norm.source.name, norm.dim, norm.labels)
         if node is None or units is None:
             continue
-        name, given = f"norm_{number}", arguments(node)
+        name, given = f"bp_norm_{number}", arguments(node)
         centred = str(node.target).startswith("aten.layer_norm")
         eps = given.get("eps", 1e-5 if centred else None)
         eps = (
@@ -177,7 +177,7 @@ def _insert(structure: Structure, graph: fx.GraphModule, training: bool, alive: 
             continue
         key = (source.name, read.dim, tuple(units.columns.tolist()))
         if key not in made:
-            name = f"gate_{len(made)}"
+            name = f"bp_gate_{len(made)}"
             graph.add_submodule(name, Gate(units.columns, units.dim, units.rows, units.inner, units.outer))
             with graph.graph.inserting_before(node):
                 made[key] = graph.graph.call_module(name, (source, gates))

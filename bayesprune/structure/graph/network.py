@@ -17,8 +17,9 @@ from bayesprune.structure.graph.analyse import Structure, find_structure
 from bayesprune.structure.graph.capture import Inputs, find_tensor, set_tensor
 from bayesprune.structure.graph.gates import gated_graphs
 from bayesprune.structure.graph.labels import Frozen
+from bayesprune.structure.chain import batch_shape, flat_rows
 from bayesprune.structure.groups import Group, Slot
-from bayesprune.structure.layers import resize_
+from bayesprune.structure.layers import is_producer, resize_
 from bayesprune.structure.trace import evaluating
 
 
@@ -36,33 +37,57 @@ class GraphNetwork(nn.Module):
     alive: Tensor
     _graphs: dict[bool, fx.GraphModule]
 
-    def __init__(self, structure: Structure) -> None:
+    def __init__(self, structure: Structure, alive: Tensor | None = None) -> None:
         super().__init__()
         adopt_(self, structure.captured.network)
         object.__setattr__(self, "structure", structure)
-        object.__setattr__(self, "alive", torch.ones(sum(g.size for g in structure.groups), dtype=torch.bool))
+        whole = torch.ones(sum(group.size for group in structure.groups), dtype=torch.bool)
+        object.__setattr__(self, "alive", whole if alive is None else alive)
         self._rebuild()
 
-    def forward(self, *inputs: Tensor, gates: Mapping[str, Tensor] | None = None) -> Any:
+    def forward(self, *inputs: Any, gates: Mapping[str, Tensor] | None = None) -> Any:
         """Run the network.
 
         Args:
-            inputs: as the user's network takes them.
-            gates: group → (size,) or (rows, size), by original unit; groups not named are open.
+            inputs: as the user's network takes them; gates may follow them.
+            gates: group → (size,), or (rows, size), or (draws..., 1 or rows, size), by original unit, or by
+                the units that are left; groups not named are open. Leading dimensions beyond the rows are
+                carried through to the outputs.
 
         Returns:
             What the user's network returns.
         """
-        leaves = self._graphs[self.training](*inputs, gates=self._flat(gates))
-        return tree_unflatten(leaves, self.structure.captured.outputs[self.training])
+        if len(inputs) > len(self.structure.captured.example):
+            *tensors, gates = inputs[: len(self.structure.captured.example) + 1]
+            inputs = tuple(tensors)
+        lead = batch_shape(gates or {})
+        if lead and gates:
+            rows = len(inputs[0])
+            inputs = tuple(x.expand(lead + x.shape).reshape(-1, *x.shape[1:]) for x in inputs)
+            gates = {group: flat_rows(z, lead, rows) for group, z in gates.items()}
+        graph = self._graphs[self.training]
+        leaves = graph_forward(graph, self, *inputs, gates=self._flat(gates))
+        outputs = tree_unflatten(leaves, self.structure.captured.outputs[self.training])
+        return outputs.reshape(*lead, -1, *outputs.shape[1:]) if lead else outputs
 
     def _flat(self, gates: Mapping[str, Tensor] | None) -> Tensor | None:
         """(units + 1,) or (rows, units + 1), the last one open."""
-        if gates is None:
+        if not gates:
             return None
         like = next(iter(gates.values()))
         rows = max((len(z) for z in gates.values() if z.ndim == 2), default=0)
         lead = (rows,) if rows else ()
+        start, whole = 0, {}
+        for group in self.structure.groups:
+            alive = self.alive[start : start + group.size]
+            start += group.size
+            z = gates.get(group.name)
+            if z is not None and z.shape[-1] != group.size:  # only the units that are left
+                full = z.new_zeros(*z.shape[:-1], group.size)
+                whole[group.name] = full.index_copy(-1, alive.nonzero().squeeze(1).to(z.device), z)
+            elif z is not None:
+                whole[group.name] = z
+        gates = whole
         parts = [
             gates.get(g.name, like.new_ones(g.size)).expand(*lead, g.size) for g in self.structure.groups
         ]
@@ -75,6 +100,50 @@ class GraphNetwork(nn.Module):
             share(graph, self.network)
         gated = gated_graphs(self.structure, plain, self.alive)
         object.__setattr__(self, "_graphs", gated)
+
+    # ---- what a chain of layers has too
+
+    @property
+    def groups(self) -> tuple[Group, ...]:
+        """The units that can be removed, as in the dense network."""
+        return self.structure.groups
+
+    @property
+    def slots(self) -> tuple[Slot, ...]:
+        """Where the units that are left sit."""
+        alive = torch.cat([self.alive, torch.ones(1, dtype=torch.bool)])
+        starts = self.structure.findings[True].labels.starts
+        left = []
+        for slot in self.structure.slots:
+            start, size = starts[slot.tensor, slot.dim]
+            stays = alive[self.structure.unit_of[start : start + size]]
+            left.append(replace(slot, unit_ids=slot.unit_ids[stays]))
+        return tuple(left)
+
+    def producers(self) -> dict[str, nn.Module]:
+        """The linear and convolutional layers, by name."""
+        return {name: layer for name, layer in self.network.named_modules() if is_producer(layer)}
+
+    def parameter_count(self) -> int:
+        """Trainable numbers, now."""
+        return sum(p.numel() for p in self.parameters())
+
+    def macs(self) -> int:
+        """Multiply-accumulates of one row, now: of all products and convolutions, attention's too."""
+        from torch.utils.flop_counter import FlopCounterMode
+
+        example = tuple(x.clone() for x in self.structure.captured.example)
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            graph_forward(self._graphs[False], self, *example, gates=None)
+        return int(counter.get_total_flops()) // 2 // len(example[0])
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> GraphNetwork:
+        twin = copy.deepcopy(self.network, memo)
+        captured = replace(self.structure.captured, network=twin)
+        network = GraphNetwork(replace(self.structure, captured=captured), self.alive.clone())
+        network.training = self.training
+        memo[id(self)] = network
+        return network
 
     # ---- changes in place
 
@@ -127,7 +196,8 @@ class GraphNetwork(nn.Module):
         flat = None if gates is None else torch.cat([gates, gates.new_ones(1)]).to(like)
         with torch.no_grad(), torch.random.fork_rng():
             torch.manual_seed(0)
-            return [leaf for leaf in graph(*example, gates=flat) if isinstance(leaf, Tensor)]
+            leaves = graph_forward(graph, self, *example, gates=flat)
+            return [leaf for leaf in leaves if isinstance(leaf, Tensor)]
 
     def _resize_(self) -> None:
         """Layers' own size attributes agree with their parameters again."""
@@ -211,7 +281,8 @@ class PlainGraph(nn.Module):
 
     def forward(self, *inputs: Tensor) -> Any:
         """As the user's network."""
-        return tree_unflatten(self._graphs[self.training](*inputs), self._outputs[self.training])
+        leaves = graph_forward(self._graphs[self.training], self, *inputs)
+        return tree_unflatten(leaves, self._outputs[self.training])
 
     def __deepcopy__(self, memo: dict[int, Any]) -> PlainGraph:
         return PlainGraph(copy.deepcopy(self.network, memo), copy.deepcopy(self._graphs, memo), self._outputs)
@@ -227,6 +298,24 @@ def adopt_(module: nn.Module, network: nn.Module) -> None:
         module.add_module(name, child)
     object.__setattr__(module, "network", network)
     module.training = network.training
+
+
+def graph_forward(graph: fx.GraphModule, module: nn.Module, *inputs: Any, **more: Any) -> Any:
+    """Run a graph with the parameters that a module has at this moment, whoever put them there."""
+    return type(graph).forward(_Bound(graph, module), *inputs, **more)  # type: ignore[arg-type]
+
+
+class _Bound:
+    """What a graph's code sees as ``self``: a module, and beside it what only the graph has."""
+
+    def __init__(self, graph: fx.GraphModule, module: nn.Module) -> None:
+        self._graph, self._module = graph, module
+
+    def __getattr__(self, name: str) -> Any:
+        module = self._module
+        if name in module._parameters or name in module._modules or name in module._buffers:
+            return getattr(module, name)
+        return getattr(self._graph, name)
 
 
 def share(graph: fx.GraphModule, network: nn.Module) -> None:
