@@ -22,6 +22,7 @@ from bayesprune.files import read_json, write_json
 from bayesprune.gated import GatedModel
 from bayesprune.priors import Budget
 from bayesprune.programs import run_own
+from bayesprune.structure.graph import GraphNetwork
 from bayesprune.svi import FitResult
 
 AT_LEAST_ONE = click.IntRange(min=1)
@@ -156,6 +157,12 @@ def _fit(job: Job, seed: int, checkpoints: Path) -> FitResult:
         raise ProgramError(
             f"{job.model.path}: model() returned {type(gated).__name__}, not a gated model. End it with\n"
             "    return bayesprune.gate(network, train.x[:1], prior=…, likelihood=…)"
+        )
+    if isinstance(gated.network, GraphNetwork):
+        raise ProgramError(
+            f"{job.model.path}: the network is no feed-forward chain of layers, and a run could not be written to "
+            "its folder without running the network's own code again. Train it from Python: bp.gate, bp.fit, "
+            "bp.prune."
         )
     if settings.budget is not None:
         gated = gated.with_prior(Budget(**settings.budget))

@@ -79,7 +79,8 @@ def gate(
     chain = _find(network, example, tuple(exclude), weights, prior)
     log_odds = _initial_log_odds(chain.groups, initial_inclusion).to(next(chain.parameters()).dtype)
     noise = _deviations(chain.groups, unit_noise)
-    prior = bound(prior, chain, log_odds, likelihood.rows)
+    if isinstance(chain, Chain):
+        prior = bound(prior, chain, log_odds, likelihood.rows)
     return GatedModel(chain, prior, likelihood, weights, log_odds, noise).train()
 
 

@@ -128,9 +128,10 @@ class GatedModel(GatedNetwork):
                 f"{int((~self.alive).sum())} units were removed from this model, and a prior speaks of the "
                 "dense network: call with_prior on what gate() returned, before fit()."
             )
-        chain, log_odds = copy.deepcopy(self.network), self.log_odds.detach().clone()
-        prior = bound(prior, chain, log_odds, self.likelihood.rows)
-        new = GatedModel(chain, prior, self.likelihood, self.weights, log_odds, self.unit_noise)
+        network, log_odds = copy.deepcopy(self.network), self.log_odds.detach().clone()
+        if hasattr(prior, "bind"):
+            prior = bound(prior, self.chain, log_odds, self.likelihood.rows)
+        new = GatedModel(network, prior, self.likelihood, self.weights, log_odds, self.unit_noise)
         return new.train(self.training)
 
     # ---- parts of both

@@ -40,7 +40,7 @@ class Fitter:
     def __init__(self, gated: GatedModel, prior: CostGates, gain: Tensor, least: int) -> None:
         assert prior.budget is not None
         self.gated, self.gain, self.prices = gated, gain, prior.prices.cpu()
-        self._costs = ExpectedCost(gated.network)
+        self._costs = ExpectedCost(gated.chain)
         # A cost without a budget has no limit: infinity, since NaN would spoil the other's slopes too.
         self._limits = (prior.dense * prior.budget.nan_to_num(torch.inf)).cpu()
         self._floors = {name: min(least, kept) for name, kept in gated.kept().items()}

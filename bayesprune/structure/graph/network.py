@@ -12,12 +12,12 @@ from torch import Tensor, fx, nn
 from torch.utils._pytree import tree_leaves, tree_unflatten
 
 from bayesprune.errors import RemovalError
+from bayesprune.structure.chain import batch_shape, flat_rows
 from bayesprune.structure.graph.adapt import CannotAdapt, adapted
 from bayesprune.structure.graph.analyse import Structure, find_structure
 from bayesprune.structure.graph.capture import Inputs, find_tensor, set_tensor
 from bayesprune.structure.graph.gates import gated_graphs
 from bayesprune.structure.graph.labels import Frozen
-from bayesprune.structure.chain import batch_shape, flat_rows
 from bayesprune.structure.groups import Group, Slot
 from bayesprune.structure.layers import is_producer, resize_
 from bayesprune.structure.trace import evaluating
@@ -302,7 +302,7 @@ def adopt_(module: nn.Module, network: nn.Module) -> None:
 
 def graph_forward(graph: fx.GraphModule, module: nn.Module, *inputs: Any, **more: Any) -> Any:
     """Run a graph with the parameters that a module has at this moment, whoever put them there."""
-    return type(graph).forward(_Bound(graph, module), *inputs, **more)  # type: ignore[arg-type]
+    return type(graph).forward(_Bound(graph, module), *inputs, **more)
 
 
 class _Bound:
