@@ -7,6 +7,7 @@ from bayesprune.gated import GatedModel, gate
 from bayesprune.likelihoods import Bernoulli, Categorical, Gaussian, Likelihood, Own, Poisson
 from bayesprune.priors import Budget, Price
 from bayesprune.structure import Cost, Group, count
+from bayesprune.structure.graph import analyse
 from bayesprune.svi import Epoch, FitResult, GateSteps, Quality, Recipe, Shrink, evaluate, fit, prune
 
 __version__ = "0.1.0"
@@ -30,6 +31,7 @@ __all__ = [
     "Quality",
     "Recipe",
     "Shrink",
+    "analyse",
     "count",
     "data",
     "evaluate",

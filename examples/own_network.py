@@ -27,6 +27,7 @@ class Block(nn.Module):
         self.shortcut = nn.Conv2d(channels, wider, 1, stride)
 
     def forward(self, x):
+        """(B, channels, H, W) → (B, wider, H / stride, W / stride)."""
         y = F.relu(self.norm1(self.conv1(x)))  # (B, wider, H, W)
         return F.relu(self.norm2(self.conv2(y)) + self.shortcut(x))
 
@@ -41,12 +42,16 @@ class Residual(nn.Module):
         self.head = nn.Linear(64, classes)
 
     def forward(self, x):
+        """(B, 1, 28, 28) → (B, classes)."""
         x = self.block3(self.block2(self.block1(F.relu(self.stem(x)))))  # (B, 64, 4, 4)
         return self.head(x.mean((2, 3)))
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Gate, fit, prune, evaluate."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--epochs", type=int, default=40)
     arguments = parser.parse_args()
     digits = bp.data.load("digits")
@@ -59,7 +64,9 @@ def main():
 
     quality = bp.evaluate(small, (digits.test.x, digits.test.y), gated.likelihood)
     kept = sum(p.numel() for p in small.parameters())
-    print(f"{type(small).__name__}: {quality.score:.2f} % error with {kept:,} of {gated.dense_parameters:,} numbers")
+    print(
+        f"{type(small).__name__}: {quality.score:.2f} % error with {kept:,} of {gated.dense_parameters:,} numbers"
+    )
     print("channels kept:", dict(zip((g.name for g in gated.groups), result.architecture, strict=True)))
 
 

@@ -160,9 +160,8 @@ def _fit(job: Job, seed: int, checkpoints: Path) -> FitResult:
         )
     if isinstance(gated.network, GraphNetwork):
         raise ProgramError(
-            f"{job.model.path}: the network is no feed-forward chain of layers, and a run could not be written to "
-            "its folder without running the network's own code again. Train it from Python: bp.gate, bp.fit, "
-            "bp.prune."
+            f"{job.model.path}: a run folder can so far hold feed-forward chains only. {gated.network.why} "
+            "Train other networks from Python: bp.gate, bp.fit, bp.prune."
         )
     if settings.budget is not None:
         gated = gated.with_prior(Budget(**settings.budget))

@@ -16,7 +16,7 @@ from bayesprune.priors import NormalWeights
 from bayesprune.priors.naming import by_name
 from bayesprune.priors.protocol import bound
 from bayesprune.structure import Chain, Group, find_chain
-from bayesprune.structure.graph import GraphNetwork, find_structure
+from bayesprune.structure.graph import GraphNetwork, provable_structure
 
 DEFAULT_INCLUSION = 0.9
 
@@ -96,7 +96,9 @@ def _find(
             raise UnsupportedNetworkError(
                 f"{what} can so far be used with feed-forward chains only. {reason}"
             ) from reason
-    return GraphNetwork(find_structure(network, example, exclude))
+        graph = GraphNetwork(provable_structure(network, example, exclude))
+        object.__setattr__(graph, "why", str(reason))
+        return graph
 
 
 def _initial_log_odds(groups: tuple[Group, ...], inclusion: float | Mapping[str, float]) -> Tensor:

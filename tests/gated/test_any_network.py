@@ -113,8 +113,16 @@ def test_an_interrupted_fit_goes_on_to_the_same_end(rows, tmp_path):
             raise Stop
 
     with pytest.raises(Stop):
-        bp.fit(gated_on(price={"stem": 4.0, "up": 1.0}), rows, checkpoint=tmp_path, on_epoch=stop_late, **settings)
-    again = bp.fit(gated_on(price={"stem": 4.0, "up": 1.0}), rows, checkpoint=tmp_path, resume=True, **settings)
+        bp.fit(
+            gated_on(price={"stem": 4.0, "up": 1.0}),
+            rows,
+            checkpoint=tmp_path,
+            on_epoch=stop_late,
+            **settings,
+        )
+    again = bp.fit(
+        gated_on(price={"stem": 4.0, "up": 1.0}), rows, checkpoint=tmp_path, resume=True, **settings
+    )
     assert again.architecture == whole.architecture and sum(whole.architecture) < 14
     for name, value in whole.gated.state_dict().items():
         assert torch.equal(value, again.gated.state_dict()[name]), name
@@ -125,5 +133,8 @@ def test_what_needs_a_chain_says_so():
         bp.gate(Residual(), torch.randn(2, 4), prior=bp.Budget(params=0.5), likelihood=bp.Categorical(rows=9))
     with pytest.raises(UnsupportedNetworkError, match="Weights with a posterior"):
         bp.gate(
-            Residual(), torch.randn(2, 4), prior=bp.priors.SpikeAndSlab(1.0), likelihood=bp.Categorical(rows=9)
+            Residual(),
+            torch.randn(2, 4),
+            prior=bp.priors.SpikeAndSlab(1.0),
+            likelihood=bp.Categorical(rows=9),
         )

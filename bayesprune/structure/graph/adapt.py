@@ -9,18 +9,23 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from bayesprune.errors import RemovalError
 from bayesprune.structure.graph.analyse import Structure
 from bayesprune.structure.graph.call import Raw, argument_node, arguments, schema_names
 from bayesprune.structure.graph.movement import MOVES
 
 aten = torch.ops.aten
+NOTHING_LEFT = "nothing is left"
 
 
-class CannotAdapt(Exception):
+class CannotAdapt(RemovalError):
     """An operation that cannot follow a cut: its place, and the labels of what it moves."""
 
     def __init__(self, node: fx.Node, reason: str) -> None:
-        super().__init__(f"{node.name}: {reason}")
+        super().__init__(
+            f"Cannot remove these units: at {node.name!r} {reason}. Nothing was removed; list their groups "
+            "in exclude=."
+        )
         self.node = node
         self.reason = reason
 
@@ -265,6 +270,8 @@ class _Worker:
         """Read the surviving numbers one by one from the last value that is computed."""
         inside = box(self.mask(self.found.of[source]))
         size = self.found.sizes[source]
+        if not all(bool(line.any()) for line in kept):
+            raise CannotAdapt(old, NOTHING_LEFT)
         if inside is None or not self._rows_first(size, positions):
             raise CannotAdapt(
                 old, "the units that are left form no box, and rows are not the first dimension"

@@ -68,6 +68,30 @@ def find_structure(network: nn.Module, example: Tensor | Inputs, exclude: Iterab
             findings[training].rows = row_dimensions(graph, captured.example)
     for name, tensor in captured.network.named_buffers():
         tensor.copy_(state[name])
+    return _solved(captured, findings, exclude)
+
+
+def without(structure: Structure, node: fx.Node, reason: str, exclude: Iterable[str] = ()) -> Structure:
+    """The structure when what an operation reads and returns may not be removed.
+
+    Args:
+        structure: so far.
+        node: the operation.
+        reason: why.
+        exclude: as in :func:`find_structure`.
+
+    Returns:
+        A new one.
+    """
+    found = next(f for f in structure.findings.values() if node in f.of)
+    for value in (node, *node.all_input_nodes):
+        for labels in _tensors(found.of[value]):
+            found.labels.freeze(labels, node.name, reason)
+    return _solved(structure.captured, structure.findings, exclude)
+
+
+def _solved(captured: Captured, findings: dict[bool, Findings], exclude: Iterable[str]) -> Structure:
+    labels = findings[True].labels
     classes, reasons = labels.solve()
     return _assemble(captured, findings, labels, classes, reasons, tuple(exclude))
 

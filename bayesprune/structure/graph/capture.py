@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from bayesprune.errors import UnsupportedNetworkError
+from bayesprune.structure.trace import evaluating
 
 Inputs = tuple[Tensor, ...]
 
@@ -51,6 +52,7 @@ def capture(network: nn.Module, example: Tensor | Inputs) -> Captured:
     if any(len(x) < 2 for x in inputs):  # one row would be taken for a constant
         inputs = tuple(torch.cat([x, x])[:2] for x in inputs)
     twin = copy.deepcopy(network)
+    _check_runs(twin, inputs)
     modes = [(module, module.training) for module in twin.modules()]
     graphs, outputs = {}, {}
     for training in (True, False):
@@ -59,6 +61,31 @@ def capture(network: nn.Module, example: Tensor | Inputs) -> Captured:
     for module, training in modes:
         module.training = training
     return Captured(twin, graphs, outputs, inputs)
+
+
+def _check_runs(network: nn.Module, inputs: Inputs) -> None:
+    """The network takes the example at all."""
+    with evaluating(network):
+        try:
+            network(*(x.clone() for x in inputs))
+        except Exception as problem:  # whatever the user's forward does
+            shapes = " and ".join(f"{(1, *x.shape[1:])}" for x in inputs)
+            reason = str(problem).partition("\n")[0]
+            raise UnsupportedNetworkError(
+                f"The network does not accept rows of shape {shapes}: {reason}. Pass a batch like the ones it "
+                "will be trained on."
+            ) from problem
+
+
+def _lift_constants_(module: fx.GraphModule, network: nn.Module) -> None:
+    """Tensors that tracing made get names of their own, beside the network's parts."""
+    for node in module.graph.nodes:
+        if node.op == "get_attr" and find_tensor(network, str(node.target)) is None:
+            owner, _, last = str(node.target).rpartition(".")
+            value = getattr(module.get_submodule(owner), last)
+            if isinstance(value, Tensor):
+                node.target = "bp_constant_" + str(node.target).replace(".", "_")
+                module.register_buffer(node.target, value.detach().clone(), persistent=False)
 
 
 def _graph(network: nn.Module, inputs: Inputs) -> tuple[fx.GraphModule, Any]:
@@ -121,14 +148,15 @@ def _export(network: nn.Module, inputs: Inputs) -> tuple[fx.GraphModule, Any]:
             module: fx.GraphModule = program.module()
     except Exception as problem:  # whatever the user's forward does to a traced value
         raise UnsupportedNetworkError(
-            f"Cannot trace {type(network).__name__}: {_reason(problem)}. Operations that depend on the "
-            "values of tensors (if x.sum() > 0, .item()) must leave forward, and sizes must come from shapes."
+            f"Cannot trace {type(network).__name__}: {_reason(problem).rstrip('.')}. Operations that depend on "
+            "the values of tensors (if x.sum() > 0, .item()) must leave forward, and sizes must come from shapes."
         ) from problem
     for name, tensor in network.named_buffers():
         tensor.copy_(state[name])
     for node in list(module.graph.nodes):
         if node.op == "call_module" and node.target == "_guards_fn":
             module.graph.erase_node(node)
+    _lift_constants_(module, network)
     module.graph.set_codegen(fx.graph.CodeGen())
     module.recompile()
     return module, program.call_spec.out_spec

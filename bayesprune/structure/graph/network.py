@@ -13,8 +13,8 @@ from torch.utils._pytree import tree_leaves, tree_unflatten
 
 from bayesprune.errors import RemovalError
 from bayesprune.structure.chain import batch_shape, flat_rows
-from bayesprune.structure.graph.adapt import CannotAdapt, adapted
-from bayesprune.structure.graph.analyse import Structure, find_structure
+from bayesprune.structure.graph.adapt import NOTHING_LEFT, CannotAdapt, adapted
+from bayesprune.structure.graph.analyse import Structure, find_structure, without
 from bayesprune.structure.graph.capture import Inputs, find_tensor, set_tensor
 from bayesprune.structure.graph.gates import gated_graphs
 from bayesprune.structure.graph.labels import Frozen
@@ -30,17 +30,20 @@ class GraphNetwork(nn.Module):
         network: the copy, of the user's own classes; it owns all parameters and buffers.
         structure: groups, slots, and what is frozen.
         alive: (units of all groups,), bool: not cut.
+        why: it is no chain of layers.
     """
 
     network: nn.Module
     structure: Structure
     alive: Tensor
+    why: str
     _graphs: dict[bool, fx.GraphModule]
 
     def __init__(self, structure: Structure, alive: Tensor | None = None) -> None:
         super().__init__()
         adopt_(self, structure.captured.network)
         object.__setattr__(self, "structure", structure)
+        object.__setattr__(self, "why", "")
         whole = torch.ones(sum(group.size for group in structure.groups), dtype=torch.bool)
         object.__setattr__(self, "alive", whole if alive is None else alive)
         self._rebuild()
@@ -449,8 +452,76 @@ class Analysis:
 
 
 def analyse(network: nn.Module, example: Tensor | Inputs, exclude: Iterable[str] = ()) -> Analysis:
-    """Find the units of any network; see :func:`find_structure`."""
-    return Analysis(find_structure(network, example, exclude))
+    """Find the units of any network, and what keeps the others.
+
+    Args:
+        network: the user's; left alone.
+        example: (rows, ...), a batch that it accepts, or a tuple of them.
+        exclude: names or globs of groups that must stay whole.
+
+    Returns:
+        Groups, slots and reasons; the network under gates; smaller copies of it.
+
+    Example:
+        >>> from torch import nn
+        >>> class Residual(nn.Module):
+        ...     def __init__(self):
+        ...         super().__init__()
+        ...         self.first, self.second, self.head = nn.Linear(4, 6), nn.Linear(6, 6), nn.Linear(6, 3)
+        ...     def forward(self, x):
+        ...         x = self.first(x).relu()
+        ...         return self.head(x + self.second(x))
+        >>> analysis = analyse(Residual(), torch.zeros(2, 4))
+        >>> [(group.name, group.size) for group in analysis.groups]
+        [('first', 6)]
+        >>> small = analysis.cut({"first": torch.tensor([True, True, False, True, True, False])})
+        >>> type(small).__name__, small.second.weight.shape
+        ('Residual', torch.Size([4, 4]))
+    """
+    return Analysis(provable_structure(network, example, exclude))
+
+
+def provable_structure(
+    network: nn.Module, example: Tensor | Inputs, exclude: Iterable[str] = ()
+) -> Structure:
+    """The structure, after trial cuts: units that an operation cannot follow when they go one by one stay.
+
+    Args:
+        network: the user's; left alone.
+        example: (rows, ...), a batch that it accepts, or a tuple of them.
+        exclude: names or globs of groups that must stay whole.
+
+    Returns:
+        Its structure.
+    """
+    structure = find_structure(network, example, exclude)
+    for _ in range(TRIALS):
+        problem = _trial(structure)
+        if problem is None:
+            break
+        structure = without(structure, problem.node, problem.reason, exclude)
+    return structure
+
+
+TRIALS = 50  # operations that are given up on, at most
+
+
+def _trial(structure: Structure) -> CannotAdapt | None:
+    """What cannot follow the first few random cuts, if anything."""
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(4):
+        alive = torch.rand(sum(g.size for g in structure.groups), generator=generator) > 0.3
+        start = 0
+        for group in structure.groups:
+            alive[start] = True
+            start += group.size
+        for training in (True, False):
+            try:
+                adapted(structure, training, alive)
+            except CannotAdapt as problem:
+                if problem.reason != NOTHING_LEFT:
+                    return problem
+    return None
 
 
 __all__ = ["Analysis", "CannotAdapt", "GraphNetwork", "PlainGraph", "analyse"]

@@ -868,7 +868,7 @@ class ConstantPerChannel(nn.Module):
         return self.head(pooled(self.conv2(x).sigmoid()))
 
 
-@case()
+@case(prunable=0.4, freezes=True)  # a kernel that is computed has no rule yet
 class BlurPool(nn.Module):
     """A depthwise convolution with a fixed kernel, as wide as what comes in."""
 
@@ -1093,7 +1093,7 @@ def vision_transformer_heads_in_attribute():
     return VisionTransformer(infer=False)
 
 
-@case(in_place=False, inputs=sequences())
+@case(in_place=False, prunable=0.1, freezes=True, inputs=sequences())  # einsum has no rule yet
 class EinsumAttention(nn.Module):
     def __init__(self):
         super().__init__()

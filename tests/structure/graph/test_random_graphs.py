@@ -11,6 +11,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from bayesprune.errors import RemovalError
 from bayesprune.structure.graph import analyse
 from tests.structure.graph.checks import (
     EFFECT,
@@ -27,6 +28,7 @@ from tests.structure.graph.programs import OPERATIONS, SIZE, Program, Step, netw
 NIGHTLY = os.environ.get("BAYESPRUNE_NIGHTLY") == "1"
 EXAMPLES = 1000 if NIGHTLY else 100
 LEAST_MEAN_SHARE = 0.5
+MOST_REFUSED = 0.2  # of random cuts of random networks: a part may lose its last unit, say
 drawn = settings(
     max_examples=EXAMPLES,
     deadline=None,
@@ -55,10 +57,8 @@ def removal_that_matters(network, analysis, x, seed):
 
 @pytest.mark.slow
 def test_cut_equals_masked_on_random_networks():
-    shares = []
+    shares, refused = [], []
 
-    @given(program=programs, seed=st.integers(0, 2**16))
-    @drawn
     def check(program, seed):
         network = network_of(program)
         analysis = analyse(network, batch(2, seed))
@@ -78,8 +78,18 @@ def test_cut_equals_masked_on_random_networks():
         analysis.cut_(fewer)
         assert_same(run(analysis.gated, x, True), at_once)
 
-    check()
+    @given(program=programs, seed=st.integers(0, 2**16))
+    @drawn
+    def check_or_refused(program, seed):
+        """A cut may be refused where an operation has no form for it; it may never be wrong."""
+        try:
+            check(program, seed)
+        except RemovalError:
+            refused.append(program)
+
+    check_or_refused()
     assert statistics.mean(shares) > LEAST_MEAN_SHARE
+    assert len(refused) < MOST_REFUSED * len(shares)
 
 
 def test_every_operation_is_drawn_and_every_program_is_a_network():
