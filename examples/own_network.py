@@ -2,9 +2,9 @@
 
     python examples/own_network.py [--epochs 40]
 
-Any network that PyTorch can trace will do. Units that are added, concatenated or shuffled together are found and
-removed together; what cannot be removed exactly stays, and ``analyse`` says why. What comes out is the network's
-own class again, only smaller.
+Any network that PyTorch can trace will do. Units that are added, concatenated or shuffled together are found
+and removed together; what cannot be removed exactly stays, and ``bp.analyse`` says why. What comes out is the
+network's own class again, only smaller.
 """
 
 import argparse
@@ -65,7 +65,8 @@ def main():
     quality = bp.evaluate(small, (digits.test.x, digits.test.y), gated.likelihood)
     kept = sum(p.numel() for p in small.parameters())
     print(
-        f"{type(small).__name__}: {quality.score:.2f} % error with {kept:,} of {gated.dense_parameters:,} numbers"
+        f"{type(small).__name__}: {quality.score:.2f} % error "
+        f"with {kept:,} of {gated.dense_parameters:,} numbers"
     )
     print("channels kept:", dict(zip((g.name for g in gated.groups), result.architecture, strict=True)))
 

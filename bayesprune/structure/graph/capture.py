@@ -72,8 +72,8 @@ def _check_runs(network: nn.Module, inputs: Inputs) -> None:
             shapes = " and ".join(f"{(1, *x.shape[1:])}" for x in inputs)
             reason = str(problem).partition("\n")[0]
             raise UnsupportedNetworkError(
-                f"The network does not accept rows of shape {shapes}: {reason}. Pass a batch like the ones it "
-                "will be trained on."
+                f"The network does not accept rows of shape {shapes}: {reason}. Pass a batch like the ones "
+                "it will be trained on."
             ) from problem
 
 
@@ -148,8 +148,9 @@ def _export(network: nn.Module, inputs: Inputs) -> tuple[fx.GraphModule, Any]:
             module: fx.GraphModule = program.module()
     except Exception as problem:  # whatever the user's forward does to a traced value
         raise UnsupportedNetworkError(
-            f"Cannot trace {type(network).__name__}: {_reason(problem).rstrip('.')}. Operations that depend on "
-            "the values of tensors (if x.sum() > 0, .item()) must leave forward, and sizes must come from shapes."
+            f"Cannot trace {type(network).__name__}: {_reason(problem).rstrip('.')}. Operations that depend "
+            "on the values of tensors (if x.sum() > 0, .item()) must leave forward, and sizes must come from "
+            "shapes."
         ) from problem
     for name, tensor in network.named_buffers():
         tensor.copy_(state[name])
