@@ -223,14 +223,16 @@ class GraphNetwork(nn.Module):
         """Norms without parameters take the size of what they are given."""
 
         def follow(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            layer.normalized_shape = tuple(inputs[0].shape[-1:])  # type: ignore[assignment]
+            if isinstance(layer, nn.LayerNorm | nn.RMSNorm):
+                layer.normalized_shape = tuple(inputs[0].shape[-len(layer.normalized_shape) :])
+            else:
+                layer.num_features = inputs[0].shape[1]  # type: ignore[assignment]
 
+        instance = nn.InstanceNorm1d | nn.InstanceNorm2d | nn.InstanceNorm3d
         norms = [
             layer
             for layer in self.network.modules()
-            if isinstance(layer, nn.LayerNorm | nn.RMSNorm)
-            and layer.weight is None
-            and len(layer.normalized_shape) == 1
+            if isinstance(layer, nn.LayerNorm | nn.RMSNorm | instance) and not list(layer.parameters())
         ]
         hooks = [layer.register_forward_pre_hook(follow) for layer in norms]
         try:

@@ -8,7 +8,7 @@ import statistics
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from bayesprune.errors import RemovalError
@@ -31,6 +31,7 @@ LEAST_MEAN_SHARE = 0.5
 MOST_REFUSED = 0.2  # of random cuts of random networks: a part may lose its last unit, say
 drawn = settings(
     max_examples=EXAMPLES,
+    phases=[Phase.explicit, Phase.generate],  # shrinking takes minutes: a drawn program is short already
     deadline=None,
     derandomize=True,
     database=None,
