@@ -5,7 +5,9 @@ from bayesprune.errors import BayespruneError
 from bayesprune.export import export, load, save
 from bayesprune.gated import GatedModel, gate
 from bayesprune.likelihoods import Bernoulli, Categorical, Gaussian, Likelihood, Own, Poisson
+from bayesprune.priors import Budget, Price
 from bayesprune.structure import Cost, Group, count
+from bayesprune.structure.graph import analyse
 from bayesprune.svi import Epoch, FitResult, GateSteps, Quality, Recipe, Shrink, evaluate, fit, prune
 
 __version__ = "0.1.0"
@@ -13,6 +15,7 @@ __version__ = "0.1.0"
 __all__ = [
     "BayespruneError",
     "Bernoulli",
+    "Budget",
     "Categorical",
     "Cost",
     "Epoch",
@@ -24,9 +27,11 @@ __all__ = [
     "Likelihood",
     "Own",
     "Poisson",
+    "Price",
     "Quality",
     "Recipe",
     "Shrink",
+    "analyse",
     "count",
     "data",
     "evaluate",

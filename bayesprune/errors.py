@@ -47,3 +47,15 @@ class DivergedError(BayespruneError):
 
 class EmptyGroupWarning(UserWarning):
     """A prior wants every unit of a group gone; the library kept the most probable ones."""
+
+
+class RemovalError(BayespruneError):
+    """A removal would have changed what the network computes; nothing was removed."""
+
+
+class BudgetWarning(UserWarning):
+    """The network could not be brought within two per cent of its budget; what it came to is named."""
+
+
+class LatencyWarning(UserWarning):
+    """Fewer units of a group did not make the network measurably faster; the group and times are named."""

@@ -14,7 +14,7 @@ import bayesprune
 from bayesprune.cli.export import export_command
 from bayesprune.cli.programs import copy_command, list_command
 from bayesprune.cli.run import run_command
-from bayesprune.errors import BayespruneError, EmptyGroupWarning
+from bayesprune.errors import BayespruneError, BudgetWarning, EmptyGroupWarning
 
 USER_ERROR = 2
 INTERRUPTED = 130
@@ -82,7 +82,11 @@ def _show_warning(
     line: Any = None,
 ) -> None:
     """A warning as one line of text; whose code gave it matters only where it is not ours."""
-    place = "" if category is EmptyGroupWarning else f"{filename}:{lineno}: {category.__name__}: "
+    place = (
+        ""
+        if category in (BudgetWarning, EmptyGroupWarning)
+        else f"{filename}:{lineno}: {category.__name__}: "
+    )
     click.echo(f"Warning: {place}{message}", err=True)
 
 

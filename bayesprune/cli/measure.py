@@ -15,7 +15,7 @@ from bayesprune.structure import count
 from bayesprune.svi import Epoch, FitResult, evaluate, prune
 
 
-def measure(result: FitResult, test: Split) -> tuple[nn.Sequential, dict[str, Any]]:
+def measure(result: FitResult, test: Split) -> tuple[nn.Module, dict[str, Any]]:
     """Prune a fitted model and measure what comes out, on rows that it never saw.
 
     Args:

@@ -10,6 +10,7 @@ import pyro
 
 from bayesprune.cli import folder as folders
 from bayesprune.cli import job as jobs
+from bayesprune.cli.budgets import check_exclusive, parse_budget
 from bayesprune.cli.job import Job
 from bayesprune.cli.measure import history, measure, over_seeds
 from bayesprune.cli.prices import parse_price
@@ -19,7 +20,9 @@ from bayesprune.errors import ProgramError
 from bayesprune.export import save
 from bayesprune.files import read_json, write_json
 from bayesprune.gated import GatedModel
+from bayesprune.priors import Budget
 from bayesprune.programs import run_own
+from bayesprune.structure.graph import GraphNetwork
 from bayesprune.svi import FitResult
 
 AT_LEAST_ONE = click.IntRange(min=1)
@@ -52,6 +55,12 @@ class Interruption(click.ClickException):
     callback=parse_price,
     help="What a unit must earn to stay, in nats: 12, or conv1=3,fc*=8.  [default: the model's]",
 )
+@click.option(
+    "--budget",
+    metavar="SHARE",
+    callback=parse_budget,
+    help="What shall be left of the cost, instead of prices: macs=0.1, params=0.05, or both by a comma.",
+)
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option("--threads", type=AT_LEAST_ONE, help="CPU threads.  [default: PyTorch's choice]")
 @click.option(
@@ -78,6 +87,7 @@ def run_command(ctx: click.Context, /, out: Path | None, resume: bool, quiet: bo
         raise click.UsageError(
             "Name a PROGRAM ('bayesprune list' shows them), or a run to continue: --resume --out DIR."
         )
+    check_exclusive(options["price"], options["budget"])
     said = click.core.ParameterSource.COMMANDLINE
     given = {name for name in options if ctx.get_parameter_source(name) is said and options[name] is not None}
     asked = jobs.absolute(Settings(**{**options, "program": options["program"] or ""}))
@@ -105,6 +115,7 @@ def _run_seeds(job: Job) -> None:
         "inference": job.inference.name,
         "data": job.data.name,
         "price": settings.price,
+        "budget": settings.budget,
         "epochs": settings.epochs,
         "batch_size": settings.batch_size,
         "device": job.device,
@@ -147,6 +158,13 @@ def _fit(job: Job, seed: int, checkpoints: Path) -> FitResult:
             f"{job.model.path}: model() returned {type(gated).__name__}, not a gated model. End it with\n"
             "    return bayesprune.gate(network, train.x[:1], prior=…, likelihood=…)"
         )
+    if isinstance(gated.network, GraphNetwork):
+        raise ProgramError(
+            f"{job.model.path}: a run folder can so far hold feed-forward chains only. {gated.network.why} "
+            "Train other networks from Python: bp.gate, bp.fit, bp.prune."
+        )
+    if settings.budget is not None:
+        gated = gated.with_prior(Budget(**settings.budget))
     arguments = {
         "epochs": settings.epochs,
         "batch_size": settings.batch_size,

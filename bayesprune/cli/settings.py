@@ -30,6 +30,7 @@ class Settings:
         seeds: number of runs.
         seed: the first one's seed; the others follow.
         price: nats per unit, or group → nats; None: the model's own.
+        budget: 'macs' or 'params' → share of the dense network's to keep; None: prices decide.
         device: 'auto', 'cpu' or 'cuda'.
         threads: CPU threads; None: PyTorch's choice.
     """
@@ -43,6 +44,7 @@ class Settings:
     seeds: int = 1
     seed: int = 0
     price: Price | None = None
+    budget: dict[str, float] | None = None
     device: str = "auto"
     threads: int | None = None
 
@@ -114,5 +116,5 @@ def versions() -> dict[str, str]:
 
 def _show(value: Any) -> str:
     if isinstance(value, dict):
-        return ",".join(f"{group}={nats:g}" for group, nats in value.items())
+        return ",".join(f"{name}={number:g}" for name, number in value.items())
     return "the program's own" if value is None else str(value)

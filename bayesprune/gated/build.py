@@ -9,12 +9,14 @@ from fnmatch import fnmatchcase
 import torch
 from torch import Tensor, nn
 
-from bayesprune.errors import LikelihoodError, SettingsError
+from bayesprune.errors import LikelihoodError, SettingsError, UnsupportedNetworkError
 from bayesprune.gated.model import GatedModel, Prior
 from bayesprune.likelihoods import Likelihood
 from bayesprune.priors import NormalWeights
 from bayesprune.priors.naming import by_name
-from bayesprune.structure import Group, find_chain
+from bayesprune.priors.protocol import bound
+from bayesprune.structure import Chain, Group, find_chain
+from bayesprune.structure.graph import GraphNetwork, provable_structure
 
 DEFAULT_INCLUSION = 0.9
 
@@ -36,11 +38,11 @@ def gate(
     exactly.
 
     Args:
-        network: a feed-forward network of Linear, Conv, BatchNorm, activations, pooling and Flatten; it is
-            copied.
+        network: any network that PyTorch can trace; it is copied. What cannot be removed from it stays.
         example: (rows, ...), a batch that the network accepts; only its shape and dtype matter.
         prior: a Pyro program ``prior(group)`` that returns the distribution of that group's gates, and may
-            sample hyper-sites first; an ``nn.Module`` may hold parameters of its own.
+            sample hyper-sites first; an ``nn.Module`` may hold parameters of its own. One that has to see
+            the whole network (``Budget``) is bound to it here.
         likelihood: how outputs explain targets; it knows the number of rows of the data set.
         weights: prior and guide of the weights; by default the prior's own ``weights``, else
             ``NormalWeights()``.
@@ -73,11 +75,30 @@ def gate(
             f"likelihood={likelihood!r} is not a likelihood: "
             "pass an instance such as bp.Categorical(rows=60_000)."
         )
-    chain = find_chain(network, example, exclude)
     weights = weights or getattr(prior, "weights", None) or NormalWeights()
+    chain = _find(network, example, tuple(exclude), weights, prior)
     log_odds = _initial_log_odds(chain.groups, initial_inclusion).to(next(chain.parameters()).dtype)
     noise = _deviations(chain.groups, unit_noise)
+    if isinstance(chain, Chain):
+        prior = bound(prior, chain, log_odds, likelihood.rows)
     return GatedModel(chain, prior, likelihood, weights, log_odds, noise).train()
+
+
+def _find(
+    network: nn.Module, example: Tensor, exclude: tuple[str, ...], weights: NormalWeights, prior: Prior
+) -> Chain | GraphNetwork:
+    """The network as a chain of layers where it is one, which is fastest; else as the graph that it is."""
+    try:
+        return find_chain(network, example, exclude)
+    except UnsupportedNetworkError as reason:
+        if weights.posterior == "normal" or hasattr(prior, "bind"):
+            what = "Weights with a posterior" if weights.posterior == "normal" else type(prior).__name__
+            raise UnsupportedNetworkError(
+                f"{what} can so far be used with feed-forward chains only. {reason}"
+            ) from reason
+        graph = GraphNetwork(provable_structure(network, example, exclude))
+        object.__setattr__(graph, "why", str(reason))
+        return graph
 
 
 def _initial_log_odds(groups: tuple[Group, ...], inclusion: float | Mapping[str, float]) -> Tensor:

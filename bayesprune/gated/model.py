@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 
 import pyro
@@ -17,7 +18,9 @@ from bayesprune.gated.network import GatedNetwork
 from bayesprune.likelihoods import Likelihood
 from bayesprune.priors import Gates, NormalWeights
 from bayesprune.priors.default_guide import DefaultGuide, member
+from bayesprune.priors.protocol import bound
 from bayesprune.structure import Chain, Group
+from bayesprune.structure.graph import GraphNetwork
 
 Prior = Callable[[Group], TorchDistribution]
 
@@ -39,7 +42,7 @@ class GatedModel(GatedNetwork):
 
     def __init__(
         self,
-        network: Chain,
+        network: Chain | GraphNetwork,
         prior: Prior,
         likelihood: Likelihood,
         weights: NormalWeights,
@@ -106,6 +109,30 @@ class GatedModel(GatedNetwork):
         if self.unit_noise:
             with self._rows(x):
                 self._sample_noise(x)
+
+    def with_prior(self, prior: Prior) -> GatedModel:
+        """The same network, weights' prior and likelihood under another prior of the gates.
+
+        Args:
+            prior: as ``gate`` takes it; one that has to see the whole network is bound to it here.
+
+        Returns:
+            A copy; this model is left alone.
+
+        Raises:
+            PriorError: the prior does not fit the network; or units were removed, so that it is no longer the
+                dense one that a prior speaks of.
+        """
+        if not bool(self.alive.all()):
+            raise PriorError(
+                f"{int((~self.alive).sum())} units were removed from this model, and a prior speaks of the "
+                "dense network: call with_prior on what gate() returned, before fit()."
+            )
+        network, log_odds = copy.deepcopy(self.network), self.log_odds.detach().clone()
+        if hasattr(prior, "bind"):
+            prior = bound(prior, self.chain, log_odds, self.likelihood.rows)
+        new = GatedModel(network, prior, self.likelihood, self.weights, log_odds, self.unit_noise)
+        return new.train(self.training)
 
     # ---- parts of both
 

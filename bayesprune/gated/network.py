@@ -9,7 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from bayesprune.errors import UnsupportedNetworkError
 from bayesprune.structure import Chain, Group, cut_
+from bayesprune.structure.graph import GraphNetwork
+from bayesprune.structure.groups import close_over
 
 
 class GatedNetwork(nn.Module):
@@ -28,7 +31,7 @@ class GatedNetwork(nn.Module):
 
     alive: Tensor
 
-    def __init__(self, network: Chain, log_odds: Tensor) -> None:
+    def __init__(self, network: Chain | GraphNetwork, log_odds: Tensor) -> None:
         super().__init__()
         self.network = network
         self.log_odds = nn.Parameter(log_odds)
@@ -43,6 +46,20 @@ class GatedNetwork(nn.Module):
     def groups(self) -> tuple[Group, ...]:
         """The groups of the dense network, in order."""
         return self.network.groups
+
+    @property
+    def chain(self) -> Chain:
+        """The network as a chain of layers.
+
+        Raises:
+            UnsupportedNetworkError: it is none, and what asks for it knows chains only.
+        """
+        if isinstance(self.network, GraphNetwork):
+            raise UnsupportedNetworkError(
+                "Budgets and prices from cost can so far be used with feed-forward chains only: give this "
+                "network a prior such as BernoulliGates(Flattening(price))."
+            )
+        return self.network
 
     def slices(self) -> dict[str, slice]:
         """Group → its part of ``log_odds`` and ``alive``."""
@@ -125,5 +142,9 @@ class GatedNetwork(nn.Module):
             optimiser: its moments are cut alike.
         """
         alive = {name: mask.cpu() for name, mask in self.by_group(self.alive & ~dead).items()}
-        alive = cut_(self.network, alive, optimiser, self.log_scales_by_tensor())
+        if isinstance(self.network, GraphNetwork):
+            alive = close_over(self.network.slots, alive)
+            self.network.cut_(alive, optimiser)
+        else:
+            alive = cut_(self.network, alive, optimiser, self.log_scales_by_tensor())
         self.alive = torch.cat(list(alive.values())).to(self.alive.device)

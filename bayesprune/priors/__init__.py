@@ -1,11 +1,15 @@
 """Priors: a prior is a Pyro program of one argument, ``prior(group)`` → the distribution of its gates."""
 
+from bayesprune.priors.budget import Budget
+from bayesprune.priors.cost_gates import CostGates
+from bayesprune.priors.cost_price import Price
 from bayesprune.priors.flattening import FlatteningDistribution
 from bayesprune.priors.gates import Gates
 from bayesprune.priors.known_rate import Fixed, LayerAdaptive
+from bayesprune.priors.latency import Latency
 from bayesprune.priors.price import Flattening
 from bayesprune.priors.priors import BernoulliGates, PerGroup, SpikeAndSlab
-from bayesprune.priors.protocol import ClosedFormPrior, GatePrior, HyperPrior, closed_form
+from bayesprune.priors.protocol import ClosedFormPrior, GatePrior, HyperPrior, NetworkPrior, closed_form
 from bayesprune.priors.shared_rate import Beta
 from bayesprune.priors.spike_slab_normal import SpikeAndSlabNormal
 from bayesprune.priors.weights import NormalWeights
@@ -13,16 +17,21 @@ from bayesprune.priors.weights import NormalWeights
 __all__ = [
     "BernoulliGates",
     "Beta",
+    "Budget",
     "ClosedFormPrior",
+    "CostGates",
     "Fixed",
     "Flattening",
     "FlatteningDistribution",
     "GatePrior",
     "Gates",
     "HyperPrior",
+    "Latency",
     "LayerAdaptive",
+    "NetworkPrior",
     "NormalWeights",
     "PerGroup",
+    "Price",
     "SpikeAndSlab",
     "SpikeAndSlabNormal",
     "closed_form",

@@ -90,16 +90,24 @@ class Flattening:
         """
         theta = checked(group, inclusion_prob).detach()
         best = torch.sigmoid(theta.log() - torch.log1p(-theta) - self.price(group))
-        best = best.clamp_min(torch.finfo(best.dtype).tiny)
-        nothing = inclusion_prob.new_zeros(())
-        point = _Point(best, log_density=nothing, event_dim=1)  # type: ignore[no-untyped-call]
-        pyro.sample(f"pi/{group.name}", point)
+        pyro.sample(f"pi/{group.name}", point_mass(best, like=inclusion_prob))
 
     def penalty(self, group: Group, inclusion_prob: Tensor) -> Tensor:
         """The price of the expected number of units, with the exact constant: scalar, nats."""
         theta, price = checked(group, inclusion_prob), self.price(group)
         log_peak = price + math.log(-math.expm1(-price) / price)  # log((γ - 1) / log γ)
         return (theta.sum() * price - group.size * log_peak).to(inclusion_prob.dtype)
+
+
+def point_mass(value: Tensor, like: Tensor) -> dist.Delta:
+    """A point mass at probabilities in double precision.
+
+    Args:
+        value: (units,), float64, in [0, 1].
+        like: a tensor of the precision that it is scored in.
+    """
+    value = value.clamp_min(torch.finfo(value.dtype).tiny)
+    return _Point(value, log_density=like.new_zeros(()), event_dim=1)  # type: ignore[no-untyped-call]
 
 
 class _Point(dist.Delta):

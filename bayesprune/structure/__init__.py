@@ -2,9 +2,23 @@
 
 from bayesprune.structure.chain import Chain
 from bayesprune.structure.cost import Cost, count
+from bayesprune.structure.expected import Expected, ExpectedCost
 from bayesprune.structure.find import find_chain
 from bayesprune.structure.groups import Group, Slot
 from bayesprune.structure.layers import Select
+from bayesprune.structure.least import least_alive
 from bayesprune.structure.surgery import cut_
 
-__all__ = ["Chain", "Cost", "Group", "Select", "Slot", "count", "cut_", "find_chain"]
+__all__ = [
+    "Chain",
+    "Cost",
+    "Expected",
+    "ExpectedCost",
+    "Group",
+    "Select",
+    "Slot",
+    "count",
+    "cut_",
+    "find_chain",
+    "least_alive",
+]

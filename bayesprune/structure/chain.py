@@ -57,11 +57,11 @@ class Chain(nn.Sequential):
         Returns:
             (rows, ...) or (draws..., rows, ...), the network's outputs.
         """
-        lead, gates = _batch_shape(gates or {}), dict(gates or {})
+        lead, gates = batch_shape(gates or {}), dict(gates or {})
         if lead:
             rows = len(x)
             x = x.expand(lead + x.shape).reshape(-1, *x.shape[1:])
-            gates = {g: _flat(z, lead, rows) for g, z in gates.items()}
+            gates = {g: flat_rows(z, lead, rows) for g, z in gates.items()}
         for name, layer in self._modules.items():
             for group in self.gated_before.get(name, ()):
                 if group in gates:
@@ -114,13 +114,13 @@ def _detached_copy(layer: nn.Module, memo: dict[int, object]) -> nn.Module:
     return copy
 
 
-def _batch_shape(gates: Mapping[str, Tensor]) -> tuple[int, ...]:
+def batch_shape(gates: Mapping[str, Tensor]) -> tuple[int, ...]:
     """Leading dimensions of the gates beyond (rows, units)."""
     shapes = [z.shape[:-2] for z in gates.values() if z.ndim > 2]
     return tuple(torch.broadcast_shapes(*shapes)) if shapes else ()
 
 
-def _flat(gate: Tensor, lead: tuple[int, ...], rows: int) -> Tensor:
+def flat_rows(gate: Tensor, lead: tuple[int, ...], rows: int) -> Tensor:
     """Gates with draws in front → one row of gates for each row of the enlarged batch."""
     gate = gate if gate.ndim > 1 else gate.unsqueeze(0)
     return gate.expand(*lead, rows, gate.shape[-1]).reshape(-1, gate.shape[-1])

@@ -44,7 +44,8 @@ class Slot:
         dim: the dimension that the units run along; ``VALUES`` where the tensor's *values* are positions of
             units.
         group: name of the group.
-        unit_ids: (length of that dimension,), original id of the unit that each row or column belongs to.
+        unit_ids: (length of that dimension,), original id of the unit that each row or column belongs to; −1
+            for one that belongs to none of this group's.
         reads: whether these are a reader's columns: a unit without any left does nothing, and dies.
     """
 
@@ -76,10 +77,16 @@ def keep_map(slots: tuple[Slot, ...], alive: dict[str, Tensor]) -> Keep:
     """
     keep: Keep = {}
     for slot in slots:
-        stays = alive[slot.group][slot.unit_ids]
+        stays = _of_units(alive, slot)
         key = (slot.tensor, slot.dim)
         keep[key] = keep[key] & stays if key in keep else stays
     return {key: stays for key, stays in keep.items() if not bool(stays.all())}
+
+
+def _of_units(alive: dict[str, Tensor], slot: Slot) -> Tensor:
+    """(length,), whether each row or column's unit is alive; those of no unit are."""
+    mask = alive[slot.group]
+    return torch.cat([mask, mask.new_ones(1)])[slot.unit_ids]
 
 
 def close_over(slots: tuple[Slot, ...], alive: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -97,11 +104,12 @@ def close_over(slots: tuple[Slot, ...], alive: dict[str, Tensor]) -> dict[str, T
         before = sum(int(mask.sum()) for mask in alive.values())
         keep = {(s.tensor, s.dim): torch.ones(len(s.unit_ids), dtype=torch.bool) for s in slots}
         for slot in slots:
-            keep[slot.tensor, slot.dim] &= alive[slot.group][slot.unit_ids]
+            keep[slot.tensor, slot.dim] &= _of_units(alive, slot)
         owned: dict[str, Tensor] = {name: torch.zeros_like(mask) for name, mask in alive.items()}
         for slot in slots:
             if slot.reads:
-                owned[slot.group][slot.unit_ids[keep[slot.tensor, slot.dim]]] = True
+                ids = slot.unit_ids[keep[slot.tensor, slot.dim]]
+                owned[slot.group][ids[ids >= 0]] = True
         for name in alive:
             alive[name] &= owned[name]
         if sum(int(mask.sum()) for mask in alive.values()) == before:

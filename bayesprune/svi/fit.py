@@ -95,6 +95,7 @@ def _identity(run: Run, epochs: int, batch_size: int, seed: int) -> dict[str, An
         "epochs": epochs, "batch_size": batch_size, "seed": seed, "rows": run.batches.rows,
         "recipe": describe(run.recipe), "groups": {g.name: g.size for g in gated.groups},
         "unit_noise": gated.unit_noise, "prior_nats": _prior_nats(gated),
+        "cost_prices": run.pricing.describe() if run.pricing else None,
     }  # fmt: skip
 
 

@@ -53,7 +53,8 @@ class FitResult:
         gated: the fitted model; the one handed to ``fit`` is left alone.
         history: one record an epoch.
         seconds: wall time of the training, without validation and checkpoints.
-        rounded: gates that were still undecided when they were put at the nearer vertex.
+        rounded: gates that were still undecided when they were put at the nearer vertex; under a budget, all
+            that were put where they were not already.
         decided_at: the epoch, from 1, in which that happened; None if it never did.
     """
 
@@ -74,7 +75,7 @@ class FitResult:
         return list(self.gated.kept().values())
 
 
-def prune(result: FitResult | GatedModel) -> nn.Sequential:
+def prune(result: FitResult | GatedModel) -> nn.Module:
     """The small network, as plain PyTorch in eval mode.
 
     Units below one half that are still in a gated model are removed from the copy; with gates decided nothing

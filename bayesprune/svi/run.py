@@ -14,6 +14,7 @@ from bayesprune.errors import DivergedError
 from bayesprune.gated import GatedModel
 from bayesprune.svi.batches import Batches
 from bayesprune.svi.objective import gate_nats, weight_nats
+from bayesprune.svi.pricing import Pricing
 from bayesprune.svi.progress import Progress
 from bayesprune.svi.result import Epoch
 from bayesprune.svi.schedule import Schedule
@@ -40,6 +41,7 @@ class Run:
         self.schedule = Schedule(recipe, epochs * batches.steps)
         self.engine = Engine(gated, recipe, seed)
         self.state: State = self.engine.init()
+        self.pricing = Pricing.of(gated, self.schedule)
         self.history: list[Epoch] = []
         self.decided_at: int | None = None
         self.rounded = 0
@@ -77,9 +79,12 @@ class Run:
         rate = self.schedule.learning_rate(step, self.decided_at)
         for group in self.engine.optimiser.param_groups:
             group["lr"] = rate
-        self.state = replace(
-            self.state, prior_weight=self.schedule.prior_weight(step), moving=step >= self.schedule.warmup
-        )
+        moving, weight = step >= self.schedule.warmup, self.schedule.prior_weight(step)
+        if self.pricing and moving and not self.state.decided:
+            if step % self.recipe.gates.every == 0:
+                self.pricing.before_gate_step_(weight, self.state.velocity)
+            weight = self.pricing.prior_weight(weight)
+        self.state = replace(self.state, prior_weight=weight, moving=moving)
         self.state, info = self.engine.step(self.state, batch)
         if self.schedule.averages(step, self.decided_at):
             self._average_()
@@ -89,14 +94,25 @@ class Run:
         """Remove what has died, and decide early when no gate is left undecided."""
         if self.state.decided or not self.state.moving:
             return
-        self._remove_(dead_units(self.gated, self.recipe.shrink, self.state.velocity))
-        if self.state.prior_weight == 1.0 and self.undecided() == 0:
+        dead = dead_units(self.gated, self.recipe.shrink, self.state.velocity)
+        self._remove_(self.pricing.spare(dead, self.state.velocity) if self.pricing else dead)
+        done = self.state.prior_weight == 1.0 and self.undecided() == 0
+        if done and (self.pricing is None or self.pricing.reached()):
             self.decide_()
 
     def decide_(self) -> None:
-        """Put every gate at the nearer vertex: a multilinear objective has its minima there."""
-        self.rounded = self.undecided()
-        self._remove_(dead_units(self.gated, self.recipe.shrink, self.state.velocity, below=0.5))
+        """Put every gate at the nearer vertex, where a multilinear objective has its minima; or at the vertex
+        that a budget leaves.
+        """
+        velocity, probs = self.state.velocity, self.gated.inclusion_prob().detach()
+        if self.pricing and self.pricing.has_budget:
+            dead = self.pricing.surplus(velocity)
+            sure = torch.where(dead, probs <= 0.01, probs >= 0.99)
+            self.rounded = int((self.gated.alive & ~sure).sum())
+        else:
+            dead = dead_units(self.gated, self.recipe.shrink, velocity, below=0.5)
+            self.rounded = self.undecided()
+        self._remove_(dead)
         self.gated.log_odds.data[self.gated.alive] = CERTAIN
         self.decided_at = self.state.step
         self.state = replace(self.state, decided=True, velocity=torch.zeros_like(self.state.velocity))

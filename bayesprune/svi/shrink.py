@@ -67,13 +67,16 @@ def _spare_(gated: GatedModel, dead: Tensor, probs: Tensor, group: str, least: i
     slots, parts = gated.network.slots, gated.slices()
     slot = next(s for s in slots if s.group == group and s.reads)
     owners = [s for s in slots if (s.tensor, s.dim) == (slot.tensor, slot.dim)]
-    chances = torch.stack([probs[parts[s.group]][s.unit_ids] for s in owners]).prod(0)  # (columns,)
+    shares = [torch.cat([probs[parts[s.group]], probs.new_ones(1)])[s.unit_ids] for s in owners]
+    chances = torch.stack(shares).prod(0)  # (columns,)
     spared: set[int] = set()
     for column in chances.argsort(descending=True, stable=True).tolist():
         unit = int(slot.unit_ids[column])
-        if len(spared) < least and unit not in spared:
+        if len(spared) < least and unit not in spared and unit >= 0:
             spared.add(unit)
             for owner in owners:
+                if int(owner.unit_ids[column]) < 0:
+                    continue
                 dead[parts[owner.group].start + int(owner.unit_ids[column])] = False
 
 

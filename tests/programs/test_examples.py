@@ -30,7 +30,7 @@ def parameters(folder):
 
 
 def test_every_example_is_tested():
-    tested = {"custom_prior", "posterior_diagnostics", "prune_lenet_mnist"}
+    tested = {"custom_prior", "own_network", "posterior_diagnostics", "prune_lenet_mnist"}
     assert {path.stem for path in EXAMPLES.glob("*.py")} == tested
 
 
@@ -58,3 +58,9 @@ def test_prune_lenet_mnist(run):
     assert int(after.replace(",", "")) == parameters("small")
     assert re.search(r"conv1 +20 units, each 1,276 parameters and 94,400 MACs a row", out)
     assert 0 <= float(re.search(r"test error ([\d.]+) %", out)[1]) <= 100
+
+
+def test_own_network(run):
+    out = run("own_network", "--epochs", "2")
+    assert re.search(r"Residual: [\d.]+ % error with [\d,]+ of 77,914 numbers", out)
+    assert "'block3_conv2'" in out

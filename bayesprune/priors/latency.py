@@ -1,0 +1,184 @@
+"""Prices from measured time: milliseconds that a unit adds to the forward pass of the layers that hold it."""
+
+from __future__ import annotations
+
+import copy
+import statistics
+import time
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from bayesprune.errors import LatencyWarning, PriorError
+from bayesprune.priors.checks import positive
+from bayesprune.priors.naming import by_name
+from bayesprune.priors.price import Flattening
+from bayesprune.structure import Chain, cut_, find_chain
+from bayesprune.structure.groups import Group
+
+Timer = Callable[[nn.Module, Tensor], float]
+"""How a layer is timed: (layer, its input) → milliseconds of one forward pass."""
+
+SHARES = (0.25, 0.5, 0.75, 1.0)
+NOTICEABLE = 0.05
+"""Share of its layers' time that a group must save over the measured widths, to count as faster."""
+
+
+@dataclass(frozen=True)
+class Latency:
+    """What a unit of each group costs in time, on one device.
+
+    Attributes:
+        milliseconds: group → milliseconds a unit, least squares over the measured widths; 0 where fewer units
+            are not measurably faster.
+        dense: milliseconds of all layers with weights, in the dense network.
+        measured: group → ((units, milliseconds of the layers that hold them), ...).
+        device: where it was measured.
+    """
+
+    milliseconds: Mapping[str, float]
+    dense: float
+    measured: Mapping[str, tuple[tuple[int, float], ...]]
+    device: str
+
+    def flattening(self, nats_per_millisecond: float, least: float = 0.1) -> Flattening:
+        """The hyper-prior with these prices.
+
+        Args:
+            nats_per_millisecond: what a millisecond has to save in training log-likelihood, > 0.
+            least: price of a unit that takes no time, nats, > 0: a price is never zero.
+
+        Returns:
+            For ``BernoulliGates(...)``.
+
+        Raises:
+            PriorError: a number that is not positive.
+        """
+        if not positive(nats_per_millisecond) or not positive(least):
+            raise PriorError(
+                f"flattening(nats_per_millisecond={nats_per_millisecond!r}, least={least!r}): both must be "
+                "positive finite numbers. Give for example 100.0 and 0.1."
+            )
+        return Flattening({g: max(nats_per_millisecond * ms, least) for g, ms in self.milliseconds.items()})
+
+
+def measure_latency(
+    network: nn.Module,
+    example: Tensor,
+    device: str | torch.device = "cpu",
+    *,
+    rounding: int | Mapping[str, int] = 8,
+    timer: Timer | None = None,
+    exclude: Iterable[str] = (),
+) -> Latency:
+    """See ``Price.latency``."""
+    chain = find_chain(network, example, exclude).to(device).eval()
+    example, timer = example.to(device), timer or median_milliseconds
+    dense = _layer_times(chain, example, timer, set(chain.producers()))
+    slopes: dict[str, float] = {}
+    measured: dict[str, tuple[tuple[int, float], ...]] = {}
+    for group in chain.groups:
+        holders = {s.tensor.removesuffix(".weight") for s in chain.slots if s.group == group.name}
+        layers = holders & dense.keys()
+        step = by_name(rounding, group.name, "rounding") if isinstance(rounding, Mapping) else rounding
+        times = []
+        for width in _widths(group, step):
+            narrow = _narrowed(chain, group, width)
+            seen = dense if width == group.size else _layer_times(narrow, example, timer, layers)
+            times.append((width, sum(seen[name] for name in layers)))
+        measured[group.name] = tuple(times)
+        slopes[group.name] = _slope(group, times, str(device))
+    return Latency(slopes, sum(dense.values()), measured, str(device))
+
+
+def median_milliseconds(
+    layer: nn.Module, x: Tensor, repeats: int = 15, clock: Callable[[], float] = time.perf_counter
+) -> float:
+    """Median time of a forward pass, after a few that do not count.
+
+    Args:
+        layer: what is timed.
+        x: its input.
+        repeats: how many passes count.
+        clock: seconds since some moment.
+
+    Returns:
+        Milliseconds.
+    """
+    seconds = []
+    with torch.no_grad():
+        for _ in range(repeats + 3):
+            _wait(x)
+            started = clock()
+            layer(x)
+            _wait(x)
+            seconds.append(clock() - started)
+    return 1000 * statistics.median(seconds[3:])
+
+
+def _wait(x: Tensor) -> None:
+    if x.is_cuda:
+        torch.cuda.synchronize(x.device)
+
+
+def _widths(group: Group, step: int) -> list[int]:
+    """A few widths up to the whole group, rounded up to what the hardware computes in."""
+    if isinstance(step, bool) or not isinstance(step, int) or step < 1:
+        raise PriorError(
+            f"rounding of group {group.name!r} is {step!r}: give a whole number of units, 1 or more."
+        )
+    rounded = {min(-(-int(share * group.size) // step) * step, group.size) for share in SHARES}
+    return sorted(max(width, 1) for width in rounded)
+
+
+def _narrowed(chain: Chain, group: Group, width: int) -> Chain:
+    """The chain with the first units of one group alone, and all of the others'."""
+    alive = {g.name: torch.ones(g.size, dtype=torch.bool) for g in chain.groups}
+    alive[group.name] = torch.arange(group.size) < width
+    narrow = copy.deepcopy(chain)
+    if width < group.size:
+        cut_(narrow, alive)
+    return narrow
+
+
+def _layer_times(chain: Chain, example: Tensor, timer: Timer, names: set[str]) -> dict[str, float]:
+    times: dict[str, float] = {}
+
+    def call(name: str, layer: nn.Module, x: Tensor) -> Tensor:
+        if name in names:
+            times[name] = timer(layer, x)
+        y: Tensor = layer(x)
+        return y
+
+    with torch.no_grad():
+        chain(example, call=call)
+    return times
+
+
+def _slope(group: Group, times: list[tuple[int, float]], device: str) -> float:
+    """Milliseconds a unit by least squares; 0, with a warning, where narrower is not faster."""
+    if len(times) < 2:
+        return _warned(group, f"only {times[0][0]} units were measured", device)
+    widths, milliseconds = (np.array(column, dtype=float) for column in zip(*times, strict=True))
+    slope = float(np.polyfit(widths, milliseconds, 1)[0])
+    saved = slope * float(widths[-1] - widths[0])
+    if saved < NOTICEABLE * float(milliseconds[-1]):
+        few, many = times[0], times[-1]
+        found = f"{few[0]} units take {few[1]:.4g} ms and {many[0]} take {many[1]:.4g} ms"
+        return _warned(group, found, device)
+    return slope
+
+
+def _warned(group: Group, found: str, device: str) -> float:
+    warnings.warn(
+        f"Group {group.name!r}: fewer units are not measurably faster on {device} ({found}), so its units "
+        "get the least price. Time larger batches, lower rounding=, or price this group by MACs: "
+        "bp.Price.from_cost(nats=..., compute=1.0).",
+        LatencyWarning,
+        stacklevel=5,
+    )
+    return 0.0

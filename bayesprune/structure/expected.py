@@ -1,0 +1,162 @@
+"""What a network under random gates costs on average: exact, and differentiable in their probabilities."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from bayesprune.structure.chain import Chain
+from bayesprune.structure.groups import VALUES, Slot
+
+
+@dataclass(frozen=True)
+class Expected:
+    """Average size of a network whose units are there or not.
+
+    Attributes:
+        parameters: scalar, expected trainable numbers.
+        macs: scalar, expected multiply-accumulates of one row.
+    """
+
+    parameters: Tensor
+    macs: Tensor
+
+
+class ExpectedCost:
+    r"""Expected parameters and multiply-accumulates of a chain under independent gates z_u ~ Bern(θ_u).
+
+    An entry of a tensor stays when all units that own it do, one along each owned dimension, or several (a
+    filter and its flattened feature both own a column of the layer that reads them):
+
+    .. math:: \mathbb{E}[\mathrm{numel}(W)]
+              = \sum_{e \in W} \prod_{u \in \mathrm{owners}(e)} \theta_u,
+              \qquad \mathbb{E}[\mathrm{MACs}]
+              = \sum_l \mathrm{positions}_l\, \mathbb{E}[\mathrm{numel}(W_l)],
+
+    a product over *distinct* owners, so both are multilinear in θ, and ∂/∂θ_u is exactly what unit u
+    adds with all others as they are. The sum is taken dimension by dimension, ∏ over dimensions of
+    Σ over an index; only dimensions that share a group are summed over together.
+
+    Not included are the deaths that follow from others: a filter none of whose flattened features is still
+    read is cut as well (``close_over``). So this is the expected size of what the gates leave, an upper bound
+    on that of what :func:`cut_` leaves, and equal to it wherever every unit that is there has a reader.
+    Derived here from the slots (for plain layers: Guenter & Sideris, arXiv 2406.04549), and tested by
+    enumeration.
+
+    Args:
+        chain: the network, as it is now; build anew after a cut.
+        device: where the probabilities will be.
+
+    Example:
+        >>> import torch
+        >>> from bayesprune.structure import ExpectedCost, find_chain
+        >>> network = torch.nn.Sequential(torch.nn.Linear(4, 2), torch.nn.Linear(2, 3))
+        >>> chain = find_chain(network, torch.ones(1, 4))
+        >>> cost = ExpectedCost(chain)({"input": torch.full((4,), 0.5), "0": torch.tensor([1.0, 0.5])})
+        >>> cost.macs.item(), cost.parameters.item()  # 2 · 1.5 + 1.5 · 3, and biases 1.5 + 3
+        (7.5, 12.0)
+    """
+
+    def __init__(self, chain: Chain, device: torch.device | str = "cpu") -> None:
+        self.slots = chain.slots
+        sizes = {group.name: group.size for group in chain.groups}
+        positions = {f"{name}.weight": count for name, count in chain.positions.items()}
+        self._tensors = [
+            _Tensor.of(parameter.shape, _slots_of(chain, name), sizes, positions.get(name, 0), device)
+            for name, parameter in chain.named_parameters()
+        ]
+
+    def __call__(self, inclusion_prob: Mapping[str, Tensor]) -> Expected:
+        """The expected cost.
+
+        Args:
+            inclusion_prob: group → (group.size,), probability that each original unit is there; what is given
+                for removed units does not matter. All in one dtype: use float64 where sums have to be exact.
+
+        Returns:
+            Scalars in that dtype, attached to the graph of the probabilities.
+        """
+        numels = torch.stack([tensor.expected_numel(inclusion_prob) for tensor in self._tensors])
+        return Expected(
+            numels.sum(), numels @ numels.new_tensor([tensor.positions for tensor in self._tensors])
+        )
+
+
+def _slots_of(chain: Chain, tensor: str) -> list[Slot]:
+    return [slot for slot in chain.slots if slot.tensor == tensor and slot.dim != VALUES]
+
+
+@dataclass(frozen=True)
+class _Factor:
+    """θ of one slot's units along the dimensions of its block; 1 where another slot has counted the unit."""
+
+    group: str
+    ids: Tensor | None
+    """(1, .., length, .., 1), units by original id; None where they are all there, in order."""
+    repeated: Tensor | None
+
+    def __call__(self, inclusion_prob: Mapping[str, Tensor]) -> Tensor:
+        probs = inclusion_prob[self.group]
+        values = probs if self.ids is None else probs[self.ids]
+        return values if self.repeated is None else torch.where(self.repeated, values.new_ones(()), values)
+
+
+@dataclass(frozen=True)
+class _Tensor:
+    """One parameter: the dimensions that nobody owns as a number, the others as blocks of factors."""
+
+    free: float
+    blocks: tuple[tuple[_Factor, ...], ...]
+    positions: float
+
+    @classmethod
+    def of(
+        cls,
+        shape: torch.Size,
+        slots: list[Slot],
+        sizes: Mapping[str, int],
+        positions: int,
+        device: torch.device | str,
+    ) -> _Tensor:
+        owned = {slot.dim for slot in slots}
+        free = math.prod(length for dim, length in enumerate(shape) if dim not in owned)
+        blocks = tuple(_block(part, sizes, device) for part in _linked(slots))
+        return cls(float(free), blocks, float(positions))
+
+    def expected_numel(self, inclusion_prob: Mapping[str, Tensor]) -> Tensor:
+        total = next(iter(inclusion_prob.values())).new_tensor(self.free)
+        for block in self.blocks:
+            product = block[0](inclusion_prob)
+            for factor in block[1:]:
+                product = product * factor(inclusion_prob)
+            total = total * product.sum()
+        return total
+
+
+def _linked(slots: list[Slot]) -> list[list[Slot]]:
+    """Slots that share a dimension or a group, directly or through others: summed over together."""
+    parts: list[list[Slot]] = []
+    for slot in slots:
+        near = [p for p in parts if any(o.dim == slot.dim or o.group == slot.group for o in p)]
+        apart = [p for p in parts if not any(p is q for q in near)]
+        parts = [*apart, [*(other for part in near for other in part), slot]]
+    return parts
+
+
+def _block(slots: list[Slot], sizes: Mapping[str, int], device: torch.device | str) -> tuple[_Factor, ...]:
+    dims = sorted({slot.dim for slot in slots})
+    laid = [s.unit_ids.reshape([-1 if d == s.dim else 1 for d in dims]).to(device) for s in slots]
+    factors = []
+    for number, (slot, ids) in enumerate(zip(slots, laid, strict=True)):
+        repeated: Tensor | None = None
+        for other, theirs in zip(slots[:number], laid[:number], strict=True):
+            if other.group == slot.group:
+                same = ids == theirs
+                repeated = same if repeated is None else repeated | same
+        plain = len(dims) == 1 and torch.equal(slot.unit_ids, torch.arange(sizes[slot.group]))
+        factors.append(_Factor(slot.group, None if plain else ids, repeated))
+    return tuple(factors)

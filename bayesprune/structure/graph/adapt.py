@@ -1,0 +1,317 @@
+"""A graph after a cut: sizes that were written down as numbers follow the units that are left."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from bayesprune.errors import RemovalError
+from bayesprune.structure.graph.analyse import Structure
+from bayesprune.structure.graph.call import Raw, argument_node, arguments, schema_names
+from bayesprune.structure.graph.movement import MOVES
+
+aten = torch.ops.aten
+NOTHING_LEFT = "nothing is left"
+
+
+class CannotAdapt(RemovalError):
+    """An operation that cannot follow a cut: its place, and the labels of what it moves."""
+
+    def __init__(self, node: fx.Node, reason: str) -> None:
+        super().__init__(
+            f"Cannot remove these units: at {node.name!r} {reason}. Nothing was removed; list their groups "
+            "in exclude=."
+        )
+        self.node = node
+        self.reason = reason
+
+
+@dataclass
+class _Scattered:
+    """A value whose surviving numbers form no box: it is not computed; who reads it gathers from its source.
+
+    Attributes:
+        source: the last value that is computed.
+        positions: (shape of the value), the position in the source, before the cut, of every number.
+    """
+
+    source: fx.Node
+    positions: Tensor
+
+
+def adapted(structure: Structure, training: bool, alive: Tensor) -> fx.GraphModule:
+    """The graph of one mode for a network that has lost units.
+
+    Args:
+        structure: of the whole network.
+        training: which mode.
+        alive: (units,), bool.
+
+    Returns:
+        A new graph over the (cut) network's parameters.
+
+    Raises:
+        CannotAdapt: an operation that has no form for this cut.
+    """
+    original = structure.captured.graphs[training]
+    graph = fx.GraphModule(original, copy.deepcopy(original.graph))
+    if bool(alive.all()):
+        return graph
+    worker = _Worker(structure, training, torch.cat([alive, torch.ones(1, dtype=torch.bool)]), graph)
+    twins = list(zip(original.graph.nodes, list(graph.graph.nodes), strict=True))
+    for old, new in twins:
+        worker.visit(old, new)
+    graph.graph.eliminate_dead_code()
+    graph.graph.lint()
+    graph.recompile()
+    return graph
+
+
+class _Worker:
+    def __init__(self, structure: Structure, training: bool, alive: Tensor, graph: fx.GraphModule) -> None:
+        self.found = structure.findings[training]
+        self.unit_of = structure.unit_of
+        self.alive = alive
+        self.graph = graph
+        self.rows = len(structure.captured.example[0])
+        self.by_name = {node.name: node for node in self.found.of}
+        self.scattered: dict[fx.Node, _Scattered] = {}
+        self.twin: dict[fx.Node, fx.Node] = {}
+
+    def mask(self, labels: Tensor) -> Tensor:
+        """Which numbers survive."""
+        return self.alive[self.unit_of[labels]]
+
+    def visit(self, old: fx.Node, new: fx.Node) -> None:
+        self.twin[old] = new
+        if old.op != "call_function" or not hasattr(old.target, "_schema"):
+            self._check_inputs(old)
+            return
+        kind = old.target._schema.name.removeprefix("aten::")
+        if old in self.found.group_counts:
+            self._set(new, "groups", int(self.mask(self.found.group_counts[old]).sum()))
+        if old in self.found.pads:
+            self._pad(old, new)
+        if any(norm.node is old for norm in self.found.norms):
+            labels = next(norm.labels for norm in self.found.norms if norm.node is old)
+            self._set(new, "normalized_shape", [int(self.mask(labels).sum())])
+        if kind in MOVES and self._touched(old):
+            self._move(old, new, kind)
+        else:
+            self._check_inputs(old)
+
+    def _pad(self, old: fx.Node, new: fx.Node) -> None:
+        """As many zeros before and after as there are units left of them."""
+        pads = list(arguments(old)["pad"])
+        at = next(i for i in range(0, len(pads), 2) if pads[i] or pads[i + 1])
+        pads[at : at + 2] = [int(self.mask(labels).sum()) for labels in self.found.pads[old]]
+        self._set(new, "pad", pads)
+
+    def _check_inputs(self, old: fx.Node) -> None:
+        for source in old.all_input_nodes:
+            if source in self.scattered:
+                raise CannotAdapt(source, "the units that are left form no box")
+
+    def _touched(self, old: fx.Node) -> bool:
+        nodes = [n for n in old.all_input_nodes if n in self.found.sizes]
+        return any(n in self.scattered or self._loses(n) for n in nodes)
+
+    def _loses(self, node: fx.Node) -> bool:
+        labels = self.found.of[node]
+        return isinstance(labels, Tensor) and not bool(self.mask(labels).all())
+
+    def _set(self, node: fx.Node, name: str, value: Any) -> None:
+        position = schema_names(node).index(name)
+        if position < len(node.args):
+            node.update_arg(position, value)
+        else:
+            node.update_kwarg(name, value)
+
+    # ---- operations that move numbers
+
+    def _move(self, old: fx.Node, new: fx.Node, kind: str) -> None:
+        if kind in ("cat", "concat", "stack", "hstack", "vstack"):
+            self._check_inputs(old)
+            return  # no size is written down
+        source = argument_node(old, "self")
+        if source is None or isinstance(self.found.of[source], Raw):
+            self._check_inputs(old)
+            return
+        outputs = self.found.of[old]
+        if isinstance(outputs, list):
+            self._split(old, new, source, outputs)
+            return
+        kept = box(self.mask(outputs))
+        origin = self.scattered.get(source)
+        if kept is None:
+            self.scattered[old] = _Scattered(
+                origin.source if origin else source, self._positions(old, source, origin)
+            )
+            return
+        if origin is None and self._try(old, new, kind, source, kept):
+            return
+        self._gather(
+            old, new, origin.source if origin else source, self._positions(old, source, origin), kept
+        )
+
+    def _positions(self, old: fx.Node, source: fx.Node, origin: _Scattered | None) -> Tensor:
+        """(shape of the value), where its numbers come from in the last computed value."""
+        size = self.found.sizes[source]
+        before = origin.positions if origin else torch.arange(size.numel()).reshape(size)
+        return self._run(old, before)
+
+    def _run(self, old: fx.Node, value: Tensor, other: fx.Node | None = None) -> Tensor:
+        """The operation on another tensor, with its own other arguments or those of ``other``."""
+        node = old if other is None else other
+        rest = {k: fx.node.map_arg(v, self._value) for k, v in arguments(node).items() if k != "self"}
+        if str(node.target).startswith(("aten.view", "aten._unsafe_view")):
+            return value.reshape(rest["size"])
+        moved: Tensor = node.target(value, **rest)  # type: ignore[operator]
+        return moved
+
+    def _value(self, node: fx.Node) -> Any:
+        """A size that depends on the rows, as it was in the example; or a constant tensor."""
+        old = self.by_name[node.name]
+        if old not in self.found.constants:
+            raise CannotAdapt(old, "it is moved about by a computed index")
+        return self.found.constants[old]
+
+    def _try(self, old: fx.Node, new: fx.Node, kind: str, source: fx.Node, kept: list[Tensor]) -> bool:
+        """Write new numbers into the operation, and see whether it then moves what is left as it should."""
+        inside = box(self.mask(self.found.of[source]))
+        if inside is None:
+            return False
+        size = self.found.sizes[source]
+        whole = torch.arange(size.numel()).reshape(size)
+        expected = take(self._run(old, whole), kept)
+        backup = (new.target, new.args, dict(new.kwargs))
+        if not self._rewrite(old, new, kind, inside, kept):
+            return False
+        try:
+            actual = self._run(old, take(whole, inside), new)
+        except (RuntimeError, IndexError):
+            actual = None
+        if actual is not None and actual.shape == expected.shape and bool((actual == expected).all()):
+            return True
+        new.target, new.args, new.kwargs = backup[0], backup[1], backup[2]
+        return False
+
+    def _rewrite(
+        self, old: fx.Node, new: fx.Node, kind: str, inside: list[Tensor], kept: list[Tensor]
+    ) -> bool:
+        """Follow the units in the numbers that the operation was given; False where there is no way."""
+        if kind in ("view", "reshape", "_unsafe_view", "expand", "unflatten"):
+            return self._resize(new, kind, len(inside), kept)
+        if kind in ("slice", "select", "narrow"):
+            return self._reslice(new, kind, inside)
+        return True  # nothing is written down: whether it does what it should is seen by trying
+
+    def _resize(self, new: fx.Node, kind: str, ndim: int, kept: list[Tensor]) -> bool:
+        """New sizes; one that depends on the rows and on units is left to PyTorch."""
+        given = arguments(new)
+        name = next(n for n in ("size", "shape", "sizes") if n in given)
+        sizes = list(given[name])
+        first = given.get("dim", 0) % ndim if kind == "unflatten" else 0
+        for i, size in enumerate(sizes):
+            now = int(kept[first + i].sum())
+            if now != len(kept[first + i]) and size != -1:
+                sizes[i] = now if isinstance(size, int) else -1
+        if sum(isinstance(s, int) and s == -1 for s in sizes) > 1:
+            return False
+        self._set(new, name, sizes)
+        if kind in ("view", "_unsafe_view"):
+            new.target = aten.reshape.default
+            new.args, new.kwargs = (new.args[0], sizes), {}
+        return True
+
+    def _reslice(self, new: fx.Node, kind: str, inside: list[Tensor]) -> bool:
+        """New positions along a dimension that loses units."""
+        given = arguments(new)
+        left = inside[given.get("dim", 0) % len(inside)]
+        if bool(left.all()):
+            return True
+        if kind == "select":
+            self._set(new, "index", int(left[: given["index"] % len(left)].sum()))
+        elif kind == "narrow":
+            start, length = given["start"] % len(left), given["length"]
+            self._set(new, "start", int(left[:start].sum()))
+            self._set(new, "length", int(left[start : start + length].sum()))
+        else:
+            bounds = [given.get(bound) for bound in ("start", "end")]
+            if given.get("step", 1) != 1 or not all(at is None or isinstance(at, int) for at in bounds):
+                return False
+            for bound, at in zip(("start", "end"), bounds, strict=True):
+                if at is not None:
+                    at = max(0, at + len(left)) if at < 0 else min(at, len(left))
+                    self._set(new, bound, int(left[:at].sum()))
+        return True
+
+    def _split(self, old: fx.Node, new: fx.Node, source: fx.Node, outputs: list[Tensor]) -> None:
+        """Several results: sizes along one dimension."""
+        kind = old.target._schema.name  # type: ignore[union-attr]
+        inside, boxes = box(self.mask(self.found.of[source])), [box(self.mask(o)) for o in outputs]
+        if source in self.scattered or inside is None or any(b is None for b in boxes):
+            raise CannotAdapt(old, "the units that are left form no box")
+        dim: int = arguments(old).get("dim", 0) % len(inside)
+        if kind == "aten::unbind":
+            if not bool(inside[dim].all()):
+                raise CannotAdapt(old, "it unbinds units")
+            return
+        sizes = [int(b[dim].sum()) for b in boxes]  # type: ignore[index]
+        new.target, new.args, new.kwargs = aten.split_with_sizes.default, (new.args[0], sizes, dim), {}
+
+    def _gather(
+        self, old: fx.Node, new: fx.Node, source: fx.Node, positions: Tensor, kept: list[Tensor]
+    ) -> None:
+        """Read the surviving numbers one by one from the last value that is computed."""
+        inside = box(self.mask(self.found.of[source]))
+        size = self.found.sizes[source]
+        if not all(bool(line.any()) for line in kept):
+            raise CannotAdapt(old, NOTHING_LEFT)
+        if inside is None or not self._rows_first(size, positions):
+            raise CannotAdapt(
+                old, "the units that are left form no box, and rows are not the first dimension"
+            )
+        after = torch.full((size.numel(),), -1)
+        survivors = take(torch.arange(size.numel()).reshape(size), inside)
+        after[survivors.reshape(-1)] = torch.arange(survivors.numel())
+        index = after[take(positions, kept)]
+        shape = list(index.shape[1:])
+        name = f"bp_index_{new.name}"
+        self.graph.register_buffer(name, index[0].reshape(-1), persistent=False)
+        origin = self.twin[source]
+        with self.graph.graph.inserting_before(new):
+            flat = self.graph.graph.call_function(aten.flatten.using_ints, (origin, 1))
+            where = self.graph.graph.get_attr(name)
+            picked = self.graph.graph.call_function(aten.index_select.default, (flat, 1, where))
+            rows = self.graph.graph.call_function(aten.sym_size.int, (origin, 0))
+        new.target, new.args, new.kwargs = aten.reshape.default, (picked, [rows, *shape]), {}
+
+    def _rows_first(self, size: torch.Size, positions: Tensor) -> bool:
+        """Whether rows are the first dimension before and after, and move alike."""
+        if size[0] != self.rows or positions.shape[0] != self.rows:
+            return False
+        inner = size.numel() // self.rows
+        offset = torch.arange(self.rows).reshape(-1, *[1] * (positions.ndim - 1)) * inner
+        return bool((positions - offset == positions[:1]).all()) and bool((positions[0] < inner).all())
+
+
+def box(mask: Tensor) -> list[Tensor] | None:
+    """For each dimension which indices survive, if what survives is all their combinations; else None."""
+    lines = [mask.movedim(d, 0).reshape(mask.shape[d], -1).any(1) for d in range(mask.ndim)]
+    count = 1
+    for line in lines:
+        count *= int(line.sum())
+    return lines if count == int(mask.sum()) else None
+
+
+def take(value: Tensor, kept: list[Tensor]) -> Tensor:
+    """The box of a tensor that survives."""
+    for dim, line in enumerate(kept):
+        if not bool(line.all()):
+            value = value.index_select(dim, line.nonzero().squeeze(1))
+    return value

@@ -1,0 +1,133 @@
+"""Labels: for every number that a network computes, the unit that it belongs to.
+
+A label names an index along one dimension of one parameter or buffer (a *place*). Operations either pass
+labels on, or say that two of them are the same unit, or that one may never be removed. What is united in the
+end are the units: a class of places that must be cut together.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+FIXED = 0
+"""The label of numbers that belong to no unit: inputs, outputs, constants."""
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """Units that stay, and why.
+
+    Attributes:
+        place: the operation, with the parameter it reads where it has one.
+        reason: why its units cannot be removed.
+    """
+
+    place: str
+    reason: str
+
+
+@dataclass
+class Labels:
+    """All places, and what is known about them so far.
+
+    Attributes:
+        starts: (tensor, dimension) → (label of its first index, number of indices).
+    """
+
+    starts: dict[tuple[str, int], tuple[int, int]] = field(default_factory=dict)
+    _edges: list[Tensor] = field(default_factory=list)
+    _frozen: list[tuple[Tensor, Frozen]] = field(default_factory=list)
+    _next: int = 1
+
+    def of(self, tensor: str, dim: int, size: int) -> Tensor:
+        """(size,), the labels along a dimension of a parameter or buffer."""
+        if (tensor, dim) not in self.starts:
+            self.starts[tensor, dim] = (self._next, size)
+            self._next += size
+        start, size = self.starts[tensor, dim]
+        return torch.arange(start, start + size)
+
+    def unite(self, first: Tensor, second: Tensor) -> None:
+        """Say that labels of equal position are one unit. A label that meets ``FIXED`` is frozen.
+
+        Args:
+            first: (...), labels.
+            second: (...), of the same shape.
+        """
+        self._edges.append(_pairs(first, second))
+
+    def freeze(self, labels: Tensor, place: str, reason: str) -> None:
+        """Say that units may never be removed."""
+        found = torch.unique(compact(labels))
+        found = found[found != FIXED]
+        if len(found):
+            self._frozen.append((found, Frozen(place, reason)))
+
+    def solve(self) -> tuple[Tensor, dict[int, Frozen]]:
+        """Put together what was said.
+
+        Returns:
+            (labels + 1,) class of every label, numbered by its smallest label; ``FIXED`` is its own class;
+            and why classes are frozen, by class.
+        """
+        from scipy.sparse import coo_matrix
+        from scipy.sparse.csgraph import connected_components
+
+        edges = torch.cat([*self._edges, torch.zeros(2, 0, dtype=torch.long)], 1).numpy()
+        ones = np.ones(edges.shape[1], dtype=np.int8)
+        graph = coo_matrix((ones, (edges[0], edges[1])), shape=(self._next, self._next))
+        _, component = connected_components(graph, directed=False)
+        smallest = np.full(component.max() + 1, self._next)
+        np.minimum.at(smallest, component, np.arange(self._next))
+        classes = torch.from_numpy(smallest[component])
+        reasons: dict[int, Frozen] = {}
+        for labels, frozen in self._frozen:
+            for label in torch.unique(classes[labels]).tolist():
+                reasons.setdefault(label, frozen)
+        return classes, reasons
+
+
+def _pairs(first: Tensor, second: Tensor) -> Tensor:
+    """(2, pairs), what meets what, each pair once."""
+    both = torch.stack(torch.broadcast_tensors(first, second))
+    for dim in range(1, both.ndim):
+        if first.stride(dim - 1) == 0 and second.stride(dim - 1) == 0:
+            both = both.narrow(dim, 0, 1)
+    pairs: Tensor = torch.unique(both.reshape(2, -1), dim=1)
+    return pairs
+
+
+def compact(labels: Tensor) -> Tensor:
+    """The same labels without the dimensions along which memory says that they repeat."""
+    for dim in range(labels.ndim):
+        if labels.stride(dim) == 0 and labels.shape[dim] > 1:
+            labels = labels.narrow(dim, 0, 1)
+    return labels
+
+
+def varies(labels: Tensor) -> list[bool]:
+    """Whether labels differ along each dimension."""
+    small = compact(labels)
+    return [
+        small.shape[dim] > 1 and not bool((small == small.narrow(dim, 0, 1)).all())
+        for dim in range(small.ndim)
+    ]
+
+
+def along(labels: Tensor, dim: int) -> Tensor | None:
+    """(size,), labels along one dimension, if they vary along no other one; else None."""
+    dim %= labels.ndim
+    if any(v for d, v in enumerate(varies(labels)) if d != dim):
+        return None
+    index = tuple(slice(None) if d == dim else 0 for d in range(labels.ndim))
+    return labels[index].contiguous()
+
+
+def spread(vector: Tensor, dim: int, shape: torch.Size) -> Tensor:
+    """Labels along one dimension as a tensor of the given shape that takes no memory for the others."""
+    dim %= len(shape)
+    return vector.reshape([-1 if d == dim else 1 for d in range(len(shape))]).expand(shape)

@@ -1,0 +1,134 @@
+"""Prices from cost during a fit: they follow the network as it shrinks, and a budget sees to its end."""
+
+from __future__ import annotations
+
+import warnings
+
+import torch
+from torch import Tensor
+
+from bayesprune.errors import BudgetWarning
+from bayesprune.gated import GatedModel
+from bayesprune.priors import CostGates
+from bayesprune.priors.budget import check_feasible
+from bayesprune.priors.cost_gates import KINDS
+from bayesprune.structure import ExpectedCost
+from bayesprune.svi.dual import LEAD, Ascent
+from bayesprune.svi.schedule import Schedule
+from bayesprune.svi.within import WITHIN, Fitter
+
+
+class Pricing:
+    """What a fit does about prices that follow from cost; all of its state is in the prior's buffers.
+
+    Args:
+        gated: the model, whose prior is a ``CostGates``; its prices and multipliers are moved.
+        prior: that prior.
+        schedule: of the fit.
+    """
+
+    def __init__(self, gated: GatedModel, prior: CostGates, schedule: Schedule) -> None:
+        self.gated, self.prior, self.recipe = gated, prior, schedule.recipe
+        gates = schedule.recipe.gates
+        ramp = schedule.recipe.ramp * schedule.steps / gates.every
+        lead = LEAD / (gates.learning_rate * ramp) if ramp else 1.0
+        self.ascent = Ascent(prior, gates.momentum, lead)
+        self._costs = ExpectedCost(gated.chain, gated.log_odds.device)
+        if prior.budget is not None:
+            check_feasible(gated.chain, prior.dense, prior.budget, self.recipe.shrink.least)
+
+    @classmethod
+    def of(cls, gated: GatedModel, schedule: Schedule) -> Pricing | None:
+        """For models whose prices follow from cost; None for all others."""
+        return cls(gated, gated.prior, schedule) if isinstance(gated.prior, CostGates) else None
+
+    @property
+    def has_budget(self) -> bool:
+        """Whether multipliers are sought; else they are given."""
+        return self.prior.budget is not None
+
+    def describe(self) -> dict[str, list[float | None]]:
+        """What was asked for, as plain values, by which runs are told apart."""
+        budget = None if self.prior.budget is None else self.prior.budget.tolist()
+        return {
+            "budget": [None if share != share else share for share in budget or []],
+            "first": [float(value) for value in self.ascent.first.exp()],
+        }
+
+    def prior_weight(self, ramped: float) -> float:
+        """Factor on the gates' prior: a budget ramps its aim instead."""
+        return 1.0 if self.has_budget else ramped
+
+    def before_gate_step_(self, progress: float, velocity: Tensor) -> None:
+        """Move the multipliers, where there is a budget, and set every price anew.
+
+        Args:
+            progress: share of the ramp that lies behind.
+            velocity: (units of all groups,), smoothed gradient of the log-odds, nats.
+        """
+        if self._costs.slots is not self.gated.chain.slots:  # units were removed
+            self._costs = ExpectedCost(self.gated.chain, self.gated.log_odds.device)
+        probs, prior = self.gated.inclusion_prob().detach().double(), self.prior
+        momentum = self.recipe.gates.momentum
+        if self.has_budget and int(prior.moves) > 0:
+            evidence = prior.evidence(velocity, momentum)
+            self.ascent.ascend_(self._costs, evidence, probs, progress)
+        prior.reprice_(self._costs, probs)
+        prior.count_(momentum)
+
+    def reached(self) -> bool:
+        """Whether the living network meets the budget, so that gates may be decided early."""
+        if not self.has_budget:
+            return True
+        return self._fitter(torch.zeros_like(self.prior.prices)).ratio(self.gated.alive.cpu()) <= 1 + WITHIN
+
+    def spare(self, dead: Tensor, velocity: Tensor) -> Tensor:
+        """The dead units that may go now: what lives stays above the budget until gates are decided.
+
+        Args:
+            dead: (units of all groups,), bool.
+            velocity: (units of all groups,), smoothed gradient of the log-odds, nats.
+        """
+        if not self.has_budget or not bool(dead.any()):
+            return dead
+        fitter, alive = self._fitter(velocity), self.gated.alive.cpu()
+        closed = fitter.close(alive & ~dead.cpu())
+        if closed is not None and fitter.ratio(closed) >= 1:
+            return dead
+        keep = fitter.trim(alive, dead.cpu(), high=1.0, low=1.0, strict=True)
+        return (alive & ~keep).to(dead.device)
+
+    def surplus(self, velocity: Tensor) -> Tensor:
+        """The units that have to go for the budget to be met, when gates are decided.
+
+        Args:
+            velocity: (units of all groups,), smoothed gradient of the log-odds, nats.
+
+        Returns:
+            (units of all groups,), bool.
+
+        Warns:
+            BudgetWarning: the network ends more than 2 % away from its budget; both are named.
+        """
+        fitter, alive = self._fitter(velocity), self.gated.alive.cpu()
+        keep = fitter.within(alive)
+        ratio = fitter.ratio(keep)
+        if not 1 - WITHIN <= ratio <= 1:
+            self._warn(ratio)
+        return (alive & ~keep).to(self.gated.alive.device)
+
+    def _fitter(self, velocity: Tensor) -> Fitter:
+        evidence = self.prior.evidence(velocity, self.recipe.gates.momentum)
+        return Fitter(self.gated, self.prior, evidence.cpu(), self.recipe.shrink.least)
+
+    def _warn(self, ratio: float) -> None:
+        assert self.prior.budget is not None
+        shares = zip(KINDS, self.prior.budget.tolist(), strict=True)
+        asked = ", ".join(f"{kind}={share:g}" for kind, share in shares if share == share)
+        warnings.warn(
+            f"Budget {asked}: the network ends at {100 * ratio:.1f} % of it, because its units are too large "
+            f"to come closer than {100 * WITHIN:g} % from below. Ask for another share, or gate more groups "
+            "(exclude= lists fewer).",
+            BudgetWarning,
+            stacklevel=2,
+        )

@@ -1,0 +1,205 @@
+"""Every classification network of torchvision: analysed, 30 % of its units removed, and is that exact?
+
+    python benchmarks/zoo.py [--only resnet18 vit_b_16] [--share 0.3] [--no-peer] [--resume]
+
+Random weights, random biases and normalisation statistics, two images of 64 × 64 (or the least that a network
+accepts). Each network is measured in a process of its own, with a time-out. Exact means that the cut network
+gives what the masked one gives (zeros at the input of whoever reads a removed unit), to 1e-10 in float64 and
+1e-5 in float32, in eval and in train mode, and that the removal changed the outputs by more than 1e-3.
+Torch-Pruning removes the same share beside it; that its outputs are those of a network in which what it
+removed is masked is asked of it as well.
+
+torchvision is not a dependency of bayesprune: see zoo_torchvision.py for how to install it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))
+from reporting import write_results
+from tqdm import tqdm
+from zoo_networks import names
+
+TOLERANCE = {"float64": 1e-10, "float32": 1e-5}
+EFFECT = 1e-3
+MODES = ("eval", "train")
+Record = dict[str, Any]
+
+
+def measure(name: str, side: str, arguments: argparse.Namespace) -> Record:
+    """One network in a process of its own; what it told before it ended or was ended."""
+    script = Path(__file__).with_name("zoo_measure.py")
+    words = [name, side, str(arguments.share), str(arguments.memory_gib), str(arguments.threads)]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(arguments.threads)}
+    start = time.perf_counter()
+    try:
+        done = subprocess.run(
+            [sys.executable, str(script), *words],
+            capture_output=True,
+            text=True,
+            timeout=arguments.timeout,
+            env=environment,
+        )
+        said, failure = done.stdout, _failure(done)
+    except subprocess.TimeoutExpired as late:
+        said = late.stdout.decode() if isinstance(late.stdout, bytes) else (late.stdout or "")
+        failure = f"time-out after {arguments.timeout:.0f} s"
+    record = _last_record(said)
+    if failure and "error" not in record:
+        record["error"] = failure
+    return {"name": name, "side": side, **record, "seconds_all": time.perf_counter() - start}
+
+
+def _failure(done: subprocess.CompletedProcess[str]) -> str:
+    if done.returncode == 0:
+        return ""
+    last = (done.stderr.strip().splitlines() or [""])[-1]
+    return f"ended with {done.returncode}: {last[:300]}"
+
+
+def _last_record(said: str) -> Record:
+    for line in reversed(said.splitlines()):
+        if line.startswith("{") and line.endswith("}"):
+            return dict(json.loads(line))
+    return {"traced": False}
+
+
+def verdict(record: Record, dtype: str, mode: str) -> str:
+    """``exact``, ``no effect``, ``fails``, the relative difference, or ``–`` where nothing was measured.
+
+    A difference with ``~`` is no larger than twice the masked network's own rounding error in float32.
+    """
+    key = f"{dtype}_{mode}"
+    if key not in record:
+        return "–"
+    if record[key] is None:
+        return "fails"
+    if not record[key] < TOLERANCE[dtype]:
+        return f"{record[key]:.0e}" + "~" * (record[key] <= 2 * record.get(f"{key}_rounding", 0.0))
+    return "exact" if record[f"{key}_effect"] > EFFECT else "no effect"
+
+
+def is_exact(record: Record, dtypes: tuple[str, ...] = tuple(TOLERANCE)) -> bool:
+    return all(verdict(record, dtype, mode) == "exact" for dtype in dtypes for mode in MODES)
+
+
+def is_inexact(record: Record) -> bool:
+    """Something that was measured is wrong; to fail loudly is not, nor is rounding alone."""
+    verdicts = [verdict(record, d, m) for d in TOLERANCE for m in MODES]
+    return any(v not in ("exact", "–", "fails") and not v.endswith("~") for v in verdicts)
+
+
+def show(runs: list[Record]) -> dict[str, Record]:
+    """Print a row for every network and side, then what it comes to; return the latter."""
+    print(
+        f"{'network':20} {'by':5} {'groups':>6} {'removable':>9} {'f64 eval':>9} {'train':>9} "
+        f"{'f32 eval':>9} {'train':>9} {'params':>7} {'analysis':>9} {'cut':>7} {'memory':>7}  remarks"
+    )
+    for run in sorted(runs, key=lambda r: (r["name"], r["side"])):
+        print(
+            f"{run['name']:20} {run['side']:5} {_figure(run, 'groups', '6')}"
+            f" {_figure(run, 'removable_percent', '7.0f', ' %')}"
+            + "".join(f" {verdict(run, d, m):>9}" for d in TOLERANCE for m in MODES)
+            + f" {_figure(run, 'parameters_left_percent', '5.0f', ' %')}"
+            f" {_figure(run, 'seconds_analysis', '7.1f', ' s')} {_figure(run, 'seconds_cut', '5.1f', ' s')}"
+            f" {_figure(run, 'memory_ratio', '6.2f', '×')}  {_remarks(run)}"
+        )
+    summary = {side: summarised([r for r in runs if r["side"] == side]) for side in ("ours", "peer")}
+    for side, row in summary.items():
+        if row:
+            print(f"{side}: " + ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in row.items()))
+    return summary
+
+
+def summarised(runs: list[Record]) -> Record:
+    """Counts over networks, and median and longest times."""
+    if not runs:
+        return {}
+    row: Record = {
+        "networks": len(runs),
+        "traced": sum(r["traced"] for r in runs),
+        "exact": sum(map(is_exact, runs)),
+        "exact_in_float64": sum(is_exact(r, ("float64",)) for r in runs),
+        "inexact": sum(map(is_inexact, runs)),
+        "failed_or_late": sum("error" in r for r in runs),
+        "at_least_30_percent_removable": sum(r.get("removable_percent", 0) >= 30 for r in runs),
+        "of_the_users_own_class": sum(bool(r.get("in_place")) for r in runs),
+    }
+    for key in ("seconds_analysis", "seconds_cut", "memory_ratio"):
+        values = [r[key] for r in runs if r.get(key) is not None]
+        if values:
+            row[f"median_{key}"] = round(statistics.median(values), 3)
+            row[f"largest_{key}"] = round(max(values), 3)
+    return row
+
+
+def _figure(run: Record, key: str, form: str, unit: str = "") -> str:
+    width = int("".join(c for c in form.split(".")[0] if c.isdigit())) + len(unit)
+    value = run.get(key)
+    return f"{'–':>{width}}" if value is None else f"{value:{form}}{unit}"
+
+
+def _remarks(run: Record) -> str:
+    remarks = [run["error"]] if "error" in run else []
+    if run.get("in_place"):
+        remarks.append("own class")
+    frozen = run.get("frozen", [])
+    if frozen:
+        remarks.append(f"frozen at {len(frozen)} places: {'; '.join(frozen[:2])}"[:120])
+    return ", ".join(remarks)
+
+
+def resumed(path: Path, share: float) -> list[Record]:
+    """The measurements that an interrupted sweep has written."""
+    results = json.loads(path.read_text())["results"] if path.exists() else {"share": share, "runs": []}
+    if results["share"] != share:
+        raise SystemExit(
+            f"{path} removed {results['share']} of the units, not {share}: choose another --out."
+        )
+    return list(results["runs"])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="these networks; all by default")
+    parser.add_argument("--share", type=float, default=0.3, help="of every group's units that is removed")
+    parser.add_argument("--peer", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument("--timeout", type=float, default=600, help="seconds for a network and side")
+    parser.add_argument("--memory-gib", type=float, default=0, help="limit for one process; none by default")
+    parser.add_argument("--resume", action="store_true", help="go on from the measurements in --out")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "zoo.json")
+    arguments = parser.parse_args()
+    known = names()
+    unknown = sorted(set(arguments.only or []) - set(known))
+    if unknown:
+        parser.error(f"torchvision has no classification network named {', '.join(unknown)}")
+    if not 0 < arguments.share < 1:
+        parser.error(f"--share {arguments.share}: the share of units to remove lies between 0 and 1")
+    runs = resumed(arguments.out, arguments.share) if arguments.resume else []
+    done = {(run["name"], run["side"]) for run in runs}
+    sides = ("ours", "peer") if arguments.peer else ("ours",)
+    trials = [(name, side) for name in arguments.only or known for side in sides]
+    progress = tqdm(trials, desc="zoo", unit="network", disable=None)
+    for name, side in progress:
+        progress.set_postfix_str(f"{name} {side}")
+        if (name, side) not in done:
+            runs.append(measure(name, side, arguments))
+        write_results(arguments.out, vars(arguments), {"share": arguments.share, "runs": runs}, quiet=True)
+    results = {"share": arguments.share, "summary": show(runs), "runs": runs}
+    write_results(arguments.out, vars(arguments), results)
+
+
+if __name__ == "__main__":
+    main()

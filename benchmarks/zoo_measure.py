@@ -1,0 +1,337 @@
+"""One network of the zoo, measured in a process of its own: ``python zoo_measure.py NAME ours|peer SHARE``.
+
+After every stage the record so far is printed as one line of JSON, so that a time-out loses only what came
+after. Exact means: removal gives what zeros at the input of every reader give.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import json
+import resource
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+sys.path.insert(0, str(Path(__file__).parent))
+from zoo_networks import batch, build
+
+CLASSES = 1000
+MODES = {"eval": False, "train": True}
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
+Record = dict[str, Any]
+Outputs = dict[str, Any]  # mode → all numbers, or the exception
+
+
+# What is measured
+
+
+def ours(name: str, share: float, tell: Callable[[Record], None]) -> None:
+    """bayesprune: times and memory in float32, differences in both types."""
+    from bayesprune.structure.graph import analyse
+
+    masked: dict[str, Outputs] = {}
+    for dtype_name, dtype in DTYPES.items():
+        with tracked() as forward:
+            network, example = build(name, dtype), batch(name, dtype)
+            forward.start()
+            whole = outputs(network, example)
+        with tracked(forward.floor) as work:
+            start = time.perf_counter()
+            analysis = analyse(network, example)
+            analysed = time.perf_counter()
+            alive = removal([(g.name, g.size) for g in analysis.groups], share)
+            small = analysis.cut(alive)
+            cut = time.perf_counter()
+        gates = {group: mask.to(dtype) for group, mask in alive.items()}
+        masked[dtype_name] = outputs(analysis.gated, example, gates=gates)
+        if dtype is torch.float32:
+            tell(
+                {
+                    "traced": True,
+                    "groups": len(analysis.groups),
+                    "frozen": sorted({f"{f.place}: {f.reason}" for f in analysis.frozen}),
+                    "removable_percent": 100 * removable_share(network, analysis.slots),
+                    "in_place": type(small) is type(network),
+                    "parameters_left_percent": 100 * count(small) / count(network),
+                    "seconds_analysis": analysed - start,
+                    "seconds_cut": cut - analysed,
+                    **memory(forward, work),
+                }
+            )
+        del network
+        tell(compared(dtype_name, outputs(small, example), masked[dtype_name], whole))
+    tell(rounding(masked["float32"], masked["float64"]))
+
+
+def peer(name: str, share: float, tell: Callable[[Record], None]) -> None:
+    """Torch-Pruning: random importance, the classifier ignored, head counts told, as its examples do."""
+    import torch_pruning
+
+    masked: dict[str, Outputs] = {}
+    for dtype_name, dtype in DTYPES.items():
+        with tracked() as forward:
+            network, example = build(name, dtype), batch(name, dtype)
+            forward.start()
+            whole = outputs(network, example)
+        twin = build(name, dtype)
+        torch.manual_seed(1)
+        dense = count(network)
+        with tracked(forward.floor) as work:
+            start = time.perf_counter()
+            pruner = torch_pruning.pruner.MetaPruner(
+                network,
+                example,
+                importance=torch_pruning.importance.RandomImportance(),
+                pruning_ratio=share,
+                ignored_layers=[m for m in network.modules() if _rows(m) == CLASSES],
+                num_heads={m: m.num_heads for m in network.modules() if isinstance(m, nn.MultiheadAttention)},
+            )
+            analysed = time.perf_counter()
+            removed = _prune_and_note(pruner, network)
+            cut = time.perf_counter()
+        _mask_(twin, removed)
+        masked[dtype_name] = outputs(twin, example)
+        if dtype is torch.float32:
+            tell(
+                {
+                    "traced": True,
+                    "groups": len(removed),
+                    "parameters_left_percent": 100 * count(network) / dense,
+                    "seconds_analysis": analysed - start,
+                    "seconds_cut": cut - analysed,
+                    **memory(forward, work),
+                }
+            )
+        tell(compared(dtype_name, outputs(network, example), masked[dtype_name], whole))
+    tell(rounding(masked["float32"], masked["float64"]))
+
+
+def removal(groups: list[tuple[str, int]], share: float) -> dict[str, Tensor]:
+    """group → (size,) bool: a random share of every group goes, at least one unit stays."""
+    generator = torch.Generator().manual_seed(1)
+    alive = {}
+    for name, size in groups:
+        gone = min(max(1, round(share * size)), size - 1)
+        alive[name] = torch.ones(size, dtype=torch.bool)
+        alive[name][torch.randperm(size, generator=generator)[:gone]] = False
+    return alive
+
+
+def removable_share(network: nn.Module, slots: Any) -> float:
+    """Share of the channels that belong to a unit: rows of all weights but those of the classifiers."""
+    owned: dict[tuple[str, int], Tensor] = {}
+    for slot in slots:
+        ids = slot.unit_ids >= 0
+        owned[slot.tensor, slot.dim] = owned.get((slot.tensor, slot.dim), torch.zeros_like(ids)) | ids
+    channels = removable = 0
+    for name, parameter in network.named_parameters():
+        if parameter.ndim >= 2 and name.endswith("weight") and parameter.shape[0] != CLASSES:
+            channels += len(parameter)
+            removable += int(owned[name, 0].sum()) if (name, 0) in owned else 0
+    return removable / channels
+
+
+def compared(dtype_name: str, small: Outputs, masked: Outputs, whole: Outputs) -> Record:
+    """Relative difference of cut and masked in each mode, and what the removal changed.
+
+    Where the cut network does not run in a mode the difference is ``None``, and the record says why.
+    """
+    record: Record = {}
+    for mode in MODES:
+        scale = masked[mode].abs().max().clamp_min(1.0)
+        record[f"{dtype_name}_{mode}_effect"] = ((whole[mode] - masked[mode]).abs().max() / scale).item()
+        if isinstance(small[mode], Exception):
+            record["error"] = f"in {mode} mode: {told(small[mode])}"
+            record[f"{dtype_name}_{mode}"] = None
+        else:
+            record[f"{dtype_name}_{mode}"] = ((small[mode] - masked[mode]).abs().max() / scale).item()
+    return record
+
+
+def rounding(single: Outputs, double: Outputs) -> Record:
+    """How far the masked network's own outputs in float32 lie from those in float64, in each mode."""
+    return {
+        f"float32_{mode}_rounding": (
+            (single[mode] - double[mode]).abs().max() / double[mode].abs().max().clamp_min(1.0)
+        ).item()
+        for mode in MODES
+    }
+
+
+@torch.no_grad()
+def outputs(network: nn.Module, example: Tensor, **arguments: Any) -> Outputs:
+    """mode → all numbers that the network returns, or why it does not run in that mode.
+
+    Its running statistics are afterwards what they were.
+    """
+    mode_before = network.training
+    buffers = {name: tensor.clone() for name, tensor in network.named_buffers()}
+    results: Outputs = {}
+    for mode, training in MODES.items():
+        try:
+            leaves = tree_leaves(network.train(training)(example.clone(), **arguments))
+            results[mode] = torch.cat([leaf.flatten() for leaf in leaves if isinstance(leaf, Tensor)])
+        except Exception as problem:  # whatever a wrongly cut network does
+            results[mode] = problem
+    for name, tensor in network.named_buffers():
+        tensor.copy_(buffers[name])
+    network.train(mode_before)
+    return results
+
+
+def told(problem: Exception) -> str:
+    reason = (str(problem).strip() or repr(problem)).splitlines()[0][:300]
+    return f"{type(problem).__name__}: {reason}"
+
+
+def count(network: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+# What Torch-Pruning removed, as masks in front of the layers that read it
+
+
+def _prune_and_note(pruner: Any, network: nn.Module) -> list[dict[str, Tensor]]:
+    """Prune, and note for every group: layer → original ids of the input columns that went."""
+    name_of = {module: name for name, module in network.named_modules()}
+    left = {name: torch.arange(_columns(module)) for module, name in name_of.items() if _columns(module)}
+    removed = []
+    for group in pruner.step(interactive=True):
+        gone: dict[str, Tensor] = {}
+        for dependency, indices in group:
+            name = name_of.get(dependency.target.module)
+            if name in left and pruner.DG.is_in_channel_pruning_fn(dependency.handler):
+                gone[name] = left[name][torch.tensor(indices)]
+                stays = torch.ones(len(left[name]), dtype=torch.bool)
+                stays[torch.tensor(indices)] = False
+                left[name] = left[name][stays]
+        group.prune()
+        removed.append(gone)
+    return removed
+
+
+def _rows(module: nn.Module) -> int:
+    """Outputs of a convolution or linear layer."""
+    return int(getattr(module, "out_features", getattr(module, "out_channels", 0)))
+
+
+def _columns(module: nn.Module) -> int:
+    """Inputs of a layer that reads across them; none of a depthwise one, which only passes channels on."""
+    if isinstance(module, nn.modules.conv._ConvNd):
+        return 0 if module.groups == module.in_channels > 1 else module.in_channels
+    if isinstance(module, nn.MultiheadAttention):
+        return module.embed_dim
+    return module.in_features if isinstance(module, nn.Linear) else 0
+
+
+@torch.no_grad()
+def _mask_(network: nn.Module, removed: list[dict[str, Tensor]]) -> None:
+    """Zeros for the removed columns at the input of every layer that read them."""
+    for gone in removed:
+        for name, indices in gone.items():
+            module = network.get_submodule(name)
+            if isinstance(module, nn.MultiheadAttention):
+                rows = torch.cat([indices + part * module.embed_dim for part in range(3)])
+                module.in_proj_weight[:, indices] = 0
+                module.in_proj_weight[rows] = 0
+                module.in_proj_bias[rows] = 0
+                module.out_proj.weight[:, indices] = 0
+            elif isinstance(module, nn.Linear):
+                module.weight[:, indices] = 0
+            else:
+                module.register_forward_pre_hook(_closing(indices))
+
+
+def _closing(indices: Tensor) -> Callable[[nn.Module, tuple[Tensor, ...]], tuple[Tensor, ...]]:
+    def hook(_: nn.Module, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return (arguments[0].index_fill(1, indices, 0.0),)
+
+    return hook
+
+
+# Memory
+
+
+class Peak:
+    """Peak resident memory of a stretch of code, in bytes above what was resident before.
+
+    Args:
+        floor: bytes that count as resident before; by default what is resident now.
+    """
+
+    def __init__(self, floor: int | None = None) -> None:
+        self.bytes: int | None = None
+        self.floor = floor
+        self.start()
+
+    def start(self) -> None:
+        """Forget the peak so far."""
+        gc.collect()
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).malloc_trim(0)
+        with contextlib.suppress(OSError):  # not Linux, or not allowed: memory stays unknown
+            Path("/proc/self/clear_refs").write_text("5")
+            self.floor = _status("VmRSS") if self.floor is None else self.floor
+
+    def stop(self) -> None:
+        """Note the peak."""
+        self.bytes = None if self.floor is None else _status("VmHWM") - self.floor
+
+
+@contextlib.contextmanager
+def tracked(floor: int | None = None) -> Iterator[Peak]:
+    """The peak of what runs inside."""
+    peak = Peak(floor)
+    yield peak
+    peak.stop()
+
+
+def _status(key: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(key + ":"))
+
+
+def memory(forward: Peak, work: Peak) -> Record:
+    """Peaks of building and running the network, and of analysing and cutting it; each holds the network."""
+    if not forward.bytes or work.bytes is None:
+        return {"forward_mib": None, "work_mib": None, "memory_ratio": None}
+    return {
+        "forward_mib": forward.bytes / 2**20,
+        "work_mib": work.bytes / 2**20,
+        "memory_ratio": work.bytes / forward.bytes,
+    }
+
+
+def main() -> None:
+    """Measure, printing the record as it grows; whatever goes wrong is part of it."""
+    name, side, share, gibibytes = sys.argv[1], sys.argv[2], float(sys.argv[3]), float(sys.argv[4])
+    torch.set_num_threads(int(sys.argv[5]))
+    warnings.simplefilter("ignore")
+    if gibibytes:
+        limit = int(gibibytes * 2**30)
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+    record: Record = {"traced": False}
+
+    def tell(more: Record) -> None:
+        record.update(more)
+        print("\n" + json.dumps(record), flush=True)
+
+    tell({})
+    try:
+        {"ours": ours, "peer": peer}[side](name, share, tell)
+    except Exception as problem:  # the zoo goes on; the table says what happened
+        tell({"error": told(problem)})
+
+
+if __name__ == "__main__":
+    main()

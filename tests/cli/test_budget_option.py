@@ -1,0 +1,68 @@
+"""`bayesprune run --budget`: it reaches the fit, is recorded and resumed, and bad values get one message."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+def _json(path: str) -> dict[str, Any]:
+    content = json.loads(Path(path).read_text())
+    assert isinstance(content, dict)
+    return content
+
+
+def test_the_budget_is_met_and_recorded(cli: Any) -> None:
+    done = cli("run", "./mine.py", "--budget", "params=0.2", "--out", "out")
+    assert done.code == 0
+    result, run = _json("out/result.json"), _json("out/run.json")
+    assert result["budget"] == run["settings"]["budget"] == {"params": 0.2}
+    assert result["price"] is None
+    assert 19.6 <= result["parameters_kept_percent"] <= 20.0
+    assert result["undecided_gates"] == 0
+
+
+def test_without_a_budget_none_is_recorded(cli: Any) -> None:
+    cli("run", "./mine.py", "--epochs", "1", "--out", "out", "--quiet")
+    assert _json("out/result.json")["budget"] is None
+
+
+def test_a_run_with_a_budget_is_resumed_with_it(cli: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STOP_AFTER", "2")
+    monkeypatch.setenv("STOP_BY", "SIGINT")
+    words = ("run", "./mine.py", "--inference", "./stopping.py", "--budget", "macs=0.3", "--quiet")
+    assert cli(*words, "--out", "out").code == 130
+    monkeypatch.delenv("STOP_AFTER")
+    other = cli("run", "--resume", "--out", "out", "--budget", "macs=0.4")
+    assert other.code == 2
+    assert "budget: the run has macs=0.3, this command macs=0.4" in other.err
+    assert cli("run", "--resume", "--out", "out", "--quiet").code == 0
+    assert cli(*words, "--out", "whole").code == 0
+    resumed, whole = _json("out/result.json"), _json("whole/result.json")
+    assert resumed["test_nll"] == whole["test_nll"] and resumed["architecture"] == whole["architecture"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--budget", "0.1"), "'0.1' in '0.1' is not macs=SHARE or params=SHARE. Write for example macs=0.1"),
+        (("--budget", "flops=0.1"), "'flops=0.1' in 'flops=0.1' is not macs=SHARE"),
+        (("--budget", "macs=0.1,"), "is not macs=SHARE"),
+        (("--budget", "macs=few"), "'few' in 'macs=few' is no number"),
+        (("--budget", "macs=0"), "macs=0.0"),
+        (("--budget", "macs=-1"), "macs=-1.0"),
+        (("--budget", "macs=10"), "above 0 and at most 1"),
+        (("--budget", "params=nan"), "params=nan"),
+        (("--budget", "macs=0.1,macs=0.2"), "'macs' has two shares"),
+        (("--budget", "macs=0.1", "--price", "3"), "--price and --budget exclude each other"),
+        (("--budget", "params=0.0001"), "params=0.0001 (at least"),
+    ],
+)
+def test_wrong_budgets(cli: Any, files: Any, words: tuple[str, ...], message: str) -> None:
+    before = files(Path())
+    done = cli("run", "./mine.py", *words)
+    assert done.code == 2
+    assert message in " ".join(done.err.split())
+    assert done.out == ""
+    assert files(Path()) == before

@@ -1,0 +1,140 @@
+"""gate(), Pyro, fit and prune on a network that is no chain of layers."""
+
+import copy
+
+import pytest
+import torch
+from pyro.infer import Predictive, Trace_ELBO
+from torch import nn
+
+import bayesprune as bp
+from bayesprune.errors import UnsupportedNetworkError
+from bayesprune.structure.graph import GraphNetwork
+
+
+class Residual(nn.Module):
+    """Two branches that are added, one normalised; a product of two units' activations."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.norm = nn.Linear(4, 6), nn.LayerNorm(6)
+        self.up, self.down, self.head = nn.Linear(6, 8), nn.Linear(8, 6), nn.Linear(6, 3)
+
+    def forward(self, x):
+        x = self.stem(x)
+        return self.head(x + self.down(self.up(self.norm(x)).tanh()).sigmoid())
+
+
+RECIPE = bp.Recipe(gates=bp.GateSteps(learning_rate=0.3, momentum=0.9, every=1), learning_rate=1e-2)
+
+
+@pytest.fixture
+def rows():
+    torch.manual_seed(1)
+    x = torch.randn(96, 4)
+    return x, (x[:, 0] + x[:, 1] > 0).long() + (x[:, 0] > 1).long()
+
+
+def gated_on(network=None, price=2.0, **settings):
+    prior = bp.priors.BernoulliGates(bp.priors.Flattening(price))
+    torch.manual_seed(0)
+    return bp.gate(
+        network or Residual(), torch.randn(2, 4), prior=prior, likelihood=bp.Categorical(rows=96), **settings
+    )
+
+
+def test_groups_are_those_that_go_together():
+    gated = gated_on()
+    assert isinstance(gated.network, GraphNetwork)
+    assert [(group.name, group.size) for group in gated.groups] == [("stem", 6), ("up", 8)]
+
+
+def test_open_gates_are_the_users_network_which_is_left_alone():
+    network = Residual()
+    before = copy.deepcopy(network.state_dict())
+    gated, x = gated_on(network), torch.randn(5, 4)
+    gates = {group.name: torch.ones(group.size) for group in gated.groups}
+    assert torch.allclose(gated.outputs(x, gates), network(x), atol=1e-6)
+    assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
+
+
+def test_outputs_follow_given_weights():
+    """Pyro samples weights and hands them in: the graphs have to compute with those."""
+    gated, x = gated_on(), torch.randn(5, 4)
+    gates = {group.name: torch.ones(group.size) for group in gated.groups}
+    doubled = {name: 2 * tensor.detach() for name, tensor in gated.weight_tensors().items()}
+    other = copy.deepcopy(gated)
+    with torch.no_grad():
+        for name, tensor in other.weight_tensors().items():
+            tensor.copy_(doubled[name])
+    given = gated.outputs(x, gates, doubled)
+    assert torch.allclose(given, other.outputs(x, gates), atol=1e-6)
+    assert (given - gated.outputs(x, gates)).abs().max() > 1e-2
+
+
+def test_draws_of_gates_run_at_once():
+    gated, x = gated_on(), torch.randn(5, 4)
+    draws = {group.name: torch.bernoulli(torch.full((7, 1, group.size), 0.5)) for group in gated.groups}
+    together = gated.outputs(x, draws)
+    one_by_one = torch.stack([gated.outputs(x, {k: z[i, 0] for k, z in draws.items()}) for i in range(7)])
+    assert together.shape == (7, 5, 3) and torch.allclose(together, one_by_one, atol=1e-6)
+
+
+def test_pyro_runs_on_it(rows):
+    gated = gated_on()
+    assert torch.isfinite(torch.tensor(Trace_ELBO().loss(gated.model, gated.guide, *rows)))
+    drawn = Predictive(gated.model, guide=gated.guide, num_samples=3)(rows[0][:4])
+    assert drawn["y"].shape[0] == 3 and drawn["gate/stem"].shape[-1] == 6
+
+
+def test_fit_removes_units_and_prune_gives_the_users_class(rows):
+    gated = gated_on(price={"stem": 4.0, "up": 1.0})
+    result = bp.fit(gated, rows, epochs=60, batch_size=16, recipe=RECIPE, progress=False)
+    small = bp.prune(result)
+    assert type(small) is Residual and sum(result.architecture) < 14
+    assert small.stem.weight.shape == (result.architecture[0], 4)
+    assert small.up.weight.shape == (result.architecture[1], result.architecture[0])
+    kept = {name: torch.ones(n) for name, n in result.gated.kept().items()}
+    masked = result.gated.network.eval()(rows[0], kept)
+    assert torch.allclose(small(rows[0]), masked, atol=1e-5)
+    assert bp.evaluate(small, rows, gated.likelihood).score < 25
+
+
+def test_an_interrupted_fit_goes_on_to_the_same_end(rows, tmp_path):
+    settings = {"epochs": 24, "batch_size": 16, "recipe": RECIPE, "progress": False}
+    whole = bp.fit(gated_on(price={"stem": 4.0, "up": 1.0}), rows, **settings)
+    calls = iter(range(100))
+
+    class Stop(Exception):
+        pass
+
+    def stop_late(epoch):
+        if next(calls) == 11:
+            raise Stop
+
+    with pytest.raises(Stop):
+        bp.fit(
+            gated_on(price={"stem": 4.0, "up": 1.0}),
+            rows,
+            checkpoint=tmp_path,
+            on_epoch=stop_late,
+            **settings,
+        )
+    again = bp.fit(
+        gated_on(price={"stem": 4.0, "up": 1.0}), rows, checkpoint=tmp_path, resume=True, **settings
+    )
+    assert again.architecture == whole.architecture and sum(whole.architecture) < 14
+    for name, value in whole.gated.state_dict().items():
+        assert torch.equal(value, again.gated.state_dict()[name]), name
+
+
+def test_what_needs_a_chain_says_so():
+    with pytest.raises(UnsupportedNetworkError, match="Budget can so far be used with feed-forward chains"):
+        bp.gate(Residual(), torch.randn(2, 4), prior=bp.Budget(params=0.5), likelihood=bp.Categorical(rows=9))
+    with pytest.raises(UnsupportedNetworkError, match="Weights with a posterior"):
+        bp.gate(
+            Residual(),
+            torch.randn(2, 4),
+            prior=bp.priors.SpikeAndSlab(1.0),
+            likelihood=bp.Categorical(rows=9),
+        )

@@ -1,0 +1,211 @@
+"""Expected cost is what enumeration gives: every gate configuration, cut for real and counted."""
+
+import copy
+import itertools
+import time
+
+import pytest
+import torch
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from bayesprune.structure import ExpectedCost, Slot, count, cut_, find_chain, least_alive
+from bayesprune.structure.chain import Chain
+from bayesprune.structure.groups import Group, close_over, keep_map
+from tests.structure.networks import chains, randomise_norms
+
+few = settings(
+    max_examples=40,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+)
+
+
+def drawn_probs(chain, seed):
+    generator = torch.Generator().manual_seed(seed)
+    return {g.name: torch.rand(g.size, generator=generator, dtype=torch.double) for g in chain.groups}
+
+
+def masked_numel(shape, slots, alive):
+    """The slow road: entries of a tensor whose every owner is alive, one by one."""
+    stays = torch.ones(shape, dtype=torch.bool)
+    for slot in slots:
+        line = alive[slot.group][slot.unit_ids]
+        stays &= line.reshape([-1 if d == slot.dim else 1 for d in range(len(shape))])
+    return int(stays.sum())
+
+
+def vertex(chain, alive):
+    cost = ExpectedCost(chain)({name: mask.double() for name, mask in alive.items()})
+    return cost.parameters.item(), cost.macs.item()
+
+
+def enumerated(chain, probs, cut):
+    """E over all configurations of the living units, with or without the deaths that follow from others."""
+    living = [(s.group, u) for s in chain.slots if s.reads for u in s.unit_ids.tolist()]
+    living = list(dict.fromkeys(living))
+    parameters = macs = 0.0
+    for bits in itertools.product([False, True], repeat=len(living)):
+        alive = {g.name: torch.zeros(g.size, dtype=torch.bool) for g in chain.groups}
+        chance = 1.0
+        for (group, unit), bit in zip(living, bits, strict=True):
+            alive[group][unit] = bit
+            chance *= float(probs[group][unit]) if bit else 1 - float(probs[group][unit])
+        if cut:
+            alive = close_over(chain.slots, alive)
+        here = vertex_by_masks(chain, alive)
+        parameters, macs = parameters + chance * here[0], macs + chance * here[1]
+    return parameters, macs
+
+
+def vertex_by_masks(chain, alive):
+    numels = {
+        name: masked_numel(p.shape, [s for s in chain.slots if s.tensor == name], alive)
+        for name, p in chain.named_parameters()
+    }
+    return sum(numels.values()), sum(n * numels[f"{name}.weight"] for name, n in chain.positions.items())
+
+
+SMALL = {
+    "dense with normalisation": lambda: (
+        nn.Sequential(
+            nn.BatchNorm1d(2), nn.Linear(2, 3), nn.BatchNorm1d(3), nn.Linear(3, 3), nn.Linear(3, 2),
+        ),
+        torch.zeros(2, 2),
+    ),
+    "convolutions, flattened": lambda: (
+        nn.Sequential(
+            nn.Conv1d(2, 2, 3), nn.BatchNorm1d(2), nn.Conv1d(2, 2, 2, bias=False), nn.Flatten(),
+            nn.Linear(4, 2), nn.Linear(2, 2),
+        ),
+        torch.zeros(2, 2, 5),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("build", SMALL.values(), ids=SMALL)
+@pytest.mark.parametrize("removed", [False, True], ids=["whole", "after a removal"])
+def test_expectation_is_the_sum_over_all_gate_configurations(build, removed):
+    network, example = build()
+    chain = find_chain(network.double(), example.double())
+    if removed:
+        alive = {g.name: torch.ones(g.size, dtype=torch.bool) for g in chain.groups}
+        alive[chain.groups[1].name][0] = False
+        cut_(chain, alive)
+    probs = drawn_probs(chain, seed=int(removed))
+    cost = ExpectedCost(chain)(probs)
+    parameters, macs = enumerated(chain, probs, cut=False)
+    assert cost.parameters.item() == pytest.approx(parameters, rel=1e-12)
+    assert cost.macs.item() == pytest.approx(macs, rel=1e-12)
+    least_parameters, least_macs = enumerated(chain, probs, cut=True)
+    if len(chain.groups) == len(chain.producers()):  # no flatten: whoever is there has a reader
+        assert (least_parameters, least_macs) == pytest.approx((parameters, macs), rel=1e-12)
+    else:  # a filter none of whose features is read is cut as well: an upper bound
+        assert least_parameters < parameters and least_macs < macs
+
+
+@given(drawn=chains(), seed=st.integers(0, 2**16))
+@few
+def test_at_a_vertex_it_is_the_count_of_the_network_that_was_cut(drawn, seed):
+    network, example = drawn
+    chain = find_chain(network, example)
+    generator = torch.Generator().manual_seed(seed)
+    for _ in range(2):  # and again after units have been removed
+        alive = {g.name: torch.rand(g.size, generator=generator) < 0.7 for g in chain.groups}
+        closed = close_over(chain.slots, alive)
+        assume(all(bool(mask.any()) for mask in closed.values()))
+        bound, exact = vertex(chain, alive), vertex(chain, closed)
+        cut_(chain, alive)
+        small = count(chain.plain(), example)
+        assert exact == (small.parameters, small.macs) == (chain.parameter_count(), chain.macs())
+        assert bound[0] >= exact[0] and bound[1] >= exact[1]
+        unread = any(bool((alive[n] & ~closed[n]).any()) for n in alive)
+        assert unread or bound == exact
+
+
+@given(drawn=chains(), seed=st.integers(0, 2**16))
+@few
+def test_slope_of_a_unit_is_what_it_adds(drawn, seed):
+    """Multilinear: ∂E/∂θ_u is E at θ_u = 1 minus E at θ_u = 0, exactly."""
+    network, example = drawn
+    chain = find_chain(network, example)
+    probs = drawn_probs(chain, seed)
+    leaves = {name: p.clone().requires_grad_() for name, p in probs.items()}
+    cost = ExpectedCost(chain)
+    expected = cost(leaves)
+    slopes = torch.autograd.grad(expected.macs + 3 * expected.parameters, list(leaves.values()))
+    for group, slope in zip(leaves, slopes, strict=True):
+        for unit in range(min(len(slope), 3)):
+            ends = []
+            for value in (1.0, 0.0):
+                moved = {name: p.clone() for name, p in probs.items()}
+                moved[group][unit] = value
+                there = cost(moved)
+                ends.append((there.macs + 3 * there.parameters).item())
+            assert slope[unit].item() == pytest.approx(ends[0] - ends[1], rel=1e-9, abs=1e-9)
+
+
+class Hand(Chain):
+    """A chain whose slots are written by hand: what wider networks will have."""
+
+    def __init__(self, layers, groups, slots):
+        super().__init__(layers, groups, slots, {}, {})
+
+
+def test_a_group_that_owns_both_dimensions_counts_every_unit_once():
+    """A residual stream: rows and columns of one matrix belong to the same units, in different order."""
+    layer, order = nn.Linear(4, 5, bias=False), torch.tensor([2, 0, 3, 1, 0])
+    slots = [
+        Slot("a.weight", 0, "stream", order),
+        Slot("a.weight", 1, "stream", torch.arange(4)),
+        Slot("a.weight", 1, "other", torch.tensor([1, 0, 0, 1])),
+    ]
+    chain = Hand({"a": layer}, (Group("stream", 4), Group("other", 2)), tuple(slots))
+    probs = drawn_probs(chain, seed=1)
+    total = 0.0
+    for bits in itertools.product([False, True], repeat=6):
+        alive = {"stream": torch.tensor(bits[:4]), "other": torch.tensor(bits[4:])}
+        chance = 1.0
+        for name, mask in alive.items():
+            chance *= torch.where(mask, probs[name], 1 - probs[name]).prod().item()
+        keep = keep_map(chain.slots, alive)
+        rows = keep.get(("a.weight", 0), torch.ones(5, dtype=torch.bool)).sum()
+        columns = keep.get(("a.weight", 1), torch.ones(4, dtype=torch.bool)).sum()
+        total += chance * int(rows * columns)
+    assert ExpectedCost(chain)(probs).parameters.item() == pytest.approx(total, rel=1e-12)
+
+
+def lenet5():
+    return nn.Sequential(
+        nn.Conv2d(1, 20, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(20, 50, 5), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Flatten(), nn.Linear(800, 500), nn.ReLU(), nn.Linear(500, 10),
+    )  # fmt: skip
+
+
+def test_it_is_quick_enough_for_every_gate_step():
+    chain = find_chain(lenet5(), torch.zeros(1, 1, 28, 28))
+    probs = {name: p.requires_grad_() for name, p in drawn_probs(chain, seed=0).items()}
+    cost, seconds = ExpectedCost(chain), []
+    for _ in range(30):
+        started = time.perf_counter()
+        torch.autograd.grad(cost(probs).macs, list(probs.values()))
+        seconds.append(time.perf_counter() - started)
+    assert min(seconds) < 0.005  # the least of thirty: whatever else the machine does
+
+
+@given(drawn=chains(), least=st.integers(1, 2))
+@few
+def test_the_smallest_network_is_one_that_can_be_cut_to(drawn, least):
+    network, example = drawn
+    chain = find_chain(network, example)
+    randomise_norms(chain)
+    alive = least_alive(chain, least)
+    assert all(int(mask.sum()) == min(least, len(mask)) for mask in alive.values())
+    small = copy.deepcopy(chain)
+    closed = cut_(small, alive)
+    assert all(bool(mask.any()) for mask in closed.values())
+    if least == 1:
+        assert all(torch.equal(closed[name], mask) for name, mask in alive.items())
+        assert vertex(chain, alive) == (small.parameter_count(), small.macs())
