@@ -20,7 +20,7 @@ GOOD = HEADER + IMAGES.astype(np.uint8).tobytes()
 @pytest.mark.parametrize("name", ["plain", "misleading.gz"])
 @pytest.mark.parametrize("zipped", [False, True])
 def test_reads_gzip_or_not_by_content(tmp_path: Path, name: str, zipped: bool) -> None:
-    (tmp_path / name).write_bytes(gzip.compress(GOOD) if zipped else GOOD)
+    (tmp_path / name).write_bytes(gzip.compress(GOOD, mtime=0) if zipped else GOOD)
     read = read_idx(tmp_path / name)
     assert read.dtype == torch.uint8
     assert torch.equal(read, torch.from_numpy(IMAGES).to(torch.uint8))
@@ -36,10 +36,10 @@ def test_reads_gzip_or_not_by_content(tmp_path: Path, name: str, zipped: bool) -
         (GOOD[:-1], r"truncated: the header announces 2 × 3 × 4 = 24 values, there are 23"),
         (GOOD + b"x", "too long"),
         (struct.pack(">BBBBI", 0, 0, 8, 1, 0), "holds no values"),
-        (gzip.compress(GOOD)[:-5], "gzip data are truncated or corrupt"),
-        (gzip.compress(GOOD)[:20], "gzip data are truncated or corrupt"),
+        (gzip.compress(GOOD, mtime=0)[:-5], "gzip data are truncated or corrupt"),
+        (gzip.compress(GOOD, mtime=0)[:20], "gzip data are truncated or corrupt"),
         (
-            gzip.compress(GOOD)[:12] + b"?????" + gzip.compress(GOOD)[17:],
+            gzip.compress(GOOD, mtime=0)[:12] + b"?????" + gzip.compress(GOOD)[17:],
             "gzip data are truncated or corrupt",
         ),
         (b"\x1f\x8b", "gzip data are truncated or corrupt"),
