@@ -1,13 +1,9 @@
 """Any network: units found by running it on labels, gated where they are read, and cut out."""
 
+from bayesprune.structure.graph.adapt import CannotAdapt
+from bayesprune.structure.graph.analysis import Analysis, analyse, provable_structure
 from bayesprune.structure.graph.labels import Frozen
-from bayesprune.structure.graph.network import (
-    Analysis,
-    CannotAdapt,
-    GraphNetwork,
-    PlainGraph,
-    analyse,
-    provable_structure,
-)
+from bayesprune.structure.graph.network import GraphNetwork
+from bayesprune.structure.graph.plain import PlainGraph
 
 __all__ = ["Analysis", "CannotAdapt", "Frozen", "GraphNetwork", "PlainGraph", "analyse", "provable_structure"]

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.utils._pytree import tree_leaves, tree_unflatten
+from torch.utils._pytree import tree_unflatten
 
 from bayesprune.errors import RemovalError
 from bayesprune.structure.chain import batch_shape, flat_rows
-from bayesprune.structure.graph.adapt import NOTHING_LEFT, CannotAdapt, adapted
-from bayesprune.structure.graph.analyse import Structure, find_structure, without
-from bayesprune.structure.graph.capture import Inputs, find_tensor, set_tensor
+from bayesprune.structure.graph.adapt import adapted
+from bayesprune.structure.graph.analyse import Structure
+from bayesprune.structure.graph.capture import find_tensor
+from bayesprune.structure.graph.cutting import Backup, cut_tensor_, kept_places
 from bayesprune.structure.graph.gates import gated_graphs
-from bayesprune.structure.graph.labels import Frozen
+from bayesprune.structure.graph.plain import PlainGraph, adopt_, alike, graph_forward, same, share
 from bayesprune.structure.groups import Group, Slot
 from bayesprune.structure.layers import is_producer, resize_
 from bayesprune.structure.trace import evaluating
@@ -168,7 +169,7 @@ class GraphNetwork(nn.Module):
             adapted(self.structure, training, after)  # whether every operation can follow
         masked = self._probe(after)
         changed = kept_places(self.structure, before, after)
-        backup = [_Backup(self._tensor(name), optimiser) for name, _, _ in changed]
+        backup = [Backup(self._tensor(name), optimiser) for name, _, _ in changed]
         object.__setattr__(self, "alive", after)
         for name, dim, stays in changed:
             cut_tensor_(self._tensor(name), dim, stays, optimiser)
@@ -256,274 +257,6 @@ class GraphNetwork(nn.Module):
             graphs[training] = adapted(self.structure, training, self.alive)
             share(graphs[training], self.network)
         example = self.structure.captured.example
-        if all(_same(self.network, graphs[t], t, example) for t in (True, False)):
+        if all(same(self.network, graphs[t], t, example) for t in (True, False)):
             return own
         return PlainGraph(own, graphs, self.structure.captured.outputs)
-
-
-class PlainGraph(nn.Module):
-    """A cut network whose own classes cannot hold it: its graphs, over parameters of the same names.
-
-    Args:
-        network: the cut network; only its parameters and buffers are used.
-        graphs: training or not → what is run.
-        outputs: training or not → how its results hang together.
-    """
-
-    network: nn.Module
-    _graphs: dict[bool, fx.GraphModule]
-    _outputs: dict[bool, Any]
-
-    def __init__(
-        self, network: nn.Module, graphs: Mapping[bool, fx.GraphModule], outputs: Mapping[bool, Any]
-    ) -> None:
-        super().__init__()
-        adopt_(self, network)
-        object.__setattr__(self, "_graphs", dict(graphs))
-        object.__setattr__(self, "_outputs", dict(outputs))
-        for graph in graphs.values():
-            share(graph, network)
-
-    def forward(self, *inputs: Tensor) -> Any:
-        """As the user's network."""
-        leaves = graph_forward(self._graphs[self.training], self, *inputs)
-        return tree_unflatten(leaves, self._outputs[self.training])
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> PlainGraph:
-        return PlainGraph(copy.deepcopy(self.network, memo), copy.deepcopy(self._graphs, memo), self._outputs)
-
-
-def adopt_(module: nn.Module, network: nn.Module) -> None:
-    """Hold a network's parts under the network's own names, and the network itself beside them."""
-    for name, parameter in network._parameters.items():
-        module.register_parameter(name, parameter)
-    for name, buffer in network._buffers.items():
-        module.register_buffer(name, buffer, persistent=name not in network._non_persistent_buffers_set)
-    for name, child in network._modules.items():
-        module.add_module(name, child)
-    object.__setattr__(module, "network", network)
-    module.training = network.training
-
-
-def graph_forward(graph: fx.GraphModule, module: nn.Module, *inputs: Any, **more: Any) -> Any:
-    """Run a graph with the parameters that a module has at this moment, whoever put them there."""
-    return type(graph).forward(_Bound(graph, module), *inputs, **more)
-
-
-class _Bound:
-    """What a graph's code sees as ``self``: a module, and beside it what only the graph has."""
-
-    def __init__(self, graph: fx.GraphModule, module: nn.Module) -> None:
-        self._graph, self._module = graph, module
-
-    def __getattr__(self, name: str) -> Any:
-        module = self._module
-        if name in module._parameters or name in module._modules or name in module._buffers:
-            return getattr(module, name)
-        return getattr(self._graph, name)
-
-
-def share(graph: fx.GraphModule, network: nn.Module) -> None:
-    """Let a graph compute with a network's own parameters and buffers."""
-    for node in graph.graph.nodes:
-        tensor = find_tensor(network, str(node.target)) if node.op == "get_attr" else None
-        if tensor is not None:
-            set_tensor(graph, str(node.target), tensor)
-
-
-def kept_places(structure: Structure, before: Tensor, after: Tensor) -> list[tuple[str, int, Tensor]]:
-    """Parameter, dimension, and which of its present indices stay; only those that lose some."""
-    before, after = (torch.cat([m, torch.ones(1, dtype=torch.bool)]) for m in (before, after))
-    found, seen = [], set()
-    for (name, dim), (start, size) in structure.findings[True].labels.starts.items():
-        tensor = find_tensor(structure.captured.network, name)
-        if tensor is None:
-            continue  # zeros that a padding adds
-        units = structure.unit_of[start : start + size]
-        stays = after[units][before[units]]
-        if not bool(stays.all()) and (id(tensor), dim) not in seen:
-            seen.add((id(tensor), dim))
-            found.append((name, dim, stays))
-    return found
-
-
-def cut_tensor_(
-    tensor: Tensor, dim: int, stays: Tensor, optimiser: torch.optim.Optimizer | None = None
-) -> None:
-    """Cut a parameter, its gradient and its optimiser state; the object keeps its identity."""
-    index, shape = stays.nonzero().squeeze(1).to(tensor.device), tensor.shape
-    state = optimiser.state.get(tensor, {}) if optimiser is not None else {}
-    for key, value in state.items():
-        if torch.is_tensor(value) and value.shape == shape:
-            state[key] = value.index_select(dim, index)
-    gradient, tensor.grad = tensor.grad, None
-    tensor.data = tensor.data.index_select(dim, index)
-    if gradient is not None:
-        tensor.grad = gradient.index_select(dim, index)
-
-
-class _Backup:
-    """A tensor as it was, to be put back if a cut was wrong."""
-
-    def __init__(self, tensor: Tensor, optimiser: torch.optim.Optimizer | None) -> None:
-        self.tensor, self.data, self.grad = tensor, tensor.data, tensor.grad
-        self.state = dict(optimiser.state.get(tensor, {})) if optimiser is not None else {}
-
-    def restore_(self, optimiser: torch.optim.Optimizer | None) -> None:
-        """Put it back."""
-        self.tensor.grad = None
-        self.tensor.data = self.data
-        self.tensor.grad = self.grad
-        if optimiser is not None and self.state:
-            optimiser.state[self.tensor] = self.state
-
-
-def alike(first: list[Tensor], second: list[Tensor]) -> bool:
-    """Whether two lists of outputs are equal up to rounding in their type."""
-    if len(first) != len(second):
-        return False
-    for a, b in zip(first, second, strict=True):
-        tolerance = 1e-3 if torch.finfo(a.dtype).bits < 32 else 1e-4 if a.dtype == torch.float32 else 1e-8
-        scale = float(b.abs().max()) if b.numel() else 1.0
-        if a.shape != b.shape or not torch.allclose(
-            a, b, rtol=0, atol=tolerance * max(scale, 1.0), equal_nan=True
-        ):
-            return False
-    return True
-
-
-def _same(network: nn.Module, graph: fx.GraphModule, training: bool, example: Inputs) -> bool:
-    """Whether a network of its own classes does what its graph does; random numbers and statistics apart."""
-    mode = network.training
-    state = {name: tensor.clone() for name, tensor in network.named_buffers()}
-    results = []
-    try:
-        for module in (network, graph):
-            network.train(training)
-            with torch.no_grad(), torch.random.fork_rng():
-                torch.manual_seed(0)
-                results.append(tree_leaves(module(*(x.clone() for x in example))))
-            for name, tensor in network.named_buffers():
-                tensor.copy_(state[name])
-    except (RuntimeError, AssertionError, ValueError, IndexError, TypeError):
-        for name, tensor in network.named_buffers():
-            tensor.copy_(state[name])
-        return False
-    finally:
-        network.train(mode)
-    return alike(*([leaf for leaf in leaves if isinstance(leaf, Tensor)] for leaves in results))
-
-
-class Analysis:
-    """What was found in a network, and what can be done with it.
-
-    Attributes:
-        gated: the network under gates.
-    """
-
-    def __init__(self, structure: Structure) -> None:
-        self.structure = structure
-        self.gated = GraphNetwork(structure)
-
-    @property
-    def groups(self) -> tuple[Group, ...]:
-        """The units that can be removed."""
-        return self.structure.groups
-
-    @property
-    def slots(self) -> tuple[Slot, ...]:
-        """Where they sit."""
-        return self.structure.slots
-
-    @property
-    def frozen(self) -> tuple[Frozen, ...]:
-        """What cannot be removed, and why."""
-        return self.structure.frozen
-
-    def cut(self, alive: Mapping[str, Tensor], optimiser: torch.optim.Optimizer | None = None) -> nn.Module:
-        """A smaller copy without the units that are not alive; ``gated`` is left alone."""
-        twin = copy.deepcopy(self.structure.captured.network)
-        captured = replace(self.structure.captured, network=twin)
-        network = GraphNetwork(replace(self.structure, captured=captured))
-        network.cut_(alive, optimiser)
-        return network.plain()
-
-    def cut_(self, alive: Mapping[str, Tensor], optimiser: torch.optim.Optimizer | None = None) -> None:
-        """Remove units from ``gated`` in place."""
-        self.gated.cut_(alive, optimiser)
-
-
-def analyse(network: nn.Module, example: Tensor | Inputs, exclude: Iterable[str] = ()) -> Analysis:
-    """Find the units of any network, and what keeps the others.
-
-    Args:
-        network: the user's; left alone.
-        example: (rows, ...), a batch that it accepts, or a tuple of them.
-        exclude: names or globs of groups that must stay whole.
-
-    Returns:
-        Groups, slots and reasons; the network under gates; smaller copies of it.
-
-    Example:
-        >>> from torch import nn
-        >>> class Residual(nn.Module):
-        ...     def __init__(self):
-        ...         super().__init__()
-        ...         self.first, self.second, self.head = nn.Linear(4, 6), nn.Linear(6, 6), nn.Linear(6, 3)
-        ...     def forward(self, x):
-        ...         x = self.first(x).relu()
-        ...         return self.head(x + self.second(x))
-        >>> analysis = analyse(Residual(), torch.zeros(2, 4))
-        >>> [(group.name, group.size) for group in analysis.groups]
-        [('first', 6)]
-        >>> small = analysis.cut({"first": torch.tensor([True, True, False, True, True, False])})
-        >>> type(small).__name__, small.second.weight.shape
-        ('Residual', torch.Size([4, 4]))
-    """
-    return Analysis(provable_structure(network, example, exclude))
-
-
-def provable_structure(
-    network: nn.Module, example: Tensor | Inputs, exclude: Iterable[str] = ()
-) -> Structure:
-    """The structure, after trial cuts: units that an operation cannot follow when they go one by one stay.
-
-    Args:
-        network: the user's; left alone.
-        example: (rows, ...), a batch that it accepts, or a tuple of them.
-        exclude: names or globs of groups that must stay whole.
-
-    Returns:
-        Its structure.
-    """
-    structure = find_structure(network, example, exclude)
-    for _ in range(TRIALS):
-        problem = _trial(structure)
-        if problem is None:
-            break
-        structure = without(structure, problem.node, problem.reason, exclude)
-    return structure
-
-
-TRIALS = 50  # operations that are given up on, at most
-
-
-def _trial(structure: Structure) -> CannotAdapt | None:
-    """What cannot follow the first few random cuts, if anything."""
-    generator = torch.Generator().manual_seed(0)
-    for _ in range(4):
-        alive = torch.rand(sum(g.size for g in structure.groups), generator=generator) > 0.3
-        start = 0
-        for group in structure.groups:
-            alive[start] = True
-            start += group.size
-        for training in (True, False):
-            try:
-                adapted(structure, training, alive)
-            except CannotAdapt as problem:
-                if problem.reason != NOTHING_LEFT:
-                    return problem
-    return None
-
-
-__all__ = ["Analysis", "CannotAdapt", "GraphNetwork", "PlainGraph", "analyse"]

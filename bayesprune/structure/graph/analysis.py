@@ -1,0 +1,129 @@
+"""Analysis: what was found in a network, proved by trial cuts, and what can be done with it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from bayesprune.structure.graph.adapt import NOTHING_LEFT, CannotAdapt, adapted
+from bayesprune.structure.graph.analyse import Structure, find_structure, without
+from bayesprune.structure.graph.capture import Inputs
+from bayesprune.structure.graph.labels import Frozen
+from bayesprune.structure.graph.network import GraphNetwork
+from bayesprune.structure.groups import Group, Slot
+
+
+class Analysis:
+    """What was found in a network, and what can be done with it.
+
+    Attributes:
+        gated: the network under gates.
+    """
+
+    def __init__(self, structure: Structure) -> None:
+        self.structure = structure
+        self.gated = GraphNetwork(structure)
+
+    @property
+    def groups(self) -> tuple[Group, ...]:
+        """The units that can be removed."""
+        return self.structure.groups
+
+    @property
+    def slots(self) -> tuple[Slot, ...]:
+        """Where they sit."""
+        return self.structure.slots
+
+    @property
+    def frozen(self) -> tuple[Frozen, ...]:
+        """What cannot be removed, and why."""
+        return self.structure.frozen
+
+    def cut(self, alive: Mapping[str, Tensor], optimiser: torch.optim.Optimizer | None = None) -> nn.Module:
+        """A smaller copy without the units that are not alive; ``gated`` is left alone."""
+        twin = copy.deepcopy(self.structure.captured.network)
+        captured = replace(self.structure.captured, network=twin)
+        network = GraphNetwork(replace(self.structure, captured=captured))
+        network.cut_(alive, optimiser)
+        return network.plain()
+
+    def cut_(self, alive: Mapping[str, Tensor], optimiser: torch.optim.Optimizer | None = None) -> None:
+        """Remove units from ``gated`` in place."""
+        self.gated.cut_(alive, optimiser)
+
+
+def analyse(network: nn.Module, example: Tensor | Inputs, exclude: Iterable[str] = ()) -> Analysis:
+    """Find the units of any network, and what keeps the others.
+
+    Args:
+        network: the user's; left alone.
+        example: (rows, ...), a batch that it accepts, or a tuple of them.
+        exclude: names or globs of groups that must stay whole.
+
+    Returns:
+        Groups, slots and reasons; the network under gates; smaller copies of it.
+
+    Example:
+        >>> from torch import nn
+        >>> class Residual(nn.Module):
+        ...     def __init__(self):
+        ...         super().__init__()
+        ...         self.first, self.second, self.head = nn.Linear(4, 6), nn.Linear(6, 6), nn.Linear(6, 3)
+        ...     def forward(self, x):
+        ...         x = self.first(x).relu()
+        ...         return self.head(x + self.second(x))
+        >>> analysis = analyse(Residual(), torch.zeros(2, 4))
+        >>> [(group.name, group.size) for group in analysis.groups]
+        [('first', 6)]
+        >>> small = analysis.cut({"first": torch.tensor([True, True, False, True, True, False])})
+        >>> type(small).__name__, small.second.weight.shape
+        ('Residual', torch.Size([4, 4]))
+    """
+    return Analysis(provable_structure(network, example, exclude))
+
+
+def provable_structure(
+    network: nn.Module, example: Tensor | Inputs, exclude: Iterable[str] = ()
+) -> Structure:
+    """The structure, after trial cuts: units that an operation cannot follow when they go one by one stay.
+
+    Args:
+        network: the user's; left alone.
+        example: (rows, ...), a batch that it accepts, or a tuple of them.
+        exclude: names or globs of groups that must stay whole.
+
+    Returns:
+        Its structure.
+    """
+    structure = find_structure(network, example, exclude)
+    for _ in range(TRIALS):
+        problem = _trial(structure)
+        if problem is None:
+            break
+        structure = without(structure, problem.node, problem.reason, exclude)
+    return structure
+
+
+TRIALS = 50  # operations that are given up on, at most
+
+
+def _trial(structure: Structure) -> CannotAdapt | None:
+    """What cannot follow the first few random cuts, if anything."""
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(4):
+        alive = torch.rand(sum(g.size for g in structure.groups), generator=generator) > 0.3
+        start = 0
+        for group in structure.groups:
+            alive[start] = True
+            start += group.size
+        for training in (True, False):
+            try:
+                adapted(structure, training, alive)
+            except CannotAdapt as problem:
+                if problem.reason != NOTHING_LEFT:
+                    return problem
+    return None

@@ -1,0 +1,56 @@
+"""Surgery on parameters, gradients and optimiser state, which can be undone."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from bayesprune.structure.graph.analyse import Structure
+from bayesprune.structure.graph.capture import find_tensor
+
+
+def kept_places(structure: Structure, before: Tensor, after: Tensor) -> list[tuple[str, int, Tensor]]:
+    """Parameter, dimension, and which of its present indices stay; only those that lose some."""
+    before, after = (torch.cat([m, torch.ones(1, dtype=torch.bool)]) for m in (before, after))
+    found, seen = [], set()
+    for (name, dim), (start, size) in structure.findings[True].labels.starts.items():
+        tensor = find_tensor(structure.captured.network, name)
+        if tensor is None:
+            continue  # zeros that a padding adds
+        units = structure.unit_of[start : start + size]
+        stays = after[units][before[units]]
+        if not bool(stays.all()) and (id(tensor), dim) not in seen:
+            seen.add((id(tensor), dim))
+            found.append((name, dim, stays))
+    return found
+
+
+def cut_tensor_(
+    tensor: Tensor, dim: int, stays: Tensor, optimiser: torch.optim.Optimizer | None = None
+) -> None:
+    """Cut a parameter, its gradient and its optimiser state; the object keeps its identity."""
+    index, shape = stays.nonzero().squeeze(1).to(tensor.device), tensor.shape
+    state = optimiser.state.get(tensor, {}) if optimiser is not None else {}
+    for key, value in state.items():
+        if torch.is_tensor(value) and value.shape == shape:
+            state[key] = value.index_select(dim, index)
+    gradient, tensor.grad = tensor.grad, None
+    tensor.data = tensor.data.index_select(dim, index)
+    if gradient is not None:
+        tensor.grad = gradient.index_select(dim, index)
+
+
+class Backup:
+    """A tensor as it was, to be put back if a cut was wrong."""
+
+    def __init__(self, tensor: Tensor, optimiser: torch.optim.Optimizer | None) -> None:
+        self.tensor, self.data, self.grad = tensor, tensor.data, tensor.grad
+        self.state = dict(optimiser.state.get(tensor, {})) if optimiser is not None else {}
+
+    def restore_(self, optimiser: torch.optim.Optimizer | None) -> None:
+        """Put it back."""
+        self.tensor.grad = None
+        self.tensor.data = self.data
+        self.tensor.grad = self.grad
+        if optimiser is not None and self.state:
+            optimiser.state[self.tensor] = self.state
