@@ -24,7 +24,8 @@ class Group:
         fan_in: incoming weights of one unit; 1 where no layer produces it (inputs, flattened features).
         fan_out: outgoing weights of one unit.
         parameters: parameters that one unit accounts for in the dense network.
-        macs: multiply-accumulates that one unit accounts for in the dense network, per row.
+        macs: multiply-accumulates that one unit accounts for in the dense network, per row; 1 in networks
+            that are no chains, where they are not counted yet.
     """
 
     name: str

@@ -8,7 +8,7 @@ from pyro.infer import Predictive, Trace_ELBO
 from torch import nn
 
 import bayesprune as bp
-from bayesprune.errors import UnsupportedNetworkError
+from bayesprune.errors import RemovalError, UnsupportedNetworkError
 from bayesprune.structure.graph import GraphNetwork
 
 
@@ -126,6 +126,35 @@ def test_an_interrupted_fit_goes_on_to_the_same_end(rows, tmp_path):
     assert again.architecture == whole.architecture and sum(whole.architecture) < 14
     for name, value in whole.gated.state_dict().items():
         assert torch.equal(value, again.gated.state_dict()[name]), name
+
+
+def test_a_cut_that_changes_the_outputs_is_rolled_back(monkeypatch):
+    """Whatever was cut comes back: parameters, gradients, moments, sizes; and the network still runs."""
+    gated, x = gated_on(), torch.randn(5, 4)
+    network = gated.network
+    optimiser = torch.optim.Adam(network.parameters())
+    network(x).sum().backward()
+    optimiser.step()
+    before, outputs = copy.deepcopy(network.state_dict()), network(x)
+    moments = {name: optimiser.state[p]["exp_avg"].clone() for name, p in network.named_parameters()}
+    gradients = {name: p.grad.clone() for name, p in network.named_parameters()}
+    with monkeypatch.context() as patch:
+        patch.setattr("bayesprune.structure.graph.network.alike", lambda first, second: False)
+        with pytest.raises(RemovalError, match="nothing was removed"):
+            network.cut_({"stem": torch.arange(6) > 1}, optimiser)
+    assert network.stem.out_features == 6 and bool(network.alive.all())
+    for name, parameter in network.named_parameters():
+        assert torch.equal(parameter, before[name]) and torch.equal(parameter.grad, gradients[name])
+        assert torch.equal(optimiser.state[parameter]["exp_avg"], moments[name])
+    assert torch.equal(network(x), outputs)
+    network.cut_({"stem": torch.arange(6) > 1}, optimiser)
+    assert network.stem.out_features == 4
+
+
+def test_units_know_their_fans():
+    stem, up = gated_on().groups
+    assert (stem.fan_in, up.fan_in, up.fan_out) == (4 + 8, 6, 6)  # stem and down produce one unit together
+    assert stem.fan_out == 8 + 3  # up and head read it
 
 
 def test_what_needs_a_chain_says_so():

@@ -286,7 +286,7 @@ def _groups(
     read = {r.place for found in findings.values() for r in found.reads}
     slots, groups, first = [], [], 0
     for name, size in sizes.items():
-        parameters = 0
+        parameters = fan_in = fan_out = 0
         for (tensor, dim), (start, length) in labels.starts.items():
             units = unit_of[start : start + length]
             mine = (units >= first) & (units < first + size)
@@ -295,8 +295,14 @@ def _groups(
             ids = torch.where(mine, units - first, -1)
             slots.append(Slot(tensor, dim, name, ids, reads=(tensor, dim) in read))
             whole = find_tensor(captured.network, tensor)
-            if isinstance(whole, nn.Parameter):
-                parameters += round(whole.numel() / length * int(mine.sum()) / size)
-        groups.append(Group(name, size, parameters=parameters))
+            if not isinstance(whole, nn.Parameter):
+                continue
+            share = round(whole.numel() / length * int(mine.sum()) / size)  # numbers that one unit has of it
+            parameters += share
+            if (tensor, dim) in read:
+                fan_out += share
+            elif dim == 0 and whole.ndim > 1:
+                fan_in += share
+        groups.append(Group(name, size, max(fan_in, 1), max(fan_out, 1), parameters))
         first += size
     return tuple(groups), tuple(slots)
