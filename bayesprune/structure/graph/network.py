@@ -18,7 +18,8 @@ from bayesprune.structure.graph.analyse import Structure
 from bayesprune.structure.graph.capture import find_tensor
 from bayesprune.structure.graph.cutting import Backup, cut_tensor_, kept_places
 from bayesprune.structure.graph.gates import gated_graphs
-from bayesprune.structure.graph.plain import PlainGraph, adopt_, alike, graph_forward, same, share
+from bayesprune.structure.graph.plain import adopt_, alike, graph_forward, same, share
+from bayesprune.structure.graph.shipped import plain_graph_of
 from bayesprune.structure.groups import Group, Slot
 from bayesprune.structure.layers import is_producer, resize_
 from bayesprune.structure.trace import evaluating
@@ -259,4 +260,4 @@ class GraphNetwork(nn.Module):
         example = self.structure.captured.example
         if all(same(self.network, graphs[t], t, example) for t in (True, False)):
             return own
-        return PlainGraph(own, graphs, self.structure.captured.outputs)
+        return plain_graph_of(replace(self.structure.captured, network=own), graphs)
