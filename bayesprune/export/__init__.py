@@ -7,6 +7,7 @@ in either file is ever executed as code.
 
 from bayesprune.export.architecture import ARCHITECTURE, example_of, read_architecture
 from bayesprune.export.folder import load, save
+from bayesprune.export.graphs import check_savable
 from bayesprune.export.layers import CLASSES
 from bayesprune.export.onnx import export
 from bayesprune.export.tensors import TENSORS
@@ -15,6 +16,7 @@ __all__ = [
     "ARCHITECTURE",
     "CLASSES",
     "TENSORS",
+    "check_savable",
     "example_of",
     "export",
     "load",

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from bayesprune.errors import CheckpointError, UnsupportedNetworkError
 from bayesprune.export.architecture import GRAPH_VERSION, input_data
-from bayesprune.structure.graph.capture import find_tensor
+from bayesprune.structure.graph.capture import Captured, find_tensor
+from bayesprune.structure.graph.shipped import plain_graph_of
 from bayesprune.structure.layer_form import built, described
 from bayesprune.structure.plain import (
     LAYERS,
@@ -55,6 +56,18 @@ def graph_data(network: PlainGraph, inputs: tuple[Tensor, ...]) -> dict[str, Any
         "values": _values(network),
         **program,
     }
+
+
+def check_savable(captured: Captured) -> None:
+    """Make sure that a network can be saved, before it is trained.
+
+    Args:
+        captured: the network.
+
+    Raises:
+        UnsupportedNetworkError: it runs an operation that cannot be written down; it is named.
+    """
+    graph_data(plain_graph_of(captured, captured.graphs), captured.example)
 
 
 def graph_tensors(network: PlainGraph) -> dict[str, Tensor]:
