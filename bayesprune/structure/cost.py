@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from bayesprune.structure.plain import PlainGraph, graph_macs
 from bayesprune.structure.trace import evaluating
 
 
@@ -42,6 +43,9 @@ def count(network: nn.Module, example: Tensor) -> Cost:
         >>> count(torch.nn.Conv2d(1, 20, 5), torch.zeros(1, 1, 28, 28))
         Cost(parameters=520, macs=288000)
     """
+    parameters = sum(p.numel() for p in network.parameters())
+    if isinstance(network, PlainGraph):  # its layers are not called
+        return Cost(parameters, graph_macs(network, example))
     macs = 0
 
     def add(layer: nn.Module, _inputs: Any, output: Tensor) -> None:
@@ -57,4 +61,4 @@ def count(network: nn.Module, example: Tensor) -> Cost:
     finally:
         for hook in hooks:
             hook.remove()
-    return Cost(sum(p.numel() for p in network.parameters()), macs)
+    return Cost(parameters, macs)

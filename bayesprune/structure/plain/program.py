@@ -16,9 +16,6 @@ from bayesprune.structure.plain.trees import tree_data, tree_from_data
 
 MODES = {"training": True, "evaluation": False}
 
-CASTS = {"aten::to", "aten::_to_copy"}
-"""Operations whose type the user wrote down; types of tensors made in passing follow the network's."""
-
 Place = tuple[torch.device, torch.dtype]
 """Where a network's numbers are, and of which type."""
 
@@ -114,18 +111,14 @@ def _function(graph: fx.Graph) -> Callable[..., Any]:
 
 
 def _moved(graph: fx.Graph, before: Place, now: Place) -> fx.Graph:
+    """The graph with every device, and every mention of the type that the network had, as they are now."""
     graph = copy.deepcopy(graph)
 
-    def follow(node: fx.Node, value: Any) -> Any:
-        if isinstance(value, torch.device):
-            return now[0]
-        schema = node.target._schema  # type: ignore[union-attr]
-        names = [argument.name for argument in schema.arguments]
-        makes_tensors = "pin_memory" in names and schema.name not in CASTS
-        return now[1] if value is before[1] and makes_tensors else value
+    def follow(value: Any) -> Any:
+        return now[0] if isinstance(value, torch.device) else now[1] if value is before[1] else value
 
     for node in graph.nodes:
-        if node.op == "call_function" and hasattr(node.target, "_schema"):
-            node.args = tuple(follow(node, value) for value in node.args)
-            node.kwargs = {name: follow(node, value) for name, value in node.kwargs.items()}
+        if node.op == "call_function":
+            node.args = tuple(map(follow, node.args))
+            node.kwargs = {name: follow(value) for name, value in node.kwargs.items()}
     return graph
