@@ -130,7 +130,7 @@ class GatedModel(GatedNetwork):
             )
         network, log_odds = copy.deepcopy(self.network), self.log_odds.detach().clone()
         if hasattr(prior, "bind"):
-            prior = bound(prior, self.chain, log_odds, self.likelihood.rows)
+            prior = bound(prior, network, log_odds, self.likelihood.rows)
         new = GatedModel(network, prior, self.likelihood, self.weights, log_odds, self.unit_noise)
         return new.train(self.training)
 

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from bayesprune.errors import UnsupportedNetworkError
 from bayesprune.structure import Chain, Group, cut_
 from bayesprune.structure.graph import GraphNetwork
 from bayesprune.structure.groups import close_over
@@ -46,20 +45,6 @@ class GatedNetwork(nn.Module):
     def groups(self) -> tuple[Group, ...]:
         """The groups of the dense network, in order."""
         return self.network.groups
-
-    @property
-    def chain(self) -> Chain:
-        """The network as a chain of layers.
-
-        Raises:
-            UnsupportedNetworkError: it is none, and what asks for it knows chains only.
-        """
-        if isinstance(self.network, GraphNetwork):
-            raise UnsupportedNetworkError(
-                "Budgets and prices from cost can so far be used with feed-forward chains only: give this "
-                "network a prior such as BernoulliGates(Flattening(price))."
-            )
-        return self.network
 
     def slices(self) -> dict[str, slice]:
         """Group → its part of ``log_odds`` and ``alive``."""

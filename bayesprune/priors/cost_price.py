@@ -13,7 +13,7 @@ from bayesprune.errors import PriorError
 from bayesprune.priors.checks import positive
 from bayesprune.priors.cost_gates import CostGates
 from bayesprune.priors.latency import Latency, Timer, measure_latency
-from bayesprune.structure import Chain
+from bayesprune.structure import Costed
 from bayesprune.structure.groups import Group
 
 
@@ -45,16 +45,16 @@ class CostPrice:
             "likelihood=...)."
         )
 
-    def bind(self, chain: Chain, inclusion_prob: Mapping[str, Tensor], rows: int) -> CostGates:
+    def bind(self, network: Costed, inclusion_prob: Mapping[str, Tensor], rows: int) -> CostGates:
         """The prior of one network.
 
         Args:
-            chain: the dense network.
+            network: the dense network.
             inclusion_prob: group → (group.size,), q(z = 1) to begin with.
             rows: training rows; the price does not depend on them.
         """
         multipliers = self.nats * torch.tensor([self.compute, 1 - self.compute], dtype=torch.double)
-        return CostGates(chain, inclusion_prob, multipliers)
+        return CostGates(network, inclusion_prob, multipliers)
 
 
 class Price:

@@ -13,12 +13,14 @@ from torch import Tensor, fx, nn
 
 from bayesprune.errors import NothingToGateError, SettingsError
 from bayesprune.structure.graph import compute, movement  # noqa: F401 (importing registers the rules)
+from bayesprune.structure.graph.branches import Section
 from bayesprune.structure.graph.call import RULES, Call, Findings, Raw, operation, schema_names
 from bayesprune.structure.graph.capture import Captured, Inputs, capture, find_tensor
 from bayesprune.structure.graph.labels import FIXED, Frozen, Labels
 from bayesprune.structure.graph.pointwise import pointwise
 from bayesprune.structure.graph.rows import row_dimensions
 from bayesprune.structure.groups import Group, Slot
+from bayesprune.structure.terms import Term
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,8 @@ class Structure:
         groups: the units that can be removed.
         slots: where they sit.
         frozen: what can not be removed, and why; one entry for each reason.
+        sections: what stands beside a shortcut; its units are the last group's, where there are any.
+        terms: what the dense network's cost is the sum of.
     """
 
     captured: Captured
@@ -40,6 +44,13 @@ class Structure:
     groups: tuple[Group, ...]
     slots: tuple[Slot, ...]
     frozen: tuple[Frozen, ...]
+    sections: tuple[Section, ...] = ()
+    terms: tuple[Term, ...] = ()
+
+    @property
+    def first_section(self) -> int:
+        """Position of the first section among all units."""
+        return sum(group.size for group in self.groups[: -1 if self.sections else None])
 
 
 def find_structure(network: nn.Module, example: Tensor | Inputs, exclude: Iterable[str] = ()) -> Structure:
@@ -55,7 +66,6 @@ def find_structure(network: nn.Module, example: Tensor | Inputs, exclude: Iterab
 
     Raises:
         UnsupportedNetworkError: it cannot be traced.
-        NothingToGateError: no unit can be removed.
         SettingsError: an exclusion that matches no group.
     """
     captured = capture(network, example)
@@ -235,14 +245,6 @@ def _assemble(
             f"exclude={missing[0]!r} matches no group; there are {', '.join(names.values()) or 'none'}."
         )
     chosen = {k: u for k, u in kinds.items() if not any(fnmatch.fnmatchcase(names[k], p) for p in exclude)}
-    if not chosen:
-        raise NothingToGateError(
-            "The network has nothing to gate: "
-            + (
-                "; ".join(f"{f.place}: {f.reason}" for f in list(reasons.values())[:3])
-                or "exclude lists it all"
-            )
-        )
     unit_of, start = torch.full((len(classes),), -1), 0
     class_unit = torch.full((len(classes),), -1)
     for units in chosen.values():
@@ -254,6 +256,17 @@ def _assemble(
         captured, findings, labels, unit_of, {names[k]: len(u) for k, u in chosen.items()}
     )
     return Structure(captured, findings, unit_of, groups, slots, tuple(dict.fromkeys(reasons.values())))
+
+
+def check_something_to_gate(structure: Structure) -> None:
+    """Complain where there is no group.
+
+    Raises:
+        NothingToGateError: the first reasons are named.
+    """
+    if not structure.groups:
+        reasons = "; ".join(f"{frozen.place}: {frozen.reason}" for frozen in structure.frozen[:3])
+        raise NothingToGateError(f"The network has nothing to gate: {reasons or 'exclude lists it all'}")
 
 
 def _names(captured: Captured, kinds: list[tuple[tuple[str, int], ...]]) -> dict[Any, str]:

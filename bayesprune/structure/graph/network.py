@@ -16,11 +16,13 @@ from bayesprune.structure.chain import batch_shape, flat_rows
 from bayesprune.structure.graph.adapt import adapted
 from bayesprune.structure.graph.analyse import Structure
 from bayesprune.structure.graph.capture import find_tensor
-from bayesprune.structure.graph.cutting import Backup, cut_tensor_, kept_places
+from bayesprune.structure.graph.costs import living_terms
+from bayesprune.structure.graph.cutting import Backup, cut_tensor_, kept_places, strip_, tensors_gone
 from bayesprune.structure.graph.gates import gated_graphs
 from bayesprune.structure.graph.plain import PlainGraph, adopt_, alike, graph_forward, same, share
-from bayesprune.structure.groups import Group, Slot
+from bayesprune.structure.groups import WHOLE, Group, Slot
 from bayesprune.structure.layers import is_producer, resize_
+from bayesprune.structure.terms import Term
 from bayesprune.structure.trace import evaluating
 
 
@@ -39,6 +41,7 @@ class GraphNetwork(nn.Module):
     alive: Tensor
     why: str
     _graphs: dict[bool, fx.GraphModule]
+    _slots: tuple[Slot, ...]
 
     def __init__(self, structure: Structure, alive: Tensor | None = None) -> None:
         super().__init__()
@@ -104,6 +107,7 @@ class GraphNetwork(nn.Module):
             share(graph, self.network)
         gated = gated_graphs(self.structure, plain, self.alive)
         object.__setattr__(self, "_graphs", gated)
+        object.__setattr__(self, "_slots", self._living_slots())
 
     # ---- what a chain of layers has too
 
@@ -114,11 +118,23 @@ class GraphNetwork(nn.Module):
 
     @property
     def slots(self) -> tuple[Slot, ...]:
-        """Where the units that are left sit."""
+        """Where the units that are left sit; another object after every cut."""
+        return self._slots
+
+    def terms(self) -> tuple[Term, ...]:
+        """What its parameters and multiply-accumulates are the sum of, now."""
+        return living_terms(self.structure, self.alive)
+
+    def _living_slots(self) -> tuple[Slot, ...]:
         alive = torch.cat([self.alive, torch.ones(1, dtype=torch.bool)])
         starts = self.structure.findings[True].labels.starts
-        left = []
+        left, gone = [], tensors_gone(self.structure, self.alive)
         for slot in self.structure.slots:
+            if slot.tensor in gone:
+                continue
+            if slot.dim == WHOLE:
+                left.append(slot)
+                continue
             start, size = starts[slot.tensor, slot.dim]
             stays = alive[self.structure.unit_of[start : start + size]]
             left.append(replace(slot, unit_ids=slot.unit_ids[stays]))
@@ -257,6 +273,7 @@ class GraphNetwork(nn.Module):
             graphs[training] = adapted(self.structure, training, self.alive)
             share(graphs[training], self.network)
         example = self.structure.captured.example
+        strip_(own, tensors_gone(self.structure, self.alive))
         if all(same(self.network, graphs[t], t, example) for t in (True, False)):
             return own
         return PlainGraph(own, graphs, self.structure.captured.outputs)
