@@ -14,19 +14,32 @@ from bayesprune.structure.graph.analyse import Structure, find_structure, withou
 from bayesprune.structure.graph.capture import Inputs
 from bayesprune.structure.graph.labels import Frozen
 from bayesprune.structure.graph.network import GraphNetwork
+from bayesprune.structure.graph.twin import lent_copy, own_
 from bayesprune.structure.groups import Group, Slot
 
 
 class Analysis:
     """What was found in a network, and what can be done with it.
 
-    Attributes:
-        gated: the network under gates.
+    Until ``gated`` is asked for, parameters are read from the user's network as they are then: nothing is
+    copied but what a smaller network keeps.
     """
 
     def __init__(self, structure: Structure) -> None:
         self.structure = structure
-        self.gated = GraphNetwork(structure)
+        self._lendable = bool(structure.captured.lent)
+        self._gated: GraphNetwork | None = None
+
+    @property
+    def gated(self) -> GraphNetwork:
+        """The network under gates, with parameters of its own."""
+        if self._gated is None:
+            captured = self.structure.captured
+            if captured.lent:
+                captured = replace(captured, network=copy.deepcopy(captured.network), lent=frozenset())
+                self.structure = replace(self.structure, captured=captured)
+            self._gated = GraphNetwork(self.structure)
+        return self._gated
 
     @property
     def groups(self) -> tuple[Group, ...]:
@@ -45,11 +58,13 @@ class Analysis:
 
     def cut(self, alive: Mapping[str, Tensor], optimiser: torch.optim.Optimizer | None = None) -> nn.Module:
         """A smaller copy without the units that are not alive; ``gated`` is left alone."""
-        twin = copy.deepcopy(self.structure.captured.network)
+        lender = self.structure.captured.network
+        twin = lent_copy(lender) if self._lendable else copy.deepcopy(lender)
         captured = replace(self.structure.captured, network=twin)
-        network = GraphNetwork(replace(self.structure, captured=captured))
+        already = None if self._gated is None else self._gated.alive.clone()
+        network = GraphNetwork(replace(self.structure, captured=captured), already)
         network.cut_(alive, optimiser)
-        return network.plain()
+        return own_(network.plain(handed_over=True), lender)
 
     def cut_(self, alive: Mapping[str, Tensor], optimiser: torch.optim.Optimizer | None = None) -> None:
         """Remove units from ``gated`` in place."""
@@ -83,11 +98,11 @@ def analyse(network: nn.Module, example: Tensor | Inputs, exclude: Iterable[str]
         >>> type(small).__name__, small.second.weight.shape
         ('Residual', torch.Size([4, 4]))
     """
-    return Analysis(provable_structure(network, example, exclude))
+    return Analysis(provable_structure(network, example, exclude, lent=True))
 
 
 def provable_structure(
-    network: nn.Module, example: Tensor | Inputs, exclude: Iterable[str] = ()
+    network: nn.Module, example: Tensor | Inputs, exclude: Iterable[str] = (), lent: bool = False
 ) -> Structure:
     """The structure, after trial cuts: units that an operation cannot follow when they go one by one stay.
 
@@ -95,11 +110,12 @@ def provable_structure(
         network: the user's; left alone.
         example: (rows, ...), a batch that it accepts, or a tuple of them.
         exclude: names or globs of groups that must stay whole.
+        lent: as in :func:`find_structure`.
 
     Returns:
         Its structure.
     """
-    structure = find_structure(network, example, exclude)
+    structure = find_structure(network, example, exclude, lent)
     for _ in range(TRIALS):
         problem = _trial(structure)
         if problem is None:
