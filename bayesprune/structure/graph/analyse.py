@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 from collections import defaultdict
 from collections.abc import Iterable
@@ -19,6 +20,7 @@ from bayesprune.structure.graph.capture import Captured, Inputs, capture, find_t
 from bayesprune.structure.graph.labels import FIXED, Frozen, Labels
 from bayesprune.structure.graph.pointwise import pointwise
 from bayesprune.structure.graph.rows import row_dimensions
+from bayesprune.structure.graph.twin import WouldWrite, check_writes
 from bayesprune.structure.groups import Group, Slot
 from bayesprune.structure.terms import Term
 
@@ -53,13 +55,16 @@ class Structure:
         return sum(group.size for group in self.groups[: -1 if self.sections else None])
 
 
-def find_structure(network: nn.Module, example: Tensor | Inputs, exclude: Iterable[str] = ()) -> Structure:
+def find_structure(
+    network: nn.Module, example: Tensor | Inputs, exclude: Iterable[str] = (), lent: bool = False
+) -> Structure:
     """Find the units of any network.
 
     Args:
         network: the user's; left alone.
         example: (rows, ...), a batch that it accepts, or a tuple of them.
         exclude: names or globs of groups that must stay whole.
+        lent: whether the copy's parameters may lie in the memory of the user's, for reading.
 
     Returns:
         Its structure.
@@ -68,14 +73,21 @@ def find_structure(network: nn.Module, example: Tensor | Inputs, exclude: Iterab
         UnsupportedNetworkError: it cannot be traced.
         SettingsError: an exclusion that matches no group.
     """
-    captured = capture(network, example)
+    if lent:
+        with contextlib.suppress(WouldWrite):
+            return _found(capture(network, example, lent=True), exclude)
+    return _found(capture(network, example), exclude)
+
+
+def _found(captured: Captured, exclude: Iterable[str]) -> Structure:
     labels, findings = Labels(), {}
     state = {name: tensor.clone() for name, tensor in captured.network.named_buffers()}
     for training, graph in captured.graphs.items():
         findings[training] = Findings(labels)
         with torch.no_grad(), torch.random.fork_rng():
-            _Reader(graph, captured.network, findings[training]).run(*(x.clone() for x in captured.example))
-            findings[training].rows = row_dimensions(graph, captured.example)
+            _Reader(graph, captured, findings[training]).run(*(x.clone() for x in captured.example))
+            wanted = {r.source.name for r in (*findings[training].reads, *findings[training].norms)}
+            findings[training].rows = row_dimensions(graph, captured.example, wanted)
     for name, tensor in captured.network.named_buffers():
         tensor.copy_(state[name])
     return _solved(captured, findings, exclude)
@@ -109,14 +121,15 @@ def _solved(captured: Captured, findings: dict[bool, Findings], exclude: Iterabl
 class _Reader(fx.Interpreter):
     """Runs a graph on numbers and on labels side by side."""
 
-    def __init__(self, graph: fx.GraphModule, network: nn.Module, findings: Findings) -> None:
+    def __init__(self, graph: fx.GraphModule, captured: Captured, findings: Findings) -> None:
         super().__init__(graph)
-        self.network = network
+        self.network, self.lent = captured.network, set(captured.lent)
         self.findings = findings
-        self.last_parameter = ""
 
     def run_node(self, n: fx.Node) -> Any:
         values = fx.node.map_arg((n.args, n.kwargs), lambda m: self.env[m])
+        if self.lent:
+            check_writes(n.target, *values, self.lent)
         result = super().run_node(n)
         if isinstance(result, Tensor):
             self.findings.sizes[n] = result.shape

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import operator
 import warnings
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from bayesprune.errors import UnsupportedNetworkError
+from bayesprune.structure.graph.twin import Watch, lent_copy, memory
 from bayesprune.structure.trace import evaluating
 
 Inputs = tuple[Tensor, ...]
@@ -27,32 +29,38 @@ class Captured:
         graphs: training or not → the graph of that mode.
         outputs: training or not → how the network's outputs hang together.
         example: the inputs, two rows of them where there are more.
+        lent: where the user's own parameters lie, if the copy's lie there too; else empty.
     """
 
     network: nn.Module
     graphs: dict[bool, fx.GraphModule]
     outputs: dict[bool, Any]
     example: Inputs
+    lent: frozenset[int] = frozenset()
 
 
-def capture(network: nn.Module, example: Tensor | Inputs) -> Captured:
+def capture(network: nn.Module, example: Tensor | Inputs, lent: bool = False) -> Captured:
     """Capture what a network does, in training and in evaluation.
 
     Args:
         network: any module whose operations do not depend on the values of its inputs; left alone.
         example: (rows, ...), a batch that it accepts, or a tuple of them, one for each input.
+        lent: whether the copy may do without memory for its parameters.
 
     Returns:
         A copy with its two graphs.
 
     Raises:
         UnsupportedNetworkError: PyTorch cannot trace the network; the line is named.
+        WouldWrite: running the network changes its parameters, so they cannot be lent.
     """
     inputs = tuple(x[:2] for x in (example if isinstance(example, tuple) else (example,)))
     if any(len(x) < 2 for x in inputs):  # one row would be taken for a constant
         inputs = tuple(torch.cat([x, x])[:2] for x in inputs)
-    twin = copy.deepcopy(network)
-    _check_runs(twin, inputs)
+    twin = lent_copy(network) if lent else copy.deepcopy(network)
+    places = memory(twin) if lent else set()
+    with Watch(places) if lent else contextlib.nullcontext():
+        _check_runs(twin, inputs)
     modes = [(module, module.training) for module in twin.modules()]
     graphs, outputs = {}, {}
     for training in (True, False):
@@ -60,7 +68,7 @@ def capture(network: nn.Module, example: Tensor | Inputs) -> Captured:
         graphs[training], outputs[training] = _graph(twin, inputs)
     for module, training in modes:
         module.training = training
-    return Captured(twin, graphs, outputs, inputs)
+    return Captured(twin, graphs, outputs, inputs, frozenset(places))
 
 
 def _check_runs(network: nn.Module, inputs: Inputs) -> None:

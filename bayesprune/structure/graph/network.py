@@ -262,13 +262,16 @@ class GraphNetwork(nn.Module):
             for hook in hooks:
                 hook.remove()
 
-    def plain(self) -> nn.Module:
+    def plain(self, handed_over: bool = False) -> nn.Module:
         """The network as it is now, without gates: of the user's own classes where they run as such.
 
         Classes that have sizes written down fail, or compute something else; both is seen on the example, and
         then a graph module of the same parameter names is returned.
+
+        Args:
+            handed_over: give away this network's own parameters instead of copies; it is not used any more.
         """
-        own, graphs = copy.deepcopy(self.network), {}
+        own, graphs = self.network if handed_over else copy.deepcopy(self.network), {}
         for training in (True, False):
             graphs[training] = adapted(self.structure, training, self.alive)
             share(graphs[training], self.network)
