@@ -14,14 +14,14 @@ from bayesprune.errors import DataError
 
 __all__ = ["Dataset", "Split", "digits", "load", "load_folder", "mnist", "read_idx"]
 
-NAMES = ("digits", "mnist")
+NAMES = ("digits", "digits-32", "mnist")
 
 
 def load(name_or_dir: str | Path, data_dir: str | Path | None = None, progress: bool = True) -> Dataset:
     """Load a data set by its name, or from a folder.
 
     Args:
-        name_or_dir: ``'digits'``, ``'mnist'``, or a folder of IDX files.
+        name_or_dir: ``'digits'`` (28 × 28), ``'digits-32'`` (32 × 32), ``'mnist'``, or a folder of IDX files.
         data_dir: where MNIST lies; see `mnist`.
         progress: show a progress bar should something be downloaded.
 
@@ -46,6 +46,8 @@ def load(name_or_dir: str | Path, data_dir: str | Path | None = None, progress: 
         )
     if name == "digits":
         return digits()
+    if name == "digits-32":
+        return digits(size=32)
     path = Path(name_or_dir).expanduser()
     if path.name == name and not path.exists():
         near = difflib.get_close_matches(name, NAMES, n=1)
