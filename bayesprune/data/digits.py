@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from torch.nn.functional import interpolate
@@ -49,8 +50,21 @@ def digits(size: int = 28) -> Dataset:
     small = torch.from_numpy(bunch.images.astype(np.float32)).unsqueeze(1) / 16  # (1797, 1, 8, 8) in [0, 1]
     x = interpolate(small, size=(size, size), mode="bilinear", align_corners=False)
     y = torch.from_numpy(bunch.target.astype(np.int64))
-    train, test = train_test_split(
-        np.arange(len(y)), test_size=TEST_SHARE, stratify=bunch.target, random_state=SPLIT_SEED
-    )
+    train, test = split_rows(bunch.target)
     name = "digits" if size == 28 else f"digits-{size}"
     return Dataset(name, Split(x[train], y[train]), Split(x[test], y[test]), classes=10)
+
+
+def split_rows(target: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Which rows are for training and which for testing, always the same.
+
+    Args:
+        target: (rows,), the class of each.
+
+    Returns:
+        Their positions.
+    """
+    train, test = train_test_split(
+        np.arange(len(target)), test_size=TEST_SHARE, stratify=target, random_state=SPLIT_SEED
+    )
+    return train, test
