@@ -59,6 +59,20 @@ def test_open_gates_are_the_users_network_which_is_left_alone():
     assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
 
 
+def test_its_graphs_follow_it_to_another_type_and_device():
+    """A cut compares outputs on the traced example, and gates look their units up: both have to follow."""
+    gated, x = gated_on().double(), torch.randn(5, 4, dtype=torch.double)
+    dead = torch.zeros(14, dtype=torch.bool)
+    dead[[0, 8]] = True
+    gates = gated.by_group((~dead).double())
+    masked = gated.outputs(x, gates)
+    gated.remove_(dead)
+    torch.testing.assert_close(bp.prune(gated)(x), masked, rtol=1e-10, atol=1e-10)
+    elsewhere = gated.to("meta")  # a device without numbers: whatever stays behind raises
+    row_gates = {name: z.expand(5, -1).to("meta") for name, z in gates.items()}
+    assert elsewhere.network(x.to("meta"), row_gates).device.type == "meta"
+
+
 def test_outputs_follow_given_weights():
     """Pyro samples weights and hands them in: the graphs have to compute with those."""
     gated, x = gated_on(), torch.randn(5, 4)

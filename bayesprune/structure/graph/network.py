@@ -108,6 +108,25 @@ class GraphNetwork(nn.Module):
         gated = gated_graphs(self.structure, plain, self.alive)
         object.__setattr__(self, "_graphs", gated)
         object.__setattr__(self, "_slots", self._living_slots())
+        self._follow_()
+
+    def _apply(self, fn: Any, recurse: bool = True) -> GraphNetwork:
+        """``to``, ``double`` and their like: the graphs follow the parameters, which they share."""
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self._follow_()
+        return self
+
+    def _follow_(self) -> None:
+        for graph in self._graphs.values():
+            graph.to(self._like().device)
+
+    def _like(self) -> Tensor:
+        return next(p for p in self.network.parameters() if p.is_floating_point())
+
+    def _example(self) -> tuple[Tensor, ...]:
+        """Copies of the inputs that were traced, of the parameters' type and on their device."""
+        like, inputs = self._like(), self.structure.captured.example
+        return tuple((x.to(like) if x.is_floating_point() else x.to(like.device)).clone() for x in inputs)
 
     # ---- what a chain of layers has too
 
@@ -152,7 +171,7 @@ class GraphNetwork(nn.Module):
         """Multiply-accumulates of one row, now: of all products and convolutions, attention's too."""
         from torch.utils.flop_counter import FlopCounterMode
 
-        example = tuple(x.clone() for x in self.structure.captured.example)
+        example = self._example()
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             graph_forward(self._graphs[False], self, *example, gates=None)
         return int(counter.get_total_flops()) // 2 // len(example[0])
@@ -210,10 +229,8 @@ class GraphNetwork(nn.Module):
 
     def _probe(self, gates: Tensor | None = None) -> list[Tensor]:
         """What the network computes on the example, in evaluation, under given gates."""
-        example = tuple(x.clone() for x in self.structure.captured.example)
-        graph = self._graphs[False]
-        like = next(p for p in self.network.parameters() if p.is_floating_point())
-        flat = None if gates is None else torch.cat([gates, gates.new_ones(1)]).to(like)
+        example, graph = self._example(), self._graphs[False]
+        flat = None if gates is None else torch.cat([gates, gates.new_ones(1)]).to(self._like())
         with torch.no_grad(), torch.random.fork_rng():
             torch.manual_seed(0)
             leaves = graph_forward(graph, self, *example, gates=flat)
@@ -255,7 +272,7 @@ class GraphNetwork(nn.Module):
         try:
             if norms:
                 with torch.no_grad(), evaluating(self.network):
-                    self.network(*(x.clone() for x in self.structure.captured.example))
+                    self.network(*self._example())
         except (RuntimeError, AssertionError, ValueError, IndexError, TypeError):
             pass  # a class with sizes written down; then graphs are run
         finally:
@@ -275,7 +292,7 @@ class GraphNetwork(nn.Module):
         for training in (True, False):
             graphs[training] = adapted(self.structure, training, self.alive)
             share(graphs[training], self.network)
-        example = self.structure.captured.example
+        example = self._example()
         strip_(own, tensors_gone(self.structure, self.alive))
         if all(same(self.network, graphs[t], t, example) for t in (True, False)):
             return own
