@@ -14,7 +14,7 @@ from torch import Tensor, fx, nn
 
 from bayesprune.errors import NothingToGateError, SettingsError
 from bayesprune.structure.graph import compute, movement  # noqa: F401 (importing registers the rules)
-from bayesprune.structure.graph.branches import Section
+from bayesprune.structure.graph.branches import Section, find_branches
 from bayesprune.structure.graph.call import RULES, Call, Findings, Raw, operation, schema_names
 from bayesprune.structure.graph.capture import Captured, Inputs, capture, find_tensor
 from bayesprune.structure.graph.labels import FIXED, Frozen, Labels
@@ -86,7 +86,10 @@ def _found(captured: Captured, exclude: Iterable[str]) -> Structure:
         findings[training] = Findings(labels)
         with torch.no_grad(), torch.random.fork_rng():
             _Reader(graph, captured, findings[training]).run(*(x.clone() for x in captured.example))
+            branches = find_branches(graph, captured.network, findings[training].sizes)
+            findings[training].branches = branches
             wanted = {r.source.name for r in (*findings[training].reads, *findings[training].norms)}
+            wanted |= {branch.last for branch, _ in branches.values()}
             findings[training].rows = row_dimensions(graph, captured.example, wanted)
     for name, tensor in captured.network.named_buffers():
         tensor.copy_(state[name])

@@ -19,7 +19,8 @@ from bayesprune.structure.graph.capture import find_tensor
 from bayesprune.structure.graph.costs import living_terms
 from bayesprune.structure.graph.cutting import Backup, cut_tensor_, kept_places, strip_, tensors_gone
 from bayesprune.structure.graph.gates import gated_graphs
-from bayesprune.structure.graph.plain import PlainGraph, adopt_, alike, graph_forward, same, share
+from bayesprune.structure.graph.plain import adopt_, alike, graph_forward, same, share
+from bayesprune.structure.graph.shipped import plain_graph_of
 from bayesprune.structure.groups import WHOLE, Group, Slot
 from bayesprune.structure.layers import is_producer, resize_
 from bayesprune.structure.terms import Term
@@ -292,8 +293,8 @@ class GraphNetwork(nn.Module):
         for training in (True, False):
             graphs[training] = adapted(self.structure, training, self.alive)
             share(graphs[training], self.network)
-        example = self._example()
-        strip_(own, tensors_gone(self.structure, self.alive))
-        if all(same(self.network, graphs[t], t, example) for t in (True, False)):
+        example, gone = self._example(), tensors_gone(self.structure, self.alive)
+        if not gone and all(same(own, graphs[t], t, example) for t in (True, False)):
             return own
-        return PlainGraph(own, graphs, self.structure.captured.outputs)
+        strip_(own, gone)
+        return plain_graph_of(replace(self.structure.captured, network=own), graphs)

@@ -12,7 +12,7 @@ from torch import Tensor, fx, nn
 
 from bayesprune.errors import SettingsError
 from bayesprune.structure.graph.analyse import Structure
-from bayesprune.structure.graph.branches import Section, find_branches, other_operand
+from bayesprune.structure.graph.branches import Section, other_operand
 from bayesprune.structure.graph.capture import find_tensor
 from bayesprune.structure.groups import WHOLE, Group, Slot
 
@@ -66,11 +66,7 @@ def with_sections(structure: Structure, layers: Layers, exclude: Iterable[str] =
 
 def _sections(structure: Structure, layers: Layers) -> list[Section]:
     """The sections that both graphs have, in the order in which they are run."""
-    captured = structure.captured
-    found = {
-        training: find_branches(graph, captured.network, structure.findings[training].sizes)
-        for training, graph in captured.graphs.items()
-    }
+    found = {training: findings.branches for training, findings in structure.findings.items()}
     both = [parameters for parameters in found[True] if parameters in found[False]]
     names = [_module(parameters) for parameters in both]
     units, twice = list(range(len(both))), Counter(names)
