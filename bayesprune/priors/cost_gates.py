@@ -36,6 +36,7 @@ class CostGates(nn.Module):
         multipliers: (2,), λ in nats per share of the dense MACs and parameters, ≥ 0.
         budget: (2,), shares of the dense MACs and parameters that the network shall keep, NaN where there is
             no budget; None where multipliers stay as they are.
+        layers: factor on the prices of whole sections.
 
     Attributes:
         log_multipliers: (2,), log λ; −∞ where a cost has no price.
@@ -49,6 +50,7 @@ class CostGates(nn.Module):
 
     log_multipliers: Tensor
     prices: Tensor
+    factors: Tensor
     dense: Tensor
     start: Tensor
     smoothed: Tensor
@@ -61,9 +63,12 @@ class CostGates(nn.Module):
         inclusion_prob: Mapping[str, Tensor],
         multipliers: Tensor,
         budget: Tensor | None = None,
+        layers: float = 1.0,
     ) -> None:
         super().__init__()
         self._sizes = {group.name: group.size for group in network.groups}
+        factors = [torch.full((g.size,), layers if g.optional else 1.0).double() for g in network.groups]
+        self.register_buffer("factors", torch.cat(factors), persistent=False)
         dense = torch.tensor([network.macs(), network.parameter_count()], dtype=torch.double)
         self.register_buffer("dense", dense)
         self.register_buffer("log_multipliers", multipliers.double().log())
@@ -139,7 +144,7 @@ class CostGates(nn.Module):
             inclusion_prob: (units of all groups,), θ.
         """
         _, slope = self.slopes(costs, inclusion_prob, self.log_multipliers.exp())
-        self.prices.copy_(slope.clamp_min(LEAST_PRICE))
+        self.prices.copy_((slope * self.factors).clamp_min(LEAST_PRICE))
 
     def count_(self, momentum: float) -> None:
         """Note that gates are about to move under these prices.

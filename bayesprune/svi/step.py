@@ -228,7 +228,7 @@ class Engine:
         nat.
         """
         sizes = slope.abs() * self.gated.alive
-        parts = [sizes[part].sum() / self._units[name] for name, part in self.gated.slices().items()]
+        parts = [sizes[part].sum() / max(self._units[name], 1) for name, part in self.gated.slices().items()]
         typical = torch.stack(parts).clamp_min(1.0)
         return typical.repeat_interleave(self._sizes, output_size=len(slope))
 
