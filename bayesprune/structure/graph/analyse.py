@@ -13,7 +13,15 @@ import torch
 from torch import Tensor, fx, nn
 
 from bayesprune.errors import NothingToGateError, SettingsError
-from bayesprune.structure.graph import compute, movement  # noqa: F401 (importing registers the rules)
+from bayesprune.structure.graph import (  # noqa: F401 (importing registers the rules)
+    compute,
+    einsum,
+    movement,
+    norms,
+    products,
+    recurrent,
+    reductions,
+)
 from bayesprune.structure.graph.call import RULES, Call, Findings, Raw, operation, schema_names
 from bayesprune.structure.graph.capture import Captured, Inputs, capture, find_tensor
 from bayesprune.structure.graph.labels import FIXED, Frozen, Labels
@@ -132,7 +140,9 @@ class _Reader(fx.Interpreter):
         if node.op == "get_attr":
             tensor = find_tensor(self.network, str(node.target))
             if tensor is not None:
-                return Raw(str(node.target), tensor.shape, tuple(range(tensor.ndim)))
+                return Raw(
+                    str(node.target), tensor.shape, tuple((str(node.target), d) for d in range(tensor.ndim))
+                )
             return (
                 torch.zeros((), dtype=torch.long).expand(result.shape) if isinstance(result, Tensor) else None
             )
