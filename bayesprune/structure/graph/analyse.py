@@ -24,7 +24,7 @@ from bayesprune.structure.graph import (  # noqa: F401 (importing registers the 
 )
 from bayesprune.structure.graph.call import RULES, Call, Findings, Raw, operation, schema_names
 from bayesprune.structure.graph.capture import Captured, Inputs, capture, find_tensor
-from bayesprune.structure.graph.labels import FIXED, Frozen, Labels
+from bayesprune.structure.graph.labels import FIXED, Frozen, Labels, compact
 from bayesprune.structure.graph.pointwise import pointwise
 from bayesprune.structure.graph.rows import row_dimensions
 from bayesprune.structure.graph.twin import WouldWrite, check_writes
@@ -246,6 +246,9 @@ def _assemble(
     for place, (start, size) in labels.starts.items():
         for label in set(classes[start : start + size].tolist()):
             signatures[label].append(place)
+    for number, members in enumerate(_parts(findings, classes)):
+        for label in members:
+            signatures[label].append((f"part/{number}", 0))
     kinds: dict[tuple[tuple[str, int], ...], list[int]] = defaultdict(list)
     for label in sorted(signatures):
         if label not in reasons and label != FIXED and bool(read[label]):
@@ -277,6 +280,35 @@ def _assemble(
         captured, findings, labels, unit_of, {names[k]: len(u) for k, u in chosen.items()}
     )
     return Structure(captured, findings, unit_of, groups, slots, tuple(dict.fromkeys(reasons.values())))
+
+
+def _parts(findings: dict[bool, Findings], classes: Tensor) -> list[tuple[int, ...]]:
+    """The units in every part that is taken out of a value, each set once.
+
+    Units that are in different parts make groups of their own: as long as every group keeps a unit, no part
+    loses its last one, and no cut is refused because nothing is left of a value.
+    """
+    found: dict[tuple[int, ...], None] = {}
+    of = {node: known for f in findings.values() for node, known in f.of.items()}
+    for node, known in of.items():
+        kind = str(node.target).removeprefix("aten.").partition(".")[0]
+        if node.op == "call_function" and kind in TAKES:
+            source = of.get(node.args[0])
+            whole = _members(source, classes) if isinstance(source, Tensor) else ()
+            for labels in _tensors(known):
+                members = _members(labels, classes)
+                if members != whole:
+                    found[members] = None
+    return list(found)
+
+
+def _members(labels: Tensor, classes: Tensor) -> tuple[int, ...]:
+    return tuple(label for label in torch.unique(classes[compact(labels)]).tolist() if label != FIXED)
+
+
+TAKES = {"slice", "select", "narrow", "split", "split_with_sizes", "chunk", "tensor_split", "unbind", "index",
+         "index_select", "hsplit", "vsplit", "diagonal", "unfold"}  # fmt: skip
+"""Operations whose results may hold fewer units than what they read."""
 
 
 def _names(captured: Captured, kinds: list[tuple[tuple[str, int], ...]]) -> dict[Any, str]:

@@ -24,6 +24,7 @@ def addmm(call: Call) -> Any:
 
 
 def turned(weight: Any) -> Any:
+    """A weight of two dimensions with rows and columns changed over."""
     return weight.permuted([1, 0]) if isinstance(weight, Raw) and len(weight.shape) == 2 else weight
 
 

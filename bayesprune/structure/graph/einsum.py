@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bayesprune.structure.graph.call import Call, Place, Raw, Read, is_fixed, rule, united, varying
+from bayesprune.structure.graph.call import CROSSES, Call, Place, Raw, Read, is_fixed, rule, united, varying
 from bayesprune.structure.graph.labels import along, spread
 from bayesprune.structure.graph.products import product
 
@@ -22,9 +22,7 @@ def einsum(call: Call) -> Any:
         return call.frozen_everything("einsum of this form has no rule yet")
     *words, result = letters
     if len(operands) == 1:
-        if isinstance(operands[0], Raw) or set(words[0]) != set(result):
-            return call.frozen_everything("einsum of this form has no rule yet")
-        return operands[0].permute([words[0].index(letter) for letter in result])
+        return _of_one(call, operands[0], words[0], result)
     first, second = operands
     if isinstance(first, Raw) and isinstance(second, Raw):
         return call.frozen_everything("a product of parameters")
@@ -50,6 +48,22 @@ def _letters(equation: str, ndims: list[int]) -> list[str] | None:
         hidden = most if word is result else ndim - len(word) + 3
         full.append(word.replace("...", "".join(free[most - hidden :])))
     return full
+
+
+def _of_one(call: Call, x: Tensor | Raw, word: str, result: str) -> Any:
+    """Dimensions in another order, and sums over some of them."""
+    if isinstance(x, Raw):
+        return call.frozen_everything("einsum of this form has no rule yet")
+    summed = {d for d, letter in enumerate(word) if letter not in result}
+    if varying(x) & summed:
+        vector = along(x, (varying(x) & summed).pop())
+        if vector is None:
+            return call.frozen_everything(CROSSES)
+        _read(call, 0, varying(x).pop(), vector, None)
+        return call.fixed()
+    left = x[tuple(0 if d in summed else slice(None) for d in range(x.ndim))]
+    kept = [letter for letter in word if letter in result]
+    return left.permute([kept.index(letter) for letter in result])
 
 
 def _of_activations(call: Call, words: list[str], result: str) -> Any:
@@ -103,7 +117,7 @@ def _by_parameter(call: Call, at: int, word: str, other: str, result: str) -> An
     units = {word[d] for d in varying(x)}
     passing = units - set(inner)
     if len(passing) > 1 or (passing and units & set(inner)):
-        return call.frozen_everything("its units run along several dimensions")
+        return call.frozen_everything(CROSSES)
 
     def own(letter: str) -> Tensor:
         return weight.along(call.labels, other.index(letter))

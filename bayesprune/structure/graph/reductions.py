@@ -88,7 +88,7 @@ def _reads_positions(node: fx.Node) -> bool:
     """Whether anybody reads the second result of a maximum, the position of a unit, or gives no dimension."""
     if str(node.target) not in ("aten.max.dim", "aten.min.dim"):
         return str(node.target) in ("aten.max.default", "aten.min.default")
-    return any(user.args[1:] != (0,) for user in node.users)
+    return any(user.args[1:] != (0,) and bool(user.users) for user in node.users)
 
 
 def _of_parameter(call: Call, x: Raw, dims: set[int]) -> Any:
