@@ -96,10 +96,13 @@ class _Worker:
             return
         kind = old.target._schema.name.removeprefix("aten::")
         if old in self.found.group_counts:
-            self._set(new, "groups", int(self.mask(self.found.group_counts[old]).sum()))
+            name = "num_groups" if kind == "group_norm" else "groups"
+            self._set(new, name, int(self.mask(self.found.group_counts[old]).sum()))
         if old in self.found.pads:
             self._pad(old, new)
-        if any(norm.node is old for norm in self.found.norms):
+        if old in self.found.expanded:
+            self._expand(old, new, kind)
+        if kind in ("layer_norm", "rms_norm") and any(norm.node is old for norm in self.found.norms):
             labels = next(norm.labels for norm in self.found.norms if norm.node is old)
             self._set(new, "normalized_shape", [int(self.mask(labels).sum())])
         if kind in MOVES and self._touched(old):
@@ -113,6 +116,14 @@ class _Worker:
         at = next(i for i in range(0, len(pads), 2) if pads[i] or pads[i + 1])
         pads[at : at + 2] = [int(self.mask(labels).sum()) for labels in self.found.pads[old]]
         self._set(new, "pad", pads)
+
+    def _expand(self, old: fx.Node, new: fx.Node, kind: str) -> None:
+        """A parameter is repeated for as many units as are left."""
+        name = "repeats" if kind == "repeat" else "size"
+        sizes = list(arguments(new)[name])
+        for dim, labels in self.found.expanded[old].items():
+            sizes[dim] = int(self.mask(labels).sum())
+        self._set(new, name, sizes)
 
     def _check_inputs(self, old: fx.Node) -> None:
         for source in old.all_input_nodes:

@@ -13,11 +13,19 @@ import torch
 from torch import Tensor, fx, nn
 
 from bayesprune.errors import NothingToGateError, SettingsError
-from bayesprune.structure.graph import compute, movement  # noqa: F401 (importing registers the rules)
+from bayesprune.structure.graph import (  # noqa: F401 (importing registers the rules)
+    compute,
+    einsum,
+    movement,
+    norms,
+    products,
+    recurrent,
+    reductions,
+)
 from bayesprune.structure.graph.branches import Section, find_branches
 from bayesprune.structure.graph.call import RULES, Call, Findings, Raw, operation, schema_names
 from bayesprune.structure.graph.capture import Captured, Inputs, capture, find_tensor
-from bayesprune.structure.graph.labels import FIXED, Frozen, Labels
+from bayesprune.structure.graph.labels import FIXED, Frozen, Labels, compact
 from bayesprune.structure.graph.pointwise import pointwise
 from bayesprune.structure.graph.rows import row_dimensions
 from bayesprune.structure.graph.twin import WouldWrite, check_writes
@@ -145,7 +153,9 @@ class _Reader(fx.Interpreter):
         if node.op == "get_attr":
             tensor = find_tensor(self.network, str(node.target))
             if tensor is not None:
-                return Raw(str(node.target), tensor.shape, tuple(range(tensor.ndim)))
+                return Raw(
+                    str(node.target), tensor.shape, tuple((str(node.target), d) for d in range(tensor.ndim))
+                )
             return (
                 torch.zeros((), dtype=torch.long).expand(result.shape) if isinstance(result, Tensor) else None
             )
@@ -249,6 +259,9 @@ def _assemble(
     for place, (start, size) in labels.starts.items():
         for label in set(classes[start : start + size].tolist()):
             signatures[label].append(place)
+    for number, members in enumerate(_parts(findings, classes)):
+        for label in members:
+            signatures[label].append((f"part/{number}", 0))
     kinds: dict[tuple[tuple[str, int], ...], list[int]] = defaultdict(list)
     for label in sorted(signatures):
         if label not in reasons and label != FIXED and bool(read[label]):
@@ -283,6 +296,35 @@ def check_something_to_gate(structure: Structure) -> None:
     if not structure.groups:
         reasons = "; ".join(f"{frozen.place}: {frozen.reason}" for frozen in structure.frozen[:3])
         raise NothingToGateError(f"The network has nothing to gate: {reasons or 'exclude lists it all'}")
+
+
+def _parts(findings: dict[bool, Findings], classes: Tensor) -> list[tuple[int, ...]]:
+    """The units in every part that is taken out of a value, each set once.
+
+    Units that are in different parts make groups of their own: as long as every group keeps a unit, no part
+    loses its last one, and no cut is refused because nothing is left of a value.
+    """
+    found: dict[tuple[int, ...], None] = {}
+    of = {node: known for f in findings.values() for node, known in f.of.items()}
+    for node, known in of.items():
+        kind = str(node.target).removeprefix("aten.").partition(".")[0]
+        if node.op == "call_function" and kind in TAKES:
+            source = of.get(node.args[0])
+            whole = _members(source, classes) if isinstance(source, Tensor) else ()
+            for labels in _tensors(known):
+                members = _members(labels, classes)
+                if members != whole:
+                    found[members] = None
+    return list(found)
+
+
+def _members(labels: Tensor, classes: Tensor) -> tuple[int, ...]:
+    return tuple(label for label in torch.unique(classes[compact(labels)]).tolist() if label != FIXED)
+
+
+TAKES = {"slice", "select", "narrow", "split", "split_with_sizes", "chunk", "tensor_split", "unbind", "index",
+         "index_select", "hsplit", "vsplit", "diagonal", "unfold"}  # fmt: skip
+"""Operations whose results may hold fewer units than what they read."""
 
 
 def _names(captured: Captured, kinds: list[tuple[tuple[str, int], ...]]) -> dict[Any, str]:

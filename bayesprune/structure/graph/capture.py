@@ -103,6 +103,8 @@ def _graph(network: nn.Module, inputs: Inputs) -> tuple[fx.GraphModule, Any]:
         more = tuple(torch.cat([x, x[:1]]) for x in inputs)
         other, _ = _export(network, more)
         _free_rows_(module, other, len(inputs[0]))
+    for node in module.graph.nodes:
+        node.meta = {}  # shapes and stack traces of the tracing: as much memory as a small network
     return module, outputs
 
 

@@ -12,9 +12,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from bayesprune.structure.graph.analyse import Structure
 from bayesprune.structure.graph.call import Findings, Raw, argument_node, arguments
+from bayesprune.structure.graph.einsum import letters_of
 from bayesprune.structure.graph.labels import compact
 from bayesprune.structure.groups import WHOLE, Group, Slot
 from bayesprune.structure.terms import Term
+
+RECURRENT = ("lstm", "gru", "rnn_tanh", "rnn_relu")
 
 Axes = tuple[int, ...]
 """For every dimension of a value the dimension of the term that it runs along."""
@@ -25,7 +28,7 @@ def dense_terms(structure: Structure) -> tuple[Term, ...]:
 
     The multiply-accumulates of an operation are those that PyTorch counts when it runs (products and
     convolutions, attention's too). Their owners follow from the labels; an operation whose products have no
-    dimensions of their own here (a recurrent layer) is a constant, owned by its section alone.
+    dimensions that are known here is a constant, owned by its section alone.
 
     Args:
         structure: of the whole network.
@@ -119,8 +122,18 @@ def _products(
     kind = str(node.target._schema.name).removeprefix("aten::")  # type: ignore[union-attr]
     given = arguments(node)
     weight = given.get("weight") if kind.startswith(("linear", "conv")) else None
-    if isinstance(weight, fx.Node):
-        yield _contraction(structure, found, [(weight, tuple(range(len(found.sizes[weight]))))])
+    if kind in RECURRENT:
+        for matrix in (n for n in given["params"] if len(found.sizes[n]) > 1):
+            yield _contraction(structure, found, [(matrix, (0, 1))])
+    elif isinstance(weight, fx.Node):
+        x, dims = argument_node(node, "input"), len(found.sizes[weight])
+        lead = len(found.sizes[x]) - 1 if x is not None else 0
+        across = kind == "linear" and x is not None and any(d < lead for d, _ in _owners(structure, found, x))
+        if x is not None and across:  # units among what a linear layer treats alike
+            factors: list[tuple[fx.Node, Axes]] = [(x, tuple(range(lead + 1))), (weight, (lead + 1, lead))]
+        else:
+            factors = [(weight, tuple(range(dims)))]
+        yield _contraction(structure, found, factors)
     elif kind in ("addmm", "mm", "bmm", "matmul", "baddbmm"):
         names = [n for n in ("mat1", "batch1", "self", "mat2", "batch2", "other") if argument_node(node, n)]
         first, second = names[-2:] if kind not in ("addmm", "baddbmm") else _factors(kind)
@@ -157,11 +170,11 @@ def _matmul(
 def _einsum(
     structure: Structure, found: Findings, equation: str, tensors: list[fx.Node]
 ) -> Iterator[tuple[torch.Size, tuple[Slot, ...]]]:
-    inputs = equation.replace(" ", "").partition("->")[0].split(",")
-    if len(tensors) != 2 or "." in equation:
+    words = letters_of(equation, [len(found.sizes[tensor]) for tensor in tensors])
+    if words is None or len(tensors) != 2:
         return
-    letters = list(dict.fromkeys("".join(inputs)))
-    axes = [tuple(letters.index(letter) for letter in part) for part in inputs]
+    letters = list(dict.fromkeys("".join(words[:-1])))
+    axes = [tuple(letters.index(letter) for letter in word) for word in words[:-1]]
     yield _contraction(structure, found, list(zip(tensors, axes, strict=True)))
 
 
@@ -187,7 +200,7 @@ def _owners(structure: Structure, found: Findings, node: fx.Node) -> Iterator[tu
     known = found.of[node]
     if isinstance(known, Raw):
         for dim, own in enumerate(known.dims):
-            start, size = found.labels.starts.get((known.name, own), (0, 0)) if own is not None else (0, 0)
+            start, size = found.labels.starts.get(own, (0, 0)) if own is not None else (0, 0)
             if size:
                 yield dim, structure.unit_of[start : start + size]
         return

@@ -59,6 +59,34 @@ def cut_tensor_(
         tensor.grad = gradient.index_select(dim, index)
 
 
+def follow_counts_(structure: Structure, alive: Tensor) -> None:
+    """Layers' numbers of groups, and sizes of recurrences, agree with the parameters that are left.
+
+    Args:
+        structure: of the network, whose layers are changed in place.
+        alive: (units,), bool.
+    """
+    network = structure.captured.network
+    known = torch.cat([alive, torch.ones(1, dtype=torch.bool)])
+    for node, firsts in structure.findings[True].group_counts.items():
+        parameters = [n for n in node.all_input_nodes if n.op == "get_attr"]
+        if not parameters:
+            continue
+        layer = network.get_submodule(str(parameters[0].target).rpartition(".")[0])
+        count = int(known[structure.unit_of[firsts]].sum())
+        if isinstance(layer, nn.GroupNorm):
+            layer.num_groups = count
+        elif isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d):
+            layer.groups, layer.in_channels = count, layer.weight.shape[1] * count
+        elif isinstance(layer, nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d):
+            layer.groups, layer.out_channels = count, layer.weight.shape[1] * count
+    for layer in network.modules():
+        if isinstance(layer, nn.GroupNorm) and layer.weight is not None:
+            layer.num_channels = len(layer.weight)
+        elif isinstance(layer, nn.RNNBase) and not layer.proj_size:
+            layer.hidden_size, layer.input_size = layer.weight_hh_l0.shape[1], layer.weight_ih_l0.shape[1]
+
+
 class Backup:
     """A tensor as it was, to be put back if a cut was wrong."""
 

@@ -8,6 +8,7 @@ from torch import Tensor, fx, nn
 
 from bayesprune.structure.graph.analyse import Structure
 from bayesprune.structure.graph.call import arguments
+from bayesprune.structure.graph.weighted import weighted_node
 
 
 class UnitGates(nn.Module):
@@ -156,6 +157,9 @@ def _insert(structure: Structure, graph: fx.GraphModule, training: bool, alive: 
         if node is None or units is None:
             continue
         name, given = f"bp_norm_{number}", arguments(node)
+        if not str(node.target).startswith(("aten.layer_norm", "aten.rms_norm")):
+            by_name[norm.node.name] = weighted_node(graph, node, name, units, gates)
+            continue
         centred = str(node.target).startswith("aten.layer_norm")
         eps = given.get("eps", 1e-5 if centred else None)
         eps = (

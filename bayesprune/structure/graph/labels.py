@@ -51,6 +51,10 @@ class Labels:
         start, size = self.starts[tensor, dim]
         return torch.arange(start, start + size)
 
+    def new_name(self, kind: str) -> str:
+        """A name for indices that are in no parameter: the zeros of a padding, say."""
+        return f"{kind}/{len(self.starts)}"
+
     def unite(self, first: Tensor, second: Tensor) -> None:
         """Say that labels of equal position are one unit. A label that meets ``FIXED`` is frozen.
 

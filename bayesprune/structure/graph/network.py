@@ -17,7 +17,14 @@ from bayesprune.structure.graph.adapt import adapted
 from bayesprune.structure.graph.analyse import Structure
 from bayesprune.structure.graph.capture import find_tensor
 from bayesprune.structure.graph.costs import living_terms
-from bayesprune.structure.graph.cutting import Backup, cut_tensor_, kept_places, strip_, tensors_gone
+from bayesprune.structure.graph.cutting import (
+    Backup,
+    cut_tensor_,
+    follow_counts_,
+    kept_places,
+    strip_,
+    tensors_gone,
+)
 from bayesprune.structure.graph.gates import gated_graphs
 from bayesprune.structure.graph.plain import adopt_, alike, graph_forward, same, share
 from bayesprune.structure.graph.shipped import plain_graph_of
@@ -246,12 +253,7 @@ class GraphNetwork(nn.Module):
             elif isinstance(layer, nn.InstanceNorm1d | nn.InstanceNorm2d | nn.InstanceNorm3d):
                 size = layer.weight if layer.affine else layer.running_mean
                 layer.num_features = layer.num_features if size is None else len(size)
-        known = torch.cat([self.alive, torch.ones(1, dtype=torch.bool)])
-        for node, firsts in self.structure.findings[True].group_counts.items():
-            layer = self.network.get_submodule(str(node.args[1].target).rpartition(".")[0])  # type: ignore[union-attr]
-            if isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d):
-                layer.groups = int(known[self.structure.unit_of[firsts]].sum())
-                layer.in_channels = layer.weight.shape[1] * layer.groups
+        follow_counts_(self.structure, self.alive)
         self._resize_by_inputs_()
 
     def _resize_by_inputs_(self) -> None:
