@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -28,6 +28,7 @@ from bayesprune.structure.graph.cutting import (
 from bayesprune.structure.graph.gates import gated_graphs
 from bayesprune.structure.graph.plain import adopt_, alike, graph_forward, same, share
 from bayesprune.structure.graph.shipped import plain_graph_of
+from bayesprune.structure.graph.statistics import renormalise_
 from bayesprune.structure.groups import WHOLE, Group, Slot
 from bayesprune.structure.layers import is_producer, resize_
 from bayesprune.structure.terms import Term
@@ -281,6 +282,14 @@ class GraphNetwork(nn.Module):
         finally:
             for hook in hooks:
                 hook.remove()
+
+    def renormalise_(self, batches: Iterable[Tensor]) -> None:
+        """Take running statistics of batch normalisation anew, for the weights as they are now.
+
+        Args:
+            batches: (rows, ...) each, inputs.
+        """
+        renormalise_(self.network, self._graphs, ((x,) for x in batches))
 
     def plain(self, handed_over: bool = False) -> nn.Module:
         """The network as it is now, without gates: of the user's own classes where they run as such.

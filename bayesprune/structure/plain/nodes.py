@@ -33,13 +33,11 @@ def as_data(graph: fx.Graph) -> list[dict[str, Any]]:
     Raises:
         ValueError: an operation that is not on the list, or an argument or name that cannot be written down.
     """
-    return [_node_data(node) for node in graph.nodes]
-
-
-def unlisted(graph: fx.Graph) -> list[str]:
-    """The operations of a graph that `as_data` cannot write down, by name, each once."""
     calls = [node for node in graph.nodes if node.op.startswith("call_")]
-    return list(dict.fromkeys(str(node.target) for node in calls if _name(node) is None))
+    unlisted = dict.fromkeys(f"{node.target} ({node.name})" for node in calls if _name(node) is None)
+    if unlisted:
+        raise ValueError(f"what it runs cannot be written down: {', '.join(unlisted)}")
+    return [_node_data(node) for node in graph.nodes]
 
 
 def from_data(data: Any, tensors: Collection[str]) -> fx.Graph:
@@ -84,12 +82,7 @@ def _node_data(node: fx.Node) -> dict[str, Any]:
         return {"name": node.name, "input": str(node.target)}
     if node.op == "get_attr":
         return {"name": node.name, "tensor": _safe(str(node.target))}
-    name = _name(node)
-    if name is None:
-        raise ValueError(
-            f"the operation {node.target} (at {node.name!r}) is not one that can be written down"
-        )
-    data: dict[str, Any] = {"name": node.name, "op": name, "args": encoded(node.args)}
+    data: dict[str, Any] = {"name": node.name, "op": _name(node), "args": encoded(node.args)}
     if node.kwargs:
         data["kwargs"] = {key: encoded(value) for key, value in node.kwargs.items()}
     return data

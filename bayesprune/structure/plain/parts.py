@@ -39,7 +39,7 @@ class Part(nn.Module):
 
     def __init__(self, kind: str) -> None:
         super().__init__()
-        self._kind = kind
+        self._bayesprune_kind = kind
 
     def forward(self, *_: Any, **__: Any) -> Any:
         """Parts do not run.
@@ -48,12 +48,12 @@ class Part(nn.Module):
             NotImplementedError: always.
         """
         raise NotImplementedError(
-            f"This {self._kind} only holds parameters: what it did is part of the whole network's graph. "
-            "Call the network."
+            f"This {self._bayesprune_kind} only holds parameters: what it did is part of the whole network's "
+            "graph. Call the network."
         )
 
     def _get_name(self) -> str:
-        return self._kind
+        return self._bayesprune_kind
 
     def extra_repr(self) -> str:
         """What it holds itself, with shapes."""
@@ -73,7 +73,7 @@ def shell(module: nn.Module) -> nn.Module:
     """
     kind = type(module)
     if isinstance(module, Part):
-        return Part(module._kind)
+        return Part(module._bayesprune_kind)
     if LAYERS.get(kind.__name__) is kind:
         try:
             layer = built(kind, described(module))

@@ -6,18 +6,14 @@ import copy
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, fx, nn
 from torch.utils._pytree import TreeSpec, tree_unflatten
 
 from bayesprune.structure.plain.parts import Part, fill_
-from bayesprune.structure.plain.program import program_data, program_from_data, tensor_names
+from bayesprune.structure.plain.program import Program, place_of, program_data, program_from_data
 
-PROGRAM = ("_graphs", "_outputs", "_run")
-"""Attributes that say what a PlainGraph runs."""
-
-CASTS = {"aten::to", "aten::_to_copy"}
-"""Operations whose type the user wrote down; types of tensors made in passing follow the network's."""
+PROGRAM = "_bayesprune_program"
+"""The one attribute that is not the network's own."""
 
 
 class PlainGraph(nn.Module):
@@ -34,6 +30,7 @@ class PlainGraph(nn.Module):
         outputs: training or not → how its results hang together.
 
     Example:
+        >>> import torch
         >>> from bayesprune.structure.graph import as_plain_graph
         >>> as_plain_graph(nn.Sequential(nn.Linear(3, 2), nn.Tanh()), torch.zeros(2, 3))
         PlainGraph(
@@ -42,14 +39,12 @@ class PlainGraph(nn.Module):
         )
     """
 
+    _bayesprune_program: Program
+
     def __init__(self, tree: Part, graphs: Mapping[bool, fx.Graph], outputs: Mapping[bool, TreeSpec]) -> None:
         super().__init__()
         fill_(self, tree)
-        self._kind = tree._get_name()
-        self._graphs = dict(graphs)
-        self._outputs = dict(outputs)
-        self._lives = _lives(self)
-        self._run = {training: _function(graph) for training, graph in graphs.items()}
+        self._bayesprune_program = Program(tree._get_name(), graphs, outputs, place_of(self))
 
     def forward(self, *inputs: Any, **named: Any) -> Any:
         """Run the network.
@@ -61,71 +56,40 @@ class PlainGraph(nn.Module):
         Returns:
             What that network returns.
         """
-        leaves = self._run[self.training](self, *inputs, **named)
-        return tree_unflatten(leaves, self._outputs[self.training])
+        program = self._bayesprune_program
+        leaves = program.run[self.training](self, *inputs, **named)
+        return tree_unflatten(leaves, program.outputs[self.training])
 
     def extra_repr(self) -> str:
         """Which network it was, and how many operations it runs."""
-        count = sum(node.op == "call_function" for node in self._graphs[False].nodes)
-        return f"a {self._kind} of {count} operations"
+        program = self._bayesprune_program
+        count = sum(node.op == "call_function" for node in program.graphs[False].nodes)
+        return f"a {program.kind} of {count} operations"
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> PlainGraph:
-        super()._apply(fn, recurse)
-        before, now = self._lives, _lives(self)
-        if now != before:
-            self._graphs = {t: _moved(graph, before, now) for t, graph in self._graphs.items()}
-            self._run = {training: _function(graph) for training, graph in self._graphs.items()}
-            self._lives = now
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self._bayesprune_program = self._bayesprune_program.moved(place_of(self))
         return self
 
     def __deepcopy__(self, memo: dict[int, Any]) -> PlainGraph:
         twin = type(self).__new__(type(self))
         memo[id(self)] = twin
-        for name, value in self.__dict__.items():  # graphs are values: never changed in place, and shared
-            twin.__dict__[name] = value if name in PROGRAM else copy.deepcopy(value, memo)
+        for name, value in self.__dict__.items():  # the program is a value, never changed in place
+            twin.__dict__[name] = value if name == PROGRAM else copy.deepcopy(value, memo)
         return twin
 
     def __getstate__(self) -> dict[str, Any]:
-        state = {name: value for name, value in self.__dict__.items() if name not in PROGRAM}
-        return {**state, "_program": program_data(self._graphs, self._outputs)}
+        program = self._bayesprune_program
+        return {**self.__dict__, PROGRAM: (program_data(program), program.kind, program.place)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        program = state.pop("_program")
-        super().__setstate__(state)
-        self._graphs, self._outputs = program_from_data(program, tensor_names(self))
-        self._run = {training: _function(graph) for training, graph in self._graphs.items()}
+        data, kind, place = state.pop(PROGRAM)
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        self._bayesprune_program = program_from_data(data, kind, tensor_names(self), place)
 
 
-def _function(graph: fx.Graph) -> Callable[..., Any]:
-    """A graph as a function of ``self``, which has its tensors, and its inputs."""
-    names = {str(node.target) for node in graph.nodes if node.op == "get_attr"}
-    module = fx.GraphModule({name: torch.empty(0, device="meta") for name in names}, graph)
-    return type(module).forward
-
-
-def _lives(module: nn.Module) -> tuple[torch.device, torch.dtype]:
-    """Where a network's numbers are, and of which type."""
-    tensors = [*module.parameters(), *module.buffers()]
-    like = next((t for t in tensors if t.is_floating_point()), torch.zeros(()))
-    return like.device, like.dtype
-
-
-def _moved(
-    graph: fx.Graph, before: tuple[torch.device, torch.dtype], now: tuple[torch.device, torch.dtype]
-) -> fx.Graph:
-    """The graph after its network has gone to another device or type."""
-    graph = copy.deepcopy(graph)
-
-    def follow(node: fx.Node, value: Any) -> Any:
-        if isinstance(value, torch.device):
-            return now[0]
-        schema = node.target._schema  # type: ignore[union-attr]
-        names = [argument.name for argument in schema.arguments]
-        makes_tensors = "pin_memory" in names and schema.name not in CASTS
-        return now[1] if value is before[1] and makes_tensors else value
-
-    for node in graph.nodes:
-        if node.op == "call_function" and hasattr(node.target, "_schema"):
-            node.args = tuple(follow(node, value) for value in node.args)
-            node.kwargs = {name: follow(node, value) for name, value in node.kwargs.items()}
-    return graph
+def tensor_names(network: nn.Module) -> set[str]:
+    """Names of all parameters and buffers: of modules and tensors that have two names, both."""
+    parameters = network.named_parameters(remove_duplicate=False)
+    buffers = network.named_buffers(remove_duplicate=False)
+    return {name for name, _ in (*parameters, *buffers)}

@@ -78,7 +78,7 @@ def _tree(data: Any, numbers: list[int]) -> Any:
             return dict(pairs) if kind == "dict" else OrderedDict(pairs)
         if isinstance(parts, list) and kind == "namedtuple" and parts:
             names = [_name(parts[0]), *(_name(_key(pair)) for pair in parts[1:])]
-            return namedtuple(names[0], names[1:])(*(_tree(pair[1], numbers) for pair in parts[1:]))  # type: ignore[misc]
+            return namedtuple(names[0], names[1:])(*(_tree(pair[1], numbers) for pair in parts[1:]))
     raise ValueError(f"{data!r} is no structure of outputs")
 
 
