@@ -117,7 +117,8 @@ class Price:
 
         The layers that make or read a group's units are timed at about a quarter, a half, three quarters and
         all of its units, rounded up to whole multiples (hardware computes channels in blocks), with all other
-        groups whole; a straight line through the medians gives milliseconds a unit. It is the price at the
+        groups whole; a straight line through the medians gives milliseconds a unit. In networks that are no
+        chain of layers it is the whole network that is timed, cut to those widths. It is the price at the
         dense network: it does not follow the network as it shrinks.
 
         Args:
