@@ -262,12 +262,15 @@ def _assemble(
         )
     chosen = {k: u for k, u in kinds.items() if not any(fnmatch.fnmatchcase(names[k], p) for p in exclude)}
     if not chosen:
+        told = dict.fromkeys(f"{f.place}: {f.reason}" for f in reasons.values())
         raise NothingToGateError(
             "The network has nothing to gate: "
             + (
-                "; ".join(f"{f.place}: {f.reason}" for f in list(reasons.values())[:3])
-                or "exclude lists it all"
+                f"exclude={list(exclude)!r} lists all its groups"
+                if kinds
+                else "; ".join(list(told)[:5]) or "no layer of it reads what another one makes"
             )
+            + "."
         )
     unit_of, start = torch.full((len(classes),), -1), 0
     class_unit = torch.full((len(classes),), -1)

@@ -8,6 +8,7 @@ from torch import Tensor, fx, nn
 
 from bayesprune.structure.graph.analyse import Structure
 from bayesprune.structure.graph.call import arguments
+from bayesprune.structure.graph.rates import follow_rates_
 from bayesprune.structure.graph.weighted import weighted_node
 
 
@@ -187,6 +188,7 @@ def _insert(structure: Structure, graph: fx.GraphModule, training: bool, alive: 
                 made[key] = graph.graph.call_module(name, (source, gates))
         node.replace_input_with(source, made[key])
     graph.graph.lint()
+    follow_rates_(graph, structure.captured, training)
     graph.recompile()
     return graph
 
