@@ -13,6 +13,7 @@ from bayesprune.errors import RemovalError
 from bayesprune.structure.graph.analyse import Structure
 from bayesprune.structure.graph.call import Raw, argument_node, arguments, schema_names
 from bayesprune.structure.graph.movement import MOVES
+from bayesprune.structure.graph.rates import set_rates_
 from bayesprune.structure.graph.sections import drop_sections
 
 aten = torch.ops.aten
@@ -60,7 +61,9 @@ def adapted(structure: Structure, training: bool, alive: Tensor) -> fx.GraphModu
     """
     original = structure.captured.graphs[training]
     graph = fx.GraphModule(original, copy.deepcopy(original.graph))
+    set_rates_(graph, structure.captured, training)
     if bool(alive.all()):
+        graph.recompile()
         return graph
     worker = _Worker(structure, training, torch.cat([alive, torch.ones(1, dtype=torch.bool)]), graph)
     twins = list(zip(original.graph.nodes, list(graph.graph.nodes), strict=True))

@@ -287,15 +287,23 @@ def _assemble(
     return Structure(captured, findings, unit_of, groups, slots, tuple(dict.fromkeys(reasons.values())))
 
 
-def check_something_to_gate(structure: Structure) -> None:
+def check_something_to_gate(structure: Structure, exclude: tuple[str, ...]) -> None:
     """Complain where there is no group.
+
+    Args:
+        structure: as it came out.
+        exclude: what was asked to stay whole.
 
     Raises:
         NothingToGateError: the first reasons are named.
     """
-    if not structure.groups:
-        reasons = "; ".join(f"{frozen.place}: {frozen.reason}" for frozen in structure.frozen[:3])
-        raise NothingToGateError(f"The network has nothing to gate: {reasons or 'exclude lists it all'}")
+    if structure.groups:
+        return
+    told = list(dict.fromkeys(f"{frozen.place}: {frozen.reason}" for frozen in structure.frozen))
+    reasons = "; ".join(told[:5]) or "no layer of it reads what another one makes"
+    if exclude:
+        reasons = f"exclude={list(exclude)!r} lists all its groups"
+    raise NothingToGateError(f"The network has nothing to gate: {reasons}.")
 
 
 def _parts(findings: dict[bool, Findings], classes: Tensor) -> list[tuple[int, ...]]:

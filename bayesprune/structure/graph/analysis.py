@@ -142,7 +142,7 @@ def provable_structure(
             break
         structure = without(structure, problem.node, problem.reason, units)
     structure = with_sections(structure, layers, exclude)
-    check_something_to_gate(structure)
+    check_something_to_gate(structure, exclude)
     return with_costs(structure)
 
 

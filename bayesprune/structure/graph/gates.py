@@ -8,6 +8,7 @@ from torch import Tensor, fx, nn
 
 from bayesprune.structure.graph.analyse import Structure
 from bayesprune.structure.graph.call import arguments
+from bayesprune.structure.graph.rates import follow_rates_
 from bayesprune.structure.graph.weighted import weighted_node
 
 
@@ -199,6 +200,7 @@ def _insert(structure: Structure, graph: fx.GraphModule, training: bool, alive: 
         with graph.graph.inserting_before(node):
             node.replace_input_with(source, graph.graph.call_module(name, (source, gates)))
     graph.graph.lint()
+    follow_rates_(graph, structure.captured, training)
     graph.recompile()
     return graph
 

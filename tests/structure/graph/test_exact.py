@@ -298,3 +298,16 @@ def test_dropout_drops_in_train_mode_alone_before_and_after_a_cut(training):
 
 def count(module):
     return sum(p.numel() for p in module.parameters())
+
+
+def test_a_changed_rate_of_dropout_is_followed():
+    case = CASES["Dropping"]
+    analysis = analyse(case.network(), case.batch(EXAMPLE_ROWS))
+    x = case.batch(ROWS)
+    gated = analysis.gated.train()
+    assert not torch.equal(call(gated, x), call(gated, x))
+    for part in gated.modules():
+        if isinstance(part, nn.modules.dropout._DropoutNd):
+            part.p = 0.0
+    for module in (gated, gated.plain().train(), analysis.cut(drawn_alive(analysis, 71)).train()):
+        assert torch.equal(call(module, x), call(module, x))
