@@ -76,7 +76,7 @@ def gate(
             "pass an instance such as bp.Categorical(rows=60_000)."
         )
     weights = weights or getattr(prior, "weights", None) or NormalWeights()
-    chain = _find(network, example, tuple(exclude), weights, prior)
+    chain = _find(network, example, tuple(exclude), prior)
     log_odds = _initial_log_odds(chain.groups, initial_inclusion).to(next(chain.parameters()).dtype)
     noise = _deviations(chain.groups, unit_noise)
     if isinstance(chain, Chain):
@@ -85,16 +85,15 @@ def gate(
 
 
 def _find(
-    network: nn.Module, example: Tensor, exclude: tuple[str, ...], weights: NormalWeights, prior: Prior
+    network: nn.Module, example: Tensor, exclude: tuple[str, ...], prior: Prior
 ) -> Chain | GraphNetwork:
     """The network as a chain of layers where it is one, which is fastest; else as the graph that it is."""
     try:
         return find_chain(network, example, exclude)
     except UnsupportedNetworkError as reason:
-        if weights.posterior == "normal" or hasattr(prior, "bind"):
-            what = "Weights with a posterior" if weights.posterior == "normal" else type(prior).__name__
+        if hasattr(prior, "bind"):
             raise UnsupportedNetworkError(
-                f"{what} can so far be used with feed-forward chains only. {reason}"
+                f"{type(prior).__name__} can so far be used with feed-forward chains only. {reason}"
             ) from reason
         graph = GraphNetwork(provable_structure(network, example, exclude))
         object.__setattr__(graph, "why", str(reason))

@@ -88,6 +88,11 @@ class Chain(nn.Sequential):
         """The layers with weights, by name, in order."""
         return {name: layer for name, layer in self.named_children() if is_producer(layer)}
 
+    def weight_names(self) -> frozenset[str]:
+        """The parameters that have a prior: weights and biases of the layers."""
+        layers = self.producers().items()
+        return frozenset(f"{name}.{key}" for name, layer in layers for key, _ in layer.named_parameters())
+
     def macs(self) -> int:
         """Multiply-accumulates of one row, now."""
         return sum(self.positions[name] * layer.weight.numel() for name, layer in self.producers().items())

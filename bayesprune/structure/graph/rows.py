@@ -21,20 +21,46 @@ def row_dimensions(graph: fx.GraphModule, example: Inputs) -> dict[str, tuple[in
         Name of a value → (the dimension that its rows run along, how often each row comes one after the
         other, how often the whole sequence comes). Values without such a dimension are left out.
     """
-    other: Inputs = tuple(
-        torch.cat([(x + torch.rand_like(x) if x.is_floating_point() else x.flip(-1))[:1], x[1:]])
-        for x in example
-    )
-    first, second = _Values(graph), _Values(graph)
+    first = _Values(graph)
     with torch.no_grad():
         first.run(*(x.clone() for x in example))
-        second.run(*other)
-    found = {}
+    second = _run_changed(graph, example)
+    found: dict[str, tuple[int, int, int]] = {}
+    if second is None:
+        return found
     for name, value in first.values.items():
         place = _row_dimension(value != second.values[name], len(example[0]))
         if place is not None:
             found[name] = place
     return found
+
+
+def _run_changed(graph: fx.GraphModule, example: Inputs) -> _Values | None:
+    """The graph's values with another first row; None where no other row could be made up.
+
+    Integers name rows of tables whose length is not known: numbers that occur are tried first, in all places
+    alike, so that a sum over places changes too; then their neighbours.
+    """
+    for way in range(4):
+        other = tuple(torch.cat([_changed(x[:1], x, way), x[1:]]) for x in example)
+        if all(torch.equal(x, y) for x, y in zip(example, other, strict=True)):
+            continue
+        values = _Values(graph)
+        try:
+            with torch.no_grad():
+                values.run(*other)
+        except (IndexError, RuntimeError):
+            continue
+        return values
+    return None
+
+
+def _changed(row: Tensor, x: Tensor, way: int) -> Tensor:
+    if x.is_floating_point():
+        return row + torch.rand_like(row)
+    if x.dtype == torch.bool:
+        return ~row
+    return (torch.full_like(row, int(x.max())), torch.full_like(row, int(x.min())), row + 1, row - 1)[way]
 
 
 def _row_dimension(changed: Tensor, rows: int) -> tuple[int, int, int] | None:
