@@ -13,7 +13,7 @@ from torch import nn
 import bayesprune as bp
 
 STREAMS = ("conv", "stage2_0_conv2", "stage3_0_conv2", "stage4_0_conv2")  # the channels that blocks add to
-PRICES = {**dict.fromkeys(STREAMS, 3.0), "*": 1.0}  # nats a channel, for 1,437 rows
+PRICES = {**dict.fromkeys(STREAMS, 9.0), "*": 3.0}  # nats a channel, for 1,437 rows
 INITIAL_INCLUSION = 0.9
 WEIGHT_SCALE = 0.25  # prior standard deviation of a weight
 WIDTHS = (64, 128, 256, 512)
