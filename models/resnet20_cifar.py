@@ -3,8 +3,9 @@
 The network of He, Zhang, Ren & Sun (arXiv 1512.03385, section 4.2), with projection shortcuts (their option
 B): where a stage begins, a strided 1 × 1 convolution makes the shortcut, so that the three streams of 16, 32
 and 64 channels are pruned independently of one another. Channels that are added to each other are one unit,
-and go together. Prices and recipe were chosen on a fifth of the digits' training rows, held out; on CIFAR,
-which cannot be had here, nothing was tried.
+and go together.
+
+Prices and recipe were chosen on a fifth of the digits' training rows, held out; on CIFAR nothing was tried.
 """
 
 from torch import nn

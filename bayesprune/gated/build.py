@@ -82,7 +82,7 @@ def gate(
             "pass an instance such as bp.Categorical(rows=60_000)."
         )
     weights = weights or getattr(prior, "weights", None) or NormalWeights()
-    found = _find(network, example, tuple(exclude), weights, layers)
+    found = _find(network, example, tuple(exclude), layers)
     log_odds = _initial_log_odds(found.groups, initial_inclusion).to(next(found.parameters()).dtype)
     noise = _deviations(found.groups, unit_noise)
     prior = bound(prior, found, log_odds, likelihood.rows)
@@ -90,16 +90,12 @@ def gate(
 
 
 def _find(
-    network: nn.Module, example: Tensor, exclude: tuple[str, ...], weights: NormalWeights, layers: Layers
+    network: nn.Module, example: Tensor, exclude: tuple[str, ...], layers: Layers
 ) -> Chain | GraphNetwork:
     """The network as a chain of layers where it is one, which is fastest; else as the graph that it is."""
     try:
         return find_chain(network, example, exclude)
     except UnsupportedNetworkError as reason:
-        if weights.posterior == "normal":
-            raise UnsupportedNetworkError(
-                f"Weights with a posterior can so far be used with feed-forward chains only. {reason}"
-            ) from reason
         graph = GraphNetwork(provable_structure(network, example, exclude, layers))
         object.__setattr__(graph, "why", str(reason))
         return graph

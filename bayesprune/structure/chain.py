@@ -89,6 +89,11 @@ class Chain(nn.Sequential):
         """The layers with weights, by name, in order."""
         return {name: layer for name, layer in self.named_children() if is_producer(layer)}
 
+    def weight_names(self) -> frozenset[str]:
+        """The parameters that have a prior: weights and biases of the layers."""
+        layers = self.producers().items()
+        return frozenset(f"{name}.{key}" for name, layer in layers for key, _ in layer.named_parameters())
+
     def terms(self) -> list[Term]:
         """What its parameters and multiply-accumulates are the sum of, now."""
         positions = {f"{name}.weight": float(count) for name, count in self.positions.items()}

@@ -29,8 +29,9 @@ from bayesprune.structure.graph.gates import gated_graphs
 from bayesprune.structure.graph.plain import adopt_, alike, graph_forward, same, share
 from bayesprune.structure.graph.shipped import plain_graph_of
 from bayesprune.structure.graph.statistics import renormalise_
+from bayesprune.structure.graph.weights import Noise, insert_noise_, weight_names
 from bayesprune.structure.groups import WHOLE, Group, Slot
-from bayesprune.structure.layers import is_producer, resize_
+from bayesprune.structure.layers import resize_
 from bayesprune.structure.terms import Term
 from bayesprune.structure.trace import evaluating
 
@@ -51,38 +52,44 @@ class GraphNetwork(nn.Module):
     why: str
     _graphs: dict[bool, fx.GraphModule]
     _slots: tuple[Slot, ...]
+    _weights: frozenset[str]
 
     def __init__(self, structure: Structure, alive: Tensor | None = None) -> None:
         super().__init__()
         adopt_(self, structure.captured.network)
         object.__setattr__(self, "structure", structure)
         object.__setattr__(self, "why", "")
+        object.__setattr__(self, "_weights", weight_names(structure.captured))
         whole = torch.ones(sum(group.size for group in structure.groups), dtype=torch.bool)
         object.__setattr__(self, "alive", whole if alive is None else alive)
         self._rebuild()
 
-    def forward(self, *inputs: Any, gates: Mapping[str, Tensor] | None = None) -> Any:
+    def forward(
+        self, *inputs: Any, gates: Mapping[str, Tensor] | None = None, noise: Noise | None = None
+    ) -> Any:
         """Run the network.
 
         Args:
-            inputs: as the user's network takes them; gates may follow them.
+            inputs: as the user's network takes them; gates, and noise after them, may follow.
             gates: group → (size,), or (rows, size), or (draws..., 1 or rows, size), by original unit, or by
                 the units that are left; groups not named are open. Leading dimensions beyond the rows are
                 carried through to the outputs.
+            noise: perturbs the weights; None leaves them as they are.
 
         Returns:
             What the user's network returns.
         """
-        if len(inputs) > len(self.structure.captured.example):
-            *tensors, gates = inputs[: len(self.structure.captured.example) + 1]
-            inputs = tuple(tensors)
+        own = len(self.structure.captured.example)
+        if len(inputs) > own:
+            gates, noise, *_ = (*inputs[own:], noise)
+            inputs = inputs[:own]
         lead = batch_shape(gates or {})
         if lead and gates:
             rows = len(inputs[0])
             inputs = tuple(x.expand(lead + x.shape).reshape(-1, *x.shape[1:]) for x in inputs)
             gates = {group: flat_rows(z, lead, rows) for group, z in gates.items()}
         graph = self._graphs[self.training]
-        leaves = graph_forward(graph, self, *inputs, gates=self._flat(gates))
+        leaves = graph_forward(graph, self, *inputs, gates=self._flat(gates), noise=noise)
         outputs = tree_unflatten(leaves, self.structure.captured.outputs[self.training])
         return outputs.reshape(*lead, -1, *outputs.shape[1:]) if lead else outputs
 
@@ -115,6 +122,8 @@ class GraphNetwork(nn.Module):
         for graph in plain.values():
             share(graph, self.network)
         gated = gated_graphs(self.structure, plain, self.alive)
+        for training, graph in gated.items():
+            insert_noise_(self.structure, graph, training, self._weights)
         object.__setattr__(self, "_graphs", gated)
         object.__setattr__(self, "_slots", self._living_slots())
         self._follow_()
@@ -168,9 +177,9 @@ class GraphNetwork(nn.Module):
             left.append(replace(slot, unit_ids=slot.unit_ids[stays]))
         return tuple(left)
 
-    def producers(self) -> dict[str, nn.Module]:
-        """The linear and convolutional layers, by name."""
-        return {name: layer for name, layer in self.network.named_modules() if is_producer(layer)}
+    def weight_names(self) -> frozenset[str]:
+        """The parameters that have a prior: those of products and convolutions, and embedding tables."""
+        return self._weights
 
     def parameter_count(self) -> int:
         """Trainable numbers, now."""
@@ -195,16 +204,22 @@ class GraphNetwork(nn.Module):
 
     # ---- changes in place
 
-    def cut_(self, alive: Mapping[str, Tensor], optimiser: torch.optim.Optimizer | None = None) -> None:
+    def cut_(
+        self,
+        alive: Mapping[str, Tensor],
+        optimiser: torch.optim.Optimizer | None = None,
+        companions: Mapping[str, nn.Parameter] | None = None,
+    ) -> None:
         """Remove units; with their gates at zero, outputs stay what they were.
 
         Args:
             alive: group → (size,), bool, by original unit; groups not named stay whole.
             optimiser: its state tensors of a parameter's shape are cut with the parameter.
+            companions: parameter → another one of its shape (a posterior's scale), which is cut alike.
 
         Raises:
             CannotAdapt: an operation that has no form for this cut; nothing has been changed.
-        RemovalError: the network would compute something else; nothing has been changed.
+            RemovalError: the network would compute something else; nothing has been changed.
         """
         groups = self.structure.groups
         flat = torch.cat([alive.get(g.name, torch.ones(g.size, dtype=torch.bool)).cpu() for g in groups])
@@ -212,11 +227,13 @@ class GraphNetwork(nn.Module):
         for training in (True, False):
             adapted(self.structure, training, after)  # whether every operation can follow
         masked = self._probe(after)
-        changed = kept_places(self.structure, before, after)
-        backup = [Backup(self._tensor(name), optimiser) for name, _, _ in changed]
+        beside = {id(self._tensor(name)): twin for name, twin in (companions or {}).items()}
+        changed = [(self._tensor(n), dim, s) for n, dim, s in kept_places(self.structure, before, after)]
+        changed += [(beside[id(t)], dim, stays) for t, dim, stays in changed if id(t) in beside]
+        backup = [Backup(tensor, optimiser) for tensor, _, _ in changed]
         object.__setattr__(self, "alive", after)
-        for name, dim, stays in changed:
-            cut_tensor_(self._tensor(name), dim, stays, optimiser)
+        for tensor, dim, stays in changed:
+            cut_tensor_(tensor, dim, stays, optimiser)
         self._resize_()
         self._rebuild()
         if not alike(self._probe(), masked):
