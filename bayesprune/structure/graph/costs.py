@@ -141,10 +141,10 @@ def _products(
     elif kind == "scaled_dot_product_attention":
         q, k, v = (argument_node(node, n) for n in ("query", "key", "value"))
         assert q is not None and k is not None and v is not None
-        lead = tuple(range(len(found.sizes[q]) - 2))
-        length, place, width = len(lead), len(lead) + 1, len(lead) + 2
-        yield _contraction(structure, found, [(q, (*lead, length, width)), (k, (*lead, place, width))])
-        yield _contraction(structure, found, [(q, (*lead, length, -1)), (v, (*lead, place, width))])
+        batch: Axes = tuple(range(len(found.sizes[q]) - 2))
+        length, place, width = len(batch), len(batch) + 1, len(batch) + 2
+        yield _contraction(structure, found, [(q, (*batch, length, width)), (k, (*batch, place, width))])
+        yield _contraction(structure, found, [(q, (*batch, length, -1)), (v, (*batch, place, width))])
     elif kind == "einsum":
         yield from _einsum(structure, found, given["equation"], given["tensors"])
 
@@ -163,8 +163,9 @@ def _matmul(
         return
     lead = max(a, b) - 2
     n, k, m = lead, lead + 1, lead + 2
-    axes = (*range(lead - (a - 2), lead), n, k), (*range(lead - (b - 2), lead), k, m)
-    yield _contraction(structure, found, [(first, axes[0]), (second, axes[1])])
+    left: Axes = (*range(lead - (a - 2), lead), n, k)
+    right: Axes = (*range(lead - (b - 2), lead), k, m)
+    yield _contraction(structure, found, [(first, left), (second, right)])
 
 
 def _einsum(

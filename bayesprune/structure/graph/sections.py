@@ -55,12 +55,12 @@ def with_sections(structure: Structure, layers: Layers, exclude: Iterable[str] =
     tensors = {n: find_tensor(network, n) for section in sections for n in section.tensors}
     numbers = sum(t.numel() for t in tensors.values() if isinstance(t, nn.Parameter))
     group = Group(name, size, parameters=round(numbers / size), optional=True)
-    slots = [
+    whole = tuple(
         Slot(tensor, WHOLE, name, torch.tensor([section.unit]))
         for section in sections
         for tensor in sorted(section.tensors)
-    ]
-    groups, slots = (*structure.groups, group), (*structure.slots, *slots)
+    )
+    groups, slots = (*structure.groups, group), (*structure.slots, *whole)
     return replace(structure, groups=groups, slots=slots, sections=tuple(sections))
 
 
