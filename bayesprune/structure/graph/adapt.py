@@ -20,6 +20,10 @@ aten = torch.ops.aten
 NOTHING_LEFT = "nothing is left"
 
 
+COPIES = {"clone", "contiguous", "detach", "alias", "lift_fresh_copy"}
+"""Operations that need not be run on a value that is gathered later on."""
+
+
 class CannotAdapt(RemovalError):
     """An operation that cannot follow a cut: its place, and the labels of what it moves."""
 
@@ -108,7 +112,9 @@ class _Worker:
         if kind in ("layer_norm", "rms_norm") and any(norm.node is old for norm in self.found.norms):
             labels = next(norm.labels for norm in self.found.norms if norm.node is old)
             self._set(new, "normalized_shape", [int(self.mask(labels).sum())])
-        if kind in MOVES and self._touched(old):
+        if kind in COPIES and old.args[0] in self.scattered:
+            self.scattered[old] = self.scattered[old.args[0]]  # type: ignore[index]
+        elif kind in MOVES and self._touched(old):
             self._move(old, new, kind)
         else:
             self._check_inputs(old)

@@ -196,12 +196,15 @@ class _Reader(fx.Interpreter):
         if not node.target._schema.is_mutable or not node.args or not isinstance(node.args[0], fx.Node):  # type: ignore[union-attr]
             return
         source = node.args[0]
-        while (
-            source.op == "call_function" and str(source.target).partition(".")[2].partition(".")[0] in VIEWS
-        ):
+        chain = []
+        while _shares_memory(source):
             source = source.args[0]  # type: ignore[assignment]
+            chain.append(source)
+        if all(len(value.users) == 1 for value in chain):
+            return  # nobody else sees the change
+        for value in chain:
             reason = "it is changed in place through a view"
-            for labels in _tensors([known, self.findings.of[source]]):
+            for labels in _tensors([known, self.findings.of[value]]):
                 self.findings.labels.freeze(labels, self.place(node, known), reason)
 
     def known(self, arguments: Any) -> Any:
@@ -213,6 +216,14 @@ class _Reader(fx.Interpreter):
         names = [k.name for k in known.values() if isinstance(k, Raw)]
         kind = str(node.target).removeprefix("aten.").partition(".")[0]
         return f"{names[0].rpartition('.')[0] or names[0]} ({kind})" if names else f"{node.name} ({kind})"
+
+
+def _shares_memory(node: fx.Node) -> bool:
+    """Whether a value may lie in the memory of the operation's first argument."""
+    if node.op != "call_function" or not hasattr(node.target, "_schema") or not node.args:
+        return False
+    kind = str(node.target).removeprefix("aten.").partition(".")[0]
+    return isinstance(node.args[0], fx.Node) and (kind in VIEWS or node.target._schema.is_mutable)
 
 
 VIEWS = {"view", "permute", "transpose", "t", "select", "slice", "narrow", "squeeze", "unsqueeze", "expand",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from bayesprune.structure.graph.call import Call, Raw, rule, united, varying
@@ -31,7 +32,10 @@ def turned(weight: Any) -> Any:
 def contract(call: Call, name: str, weight: Any, bias: Any = None) -> Any:
     """x Wᵀ + b for a weight (out, in) that is a parameter."""
     x = call.known[name]
-    if not isinstance(weight, Raw) or isinstance(x, Raw):
+    if isinstance(x, Raw):  # a table of numbers that a layer reads
+        call.freeze(x, "a layer reads it")
+        x = torch.zeros((), dtype=torch.long).expand(x.shape)
+    if not isinstance(weight, Raw):
         return call.frozen_everything("its weight is computed, and such weights have no rule yet")
     if varying(x) and x.ndim - 1 not in varying(x):
         return _within_units(call, x, weight, bias)

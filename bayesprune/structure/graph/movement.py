@@ -40,9 +40,31 @@ def move(call: Call) -> Any:
         for other in others:  # parts of one shape lose the same
             call.join(*torch.broadcast_tensors(compact(first), compact(other)))
     arguments = {name: _swap(call, known, call.args[name]) for name, known in call.known.items()}
+    if operation(call) in ("aten.cat", "aten.concat"):
+        arguments["tensors"] = _aligned(call, arguments["tensors"], call.args.get("dim", 0))
     if operation(call) in ("aten.view", "aten._unsafe_view"):  # labels may lie in memory as views cannot
         return _compacted(arguments["self"].reshape(arguments["size"]))
     return _compacted(call.node.target(**arguments))  # type: ignore[operator]
+
+
+def _aligned(call: Call, parts: list[Tensor], dim: int) -> list[Tensor]:
+    """Parts that are put one behind the other lose the same along all other dimensions."""
+    dim %= parts[0].ndim
+    across = set().union(*(varying(part) - {dim} for part in parts))
+    if len(across) != 1 or any(part.ndim != parts[0].ndim or dim in varying(part) for part in parts):
+        return parts
+    units = across.pop()
+    first, *others = (along(part, units) for part in parts)
+    assert first is not None
+    for other in others:
+        call.join(first, other)  # type: ignore[arg-type]
+    return [spread(first, units, part.shape) for part in parts]
+
+
+@rule("aten.new_zeros", "aten.new_ones", "aten.new_full", "aten.new_empty")
+def made(call: Call) -> Any:
+    """Numbers of their own; what is read lends its type alone."""
+    return call.fixed()
 
 
 @rule("aten.expand_as")

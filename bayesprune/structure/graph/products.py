@@ -10,7 +10,7 @@ from torch import Tensor
 
 from bayesprune.structure.graph.call import CROSSES, Call, Raw, is_fixed, rule, varying
 from bayesprune.structure.graph.compute import contract, turned
-from bayesprune.structure.graph.labels import along, spread
+from bayesprune.structure.graph.labels import along, compact, spread
 
 
 @rule("aten.matmul", "aten.bmm", "aten.mm", "aten.baddbmm")
@@ -84,7 +84,7 @@ def _per_batch(
                 call.frozen_everything("heads meet what is fixed")
                 return fixed
             continue
-        rows = whole.movedim(dim, 0).reshape(shape[dim], -1)
+        rows = compact(whole.movedim(dim, 0)).reshape(shape[dim], -1)
         call.join(rows, rows[:, :1])
         if is_fixed(heads):
             heads = rows[:, 0]

@@ -236,7 +236,7 @@ def test_the_users_network_is_never_changed(build, training):
 
 
 def test_what_is_read_before_gates_are_asked_for_is_the_network_as_it_is_then():
-    """Until then nothing is copied; after it, the gated network and what is cut from it stand alone."""
+    """Until then nothing is copied; after it, the gated network and what is cut from it are its own."""
     network = plain()
     analysis = analyse(network, ROWS)
     whole = {"0": torch.ones(6, dtype=torch.bool)}
