@@ -65,6 +65,11 @@ def _export_onnx(network: nn.Module, path: Path, inputs: tuple[Tensor, ...]) -> 
     try:
         _write_onnx(network, temporary, tuple(x.detach().cpu() for x in inputs))
         os.replace(temporary, path)
+    except torch.onnx.errors.OnnxExporterError as problem:
+        raise UnsupportedNetworkError(
+            f"The network cannot be exported to ONNX: {_reason(problem)} Save it in a folder instead "
+            f"({path.with_suffix('')}), which bayesprune.load() reads."
+        ) from problem
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -77,22 +82,22 @@ def _write_onnx(network: nn.Module, path: Path, inputs: tuple[Tensor, ...]) -> N
     inputs = tuple(torch.cat([x, x])[:2] for x in inputs)  # one row would be taken for a constant
     with torch.no_grad():
         outputs = network(*(x.clone() for x in inputs))
-    count = len(torch.utils._pytree.tree_leaves(outputs))
+    count = sum(isinstance(leaf, Tensor) for leaf in torch.utils._pytree.tree_leaves(outputs))
     rows = tuple({0: torch.export.Dim("rows")} for _ in inputs)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's own deprecations: nothing the user can act on
-        try:
-            torch.onnx.export(
-                network, inputs, str(path), dynamo=True, external_data=False, verbose=False,
-                input_names=_numbered("x", len(inputs)), output_names=_numbered("y", count),
-                dynamic_shapes=rows if is_sequence(network) else (rows,),
-            )  # fmt: skip
-        except torch.onnx.errors.OnnxExporterError as problem:
-            reason = next((line for line in reversed(str(problem).splitlines()) if line.strip()), "no reason")
-            raise UnsupportedNetworkError(
-                f"The network cannot be exported to ONNX: {reason.strip()}. Save it in a folder instead "
-                f"({path.with_suffix('')}), which bayesprune.load() reads."
-            ) from problem
+        torch.onnx.export(
+            network, inputs, str(path), dynamo=True, external_data=False, verbose=False,
+            input_names=_numbered("x", len(inputs)), output_names=_numbered("y", count),
+            dynamic_shapes=rows if is_sequence(network) else (rows,),
+        )  # fmt: skip
+
+
+def _reason(problem: BaseException) -> str:
+    """The first line of what was wrong in the first place."""
+    while problem.__cause__ is not None:
+        problem = problem.__cause__
+    return str(problem).partition("\n")[0].rstrip(".") + "."
 
 
 def _numbered(letter: str, count: int) -> list[str]:

@@ -52,6 +52,10 @@ class Part(nn.Module):
             "graph. Call the network."
         )
 
+    def __getitem__(self, key: int | str) -> nn.Module:
+        """A part by its number or key, as lists, sequences and dicts of modules have it."""
+        return self.get_submodule(str(key))
+
     def _get_name(self) -> str:
         return self._bayesprune_kind
 
