@@ -43,7 +43,11 @@ class Interruption(click.ClickException):
 @click.option(
     "--inference", metavar="NAME", help="How it is learnt: a name or ./file.py.  [default: the model's]"
 )
-@click.option("--data", metavar="digits|mnist|DIR", help="What it learns from.  [default: digits]")
+@click.option(
+    "--data",
+    metavar="digits|digits-32|digits-tokens|mnist|DIR",
+    help="What it learns from; DIR holds IDX files, or CIFAR-10's binary ones.  [default: digits]",
+)
 @click.option("--data-dir", metavar="DIR", help="Where the MNIST files lie, for --data mnist.")
 @click.option("--epochs", type=AT_LEAST_ONE, help="Passes over the training rows.  [default: the model's]")
 @click.option("--batch-size", type=AT_LEAST_ONE, help="Rows a step.  [default: the model's]")

@@ -33,9 +33,9 @@ class Pricing:
         ramp = schedule.recipe.ramp * schedule.steps / gates.every
         lead = LEAD / (gates.learning_rate * ramp) if ramp else 1.0
         self.ascent = Ascent(prior, gates.momentum, lead)
-        self._costs = ExpectedCost(gated.chain, gated.log_odds.device)
+        self._costs = ExpectedCost(gated.network, gated.log_odds.device)
         if prior.budget is not None:
-            check_feasible(gated.chain, prior.dense, prior.budget, self.recipe.shrink.least)
+            check_feasible(gated.network, prior.dense, prior.budget, self.recipe.shrink.least)
 
     @classmethod
     def of(cls, gated: GatedModel, schedule: Schedule) -> Pricing | None:
@@ -66,8 +66,8 @@ class Pricing:
             progress: share of the ramp that lies behind.
             velocity: (units of all groups,), smoothed gradient of the log-odds, nats.
         """
-        if self._costs.slots is not self.gated.chain.slots:  # units were removed
-            self._costs = ExpectedCost(self.gated.chain, self.gated.log_odds.device)
+        if self._costs.slots is not self.gated.network.slots:  # units were removed
+            self._costs = ExpectedCost(self.gated.network, self.gated.log_odds.device)
         probs, prior = self.gated.inclusion_prob().detach().double(), self.prior
         momentum = self.recipe.gates.momentum
         if self.has_budget and int(prior.moves) > 0:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 from bayesprune.gated import GatedModel
 from bayesprune.priors import CostGates
 from bayesprune.structure import ExpectedCost
-from bayesprune.structure.groups import close_over
+from bayesprune.structure.groups import WHOLE, close_over, least_units
 
 WITHIN = 0.02
 """How far under its budget a network may end, as a share of the budget."""
@@ -21,6 +22,9 @@ NEAR = 1.3
 
 FAR = 1.5
 """From how many budgets on units are compared one by one."""
+
+WAYS = 100
+"""How many ways down are tried for one number of units."""
 
 ALWAYS, AT_MOST = 2, 4
 """How many units such a way takes out before the greedy rule goes on: at the most, and where none of the ways
@@ -40,10 +44,12 @@ class Fitter:
     def __init__(self, gated: GatedModel, prior: CostGates, gain: Tensor, least: int) -> None:
         assert prior.budget is not None
         self.gated, self.gain, self.prices = gated, gain, prior.prices.cpu()
-        self._costs = ExpectedCost(gated.chain)
+        self._costs = ExpectedCost(gated.network)
         # A cost without a budget has no limit: infinity, since NaN would spoil the other's slopes too.
         self._limits = (prior.dense * prior.budget.nan_to_num(torch.inf)).cpu()
-        self._floors = {name: min(least, kept) for name, kept in gated.kept().items()}
+        self._least = least
+        self._known: dict[bytes, dict[str, int]] = {}
+        self._floors = self._least_units(gated.alive.cpu())
 
     def ratio(self, keep: Tensor) -> float:
         """Cost over budget, the larger of the two where there are two, of the network cut to ``keep``.
@@ -56,9 +62,20 @@ class Fitter:
     def close(self, keep: Tensor) -> Tensor | None:
         """``keep`` without the units that nobody would read any more; None where a group would starve."""
         alive = close_over(self.gated.network.slots, self.gated.by_group(keep))
-        if any(int(mask.sum()) < self._floors[name] for name, mask in alive.items()):
+        floors = self._least_units(keep)
+        if any(int(mask.sum()) < floors[name] for name, mask in alive.items()):
             return None
         return torch.cat(list(alive.values()))
+
+    def _least_units(self, keep: Tensor) -> dict[str, int]:
+        """Group → units that it must keep, with the sections that ``keep`` has."""
+        parts, kept = self.gated.by_group(self.gated.alive.cpu()), self.gated.by_group(keep)
+        parts |= {g.name: kept[g.name] for g in self.gated.groups if g.optional}
+        key = b"".join(parts[g.name].numpy().tobytes() for g in self.gated.groups if g.optional)
+        if key not in self._known:
+            gated = self.gated
+            self._known[key] = least_units(gated.groups, gated.network.slots, parts, self._least)
+        return self._known[key]
 
     def trim(self, keep: Tensor, candidates: Tensor, *, high: float, low: float, strict: bool) -> Tensor:
         """Take out candidates until the ratio is at most ``high``.
@@ -151,7 +168,9 @@ class Fitter:
         """One unit of each group that owns a unit's columns with it, the best: alone nobody would read it."""
         parts, slots = self.gated.slices(), self.gated.network.slots
         group = next(name for name, part in parts.items() if part.start <= unit < part.stop)
-        own = next(s for s in slots if s.group == group and s.reads)
+        own = next((s for s in slots if s.group == group and s.reads), None)
+        if own is None:
+            return self._inside(unit - parts[group].start, group, candidates)
         columns = own.unit_ids == unit - parts[group].start
         partners = []
         for slot in slots:
@@ -190,6 +209,19 @@ class Fitter:
                 best = max(best, self.fill(start, keep), key=self._worth)
         return best
 
+    def _inside(self, section: int, group: str, candidates: Tensor) -> list[int]:
+        """The best unit of every group that lives inside a section."""
+        parts, slots = self.gated.slices(), self.gated.network.slots
+        owned = {s.tensor for s in slots if s.group == group and int(s.unit_ids[0]) == section}
+        owned = {s.tensor for s in slots if s.dim == WHOLE} & owned
+        names = {s.group for s in slots if s.reads and s.tensor in owned}
+        names -= {s.group for s in slots if s.reads and s.tensor not in owned}
+        best = []
+        for name in names:
+            gain = torch.where(candidates[parts[name]], self.gain[parts[name]], -torch.inf)
+            best.append(parts[name].start + int(gain.argmax()))
+        return best
+
     def _worth(self, keep: Tensor) -> tuple[float, float]:
         ratio = self.ratio(keep)
         if ratio > 1:
@@ -199,12 +231,13 @@ class Fitter:
     def _without_worst(self, keep: Tensor, taken: int) -> Iterator[Tensor]:
         """``keep`` without so many units, those with the least evidence of their group, in every division."""
         parts = list(self.gated.slices().values())
-        for counts in itertools.product(range(taken + 1), repeat=len(parts)):
-            if sum(counts) != taken:
-                continue
+        if math.comb(len(parts) + taken - 1, taken) > WAYS:
+            return  # many groups: units are small enough for the greedy way
+        for groups in itertools.combinations_with_replacement(range(len(parts)), taken):
             smaller = keep.clone()
-            for part, count in zip(parts, counts, strict=True):
-                worst = torch.where(keep[part], self.gain[part], torch.inf).argsort()[:count]
+            for number in set(groups):
+                part = parts[number]
+                worst = torch.where(keep[part], self.gain[part], torch.inf).argsort()[: groups.count(number)]
                 smaller[part.start + worst] = False
             closed = self.close(smaller)
             if closed is not None:

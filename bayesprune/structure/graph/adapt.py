@@ -13,9 +13,15 @@ from bayesprune.errors import RemovalError
 from bayesprune.structure.graph.analyse import Structure
 from bayesprune.structure.graph.call import Raw, argument_node, arguments, schema_names
 from bayesprune.structure.graph.movement import MOVES
+from bayesprune.structure.graph.rates import set_rates_
+from bayesprune.structure.graph.sections import drop_sections
 
 aten = torch.ops.aten
 NOTHING_LEFT = "nothing is left"
+
+
+COPIES = {"clone", "contiguous", "detach", "alias", "lift_fresh_copy"}
+"""Operations that need not be run on a value that is gathered later on."""
 
 
 class CannotAdapt(RemovalError):
@@ -59,12 +65,16 @@ def adapted(structure: Structure, training: bool, alive: Tensor) -> fx.GraphModu
     """
     original = structure.captured.graphs[training]
     graph = fx.GraphModule(original, copy.deepcopy(original.graph))
+    set_rates_(graph, structure.captured, training)
     if bool(alive.all()):
+        graph.recompile()
         return graph
     worker = _Worker(structure, training, torch.cat([alive, torch.ones(1, dtype=torch.bool)]), graph)
     twins = list(zip(original.graph.nodes, list(graph.graph.nodes), strict=True))
+    gone = drop_sections(structure, training, alive, graph)
     for old, new in twins:
-        worker.visit(old, new)
+        if old.name not in gone:
+            worker.visit(old, new)
     graph.graph.eliminate_dead_code()
     graph.graph.lint()
     graph.recompile()
@@ -93,13 +103,18 @@ class _Worker:
             return
         kind = old.target._schema.name.removeprefix("aten::")
         if old in self.found.group_counts:
-            self._set(new, "groups", int(self.mask(self.found.group_counts[old]).sum()))
+            name = "num_groups" if kind == "group_norm" else "groups"
+            self._set(new, name, int(self.mask(self.found.group_counts[old]).sum()))
         if old in self.found.pads:
             self._pad(old, new)
-        if any(norm.node is old for norm in self.found.norms):
+        if old in self.found.expanded:
+            self._expand(old, new, kind)
+        if kind in ("layer_norm", "rms_norm") and any(norm.node is old for norm in self.found.norms):
             labels = next(norm.labels for norm in self.found.norms if norm.node is old)
             self._set(new, "normalized_shape", [int(self.mask(labels).sum())])
-        if kind in MOVES and self._touched(old):
+        if kind in COPIES and old.args[0] in self.scattered:
+            self.scattered[old] = self.scattered[old.args[0]]  # type: ignore[index]
+        elif kind in MOVES and self._touched(old):
             self._move(old, new, kind)
         else:
             self._check_inputs(old)
@@ -110,6 +125,14 @@ class _Worker:
         at = next(i for i in range(0, len(pads), 2) if pads[i] or pads[i + 1])
         pads[at : at + 2] = [int(self.mask(labels).sum()) for labels in self.found.pads[old]]
         self._set(new, "pad", pads)
+
+    def _expand(self, old: fx.Node, new: fx.Node, kind: str) -> None:
+        """A parameter is repeated for as many units as are left."""
+        name = "repeats" if kind == "repeat" else "size"
+        sizes = list(arguments(new)[name])
+        for dim, labels in self.found.expanded[old].items():
+            sizes[dim] = int(self.mask(labels).sum())
+        self._set(new, name, sizes)
 
     def _check_inputs(self, old: fx.Node) -> None:
         for source in old.all_input_nodes:

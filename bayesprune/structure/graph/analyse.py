@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 from collections import defaultdict
 from collections.abc import Iterable
@@ -12,13 +13,24 @@ import torch
 from torch import Tensor, fx, nn
 
 from bayesprune.errors import NothingToGateError, SettingsError
-from bayesprune.structure.graph import compute, movement  # noqa: F401 (importing registers the rules)
+from bayesprune.structure.graph import (  # noqa: F401 (importing registers the rules)
+    compute,
+    einsum,
+    movement,
+    norms,
+    products,
+    recurrent,
+    reductions,
+)
+from bayesprune.structure.graph.branches import Section, find_branches
 from bayesprune.structure.graph.call import RULES, Call, Findings, Raw, operation, schema_names
 from bayesprune.structure.graph.capture import Captured, Inputs, capture, find_tensor
-from bayesprune.structure.graph.labels import FIXED, Frozen, Labels
+from bayesprune.structure.graph.labels import FIXED, Frozen, Labels, compact
 from bayesprune.structure.graph.pointwise import pointwise
 from bayesprune.structure.graph.rows import row_dimensions
+from bayesprune.structure.graph.twin import WouldWrite, check_writes
 from bayesprune.structure.groups import Group, Slot
+from bayesprune.structure.terms import Term
 
 
 @dataclass(frozen=True)
@@ -32,6 +44,8 @@ class Structure:
         groups: the units that can be removed.
         slots: where they sit.
         frozen: what can not be removed, and why; one entry for each reason.
+        sections: what stands beside a shortcut; its units are the last group's, where there are any.
+        terms: what the dense network's cost is the sum of.
     """
 
     captured: Captured
@@ -40,32 +54,51 @@ class Structure:
     groups: tuple[Group, ...]
     slots: tuple[Slot, ...]
     frozen: tuple[Frozen, ...]
+    sections: tuple[Section, ...] = ()
+    terms: tuple[Term, ...] = ()
+
+    @property
+    def first_section(self) -> int:
+        """Position of the first section among all units."""
+        return sum(group.size for group in self.groups[: -1 if self.sections else None])
 
 
-def find_structure(network: nn.Module, example: Tensor | Inputs, exclude: Iterable[str] = ()) -> Structure:
+def find_structure(
+    network: nn.Module, example: Tensor | Inputs, exclude: Iterable[str] = (), lent: bool = False
+) -> Structure:
     """Find the units of any network.
 
     Args:
         network: the user's; left alone.
         example: (rows, ...), a batch that it accepts, or a tuple of them.
         exclude: names or globs of groups that must stay whole.
+        lent: whether the copy's parameters may lie in the memory of the user's, for reading.
 
     Returns:
         Its structure.
 
     Raises:
         UnsupportedNetworkError: it cannot be traced.
-        NothingToGateError: no unit can be removed.
         SettingsError: an exclusion that matches no group.
     """
-    captured = capture(network, example)
+    if lent:
+        with contextlib.suppress(WouldWrite):
+            return _found(capture(network, example, lent=True), exclude)
+    return _found(capture(network, example), exclude)
+
+
+def _found(captured: Captured, exclude: Iterable[str]) -> Structure:
     labels, findings = Labels(), {}
     state = {name: tensor.clone() for name, tensor in captured.network.named_buffers()}
     for training, graph in captured.graphs.items():
         findings[training] = Findings(labels)
         with torch.no_grad(), torch.random.fork_rng():
-            _Reader(graph, captured.network, findings[training]).run(*(x.clone() for x in captured.example))
-            findings[training].rows = row_dimensions(graph, captured.example)
+            _Reader(graph, captured, findings[training]).run(*(x.clone() for x in captured.example))
+            branches = find_branches(graph, captured.network, findings[training].sizes)
+            findings[training].branches = branches
+            wanted = {r.source.name for r in (*findings[training].reads, *findings[training].norms)}
+            wanted |= {branch.last for branch, _ in branches.values()}
+            findings[training].rows = row_dimensions(graph, captured.example, wanted)
     for name, tensor in captured.network.named_buffers():
         tensor.copy_(state[name])
     return _solved(captured, findings, exclude)
@@ -99,14 +132,15 @@ def _solved(captured: Captured, findings: dict[bool, Findings], exclude: Iterabl
 class _Reader(fx.Interpreter):
     """Runs a graph on numbers and on labels side by side."""
 
-    def __init__(self, graph: fx.GraphModule, network: nn.Module, findings: Findings) -> None:
+    def __init__(self, graph: fx.GraphModule, captured: Captured, findings: Findings) -> None:
         super().__init__(graph)
-        self.network = network
+        self.network, self.lent = captured.network, set(captured.lent)
         self.findings = findings
-        self.last_parameter = ""
 
     def run_node(self, n: fx.Node) -> Any:
         values = fx.node.map_arg((n.args, n.kwargs), lambda m: self.env[m])
+        if self.lent:
+            check_writes(n.target, *values, self.lent)
         result = super().run_node(n)
         if isinstance(result, Tensor):
             self.findings.sizes[n] = result.shape
@@ -119,7 +153,9 @@ class _Reader(fx.Interpreter):
         if node.op == "get_attr":
             tensor = find_tensor(self.network, str(node.target))
             if tensor is not None:
-                return Raw(str(node.target), tensor.shape, tuple(range(tensor.ndim)))
+                return Raw(
+                    str(node.target), tensor.shape, tuple((str(node.target), d) for d in range(tensor.ndim))
+                )
             return (
                 torch.zeros((), dtype=torch.long).expand(result.shape) if isinstance(result, Tensor) else None
             )
@@ -160,12 +196,15 @@ class _Reader(fx.Interpreter):
         if not node.target._schema.is_mutable or not node.args or not isinstance(node.args[0], fx.Node):  # type: ignore[union-attr]
             return
         source = node.args[0]
-        while (
-            source.op == "call_function" and str(source.target).partition(".")[2].partition(".")[0] in VIEWS
-        ):
+        chain = []
+        while _shares_memory(source):
             source = source.args[0]  # type: ignore[assignment]
+            chain.append(source)
+        if all(len(value.users) == 1 for value in chain):
+            return  # nobody else sees the change
+        for value in chain:
             reason = "it is changed in place through a view"
-            for labels in _tensors([known, self.findings.of[source]]):
+            for labels in _tensors([known, self.findings.of[value]]):
                 self.findings.labels.freeze(labels, self.place(node, known), reason)
 
     def known(self, arguments: Any) -> Any:
@@ -177,6 +216,14 @@ class _Reader(fx.Interpreter):
         names = [k.name for k in known.values() if isinstance(k, Raw)]
         kind = str(node.target).removeprefix("aten.").partition(".")[0]
         return f"{names[0].rpartition('.')[0] or names[0]} ({kind})" if names else f"{node.name} ({kind})"
+
+
+def _shares_memory(node: fx.Node) -> bool:
+    """Whether a value may lie in the memory of the operation's first argument."""
+    if node.op != "call_function" or not hasattr(node.target, "_schema") or not node.args:
+        return False
+    kind = str(node.target).removeprefix("aten.").partition(".")[0]
+    return isinstance(node.args[0], fx.Node) and (kind in VIEWS or node.target._schema.is_mutable)
 
 
 VIEWS = {"view", "permute", "transpose", "t", "select", "slice", "narrow", "squeeze", "unsqueeze", "expand",
@@ -223,6 +270,9 @@ def _assemble(
     for place, (start, size) in labels.starts.items():
         for label in set(classes[start : start + size].tolist()):
             signatures[label].append(place)
+    for number, members in enumerate(_parts(findings, classes)):
+        for label in members:
+            signatures[label].append((f"part/{number}", 0))
     kinds: dict[tuple[tuple[str, int], ...], list[int]] = defaultdict(list)
     for label in sorted(signatures):
         if label not in reasons and label != FIXED and bool(read[label]):
@@ -235,14 +285,6 @@ def _assemble(
             f"exclude={missing[0]!r} matches no group; there are {', '.join(names.values()) or 'none'}."
         )
     chosen = {k: u for k, u in kinds.items() if not any(fnmatch.fnmatchcase(names[k], p) for p in exclude)}
-    if not chosen:
-        raise NothingToGateError(
-            "The network has nothing to gate: "
-            + (
-                "; ".join(f"{f.place}: {f.reason}" for f in list(reasons.values())[:3])
-                or "exclude lists it all"
-            )
-        )
     unit_of, start = torch.full((len(classes),), -1), 0
     class_unit = torch.full((len(classes),), -1)
     for units in chosen.values():
@@ -254,6 +296,54 @@ def _assemble(
         captured, findings, labels, unit_of, {names[k]: len(u) for k, u in chosen.items()}
     )
     return Structure(captured, findings, unit_of, groups, slots, tuple(dict.fromkeys(reasons.values())))
+
+
+def check_something_to_gate(structure: Structure, exclude: tuple[str, ...]) -> None:
+    """Complain where there is no group.
+
+    Args:
+        structure: as it came out.
+        exclude: what was asked to stay whole.
+
+    Raises:
+        NothingToGateError: the first reasons are named.
+    """
+    if structure.groups:
+        return
+    told = list(dict.fromkeys(f"{frozen.place}: {frozen.reason}" for frozen in structure.frozen))
+    reasons = "; ".join(told[:5]) or "no layer of it reads what another one makes"
+    if exclude:
+        reasons = f"exclude={list(exclude)!r} lists all its groups"
+    raise NothingToGateError(f"The network has nothing to gate: {reasons}.")
+
+
+def _parts(findings: dict[bool, Findings], classes: Tensor) -> list[tuple[int, ...]]:
+    """The units in every part that is taken out of a value, each set once.
+
+    Units that are in different parts make groups of their own: as long as every group keeps a unit, no part
+    loses its last one, and no cut is refused because nothing is left of a value.
+    """
+    found: dict[tuple[int, ...], None] = {}
+    of = {node: known for f in findings.values() for node, known in f.of.items()}
+    for node, known in of.items():
+        kind = str(node.target).removeprefix("aten.").partition(".")[0]
+        if node.op == "call_function" and kind in TAKES:
+            source = of.get(node.args[0])
+            whole = _members(source, classes) if isinstance(source, Tensor) else ()
+            for labels in _tensors(known):
+                members = _members(labels, classes)
+                if members != whole:
+                    found[members] = None
+    return list(found)
+
+
+def _members(labels: Tensor, classes: Tensor) -> tuple[int, ...]:
+    return tuple(label for label in torch.unique(classes[compact(labels)]).tolist() if label != FIXED)
+
+
+TAKES = {"slice", "select", "narrow", "split", "split_with_sizes", "chunk", "tensor_split", "unbind", "index",
+         "index_select", "hsplit", "vsplit", "diagonal", "unfold"}  # fmt: skip
+"""Operations whose results may hold fewer units than what they read."""
 
 
 def _names(captured: Captured, kinds: list[tuple[tuple[str, int], ...]]) -> dict[Any, str]:

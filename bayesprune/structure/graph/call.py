@@ -9,35 +9,43 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from bayesprune.structure.graph.labels import FIXED, Labels, varies
+from bayesprune.structure.graph.labels import FIXED, Labels, along, compact, varies
+
+Place = tuple[str, int]
+"""A dimension of a parameter or buffer, whose indices have labels."""
 
 
 @dataclass(frozen=True)
 class Raw:
-    """A parameter or buffer that no operation has used yet: what its dimensions mean is still open.
+    """A parameter or buffer, or what is made of some alone: every dimension has labels of its own.
+
+    Activations have one label a number; a weight's rows and columns are units of different kinds.
 
     Attributes:
-        name: in the network.
-        shape: of the value, after permutations.
-        dims: for every dimension of the value the parameter's own dimension; None for one of size 1 that was
-            inserted.
+        name: in the network; of the first parameter, where several were put together.
+        shape: of the value.
+        dims: for every dimension of the value whose indices run along it; None where they are nobody's.
     """
 
     name: str
     shape: torch.Size
-    dims: tuple[int | None, ...]
+    dims: tuple[Place | None, ...]
 
     def along(self, labels: Labels, dim: int) -> Tensor:
         """(size,), labels along a dimension of the value."""
-        own = self.dims[dim]
-        if own is None:
+        place = self.dims[dim]
+        if place is None:
             return torch.zeros(self.shape[dim], dtype=torch.long)
-        return labels.of(self.name, own, self.shape[dim])
+        return labels.of(*place, self.shape[dim])
 
     def permuted(self, order: list[int]) -> Raw:
         """The value with its dimensions in another order."""
         shape = torch.Size(self.shape[d] for d in order)
         return replace(self, shape=shape, dims=tuple(self.dims[d] for d in order))
+
+    def long_dims(self) -> list[int]:
+        """Dimensions of more than one index."""
+        return [d for d, size in enumerate(self.shape) if size > 1]
 
 
 @dataclass(frozen=True)
@@ -56,7 +64,7 @@ class Read:
     source: fx.Node
     dim: int
     labels: Tensor
-    place: tuple[str, int] | None
+    place: Place | None
 
 
 @dataclass
@@ -66,24 +74,28 @@ class Findings:
     Attributes:
         labels: the places and their unions, shared by both graphs.
         reads: where gates multiply.
-        norms: layer norms over units, whose statistics are weighted by gates.
+        norms: norms and other operations across units whose statistics are those of the open ones.
         pads: paddings that add units → labels of the added ones, before and after.
+        expanded: expansions of a parameter → dimension → labels of the indices that it makes.
         of: node → labels of its value, in a structure like the value's; ``Raw`` for parameters.
         sizes: node → shape of its value, where that is a tensor.
         rows: name of a value → (dimension that rows run along, inner and outer repeats).
         constants: node → its value, where that is a number or a tensor of integers.
-        group_counts: grouped convolution → (its groups,), the label of each group's first input channel.
+        branches: residual sections, by the parameters that only they use.
+        group_counts: grouped convolution or norm → (its groups,), the label of each group's first channel.
     """
 
     labels: Labels
     reads: list[Read] = field(default_factory=list)
     norms: list[Read] = field(default_factory=list)
     pads: dict[fx.Node, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    expanded: dict[fx.Node, dict[int, Tensor]] = field(default_factory=dict)
     of: dict[fx.Node, Any] = field(default_factory=dict)
     sizes: dict[fx.Node, torch.Size] = field(default_factory=dict)
     rows: dict[str, tuple[int, int, int]] = field(default_factory=dict)
     constants: dict[fx.Node, Any] = field(default_factory=dict)
     group_counts: dict[fx.Node, Tensor] = field(default_factory=dict)
+    branches: dict[frozenset[str], tuple[Any, frozenset[str]]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -139,9 +151,8 @@ class Call:
     def freeze(self, labels: Tensor | Raw, reason: str) -> None:
         """Say that what is read here may not be removed."""
         if isinstance(labels, Raw):
-            for dim, size in enumerate(labels.shape):
-                if size > 1:
-                    self.labels.freeze(labels.along(self.labels, dim), self.place, reason)
+            for dim in labels.long_dims():
+                self.labels.freeze(labels.along(self.labels, dim), self.place, reason)
         else:
             self.labels.freeze(labels, self.place, reason)
 
@@ -161,10 +172,16 @@ class Call:
         """Note that this operation sums over units along a dimension of one of its arguments."""
         source = argument_node(self.node, name)
         if source is not None and bool((labels != FIXED).any()):
-            own = weight.dims[column] if weight is not None else None
-            place = (weight.name, own) if weight is not None and own is not None else None
+            place = weight.dims[column] if weight is not None else None
             dim %= self.args[name].ndim
             self.findings.reads.append(Read(self.node, source, dim, labels, place))
+
+    def weighs(self, name: str, dim: int, labels: Tensor) -> None:
+        """Note that under gates this operation is that of the open units alone, along a dimension."""
+        source = argument_node(self.node, name)
+        assert source is not None
+        dim %= self.args[name].ndim
+        self.findings.norms.append(Read(self.node, source, dim, labels, None))
 
     def frozen_everything(self, reason: str) -> Any:
         """Freeze all that is read; the result is fixed."""
@@ -219,3 +236,20 @@ def is_fixed(labels: Tensor) -> bool:
 def varying(labels: Tensor) -> set[int]:
     """Dimensions along which labels differ."""
     return {dim for dim, differs in enumerate(varies(labels)) if differs}
+
+
+CROSSES = "its units run along several dimensions"
+
+
+def united(call: Call, x: Tensor, dim: int) -> Tensor:
+    """(size,), labels along one dimension; those that differ along others become one unit."""
+    vector, dim = along(x, dim), dim % x.ndim
+    if vector is not None:
+        return vector
+    if dim not in varying(x):
+        call.freeze(x, CROSSES)
+        return torch.zeros(x.shape[dim], dtype=torch.long)
+    small = compact(x)
+    first = small[tuple(slice(None) if d == dim else slice(0, 1) for d in range(x.ndim))]
+    call.join(small, first)
+    return first.expand([x.shape[d] if d == dim else 1 for d in range(x.ndim)]).reshape(-1)

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
-import inspect
-import operator
-import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.nn.parameter import UninitializedParameter
 
 from bayesprune.errors import UnsupportedNetworkError
+from bayesprune.structure.graph.tensors import find_tensor, set_tensor
+from bayesprune.structure.graph.tracing import Inputs, place_in_code, traced
+from bayesprune.structure.graph.twin import Watch, lent_copy, memory
 from bayesprune.structure.trace import evaluating
 
-Inputs = tuple[Tensor, ...]
+__all__ = ["Captured", "Inputs", "capture", "find_tensor", "set_tensor"]
 
 
 @dataclass(frozen=True)
@@ -28,183 +29,135 @@ class Captured:
         graphs: training or not → the graph of that mode.
         outputs: training or not → how the network's outputs hang together.
         example: the inputs, two rows of them where there are more.
+        rates: training or not → name of a dropout in that graph → the module whose rate it is.
+        lent: where the user's own parameters lie, if the copy's lie there too; else empty.
     """
 
     network: nn.Module
     graphs: dict[bool, fx.GraphModule]
     outputs: dict[bool, Any]
     example: Inputs
+    rates: dict[bool, dict[str, str]] = field(default_factory=dict)
+    lent: frozenset[int] = frozenset()
 
 
-def capture(network: nn.Module, example: Tensor | Inputs) -> Captured:
+def capture(network: nn.Module, example: Tensor | Inputs, lent: bool = False) -> Captured:
     """Capture what a network does, in training and in evaluation.
+
+    Each graph is that of all modules in one mode, as ``network.train(mode)`` puts them; the modes in which
+    modules are handed over are found again in the copy.
 
     Args:
         network: any module whose operations do not depend on the values of its inputs; left alone.
         example: (rows, ...), a batch that it accepts, or a tuple of them, one for each input.
+        lent: whether the copy may do without memory for its parameters.
 
     Returns:
         A copy with its two graphs.
 
     Raises:
         UnsupportedNetworkError: PyTorch cannot trace the network; the line is named.
+        WouldWrite: running the network changes its parameters, so they cannot be lent.
     """
-    inputs = tuple(x[:2] for x in (example if isinstance(example, tuple) else (example,)))
-    if any(len(x) < 2 for x in inputs):  # one row would be taken for a constant
-        inputs = tuple(torch.cat([x, x])[:2] for x in inputs)
-    twin = copy.deepcopy(network)
-    _check_runs(twin, inputs)
+    inputs = _two_rows(network, example)
+    twin = lent_copy(network) if lent else copy.deepcopy(network)
+    places = memory(twin) if lent else set()
+    with Watch(places) if lent else contextlib.nullcontext():
+        _check_runs(twin, inputs)
     modes = [(module, module.training) for module in twin.modules()]
-    graphs, outputs = {}, {}
+    graphs, outputs, rates = {}, {}, {}
     for training in (True, False):
         twin.train(training)
-        graphs[training], outputs[training] = _graph(twin, inputs)
+        graphs[training], outputs[training], rates[training] = traced(twin, inputs)
+    _check_same(twin, graphs[False], inputs)
     for module, training in modes:
         module.training = training
-    return Captured(twin, graphs, outputs, inputs)
+    return Captured(twin, graphs, outputs, inputs, rates, frozenset(places))
+
+
+def _two_rows(network: nn.Module, example: Tensor | Inputs) -> Inputs:
+    """The example as a tuple of two rows each, after a look at what was handed over."""
+    if not isinstance(network, nn.Module):
+        raise UnsupportedNetworkError(
+            f"The network is a {type(network).__name__}: hand over a torch.nn.Module with its parameters."
+        )
+    inside = getattr(network, "_orig_mod", getattr(network, "module", None))
+    wrapped = type(network).__name__ in ("OptimizedModule", "DataParallel", "DistributedDataParallel")
+    if wrapped and isinstance(inside, nn.Module):
+        name = "_orig_mod" if hasattr(network, "_orig_mod") else "module"
+        raise UnsupportedNetworkError(
+            f"The network is wrapped in a {type(network).__name__}: hand over network.{name}, and wrap what "
+            "comes out."
+        )
+    lazy = [name for name, p in network.named_parameters() if isinstance(p, UninitializedParameter)]
+    if lazy:
+        raise UnsupportedNetworkError(
+            f"Parameter {lazy[0]!r} has no size yet: run the network once on a batch before it is analysed."
+        )
+    inputs = example if isinstance(example, tuple) else (example,)
+    for number, x in enumerate(inputs):
+        if not isinstance(x, Tensor) or x.ndim == 0 or not len(x):
+            found = f"of shape {tuple(x.shape)}" if isinstance(x, Tensor) else f"a {type(x).__name__}"
+            raise UnsupportedNetworkError(
+                f"Input {number} of the example is {found}: pass a tensor of (rows, ...) with at least one "
+                "row, or a tuple of such, one for each argument of forward."
+            )
+    if len({len(x) for x in inputs}) > 1:
+        raise UnsupportedNetworkError(
+            f"The example's inputs have {' and '.join(str(len(x)) for x in inputs)} rows: give each as many."
+        )
+    # one row would be taken for a constant
+    return tuple(x[:2] if len(x) > 1 else torch.cat([x, x]) for x in inputs)
 
 
 def _check_runs(network: nn.Module, inputs: Inputs) -> None:
     """The network takes the example at all."""
     with evaluating(network):
         try:
-            network(*(x.clone() for x in inputs))
+            returned = network(*(x.clone() for x in inputs))
         except Exception as problem:  # whatever the user's forward does
             shapes = " and ".join(f"{(1, *x.shape[1:])}" for x in inputs)
-            reason = str(problem).partition("\n")[0]
+            reason = str(problem).partition("\n")[0].rstrip(".")
             raise UnsupportedNetworkError(
-                f"The network does not accept rows of shape {shapes}: {reason}. Pass a batch like the ones "
-                "it will be trained on."
+                f"The network does not accept rows of shape {shapes}: {reason}{place_in_code(problem)}. Pass "
+                "a batch like the ones it will be trained on."
             ) from problem
-
-
-def _lift_constants_(module: fx.GraphModule, network: nn.Module) -> None:
-    """Tensors that tracing made get names of their own, beside the network's parts."""
-    for node in module.graph.nodes:
-        if node.op == "get_attr" and find_tensor(network, str(node.target)) is None:
-            owner, _, last = str(node.target).rpartition(".")
-            value = getattr(module.get_submodule(owner), last)
-            if isinstance(value, Tensor):
-                node.target = "bp_constant_" + str(node.target).replace(".", "_")
-                module.register_buffer(node.target, value.detach().clone(), persistent=False)
-
-
-def _graph(network: nn.Module, inputs: Inputs) -> tuple[fx.GraphModule, Any]:
-    """The graph for any number of rows, and how its outputs hang together."""
-    module, outputs = _export(network, inputs)
-    if _knows_rows(module):
-        more = tuple(torch.cat([x, x[:1]]) for x in inputs)
-        other, _ = _export(network, more)
-        _free_rows_(module, other, len(inputs[0]))
-    return module, outputs
-
-
-def _knows_rows(module: fx.GraphModule) -> bool:
-    """Whether the number of rows has become a constant: ``len(x)`` does that, ``x.shape[0]`` does not."""
-    values = [node.meta.get("val") for node in module.graph.nodes if node.op == "placeholder"]
-    return any(isinstance(v, Tensor) and str(v.shape[0]).isdigit() for v in values)
-
-
-def _free_rows_(module: fx.GraphModule, other: fx.GraphModule, rows: int) -> None:
-    """Numbers that grow with the rows become what they are: a multiple of the first input's rows."""
-    nodes, others = list(module.graph.nodes), list(other.graph.nodes)
-    if [str(n.target) for n in nodes] != [str(n.target) for n in others]:
+    if not any(isinstance(leaf, Tensor) for leaf in torch.utils._pytree.tree_leaves(returned)):
         raise UnsupportedNetworkError(
-            "Cannot trace the network: its operations depend on the number of rows. Use x.shape[0] for "
-            "len(x)."
+            f"{type(network).__name__} returns no tensor, so there is nothing to keep: let forward return "
+            "its outputs."
         )
-    first = next(n for n in nodes if n.op == "placeholder")
-    last = [n for n in nodes if n.op == "placeholder"][-1]
-    with module.graph.inserting_after(last):
-        size = module.graph.call_function(torch.ops.aten.sym_size.int, (first, 0))
 
-    def freed(node: fx.Node, ours: Any, theirs: Any) -> Any:
-        if isinstance(ours, list | tuple):
-            return type(ours)(freed(node, a, b) for a, b in zip(ours, theirs, strict=True))
-        if type(ours) is not int or ours == theirs:
-            return ours
-        if ours % rows or theirs != ours // rows * (rows + 1):
-            raise UnsupportedNetworkError(
-                f"Cannot trace the network: the number {ours} in {node.name} depends on the rows in a way "
-                "that could not be made out. Use x.shape[0] for len(x)."
+
+def _check_same(network: nn.Module, graph: fx.GraphModule, inputs: Inputs) -> None:
+    """The graph does what the network does on other values and more rows: nothing of them was baked in."""
+    other = tuple(torch.cat([x.roll(1, 0), x[:1]]) for x in inputs)
+    results = []
+    with evaluating(network), torch.random.fork_rng():
+        for module in (graph, network, network):  # twice: a counter would show
+            torch.manual_seed(0)
+            try:
+                leaves = torch.utils._pytree.tree_leaves(module(*(x.clone() for x in other)))
+            except Exception as problem:  # whatever the user's forward does with other rows
+                reason = str(problem).partition("\n")[0].rstrip(".")
+                raise UnsupportedNetworkError(
+                    f"{type(network).__name__} runs on {len(inputs[0])} rows, but not on "
+                    f"{len(other[0])}: {reason}{place_in_code(problem)}. What it computes for a row must not "
+                    "depend on how many there are."
+                ) from problem
+            results.append([leaf for leaf in leaves if isinstance(leaf, Tensor)])
+    pairs = [pair for run in results[1:] for pair in zip(results[0], run, strict=False)]
+    for ours, theirs in pairs:
+        close = ours.shape == theirs.shape and (
+            torch.allclose(
+                ours, theirs, rtol=1e-3, atol=1e-5 * (1 + float(theirs.abs().max())), equal_nan=True
             )
-        with module.graph.inserting_before(node):
-            return module.graph.call_function(operator.mul, (size, ours // rows)) if ours != rows else size
-
-    for node, twin in zip(nodes, others, strict=True):
-        if node.op == "call_function":
-            node.args = freed(node, tuple(node.args), tuple(twin.args))
-            node.kwargs = {k: freed(node, v, twin.kwargs[k]) for k, v in node.kwargs.items()}
-    module.graph.lint()
-    module.recompile()
-
-
-def _export(network: nn.Module, inputs: Inputs) -> tuple[fx.GraphModule, Any]:
-    state = {name: tensor.clone() for name, tensor in network.named_buffers()}
-    any_number = {0: torch.export.Dim.AUTO}
-    given = inspect.signature(network.forward).bind(*inputs).arguments.values()  # *xs is one of them
-    rows = tuple(tuple(any_number for _ in x) if isinstance(x, tuple) else any_number for x in given)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            program = _quietly(lambda: torch.export.export(network, inputs, dynamic_shapes=rows))
-            module: fx.GraphModule = program.module()
-    except Exception as problem:  # whatever the user's forward does to a traced value
-        raise UnsupportedNetworkError(
-            f"Cannot trace {type(network).__name__}: {_reason(problem).rstrip('.')}. Operations that depend "
-            "on the values of tensors (if x.sum() > 0, .item()) must leave forward, and sizes must come from "
-            "shapes."
-        ) from problem
-    for name, tensor in network.named_buffers():
-        tensor.copy_(state[name])
-    for node in list(module.graph.nodes):
-        if node.op == "call_module" and node.target == "_guards_fn":
-            module.graph.erase_node(node)
-    _lift_constants_(module, network)
-    module.graph.set_codegen(fx.graph.CodeGen())
-    module.recompile()
-    return module, program.call_spec.out_spec
-
-
-def _quietly(action: Callable[[], Any]) -> Any:
-    """Run without PyTorch's log lines about what it tried before."""
-    import logging
-
-    logger = logging.getLogger("torch")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        return action()
-    finally:
-        logger.setLevel(level)
-
-
-def _reason(problem: Exception) -> str:
-    """The first line that says something, and the line of the user's code, if PyTorch knows it."""
-    lines = [line.strip() for line in str(problem).splitlines() if line.strip()]
-    places = [line for line in lines if line.startswith("File ") and "site-packages" not in line]
-    first = lines[0] if lines else type(problem).__name__
-    return f"{first} ({places[-1]})" if places else first
-
-
-def find_tensor(module: nn.Module, name: str) -> Tensor | None:
-    """A parameter or buffer by its dotted name; None where there is none."""
-    owner, _, last = name.rpartition(".")
-    try:
-        parent = module.get_submodule(owner)
-    except AttributeError:
-        return None
-    return parent._parameters.get(last, parent._buffers.get(last))
-
-
-def set_tensor(module: nn.Module, name: str, tensor: Tensor) -> None:
-    """Put a parameter or buffer where a dotted name says."""
-    owner, _, last = name.rpartition(".")
-    parent = module.get_submodule(owner)
-    for store in (parent._parameters, parent._buffers):
-        store.pop(last, None)
-    parent.__dict__.pop(last, None)
-    if isinstance(tensor, nn.Parameter):
-        parent._parameters[last] = tensor
-    else:
-        parent._buffers[last] = tensor
+            if ours.numel() and (ours.is_floating_point() or ours.is_complex())
+            else torch.equal(ours, theirs)
+        )
+        if not close:
+            raise UnsupportedNetworkError(
+                f"What was traced of {type(network).__name__} computes something else on other inputs. Its "
+                "forward must depend on its inputs, parameters and buffers alone: not on counters in Python, "
+                "numbers drawn outside of PyTorch, or values read by .item() and .tolist()."
+            )

@@ -7,13 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bayesprune.structure.graph.call import Call, Raw, operation, rule, varying
+from bayesprune.structure.graph.call import Call, Place, Raw, arguments, is_fixed, operation, rule, varying
 from bayesprune.structure.graph.labels import along, compact, spread
 from bayesprune.structure.graph.pointwise import as_labels
 
 MOVES = (
     "view", "reshape", "_unsafe_view", "permute", "transpose", "t", "numpy_T", "mT", "adjoint", "movedim",
-    "moveaxis", "swapaxes", "swapdims", "flatten", "unflatten", "squeeze", "unsqueeze", "expand", "expand_as",
+    "moveaxis", "swapaxes", "swapdims", "flatten", "unflatten", "squeeze", "unsqueeze", "expand",
     "select", "slice", "narrow", "split", "split_with_sizes", "chunk", "tensor_split", "unbind", "cat",
     "concat", "stack", "roll", "flip", "index_select", "index", "repeat", "repeat_interleave", "tile",
     "pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "native_channel_shuffle", "view_as",
@@ -40,9 +40,47 @@ def move(call: Call) -> Any:
         for other in others:  # parts of one shape lose the same
             call.join(*torch.broadcast_tensors(compact(first), compact(other)))
     arguments = {name: _swap(call, known, call.args[name]) for name, known in call.known.items()}
+    if operation(call) in ("aten.cat", "aten.concat"):
+        arguments["tensors"] = _aligned(call, arguments["tensors"], call.args.get("dim", 0))
     if operation(call) in ("aten.view", "aten._unsafe_view"):  # labels may lie in memory as views cannot
         return _compacted(arguments["self"].reshape(arguments["size"]))
     return _compacted(call.node.target(**arguments))  # type: ignore[operator]
+
+
+def _aligned(call: Call, parts: list[Tensor], dim: int) -> list[Tensor]:
+    """Parts that are put one behind the other lose the same along all other dimensions."""
+    dim %= parts[0].ndim
+    across = set().union(*(varying(part) - {dim} for part in parts))
+    if len(across) != 1 or any(part.ndim != parts[0].ndim or dim in varying(part) for part in parts):
+        return parts
+    units = across.pop()
+    first, *others = (along(part, units) for part in parts)
+    assert first is not None
+    for other in others:
+        call.join(first, other)  # type: ignore[arg-type]
+    return [spread(first, units, part.shape) for part in parts]
+
+
+@rule("aten.new_zeros", "aten.new_ones", "aten.new_full", "aten.new_empty")
+def made(call: Call) -> Any:
+    """Numbers of their own; what is read lends its type alone."""
+    return call.fixed()
+
+
+@rule("aten.expand_as")
+def expand_as(call: Call) -> Any:
+    """What is repeated for every unit of another value is that unit's."""
+    x, other = as_labels(call, call.known["self"]), as_labels(call, call.known["other"])
+    sizes = [1] * (len(call.shape) - x.ndim) + list(x.shape)
+    repeated = {d for d, size in enumerate(sizes) if size == 1}
+    units = varying(other)
+    if units and units <= repeated and is_fixed(x):
+        return other
+    if units & repeated:
+        call.freeze(other, "something is expanded to its size")
+    else:
+        call.join(*torch.broadcast_tensors(compact(x.expand(call.shape)), compact(other)))
+    return x.expand(call.shape)
 
 
 @rule(*(f"aten.{name}" for name in KEEPS))
@@ -76,7 +114,7 @@ def _pad_units(call: Call, labels: Tensor, pads: list[int]) -> Any:
         call.freeze(labels, "it is padded with further units")
         return call.fixed()
     before, after = pads[2 * (labels.ndim - 1 - dim)], pads[2 * (labels.ndim - 1 - dim) + 1]
-    added = call.labels.of(f"pad/{call.node.name}", 0, before + after)
+    added = call.labels.of(call.labels.new_name("pad"), 0, before + after)
     call.findings.pads[call.node] = (added[:before], added[before:])
     return spread(torch.cat([added[:before], vector, added[before:]]), dim, call.shape)
 
@@ -107,7 +145,7 @@ def _compacted(labels: Any) -> Any:
 
 
 def _permuted(call: Call, raw: Raw) -> Raw | None:
-    """A parameter with its dimensions in another order, or a long one inserted; None for other moves."""
+    """A parameter whose dimensions change places, come, go or are repeated; None for other moves."""
     name = call.node.target._schema.name.removeprefix("aten::")  # type: ignore[union-attr]
     order = list(range(len(raw.shape)))
     if name in ("t", "numpy_T"):
@@ -120,4 +158,45 @@ def _permuted(call: Call, raw: Raw) -> Raw | None:
         return raw.permuted([d % len(order) for d in call.args["dims"]])
     if name == "mT":
         return raw.permuted([*order[:-2], order[-1], order[-2]])
-    return None
+    if name in ("expand", "repeat"):
+        return _repeated(call, raw)
+    return _with_short_dims(call, raw)
+
+
+def _with_short_dims(call: Call, raw: Raw) -> Raw | None:
+    """Only dimensions of one index come or go: the long ones keep their places."""
+    if not isinstance(call.result, Tensor) or call.result.numel() != raw.shape.numel():
+        return None
+    if operation(call).removeprefix("aten.") not in SHORT:
+        return None
+    long = raw.long_dims()
+    if [s for s in call.shape if s > 1] != [raw.shape[d] for d in long]:
+        return None
+    places = iter(raw.dims[d] for d in long)
+    return Raw(raw.name, call.shape, tuple(next(places) if s > 1 else None for s in call.shape))
+
+
+SHORT = ("unsqueeze", "squeeze", "view", "reshape", "_unsafe_view", "flatten", "unflatten", "view_as",
+         "reshape_as")  # fmt: skip
+
+
+def _repeated(call: Call, raw: Raw) -> Raw | None:
+    """Dimensions of one index become as many as there are units: a kernel for every channel."""
+    offset = len(call.shape) - len(raw.shape)
+    written = list(arguments(call.node)["size" if operation(call) == "aten.expand" else "repeats"])
+    dims: list[Place | None] = []
+    made: dict[int, Tensor] = {}
+    for d, size in enumerate(call.shape):
+        own = raw.shape[d - offset] if d >= offset else 1
+        if own not in (1, size):
+            return None
+        if own == size:
+            dims.append(raw.dims[d - offset] if d >= offset else None)
+        elif not isinstance(written[d], int):  # as many as there are rows
+            dims.append(None)
+        else:
+            place = (call.labels.new_name("expanded"), d)
+            made[d] = call.labels.of(*place, size)
+            dims.append(place)
+    call.findings.expanded[call.node] = made
+    return Raw(raw.name, call.shape, tuple(dims))

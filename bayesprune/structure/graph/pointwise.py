@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bayesprune.structure.graph.call import Call, Raw, is_fixed, rule, varying
+from bayesprune.structure.graph.call import Call, Place, Raw, is_fixed, rule, united, varying
 from bayesprune.structure.graph.labels import along, compact
 
 
@@ -64,46 +64,43 @@ def _together(
 
 def _bind(call: Call, result: Tensor, parameter: Raw) -> Tensor:
     """A parameter meets labelled numbers: its dimensions along their units get their labels."""
-    shape, offset = call.shape, len(call.shape) - len(parameter.shape)
-    units = varying(result)
-    own = {d for d in range(len(shape)) if d >= offset and parameter.shape[d - offset] > 1}
-    if not units or not units & own:
-        if not is_fixed(result) and not units & own and not units <= set(range(len(shape))) - own:
-            call.freeze(result, "it meets a parameter across units")
-        return result
-    vector = along(result, next(iter(units))) if len(units) == 1 else None
-    if vector is None:
+    offset = len(call.shape) - len(parameter.shape)
+    own = {d + offset for d in parameter.long_dims()}
+    shared = varying(result) & own
+    for dim in own - shared:
+        call.labels.freeze(parameter.along(call.labels, dim - offset), call.place, "it meets what is fixed")
+    if len(shared) == 1:
+        dim = shared.pop()
+        call.join(united(call, result, dim), parameter.along(call.labels, dim - offset))
+    elif shared:
         call.freeze(result, "it meets a parameter that has units along several dimensions")
         call.freeze(parameter, "it meets units along several dimensions")
-        return result
-    call.join(vector, parameter.along(call.labels, next(iter(units)) - offset))
     return result
 
 
-def _of_parameters(call: Call, parameters: list[Raw]) -> Any:
-    """Parameters alone: one with a single long dimension keeps it, others are frozen."""
-    long = [p for p in parameters if any(s > 1 for s in p.shape)]
-    if not long:
-        return call.fixed()
-    if len(long) == 1 and long[0].shape == call.shape and sum(s > 1 for s in long[0].shape) == 1:
-        return as_labels(call, long[0])
-    if all(p.shape == long[0].shape for p in long) and sum(s > 1 for s in long[0].shape) == 1:
-        first = as_labels(call, long[0])
-        for other in long[1:]:
-            call.join(first, as_labels(call, other))
-        return first
-    for parameter in long:
-        call.freeze(parameter, "it is computed from other parameters")
-    return call.fixed()
+def _of_parameters(call: Call, parameters: list[Raw]) -> Raw:
+    """Parameters alone: along every dimension, those of more than one index go together."""
+    dims: list[Place | None] = []
+    for d in range(len(call.shape)):
+        here = [(p, d - len(call.shape) + len(p.shape)) for p in parameters]
+        here = [(p, own) for p, own in here if own >= 0 and p.shape[own] > 1]
+        for parameter, own in here[1:]:
+            first, at = here[0]
+            call.join(first.along(call.labels, at), parameter.along(call.labels, own))
+        dims.append(here[0][0].dims[here[0][1]] if here else None)
+    widest = max(parameters, key=lambda p: p.shape.numel())
+    return Raw(widest.name, call.shape, tuple(dims))
 
 
 def as_labels(call: Call, value: Tensor | Raw) -> Tensor:
-    """Labels of a parameter that is moved about before it meets units: those of its last long dimension."""
+    """Labels of a parameter that is moved about: those of its last long dimension; others stay."""
     if isinstance(value, Tensor):
         return value
-    dims = [d for d, size in enumerate(value.shape) if size > 1]
+    dims = value.long_dims()
     if not dims:
         return torch.zeros((), dtype=torch.long).expand(value.shape)
+    for dim in dims[:-1]:
+        call.labels.freeze(value.along(call.labels, dim), call.place, "it is moved about with others")
     vector = value.along(call.labels, dims[-1])
     return vector.reshape([-1 if d == dims[-1] else 1 for d in range(len(value.shape))]).expand(value.shape)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,31 +12,43 @@ from torch import Tensor, fx
 from bayesprune.structure.graph.capture import Inputs
 
 
-def row_dimensions(graph: fx.GraphModule, example: Inputs) -> dict[str, tuple[int, int, int]]:
-    """Find the rows in every value, by changing the first row of the inputs and looking what changes.
+def row_dimensions(
+    graph: fx.GraphModule, example: Inputs, wanted: Container[str]
+) -> dict[str, tuple[int, int, int]]:
+    """Find the rows in values, by changing the first row of the inputs and looking what changes.
 
     Args:
         graph: of one mode.
         example: its inputs.
+        wanted: names of the values that are asked for; the others are not kept.
 
     Returns:
         Name of a value → (the dimension that its rows run along, how often each row comes one after the
         other, how often the whole sequence comes). Values without such a dimension are left out.
     """
-    other: Inputs = tuple(
-        torch.cat([(x + torch.rand_like(x) if x.is_floating_point() else x.flip(-1))[:1], x[1:]])
-        for x in example
-    )
-    first, second = _Values(graph), _Values(graph)
-    with torch.no_grad():
-        first.run(*(x.clone() for x in example))
-        second.run(*other)
-    found = {}
-    for name, value in first.values.items():
-        place = _row_dimension(value != second.values[name], len(example[0]))
-        if place is not None:
-            found[name] = place
-    return found
+    for way in range(4):
+        other = tuple(torch.cat([_changed(x[:1], x, way), x[1:]]) for x in example)
+        if all(torch.equal(x, y) for x, y in zip(example, other, strict=True)):
+            continue
+        pairs = _Pairs(graph, wanted, len(example[0]))
+        try:
+            with torch.no_grad():
+                pairs.run(*(_Pair(x.clone(), y) for x, y in zip(example, other, strict=True)))
+        except (IndexError, RuntimeError):  # an integer that names no row of its table
+            continue
+        return pairs.found
+    return {}
+
+
+def _changed(row: Tensor, x: Tensor, way: int) -> Tensor:
+    """Another row. Integers name rows of tables of unknown length: numbers that occur are tried first, in all
+    places alike, so that a sum over places changes too; then their neighbours.
+    """
+    if x.is_floating_point():
+        return row + torch.rand_like(row)
+    if x.dtype == torch.bool:
+        return ~row
+    return (torch.full_like(row, int(x.max())), torch.full_like(row, int(x.min())), row + 1, row - 1)[way]
 
 
 def _row_dimension(changed: Tensor, rows: int) -> tuple[int, int, int] | None:
@@ -51,20 +65,42 @@ def _row_dimension(changed: Tensor, rows: int) -> tuple[int, int, int] | None:
     return None
 
 
-class _Values(fx.Interpreter):
-    """Runs a graph with every row on its own, and keeps what readers read."""
+@dataclass(frozen=True)
+class _Pair:
+    """A value for the example, and for the example with its first row changed."""
 
-    def __init__(self, graph: fx.GraphModule) -> None:
+    first: Any
+    second: Any
+
+
+class _Pairs(fx.Interpreter):
+    """Runs a graph on both batches, operation by operation, with every row on its own.
+
+    Values are compared as they come and freed when nobody reads them any more, so that two of a network's
+    activations are held at a time and not all of them.
+    """
+
+    def __init__(self, graph: fx.GraphModule, wanted: Container[str], rows: int) -> None:
         super().__init__(graph)
-        self.values: dict[str, Tensor] = {}
+        self.wanted, self.rows = wanted, rows
+        self.found: dict[str, tuple[int, int, int]] = {}
 
     def run_node(self, n: fx.Node) -> Any:
         result = super().run_node(n)
-        if isinstance(result, Tensor):
-            self.values[n.name] = result.clone()
+        if isinstance(result, _Pair) and isinstance(result.first, Tensor) and n.name in self.wanted:
+            place = _row_dimension(result.first != result.second, self.rows)
+            if place is not None:
+                self.found[n.name] = place
         return result
 
     def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
+        results = []
+        for side in ("first", "second"):
+            results.append(self._on_rows(target, _side(args, side), _side(kwargs, side)))
+        return _Pair(*results)
+
+    def _on_rows(self, target: Any, args: Any, kwargs: Any) -> Any:
+        """One operation on one batch; those that mix rows do not."""
         name = getattr(target, "_schema", None)
         kind = name.name if name is not None else ""
         if kind == "aten::batch_norm":
@@ -75,4 +111,15 @@ class _Values(fx.Interpreter):
             args = (*args[:3], None, None, True, *args[6:])
         elif kind.endswith("dropout") or (kind == "aten::add_" and not args[0].is_floating_point()):
             return args[0]
-        return super().call_function(target, args, kwargs)
+        return target(*args, **kwargs)
+
+
+def _side(arguments: Any, side: str) -> Any:
+    """The arguments of one of both batches."""
+    if isinstance(arguments, _Pair):
+        return getattr(arguments, side)
+    if isinstance(arguments, list | tuple):
+        return type(arguments)(_side(part, side) for part in arguments)
+    if isinstance(arguments, dict):
+        return {name: _side(part, side) for name, part in arguments.items()}
+    return arguments

@@ -1,6 +1,5 @@
 """Networks that run as their graphs: plain PyTorch to use, plain data to keep."""
 
-from bayesprune.structure.plain.counting import graph_macs
 from bayesprune.structure.plain.parts import LAYERS, Part, bare
 from bayesprune.structure.plain.plain_graph import PlainGraph, tensor_names
 from bayesprune.structure.plain.program import Program, place_of, program_data, program_from_data
@@ -11,7 +10,6 @@ __all__ = [
     "PlainGraph",
     "Program",
     "bare",
-    "graph_macs",
     "place_of",
     "program_data",
     "program_from_data",

@@ -1,0 +1,28 @@
+"""Parameters and buffers by their dotted names."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+
+def find_tensor(module: nn.Module, name: str) -> Tensor | None:
+    """A parameter or buffer by its dotted name; None where there is none."""
+    owner, _, last = name.rpartition(".")
+    try:
+        parent = module.get_submodule(owner)
+    except AttributeError:
+        return None
+    return parent._parameters.get(last, parent._buffers.get(last))
+
+
+def set_tensor(module: nn.Module, name: str, tensor: Tensor) -> None:
+    """Put a parameter or buffer where a dotted name says."""
+    owner, _, last = name.rpartition(".")
+    parent = module.get_submodule(owner)
+    for store in (parent._parameters, parent._buffers):
+        store.pop(last, None)
+    parent.__dict__.pop(last, None)
+    if isinstance(tensor, nn.Parameter):
+        parent._parameters[last] = tensor
+    else:
+        parent._buffers[last] = tensor
