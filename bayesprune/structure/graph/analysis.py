@@ -51,7 +51,8 @@ class Analysis:
             lines.append(f"{g.name:32} {g.size:6d} {g.parameters:18,d} {g.macs:14,d}")
         if self.structure.sections:
             names = [s.name or "the network" for s in self.structure.sections]
-            lines.append(f"{self.groups[-1].name} are the sections beside the shortcuts of {', '.join(names)}")
+            group = self.groups[-1].name
+            lines.append(f"{group} are the sections beside the shortcuts of {', '.join(names)}")
         lines += [f"stays: {frozen.place}: {frozen.reason}" for frozen in self.frozen]
         return "\n".join(lines)
 
