@@ -16,8 +16,8 @@ INITIAL_INCLUSION = {"conv*": 0.9, "*": 0.5}
 UNIT_NOISE = {"flatten": 0.35}  # standard deviation of the factor on a feature while training
 WEIGHT_SCALE = 0.25  # prior standard deviation of a weight
 
-EPOCHS = {"digits": 100, "*": 40}
-BATCH_SIZE = {"digits": 32, "*": 128}
+EPOCHS = {"digits*": 100, "*": 40}
+BATCH_SIZE = {"digits*": 32, "*": 128}
 RECIPE = bp.Recipe(
     estimator="curved",
     learning_rate=3e-3,

@@ -18,8 +18,8 @@ INITIAL_INCLUSION = {"input": 0.9, "*": 0.5}
 WEIGHT_SCALE = 0.41  # prior standard deviation of a weight
 WIDTHS = (300, 100)
 
-EPOCHS = {"digits": 100, "*": 80}
-BATCH_SIZE = {"digits": 32, "*": 128}
+EPOCHS = {"digits*": 100, "*": 80}
+BATCH_SIZE = {"digits*": 32, "*": 128}
 RECIPE = bp.Recipe(
     estimator="curved",
     gates=bp.GateSteps(learning_rate=0.15, momentum=0.97, clip=0.6, every=8),

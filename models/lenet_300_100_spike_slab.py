@@ -16,8 +16,8 @@ import bayesprune as bp
 SLAB_SCALE = 1.0  # prior standard deviation of a weight that is there
 INITIAL_INCLUSION = 0.99
 
-EPOCHS = {"digits": 150, "*": 30}
-BATCH_SIZE = {"digits": 32, "*": 128}
+EPOCHS = {"digits*": 150, "*": 30}
+BATCH_SIZE = {"digits*": 32, "*": 128}
 INFERENCE = "svi_spike_slab"
 
 

@@ -6,10 +6,9 @@ import json
 from pathlib import Path
 
 import click
-import torch
 
 from bayesprune.errors import RunFolderError
-from bayesprune.export import ARCHITECTURE, export, load, read_architecture
+from bayesprune.export import ARCHITECTURE, example_of, export, load
 
 
 @click.command("export")
@@ -26,10 +25,7 @@ def export_command(run_folder: Path, out: Path) -> None:
     if out.exists():
         raise RunFolderError(f"{out}: exists already, and is left as it is. Choose another name.")
     network = load(source)
-    example = torch.zeros(
-        1, *read_architecture(source)["input_shape"], dtype=next(network.parameters()).dtype
-    )
-    export(network, out, example)
+    export(network, out, example_of(source, dtype=next(network.parameters()).dtype))
     click.echo(
         f"Exported to {out}."
         if out.is_file()

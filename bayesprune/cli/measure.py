@@ -11,7 +11,6 @@ import torch
 from torch import nn
 
 from bayesprune.data import Split
-from bayesprune.structure import count
 from bayesprune.svi import Epoch, FitResult, evaluate, prune
 
 
@@ -34,16 +33,17 @@ def measure(result: FitResult, test: Split) -> tuple[nn.Module, dict[str, Any]]:
     gated.remove_(gated.alive & (gated.inclusion_prob().detach() < 0.5))
     network = prune(gated)
     quality = evaluate(network, (test.x, test.y), gated.likelihood)
-    small = count(network, test.x[:1])
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    macs = gated.network.macs()
     return network, {
         f"test_{quality.name}": quality.score,
         "test_nll": quality.nll,
         "dense_parameters": gated.dense_parameters,
         "dense_macs": gated.dense_macs,
-        "parameters_kept": small.parameters,
-        "parameters_kept_percent": 100 * small.parameters / gated.dense_parameters,
-        "macs_kept": small.macs,
-        "macs_kept_percent": 100 * small.macs / gated.dense_macs,
+        "parameters_kept": parameters,
+        "parameters_kept_percent": 100 * parameters / gated.dense_parameters,
+        "macs_kept": macs,
+        "macs_kept_percent": 100 * macs / gated.dense_macs,
         "groups": [group.name for group in gated.groups],
         "dense_architecture": [group.size for group in gated.groups],
         "architecture": list(gated.kept().values()),

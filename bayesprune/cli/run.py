@@ -17,7 +17,7 @@ from bayesprune.cli.prices import parse_price
 from bayesprune.cli.settings import Settings, versions
 from bayesprune.cli.summary import summary
 from bayesprune.errors import ProgramError
-from bayesprune.export import save
+from bayesprune.export import check_savable, save
 from bayesprune.files import read_json, write_json
 from bayesprune.gated import GatedModel
 from bayesprune.priors import Budget
@@ -43,7 +43,11 @@ class Interruption(click.ClickException):
 @click.option(
     "--inference", metavar="NAME", help="How it is learnt: a name or ./file.py.  [default: the model's]"
 )
-@click.option("--data", metavar="digits|mnist|DIR", help="What it learns from.  [default: digits]")
+@click.option(
+    "--data",
+    metavar="digits|digits-32|digits-tokens|mnist|DIR",
+    help="What it learns from; DIR holds IDX files, or CIFAR-10's binary ones.  [default: digits]",
+)
 @click.option("--data-dir", metavar="DIR", help="Where the MNIST files lie, for --data mnist.")
 @click.option("--epochs", type=AT_LEAST_ONE, help="Passes over the training rows.  [default: the model's]")
 @click.option("--batch-size", type=AT_LEAST_ONE, help="Rows a step.  [default: the model's]")
@@ -159,10 +163,7 @@ def _fit(job: Job, seed: int, checkpoints: Path) -> FitResult:
             "    return bayesprune.gate(network, train.x[:1], prior=…, likelihood=…)"
         )
     if isinstance(gated.network, GraphNetwork):
-        raise ProgramError(
-            f"{job.model.path}: a run folder can so far hold feed-forward chains only. {gated.network.why} "
-            "Train other networks from Python: bp.gate, bp.fit, bp.prune."
-        )
+        check_savable(gated.network.structure.captured)  # now, not after hours of training
     if settings.budget is not None:
         gated = gated.with_prior(Budget(**settings.budget))
     arguments = {

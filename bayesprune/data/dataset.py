@@ -12,7 +12,7 @@ class Split:
     """Rows to train on, or to test on.
 
     Attributes:
-        x: (rows, 1, 28, 28) float32 in [0, 1], grey values; (rows, ...) in a program's own data.
+        x: (rows, channels, height, width) float32, images; (rows, ...) in a program's own data.
         y: (rows,) int64, class of each row, from 0; or real targets.
     """
 

@@ -1,4 +1,4 @@
-"""Any folder of four IDX files named as MNIST's: MNIST itself, Fashion-MNIST, the EMNIST splits."""
+"""Any folder of four IDX files named as MNIST's: MNIST, Fashion-MNIST, EMNIST; images of any size."""
 
 from __future__ import annotations
 
@@ -38,12 +38,18 @@ def load_folder(folder: str | Path) -> Dataset:
         The data set, named after the folder or the prefix.
 
     Raises:
-        DataError: a file is missing, corrupt or empty, images and labels differ in number, or the images are
-            not 28×28.
+        DataError: a file is missing, corrupt or empty, images and labels differ in number, or training and
+            test images in size.
     """
     folder = Path(folder)
     name, files = find_files(folder)
     train, test = _read_split(files, "train"), _read_split(files, "test")
+    if train.x.shape[1:] != test.x.shape[1:]:
+        sizes = [" × ".join(map(str, split.x.shape[2:])) for split in (train, test)]
+        raise DataError(
+            f"Data folder {folder}: the training images are {sizes[0]}, the test images {sizes[1]}. Resize "
+            "them alike, or check that the files belong together."
+        )
     shift, classes = _classes(folder, train.y, test.y)
     train, test = Split(train.x, train.y - shift), Split(test.x, test.y - shift)
     note = (
@@ -52,6 +58,11 @@ def load_folder(folder: str | Path) -> Dataset:
         else ""
     )
     return Dataset(name, train, test, classes, note)
+
+
+def holds_idx(folder: Path) -> bool:
+    """Whether there is a file named as one of MNIST's in a folder."""
+    return folder.is_dir() and bool(_sets_in(folder))
 
 
 def find_files(folder: Path) -> tuple[str, Files]:
@@ -104,10 +115,10 @@ def _sets_in(folder: Path) -> dict[str, Files]:
 def _read_split(files: Files, part: str) -> Split:
     images_file, labels_file = files[part, "images"], files[part, "labels"]
     images, labels = read_idx(images_file), read_idx(labels_file)
-    if images.dim() != 3 or images.shape[1:] != (28, 28):
+    if images.dim() != 3:
         size = " × ".join(map(str, images.shape))
         raise DataError(
-            f"{images_file}: holds {size} values, not rows × 28 × 28. Resize the images to 28 × 28."
+            f"{images_file}: holds {size} values, not rows × height × width. Is it the images' file?"
         )
     if labels.dim() != 1:
         raise DataError(

@@ -17,6 +17,7 @@ from bayesprune.priors.naming import by_name
 from bayesprune.priors.protocol import bound
 from bayesprune.structure import Chain, Group, find_chain
 from bayesprune.structure.graph import GraphNetwork, provable_structure
+from bayesprune.structure.graph.sections import Layers
 
 DEFAULT_INCLUSION = 0.9
 
@@ -29,6 +30,7 @@ def gate(
     likelihood: Likelihood,
     weights: NormalWeights | None = None,
     exclude: Iterable[str] = (),
+    layers: Layers = "sections",
     initial_inclusion: float | Mapping[str, float] = DEFAULT_INCLUSION,
     unit_noise: float | Mapping[str, float] = 0.0,
 ) -> GatedModel:
@@ -46,7 +48,11 @@ def gate(
         likelihood: how outputs explain targets; it knows the number of rows of the data set.
         weights: prior and guide of the weights; by default the prior's own ``weights``, else
             ``NormalWeights()``.
-        exclude: names or globs of groups to leave whole, such as ``"input"`` or ``"conv*"``.
+        exclude: names or globs of groups to leave whole, such as ``"input"`` or ``"conv*"``; ``"layers"`` for
+            all residual sections.
+        layers: residual networks have a group ``"layers"`` too, of whole sections that stand beside a
+            shortcut: ``"sections"`` gives each a gate, ``"blocks"`` one to all sections of a module (of a
+            transformer's block: attention and feed-forward), ``"none"`` gives them none.
         initial_inclusion: q(z = 1) to begin with, one for all groups, or by group name or glob; 0.9 for
             groups not named.
         unit_noise: standard deviation σ of noise while training: every row multiplies a unit by a factor from
@@ -76,27 +82,21 @@ def gate(
             "pass an instance such as bp.Categorical(rows=60_000)."
         )
     weights = weights or getattr(prior, "weights", None) or NormalWeights()
-    chain = _find(network, example, tuple(exclude), weights, prior)
-    log_odds = _initial_log_odds(chain.groups, initial_inclusion).to(next(chain.parameters()).dtype)
-    noise = _deviations(chain.groups, unit_noise)
-    if isinstance(chain, Chain):
-        prior = bound(prior, chain, log_odds, likelihood.rows)
-    return GatedModel(chain, prior, likelihood, weights, log_odds, noise).train()
+    found = _find(network, example, tuple(exclude), layers)
+    log_odds = _initial_log_odds(found.groups, initial_inclusion).to(next(found.parameters()).dtype)
+    noise = _deviations(found.groups, unit_noise)
+    prior = bound(prior, found, log_odds, likelihood.rows)
+    return GatedModel(found, prior, likelihood, weights, log_odds, noise).train()
 
 
 def _find(
-    network: nn.Module, example: Tensor, exclude: tuple[str, ...], weights: NormalWeights, prior: Prior
+    network: nn.Module, example: Tensor, exclude: tuple[str, ...], layers: Layers
 ) -> Chain | GraphNetwork:
     """The network as a chain of layers where it is one, which is fastest; else as the graph that it is."""
     try:
         return find_chain(network, example, exclude)
     except UnsupportedNetworkError as reason:
-        if weights.posterior == "normal" or hasattr(prior, "bind"):
-            what = "Weights with a posterior" if weights.posterior == "normal" else type(prior).__name__
-            raise UnsupportedNetworkError(
-                f"{what} can so far be used with feed-forward chains only. {reason}"
-            ) from reason
-        graph = GraphNetwork(provable_structure(network, example, exclude))
+        graph = GraphNetwork(provable_structure(network, example, exclude, layers))
         object.__setattr__(graph, "why", str(reason))
         return graph
 

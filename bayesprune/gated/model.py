@@ -130,7 +130,7 @@ class GatedModel(GatedNetwork):
             )
         network, log_odds = copy.deepcopy(self.network), self.log_odds.detach().clone()
         if hasattr(prior, "bind"):
-            prior = bound(prior, self.chain, log_odds, self.likelihood.rows)
+            prior = bound(prior, network, log_odds, self.likelihood.rows)
         new = GatedModel(network, prior, self.likelihood, self.weights, log_odds, self.unit_noise)
         return new.train(self.training)
 
@@ -205,15 +205,17 @@ class GatedModel(GatedNetwork):
         Their prior becomes their own guide (the pseudo-prior of Carlin & Chib 1995): nothing reads them, and
         they cost nothing.
         """
-        spread, owner = self.log_scales_by_tensor().get(name), self.owner_of_rows(name)
-        if not self.weights.masked or spread is None or owner is None:
+        spread, made = self.log_scales_by_tensor().get(name), self.made_by(name)
+        if not self.weights.masked or spread is None or not made:
             return
         guide = dist.Normal(self.weight_tensors()[name], spread.exp())
         slab = dist.Normal(weights.new_zeros(()), self.weights.scale_of(name))
-        excess = guide.log_prob(weights) - slab.log_prob(weights)
-        refund = excess.reshape(len(weights), -1).sum(1)  # (living units,)
-        closed = 1 - gates[owner][..., self.by_group(self.alive)[owner]]
-        pyro.factor(f"closed/{name}", (closed * refund).sum(-1))
+        excess = (guide.log_prob(weights) - slab.log_prob(weights)).movedim(made[0].dim, 0)
+        refund = excess.reshape(len(excess), -1).sum(1)  # (rows or columns that make units,)
+        for slot in made:
+            ids = slot.unit_ids.to(refund.device)
+            closed = (1 - gates[slot.group])[..., ids.clamp_min(0)] * (ids >= 0)
+            pyro.factor(f"closed/{name}/{slot.group}", (closed * refund).sum(-1))
 
     def _announce_parameters(self) -> None:
         """Tell ``pyro.infer.SVI`` what to train, as ``PyroModule`` does with local parameters.

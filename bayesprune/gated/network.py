@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from bayesprune.errors import UnsupportedNetworkError
-from bayesprune.structure import Chain, Group, cut_
+from bayesprune.structure import Chain, Group, Slot, cut_
 from bayesprune.structure.graph import GraphNetwork
 from bayesprune.structure.groups import close_over
 
@@ -37,6 +36,7 @@ class GatedNetwork(nn.Module):
         self.log_odds = nn.Parameter(log_odds)
         self.register_buffer("alive", torch.ones_like(log_odds, dtype=torch.bool))
         self.log_scales = nn.ParameterDict()
+        self._made: dict[str, list[Slot]] | None = None
         self.dense_numel = {name: tensor.numel() for name, tensor in self.weight_tensors().items()}
         self.dense_parameters, self.dense_macs = network.parameter_count(), network.macs()
 
@@ -46,20 +46,6 @@ class GatedNetwork(nn.Module):
     def groups(self) -> tuple[Group, ...]:
         """The groups of the dense network, in order."""
         return self.network.groups
-
-    @property
-    def chain(self) -> Chain:
-        """The network as a chain of layers.
-
-        Raises:
-            UnsupportedNetworkError: it is none, and what asks for it knows chains only.
-        """
-        if isinstance(self.network, GraphNetwork):
-            raise UnsupportedNetworkError(
-                "Budgets and prices from cost can so far be used with feed-forward chains only: give this "
-                "network a prior such as BernoulliGates(Flattening(price))."
-            )
-        return self.network
 
     def slices(self) -> dict[str, slice]:
         """Group → its part of ``log_odds`` and ``alive``."""
@@ -82,17 +68,37 @@ class GatedNetwork(nn.Module):
         return {name: int(mask.sum()) for name, mask in self.by_group(self.alive).items()}
 
     def weight_tensors(self) -> dict[str, nn.Parameter]:
-        """Name → weight or bias that has a prior: those of Linear and Conv layers."""
-        producers = self.network.producers()
-        return {n: p for n, p in self.network.named_parameters() if n.rpartition(".")[0] in producers}
+        """Name → weight or bias that has a prior.
+
+        These are the numbers that products and convolutions sum with, and embedding tables. Norms' scales and
+        shifts, positions and class tokens are points without a penalty. A tensor that several layers share
+        has one prior, and is there once.
+        """
+        names = self.network.weight_names()
+        return {n: p for n, p in self.network.named_parameters() if n in names}
 
     def log_scales_by_tensor(self) -> dict[str, nn.Parameter]:
         """Tensor name → log posterior standard deviations, for the weights that have a posterior."""
         return {key.replace("/", "."): value for key, value in self.log_scales.items()}
 
-    def owner_of_rows(self, tensor: str) -> str | None:
-        """The group whose units the rows of a weight or bias make, if that group is gated."""
-        return next((s.group for s in self.network.slots if (s.tensor, s.dim) == (tensor, 0)), None)
+    def made_by(self, tensor: str) -> tuple[Slot, ...]:
+        """Which units a weight or bias makes: the rows of a layer's, the columns of an embedding table's.
+
+        Args:
+            tensor: its name.
+
+        Returns:
+            Slots of one dimension, as the tensor is now; several where it makes units of several groups, none
+            where no unit of its own is gated. A shared tensor whose units are read along that very dimension,
+            as a tied embedding's are, counts as none.
+        """
+        if self._made is None:
+            self._made = {}
+            for slot in self.network.slots:
+                if not slot.reads and slot.dim >= 0:
+                    self._made.setdefault(slot.tensor, []).append(slot)
+        slots = self._made.get(tensor, [])
+        return tuple(slot for slot in slots if slot.dim == slots[0].dim)
 
     # ---- running
 
@@ -144,7 +150,8 @@ class GatedNetwork(nn.Module):
         alive = {name: mask.cpu() for name, mask in self.by_group(self.alive & ~dead).items()}
         if isinstance(self.network, GraphNetwork):
             alive = close_over(self.network.slots, alive)
-            self.network.cut_(alive, optimiser)
+            self.network.cut_(alive, optimiser, self.log_scales_by_tensor())
         else:
             alive = cut_(self.network, alive, optimiser, self.log_scales_by_tensor())
         self.alive = torch.cat(list(alive.values())).to(self.alive.device)
+        self._made = None

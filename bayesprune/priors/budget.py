@@ -12,7 +12,7 @@ from torch import Tensor
 
 from bayesprune.errors import PriorError
 from bayesprune.priors.cost_gates import KINDS, CostGates
-from bayesprune.structure import Chain, ExpectedCost, least_alive
+from bayesprune.structure import Costed, ExpectedCost, least_alive
 from bayesprune.structure.groups import Group
 
 FIRST_NATS_PER_ROW = 0.01
@@ -74,11 +74,11 @@ class Budget:
             "network: pass it as it is, bp.gate(network, example, prior=bp.Budget(...), likelihood=...)."
         )
 
-    def bind(self, chain: Chain, inclusion_prob: Mapping[str, Tensor], rows: int) -> CostGates:
+    def bind(self, network: Costed, inclusion_prob: Mapping[str, Tensor], rows: int) -> CostGates:
         """The prior of one network, with λ at its first value.
 
         Args:
-            chain: the dense network.
+            network: the dense network.
             inclusion_prob: group → (group.size,), q(z = 1) to begin with.
             rows: training rows.
 
@@ -87,17 +87,17 @@ class Budget:
         """
         shares = [math.nan if getattr(self, k) is None else float(getattr(self, k)) for k in KINDS]
         budget = torch.tensor(shares, dtype=torch.double)
-        dense = torch.tensor([chain.macs(), chain.parameter_count()], dtype=torch.double)
-        check_feasible(chain, dense, budget)
+        dense = torch.tensor([network.macs(), network.parameter_count()], dtype=torch.double)
+        check_feasible(network, dense, budget)
         first = (FIRST_NATS_PER_ROW * rows / budget).nan_to_num(0.0)
-        return CostGates(chain, inclusion_prob, first, budget)
+        return CostGates(network, inclusion_prob, first, budget)
 
 
-def check_feasible(chain: Chain, dense: Tensor, budget: Tensor, least: int = 1) -> None:
-    """Refuse a budget that no network of this chain can meet.
+def check_feasible(network: Costed, dense: Tensor, budget: Tensor, least: int = 1) -> None:
+    """Refuse a budget that no network cut from this one can meet.
 
     Args:
-        chain: the network, as it is now.
+        network: as it is now.
         dense: (2,), MACs and parameters of the dense network.
         budget: (2,), shares of MACs and parameters, NaN where there is none.
         least: units that every group keeps.
@@ -105,7 +105,8 @@ def check_feasible(chain: Chain, dense: Tensor, budget: Tensor, least: int = 1) 
     Raises:
         PriorError: the least possible share is larger; it is named.
     """
-    smallest = ExpectedCost(chain)({name: mask.double() for name, mask in least_alive(chain, least).items()})
+    kept = {name: mask.double() for name, mask in least_alive(network, least).items()}
+    smallest = ExpectedCost(network)(kept)
     possible = (torch.stack([smallest.macs, smallest.parameters]) / dense.cpu()).tolist()
     wrong = [
         f"{kind}={asked:g} (at least {_round_up(share):g})"
@@ -114,7 +115,7 @@ def check_feasible(chain: Chain, dense: Tensor, budget: Tensor, least: int = 1) 
     ]
     if wrong:
         units = "one unit" if least == 1 else f"{least} units"
-        groups = ", ".join(repr(group.name) for group in chain.groups)
+        groups = ", ".join(repr(group.name) for group in network.groups)
         raise PriorError(
             f"Budget {', '.join(wrong)} cannot be met: with {units} left in each of the groups {groups} this "
             "network still costs the share in brackets. Ask for no less, or take fewer groups out with "

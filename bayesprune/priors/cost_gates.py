@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from bayesprune.priors.gates import Gates
 from bayesprune.priors.unit_prices import flat_penalty, sample_best, sample_logits
-from bayesprune.structure import Chain, ExpectedCost
+from bayesprune.structure import Costed, ExpectedCost
 from bayesprune.structure.groups import Group
 
 KINDS = ("macs", "params")
@@ -31,11 +31,12 @@ class CostGates(nn.Module):
     a buffer, and travels with the gated model's state.
 
     Args:
-        chain: the dense network.
+        network: the dense network.
         inclusion_prob: group → (group.size,), q(z = 1) to begin with.
         multipliers: (2,), λ in nats per share of the dense MACs and parameters, ≥ 0.
         budget: (2,), shares of the dense MACs and parameters that the network shall keep, NaN where there is
             no budget; None where multipliers stay as they are.
+        layers: factor on the prices of whole sections.
 
     Attributes:
         log_multipliers: (2,), log λ; −∞ where a cost has no price.
@@ -49,6 +50,7 @@ class CostGates(nn.Module):
 
     log_multipliers: Tensor
     prices: Tensor
+    factors: Tensor
     dense: Tensor
     start: Tensor
     smoothed: Tensor
@@ -57,21 +59,24 @@ class CostGates(nn.Module):
 
     def __init__(
         self,
-        chain: Chain,
+        network: Costed,
         inclusion_prob: Mapping[str, Tensor],
         multipliers: Tensor,
         budget: Tensor | None = None,
+        layers: float = 1.0,
     ) -> None:
         super().__init__()
-        self._sizes = {group.name: group.size for group in chain.groups}
-        dense = torch.tensor([chain.macs(), chain.parameter_count()], dtype=torch.double)
+        self._sizes = {group.name: group.size for group in network.groups}
+        factors = [torch.full((g.size,), layers if g.optional else 1.0).double() for g in network.groups]
+        self.register_buffer("factors", torch.cat(factors), persistent=False)
+        dense = torch.tensor([network.macs(), network.parameter_count()], dtype=torch.double)
         self.register_buffer("dense", dense)
         self.register_buffer("log_multipliers", multipliers.double().log())
         self.register_buffer("prices", torch.full((sum(self._sizes.values()),), LEAST_PRICE).double())
         self.register_buffer("smoothed", torch.zeros_like(self.prices))
         self.register_buffer("moves", torch.zeros((), dtype=torch.long))
         self.register_buffer("budget", budget)
-        costs = ExpectedCost(chain)
+        costs = ExpectedCost(network)
         self.register_buffer("start", self.shares(costs, torch.cat(list(inclusion_prob.values()))))
         self.reprice_(costs, torch.cat(list(inclusion_prob.values())))
 
@@ -139,7 +144,7 @@ class CostGates(nn.Module):
             inclusion_prob: (units of all groups,), θ.
         """
         _, slope = self.slopes(costs, inclusion_prob, self.log_multipliers.exp())
-        self.prices.copy_(slope.clamp_min(LEAST_PRICE))
+        self.prices.copy_((slope * self.factors).clamp_min(LEAST_PRICE))
 
     def count_(self, momentum: float) -> None:
         """Note that gates are about to move under these prices.

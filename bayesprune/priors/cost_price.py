@@ -13,7 +13,7 @@ from bayesprune.errors import PriorError
 from bayesprune.priors.checks import positive
 from bayesprune.priors.cost_gates import CostGates
 from bayesprune.priors.latency import Latency, Timer, measure_latency
-from bayesprune.structure import Chain
+from bayesprune.structure import Costed
 from bayesprune.structure.groups import Group
 
 
@@ -24,17 +24,21 @@ class CostPrice:
     Args:
         nats: ν, nats for the whole dense network, > 0.
         compute: κ, in [0, 1]: 1 prices MACs alone, 0 parameters alone.
+        layers: ρ, > 0: the factor on the prices of whole sections.
     """
 
     nats: float
     compute: float
+    layers: float = 1.0
 
     def __post_init__(self) -> None:
         is_share = isinstance(self.compute, int | float) and 0 <= self.compute <= 1
-        if not positive(self.nats) or not is_share or isinstance(self.compute, bool):
+        fine = positive(self.nats) and positive(self.layers)
+        if not fine or not is_share or isinstance(self.compute, bool):
             raise PriorError(
-                f"Price.from_cost(nats={self.nats!r}, compute={self.compute!r}): nats must be a positive "
-                "finite number, and compute lie between 0 (parameters alone) and 1 (MACs alone)."
+                f"Price.from_cost(nats={self.nats!r}, compute={self.compute!r}, layers={self.layers!r}): "
+                "nats and layers must be positive finite numbers, and compute lie between 0 (parameters "
+                "alone) and 1 (MACs alone)."
             )
 
     def __call__(self, group: Group) -> Any:
@@ -45,39 +49,40 @@ class CostPrice:
             "likelihood=...)."
         )
 
-    def bind(self, chain: Chain, inclusion_prob: Mapping[str, Tensor], rows: int) -> CostGates:
+    def bind(self, network: Costed, inclusion_prob: Mapping[str, Tensor], rows: int) -> CostGates:
         """The prior of one network.
 
         Args:
-            chain: the dense network.
+            network: the dense network.
             inclusion_prob: group → (group.size,), q(z = 1) to begin with.
             rows: training rows; the price does not depend on them.
         """
         multipliers = self.nats * torch.tensor([self.compute, 1 - self.compute], dtype=torch.double)
-        return CostGates(chain, inclusion_prob, multipliers)
+        return CostGates(network, inclusion_prob, multipliers, layers=self.layers)
 
 
 class Price:
     """Where prices come from, when they are not chosen group by group."""
 
     @staticmethod
-    def from_cost(*, nats: float, compute: float = 0.5) -> CostPrice:
-        r"""Prices by cost, with a knob for accuracy against size, and one for compute against parameters.
+    def from_cost(*, nats: float, compute: float = 0.5, layers: float = 1.0) -> CostPrice:
+        r"""Prices by cost, with knobs for accuracy against size, compute against parameters, and layers
+        against units.
 
         .. math:: \mathrm{price}_u = \nu \Big[ \kappa \frac{\partial}{\partial\theta_u}
                   \frac{\mathbb{E}[\mathrm{MACs}]}{\mathrm{MACs}_\mathrm{dense}} + (1 - \kappa)
                   \frac{\partial}{\partial\theta_u}
                   \frac{\mathbb{E}[\mathrm{params}]}{\mathrm{params}_\mathrm{dense}} \Big]
 
-        recomputed as the network shrinks. Guenter & Sideris (arXiv 2406.04549, 2411.09127) name three
-        trade-offs in their abstracts: accuracy against pruning (here ν), compute against parameters (here κ),
-        and layers against units, which needs gates on layers: this library has gates on units. All arguments
-        go by name, so that a third can join them. The formula is derived here, not read in those papers.
+        recomputed as the network shrinks, and ρ times that for a whole residual section. Guenter & Sideris
+        (arXiv 2406.04549, 2411.09127) name these three trade-offs in their abstracts; the formula is derived
+        here, not read in those papers.
 
         Args:
             nats: ν, > 0: what the whole dense network costs, in nats of training log-likelihood. A unit that
                 adds a hundredth of the cost has to save ν/100 nats.
             compute: κ, in [0, 1]: 1 prices MACs alone, 0 parameters alone.
+            layers: ρ, > 0: above 1 whole sections go sooner than units by their cost alone; below 1 later.
 
         Returns:
             A prior for ``gate(prior=...)``.
@@ -96,7 +101,7 @@ class Price:
             >>> round(gated.prior.price(hidden), 3)
             9.5
         """
-        return CostPrice(nats, compute)
+        return CostPrice(nats, compute, layers)
 
     @staticmethod
     def latency(
@@ -112,7 +117,8 @@ class Price:
 
         The layers that make or read a group's units are timed at about a quarter, a half, three quarters and
         all of its units, rounded up to whole multiples (hardware computes channels in blocks), with all other
-        groups whole; a straight line through the medians gives milliseconds a unit. It is the price at the
+        groups whole; a straight line through the medians gives milliseconds a unit. In networks that are no
+        chain of layers it is the whole network that is timed, cut to those widths. It is the price at the
         dense network: it does not follow the network as it shrinks.
 
         Args:

@@ -13,11 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bayesprune.errors import LatencyWarning, PriorError
+from bayesprune.errors import LatencyWarning, PriorError, UnsupportedNetworkError
 from bayesprune.priors.checks import positive
 from bayesprune.priors.naming import by_name
 from bayesprune.priors.price import Flattening
 from bayesprune.structure import Chain, cut_, find_chain
+from bayesprune.structure.graph import analyse
 from bayesprune.structure.groups import Group
 
 Timer = Callable[[nn.Module, Tensor], float]
@@ -35,8 +36,9 @@ class Latency:
     Attributes:
         milliseconds: group → milliseconds a unit, least squares over the measured widths; 0 where fewer units
             are not measurably faster.
-        dense: milliseconds of all layers with weights, in the dense network.
-        measured: group → ((units, milliseconds of the layers that hold them), ...).
+        dense: milliseconds of all layers with weights, in the dense network; of the whole network where it is
+            no chain of layers.
+        measured: group → ((units, milliseconds of the layers that hold them, or of the network), ...).
         device: where it was measured.
     """
 
@@ -76,8 +78,12 @@ def measure_latency(
     exclude: Iterable[str] = (),
 ) -> Latency:
     """See ``Price.latency``."""
-    chain = find_chain(network, example, exclude).to(device).eval()
-    example, timer = example.to(device), timer or median_milliseconds
+    exclude, timer = tuple(exclude), timer or median_milliseconds
+    try:
+        chain = find_chain(network, example, exclude).to(device).eval()
+    except UnsupportedNetworkError:
+        return _whole_times(network, example, device, rounding, timer, exclude)
+    example = example.to(device)
     dense = _layer_times(chain, example, timer, set(chain.producers()))
     slopes: dict[str, float] = {}
     measured: dict[str, tuple[tuple[int, float], ...]] = {}
@@ -93,6 +99,34 @@ def measure_latency(
         measured[group.name] = tuple(times)
         slopes[group.name] = _slope(group, times, str(device))
     return Latency(slopes, sum(dense.values()), measured, str(device))
+
+
+def _whole_times(
+    network: nn.Module,
+    example: Tensor,
+    device: str | torch.device,
+    rounding: int | Mapping[str, int],
+    timer: Timer,
+    exclude: tuple[str, ...],
+) -> Latency:
+    """Times of the whole network with one group after the other narrowed: its layers do not run in a row."""
+    analysis, x = analyse(network, example, exclude), example.to(device)
+
+    def milliseconds(alive: dict[str, Tensor]) -> float:
+        return timer(analysis.cut(alive).to(device).eval(), x)
+
+    dense = milliseconds({})
+    slopes: dict[str, float] = {}
+    measured: dict[str, tuple[tuple[int, float], ...]] = {}
+    for group in analysis.groups:
+        step = by_name(rounding, group.name, "rounding") if isinstance(rounding, Mapping) else rounding
+        times = []
+        for width in _widths(group, 1 if group.optional else step):
+            alive = {group.name: torch.arange(group.size) < width}
+            times.append((width, dense if width == group.size else milliseconds(alive)))
+        measured[group.name] = tuple(times)
+        slopes[group.name] = _slope(group, times, str(device))
+    return Latency(slopes, dense, measured, str(device))
 
 
 def median_milliseconds(
@@ -132,7 +166,7 @@ def _widths(group: Group, step: int) -> list[int]:
             f"rounding of group {group.name!r} is {step!r}: give a whole number of units, 1 or more."
         )
     rounded = {min(-(-int(share * group.size) // step) * step, group.size) for share in SHARES}
-    return sorted(max(width, 1) for width in rounded)
+    return sorted({0} | rounded if group.optional else {max(width, 1) for width in rounded})
 
 
 def _narrowed(chain: Chain, group: Group, width: int) -> Chain:

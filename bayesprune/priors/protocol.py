@@ -8,7 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from bayesprune.structure import Chain
+from bayesprune.structure import Costed
 from bayesprune.structure.groups import Group
 
 
@@ -69,11 +69,11 @@ class HyperPrior(Protocol):
 class NetworkPrior(Protocol):
     """A prior that has to see the whole network before it can speak of one group: ``gate()`` binds it."""
 
-    def bind(self, chain: Chain, inclusion_prob: Mapping[str, Tensor], rows: int) -> GatePrior:
+    def bind(self, network: Costed, inclusion_prob: Mapping[str, Tensor], rows: int) -> GatePrior:
         """The prior of this network.
 
         Args:
-            chain: the dense network.
+            network: the dense network.
             inclusion_prob: group → (group.size,), q(z = 1) to begin with.
             rows: training rows.
 
@@ -83,19 +83,19 @@ class NetworkPrior(Protocol):
         ...
 
 
-def bound(prior: Any, chain: Chain, log_odds: Tensor, rows: int) -> Any:
+def bound(prior: Any, network: Costed, log_odds: Tensor, rows: int) -> Any:
     """A prior as it holds for a network: bound where it asks for it, else as it is.
 
     Args:
         prior: any prior.
-        chain: the dense network.
+        network: the dense network.
         log_odds: (units of all groups,), log q(z = 1)/q(z = 0) to begin with.
         rows: training rows.
     """
     if not callable(getattr(prior, "bind", None)):
         return prior
-    parts = torch.sigmoid(log_odds.detach().double()).split([group.size for group in chain.groups])
-    return prior.bind(chain, {g.name: p for g, p in zip(chain.groups, parts, strict=True)}, rows)
+    parts = torch.sigmoid(log_odds.detach().double()).split([group.size for group in network.groups])
+    return prior.bind(network, {g.name: p for g, p in zip(network.groups, parts, strict=True)}, rows)
 
 
 def closed_form(prior: Any, group: Group) -> ClosedFormPrior | None:

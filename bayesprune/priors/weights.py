@@ -21,10 +21,16 @@ class NormalWeights:
     nats on the *total* negative log-likelihood: for N rows that is a weight decay of 1 / (N · scale²) on the
     mean loss (6.7e-5 for the default and 60,000 rows). With ``'normal'`` they are a mean-field Gaussian.
 
+    In any network these are the parameters that products sum with: weights and biases of linear maps, of
+    convolutions (grouped ones too), attention's projections, bare parameters in a matrix product, and
+    embedding tables; a shared one once. Scales and shifts of norms, positions, class tokens, and parameters
+    that a weight is computed from have no prior: they are points without a penalty.
+
     Args:
         scale: standard deviation of the prior, > 0; or a table by parameter name or glob pattern.
         posterior: ``'delta'`` (MAP point) or ``'normal'`` (mean-field Gaussian).
-        masked: a unit's weights leave the ELBO where its gate is off, as in a spike-and-slab.
+        masked: the weights that make a unit (rows of a layer, columns of an embedding table) leave the ELBO
+            where its gate is off, as in a spike-and-slab. A tied embedding's never leave it.
         initial_scale: standard deviation that a Gaussian posterior starts with, > 0. The default is
             softplus(-6), as in the public code of Jantre, Bhattacharya & Maiti (arXiv 2108.11000).
 

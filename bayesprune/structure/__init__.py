@@ -2,21 +2,24 @@
 
 from bayesprune.structure.chain import Chain
 from bayesprune.structure.cost import Cost, count
-from bayesprune.structure.expected import Expected, ExpectedCost
+from bayesprune.structure.expected import Costed, Expected, ExpectedCost
 from bayesprune.structure.find import find_chain
 from bayesprune.structure.groups import Group, Slot
 from bayesprune.structure.layers import Select
 from bayesprune.structure.least import least_alive
 from bayesprune.structure.surgery import cut_
+from bayesprune.structure.terms import Term
 
 __all__ = [
     "Chain",
     "Cost",
+    "Costed",
     "Expected",
     "ExpectedCost",
     "Group",
     "Select",
     "Slot",
+    "Term",
     "count",
     "cut_",
     "find_chain",

@@ -8,8 +8,9 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
-from bayesprune.structure.groups import Group, Slot
+from bayesprune.structure.groups import VALUES, Group, Slot
 from bayesprune.structure.layers import Producer, Select, is_producer
+from bayesprune.structure.terms import Term
 
 Call = Callable[[str, nn.Module, Tensor], Tensor]
 """How a layer is applied: (its name, the layer, its input) → its output."""
@@ -87,6 +88,24 @@ class Chain(nn.Sequential):
     def producers(self) -> dict[str, Producer]:
         """The layers with weights, by name, in order."""
         return {name: layer for name, layer in self.named_children() if is_producer(layer)}
+
+    def weight_names(self) -> frozenset[str]:
+        """The parameters that have a prior: weights and biases of the layers."""
+        layers = self.producers().items()
+        return frozenset(f"{name}.{key}" for name, layer in layers for key, _ in layer.named_parameters())
+
+    def terms(self) -> list[Term]:
+        """What its parameters and multiply-accumulates are the sum of, now."""
+        positions = {f"{name}.weight": float(count) for name, count in self.positions.items()}
+        return [
+            Term(
+                parameter.shape,
+                tuple(s for s in self.slots if s.tensor == name and s.dim != VALUES),
+                parameters=1.0,
+                macs=positions.get(name, 0.0),
+            )
+            for name, parameter in self.named_parameters()
+        ]
 
     def macs(self) -> int:
         """Multiply-accumulates of one row, now."""

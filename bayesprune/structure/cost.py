@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from bayesprune.structure.trace import evaluating
 
@@ -17,7 +17,7 @@ class Cost:
 
     Attributes:
         parameters: trainable numbers, biases included.
-        macs: multiply-accumulates of Linear and Conv layers for one row.
+        macs: multiply-accumulates of products and convolutions for one row.
     """
 
     parameters: int
@@ -27,8 +27,8 @@ class Cost:
 def count(network: nn.Module, example: Tensor) -> Cost:
     """Count a network's parameters, and the multiply-accumulates of one row.
 
-    MACs of a layer = (numbers in its weight) × (output positions per row); activations, pooling and
-    normalisation are not counted, as is usual.
+    MACs of a layer = (numbers in its weight) × (output positions per row), and attention's products count
+    too, as PyTorch's own counter has them; activations, pooling and normalisation do not, as is usual.
 
     Args:
         network: any module.
@@ -42,19 +42,7 @@ def count(network: nn.Module, example: Tensor) -> Cost:
         >>> count(torch.nn.Conv2d(1, 20, 5), torch.zeros(1, 1, 28, 28))
         Cost(parameters=520, macs=288000)
     """
-    macs = 0
-
-    def add(layer: nn.Module, _inputs: Any, output: Tensor) -> None:
-        nonlocal macs
-        weight: Tensor = layer.weight  # type: ignore[assignment]
-        macs += math.prod(weight.shape) * (output.numel() // len(output) // weight.shape[0])
-
-    kinds = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
-    hooks = [layer.register_forward_hook(add) for layer in network.modules() if isinstance(layer, kinds)]
-    try:
-        with evaluating(network):
-            network(example)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with evaluating(network), torch.no_grad(), FlopCounterMode(display=False) as counter:
+        network(example)
+    macs = counter.get_total_flops() // 2 // len(example)
     return Cost(sum(p.numel() for p in network.parameters()), macs)

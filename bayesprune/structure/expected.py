@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from bayesprune.structure.chain import Chain
-from bayesprune.structure.groups import VALUES, Slot
+from bayesprune.structure.groups import WHOLE, Group, Slot
+from bayesprune.structure.terms import Term
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Expected:
 
 
 class ExpectedCost:
-    r"""Expected parameters and multiply-accumulates of a chain under independent gates z_u ~ Bern(θ_u).
+    r"""Expected parameters and multiply-accumulates of a network under independent gates z_u ~ Bern(θ_u).
 
     An entry of a tensor stays when all units that own it do, one along each owned dimension, or several (a
     filter and its flattened feature both own a column of the layer that reads them):
@@ -48,7 +49,7 @@ class ExpectedCost:
     enumeration.
 
     Args:
-        chain: the network, as it is now; build anew after a cut.
+        network: as it is now; build anew after a cut.
         device: where the probabilities will be.
 
     Example:
@@ -61,14 +62,36 @@ class ExpectedCost:
         (7.5, 12.0)
     """
 
-    def __init__(self, chain: Chain, device: torch.device | str = "cpu") -> None:
-        self.slots = chain.slots
-        sizes = {group.name: group.size for group in chain.groups}
-        positions = {f"{name}.weight": count for name, count in chain.positions.items()}
-        self._tensors = [
-            _Tensor.of(parameter.shape, _slots_of(chain, name), sizes, positions.get(name, 0), device)
-            for name, parameter in chain.named_parameters()
-        ]
+    def __init__(self, network: Costed, device: torch.device | str = "cpu") -> None:
+        self.slots: tuple[Slot, ...] = network.slots
+        self._add(network.terms(), network.groups, device)
+
+    @classmethod
+    def of(cls, terms: Iterable[Term], groups: tuple[Group, ...]) -> ExpectedCost:
+        """The expected cost of given terms.
+
+        Args:
+            terms: whose sum is the cost.
+            groups: all groups of the network.
+        """
+        cost = cls.__new__(cls)
+        cost.slots = ()
+        cost._add(terms, groups, "cpu")
+        return cost
+
+    def _add(self, terms: Iterable[Term], groups: tuple[Group, ...], device: torch.device | str) -> None:
+        """Terms with the same owners are counted together."""
+        sizes = {group.name: group.size for group in groups}
+        totals: dict[Any, tuple[Term, float, float]] = {}
+        for term in terms:
+            free = math.prod(n for dim, n in enumerate(term.shape) if all(s.dim != dim for s in term.slots))
+            key = tuple((s.dim if s.dim >= 0 else 0, s.group, s.unit_ids.numpy().tobytes(), s.dim == WHOLE)
+                        for s in term.slots)  # fmt: skip
+            first, parameters, macs = totals.get(key, (term, 0.0, 0.0))
+            totals[key] = first, parameters + free * term.parameters, macs + free * term.macs
+        self._owned = [_Owned.of(term.slots, sizes, device) for term, _, _ in totals.values()]
+        weights = [(parameters, macs) for _, parameters, macs in totals.values()]
+        self._weights = torch.tensor(weights, dtype=torch.double).reshape(-1, 2)
 
     def __call__(self, inclusion_prob: Mapping[str, Tensor]) -> Expected:
         """The expected cost.
@@ -80,14 +103,31 @@ class ExpectedCost:
         Returns:
             Scalars in that dtype, attached to the graph of the probabilities.
         """
-        numels = torch.stack([tensor.expected_numel(inclusion_prob) for tensor in self._tensors])
-        return Expected(
-            numels.sum(), numels @ numels.new_tensor([tensor.positions for tensor in self._tensors])
-        )
+        like = next(iter(inclusion_prob.values()))
+        numbers = torch.stack([owned(inclusion_prob) for owned in self._owned])
+        parameters, macs = numbers @ self._weights.to(like)
+        return Expected(parameters, macs)
 
 
-def _slots_of(chain: Chain, tensor: str) -> list[Slot]:
-    return [slot for slot in chain.slots if slot.tensor == tensor and slot.dim != VALUES]
+class Costed(Protocol):
+    """A network whose cost is a sum of terms."""
+
+    @property
+    def groups(self) -> tuple[Group, ...]:
+        """All groups of the dense network."""
+
+    @property
+    def slots(self) -> tuple[Slot, ...]:
+        """Where the units that are left sit; another object after every cut."""
+
+    def terms(self) -> Iterable[Term]:
+        """What its cost is the sum of, now."""
+
+    def macs(self) -> int:
+        """Multiply-accumulates of one row, now."""
+
+    def parameter_count(self) -> int:
+        """Trainable numbers, now."""
 
 
 @dataclass(frozen=True)
@@ -98,42 +138,40 @@ class _Factor:
     ids: Tensor | None
     """(1, .., length, .., 1), units by original id; None where they are all there, in order."""
     repeated: Tensor | None
+    padded: bool = False
+    """Whether some of the ids are −1: nobody's, always there."""
 
     def __call__(self, inclusion_prob: Mapping[str, Tensor]) -> Tensor:
         probs = inclusion_prob[self.group]
+        if self.padded:
+            probs = torch.cat([probs, probs.new_ones(1)])
         values = probs if self.ids is None else probs[self.ids]
         return values if self.repeated is None else torch.where(self.repeated, values.new_ones(()), values)
 
 
 @dataclass(frozen=True)
-class _Tensor:
-    """One parameter: the dimensions that nobody owns as a number, the others as blocks of factors."""
+class _Owned:
+    """How many entries of the owned dimensions are there, on average."""
 
-    free: float
     blocks: tuple[tuple[_Factor, ...], ...]
-    positions: float
+    sections: tuple[_Factor, ...]
 
     @classmethod
-    def of(
-        cls,
-        shape: torch.Size,
-        slots: list[Slot],
-        sizes: Mapping[str, int],
-        positions: int,
-        device: torch.device | str,
-    ) -> _Tensor:
-        owned = {slot.dim for slot in slots}
-        free = math.prod(length for dim, length in enumerate(shape) if dim not in owned)
-        blocks = tuple(_block(part, sizes, device) for part in _linked(slots))
-        return cls(float(free), blocks, float(positions))
+    def of(cls, slots: Iterable[Slot], sizes: Mapping[str, int], device: torch.device | str) -> _Owned:
+        along = [slot for slot in slots if slot.dim != WHOLE]
+        whole = {(s.group, int(s.unit_ids)): s for s in slots if s.dim == WHOLE}
+        sections = tuple(_Factor(s.group, s.unit_ids.to(device), None) for s in whole.values())
+        return cls(tuple(_block(part, sizes, device) for part in _linked(along)), sections)
 
-    def expected_numel(self, inclusion_prob: Mapping[str, Tensor]) -> Tensor:
-        total = next(iter(inclusion_prob.values())).new_tensor(self.free)
+    def __call__(self, inclusion_prob: Mapping[str, Tensor]) -> Tensor:
+        total = next(iter(inclusion_prob.values())).new_ones(())
         for block in self.blocks:
             product = block[0](inclusion_prob)
             for factor in block[1:]:
                 product = product * factor(inclusion_prob)
             total = total * product.sum()
+        for section in self.sections:
+            total = total * section(inclusion_prob).sum()
         return total
 
 
@@ -158,5 +196,6 @@ def _block(slots: list[Slot], sizes: Mapping[str, int], device: torch.device | s
                 same = ids == theirs
                 repeated = same if repeated is None else repeated | same
         plain = len(dims) == 1 and torch.equal(slot.unit_ids, torch.arange(sizes[slot.group]))
-        factors.append(_Factor(slot.group, None if plain else ids, repeated))
+        padded = bool((slot.unit_ids < 0).any())
+        factors.append(_Factor(slot.group, None if plain else ids, repeated, padded))
     return tuple(factors)

@@ -24,8 +24,9 @@ class Group:
         fan_in: incoming weights of one unit; 1 where no layer produces it (inputs, flattened features).
         fan_out: outgoing weights of one unit.
         parameters: parameters that one unit accounts for in the dense network.
-        macs: multiply-accumulates that one unit accounts for in the dense network, per row; 1 in networks
-            that are no chains, where they are not counted yet.
+        macs: multiply-accumulates that one unit accounts for in the dense network, per row.
+        optional: whether the network works without any of them, as it does without the sections beside its
+            shortcuts; of every other group a unit has to stay.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Group:
     fan_out: int = 1
     parameters: int = 1
     macs: int = 1
+    optional: bool = False
 
 
 @dataclass(frozen=True)
@@ -43,10 +45,10 @@ class Slot:
     Attributes:
         tensor: name in the network's ``state_dict``, such as ``'fc1.weight'``.
         dim: the dimension that the units run along; ``VALUES`` where the tensor's *values* are positions of
-            units.
+            units; ``WHOLE`` where the whole tensor is one unit's, a section's.
         group: name of the group.
         unit_ids: (length of that dimension,), original id of the unit that each row or column belongs to; −1
-            for one that belongs to none of this group's.
+            for one that belongs to none of this group's. (1,) for ``WHOLE``.
         reads: whether these are a reader's columns: a unit without any left does nothing, and dies.
     """
 
@@ -57,7 +59,7 @@ class Slot:
     reads: bool = False
 
 
-VALUES = -1
+VALUES, WHOLE = -1, -2
 
 Keep = dict[tuple[str, int], Tensor]
 """(tensor name, dimension) → (length,) bool: which rows or columns stay. The one map that drives surgery."""
@@ -91,7 +93,8 @@ def _of_units(alive: dict[str, Tensor], slot: Slot) -> Tensor:
 
 
 def close_over(slots: tuple[Slot, ...], alive: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Let units die whose every reader is gone: a filter none of whose flattened features is still read.
+    """Let units die whose every reader is gone: a filter none of whose flattened features is still read, and
+    all that is inside a dead section.
 
     Args:
         slots: where the units sit now.
@@ -101,14 +104,22 @@ def close_over(slots: tuple[Slot, ...], alive: dict[str, Tensor]) -> dict[str, T
         ``alive`` with such units (and those that follow from them) switched off; the argument is left alone.
     """
     alive = {name: mask.clone() for name, mask in alive.items()}
+    read = {slot.group for slot in slots if slot.reads}  # others are multiplied with each other, as in q · k
     while True:
         before = sum(int(mask.sum()) for mask in alive.values())
-        keep = {(s.tensor, s.dim): torch.ones(len(s.unit_ids), dtype=torch.bool) for s in slots}
+        gone = {s.tensor for s in slots if s.dim == WHOLE and not bool(alive[s.group][s.unit_ids])}
+        keep: Keep = {}
         for slot in slots:
-            keep[slot.tensor, slot.dim] &= _of_units(alive, slot)
+            if slot.dim != WHOLE and slot.tensor not in gone:
+                stays, key = _of_units(alive, slot), (slot.tensor, slot.dim)
+                keep[key] = keep[key] & stays if key in keep else stays
         owned: dict[str, Tensor] = {name: torch.zeros_like(mask) for name, mask in alive.items()}
         for slot in slots:
-            if slot.reads:
+            if slot.tensor in gone:
+                continue
+            if slot.dim == WHOLE:
+                owned[slot.group][slot.unit_ids] = True
+            elif slot.reads or slot.group not in read:
                 ids = slot.unit_ids[keep[slot.tensor, slot.dim]]
                 owned[slot.group][ids[ids >= 0]] = True
         for name in alive:
@@ -123,3 +134,25 @@ def relabel(slots: tuple[Slot, ...], keep: Keep) -> tuple[Slot, ...]:
         replace(s, unit_ids=s.unit_ids[keep[s.tensor, s.dim]]) if (s.tensor, s.dim) in keep else s
         for s in slots
     )
+
+
+def least_units(
+    groups: tuple[Group, ...], slots: tuple[Slot, ...], alive: dict[str, Tensor], least: int
+) -> dict[str, int]:
+    """How many units each group has to keep: none of what is optional, or inside a section that is dead.
+
+    Args:
+        groups: of the network.
+        slots: where the units sit now.
+        alive: group → (group.size,) bool, with the sections that are about to die switched off.
+        least: units that any other group keeps, or all where it has no more.
+
+    Returns:
+        group → units.
+    """
+    if not any(group.optional for group in groups):
+        return {group.name: min(least, int(alive[group.name].sum())) for group in groups}
+    standing = close_over(slots, alive)
+    return {
+        group.name: 0 if group.optional else min(least, int(standing[group.name].sum())) for group in groups
+    }

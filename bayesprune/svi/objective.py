@@ -115,7 +115,7 @@ def weight_divergence(loc: Tensor, log_scale: Tensor, prior_scale: float) -> Ten
 
 
 def row_share(gated: GatedModel, tensor: str, inclusion_prob: Tensor) -> Tensor:
-    """How much each row of a weight counts: q(z = 1) of its unit under spike-and-slab, else one.
+    """How much each number of a weight counts: q(z = 1) of the unit it makes under spike-and-slab, else one.
 
     Args:
         gated: the model.
@@ -125,12 +125,14 @@ def row_share(gated: GatedModel, tensor: str, inclusion_prob: Tensor) -> Tensor:
     Returns:
         Broadcastable against the tensor.
     """
-    owner = gated.owner_of_rows(tensor) if gated.weights.masked else None
-    if owner is None:
+    made = gated.made_by(tensor) if gated.weights.masked else ()
+    if not made:
         return inclusion_prob.new_ones(())
-    part = gated.slices()[owner]
-    probs = inclusion_prob[part][gated.alive[part]]
-    return probs.reshape((-1,) + (1,) * (gated.weight_tensors()[tensor].ndim - 1))
+    parts, share = gated.slices(), inclusion_prob.new_ones(len(made[0].unit_ids))
+    for slot in made:
+        ids = slot.unit_ids.to(share.device)
+        share = torch.where(ids >= 0, inclusion_prob[parts[slot.group]][ids.clamp_min(0)], share)
+    return share.reshape((-1,) + (1,) * (gated.weight_tensors()[tensor].ndim - 1 - made[0].dim))
 
 
 def exact_negative_elbo(gated: GatedModel, x: Tensor, y: Tensor) -> Tensor:

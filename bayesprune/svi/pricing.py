@@ -14,8 +14,9 @@ from bayesprune.priors.budget import check_feasible
 from bayesprune.priors.cost_gates import KINDS
 from bayesprune.structure import ExpectedCost
 from bayesprune.svi.dual import LEAD, Ascent
+from bayesprune.svi.fitter import WITHIN, Fitter
 from bayesprune.svi.schedule import Schedule
-from bayesprune.svi.within import WITHIN, Fitter
+from bayesprune.svi.within import within
 
 
 class Pricing:
@@ -33,9 +34,9 @@ class Pricing:
         ramp = schedule.recipe.ramp * schedule.steps / gates.every
         lead = LEAD / (gates.learning_rate * ramp) if ramp else 1.0
         self.ascent = Ascent(prior, gates.momentum, lead)
-        self._costs = ExpectedCost(gated.chain, gated.log_odds.device)
+        self._costs = ExpectedCost(gated.network, gated.log_odds.device)
         if prior.budget is not None:
-            check_feasible(gated.chain, prior.dense, prior.budget, self.recipe.shrink.least)
+            check_feasible(gated.network, prior.dense, prior.budget, self.recipe.shrink.least)
 
     @classmethod
     def of(cls, gated: GatedModel, schedule: Schedule) -> Pricing | None:
@@ -66,8 +67,8 @@ class Pricing:
             progress: share of the ramp that lies behind.
             velocity: (units of all groups,), smoothed gradient of the log-odds, nats.
         """
-        if self._costs.slots is not self.gated.chain.slots:  # units were removed
-            self._costs = ExpectedCost(self.gated.chain, self.gated.log_odds.device)
+        if self._costs.slots is not self.gated.network.slots:  # units were removed
+            self._costs = ExpectedCost(self.gated.network, self.gated.log_odds.device)
         probs, prior = self.gated.inclusion_prob().detach().double(), self.prior
         momentum = self.recipe.gates.momentum
         if self.has_budget and int(prior.moves) > 0:
@@ -111,7 +112,7 @@ class Pricing:
             BudgetWarning: the network ends more than 2 % away from its budget; both are named.
         """
         fitter, alive = self._fitter(velocity), self.gated.alive.cpu()
-        keep = fitter.within(alive)
+        keep = within(fitter, alive)
         ratio = fitter.ratio(keep)
         if not 1 - WITHIN <= ratio <= 1:
             self._warn(ratio)

@@ -12,6 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from bayesprune.errors import DivergedError
 from bayesprune.gated import GatedModel
+from bayesprune.structure.graph import GraphNetwork
 from bayesprune.svi.batches import Batches
 from bayesprune.svi.objective import gate_nats, weight_nats
 from bayesprune.svi.pricing import Pricing
@@ -161,6 +162,9 @@ class Run:
     def _renormalise_(self) -> None:
         """Means and variances of batch normalisation under the averaged weights, over one epoch's batches."""
         network = self.gated.network.eval()
+        if isinstance(network, GraphNetwork):
+            network.renormalise_(x for x, _ in self.batches.epoch(0))
+            return
         norms = [m for m in network.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
         if not norms:
             return

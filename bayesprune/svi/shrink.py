@@ -9,7 +9,7 @@ from torch import Tensor
 
 from bayesprune.errors import EmptyGroupWarning
 from bayesprune.gated import GatedModel
-from bayesprune.structure.groups import close_over
+from bayesprune.structure.groups import close_over, least_units
 from bayesprune.svi.settings import Shrink
 
 
@@ -37,23 +37,35 @@ def dead_units(gated: GatedModel, settings: Shrink, velocity: Tensor, below: flo
     dead = gated.alive & (probs < (settings.below if below is None else below))
     if below is None:
         dead &= velocity > 0
+    floors = _floors(gated, dead, settings.least)
     for name, part in gated.slices().items():
         alive = gated.alive[part]
-        left = int((alive & ~dead[part]).sum())
-        if left < min(settings.least, int(alive.sum())):
-            best = torch.where(alive, probs[part], -1.0).topk(min(settings.least, int(alive.sum()))).indices
+        if int((alive & ~dead[part]).sum()) < floors[name]:
+            best = torch.where(alive, probs[part], -1.0).topk(floors[name]).indices
             dead[part] = dead[part].index_fill(0, best, False)
             _warn(name, gated, probs[part], settings.least)
     return _unless_starved(gated, dead, probs, settings.least)
 
 
+def _floors(gated: GatedModel, dead: Tensor, least: int) -> dict[str, int]:
+    """Group → units that it must keep if the optional ones among the dead go."""
+    optional = {group.name for group in gated.groups if group.optional}
+    alive = {
+        name: (mask & ~gone if name in optional else mask).cpu()
+        for (name, mask), gone in zip(
+            gated.by_group(gated.alive).items(), gated.by_group(dead).values(), strict=True
+        )
+    }
+    return least_units(gated.groups, gated.network.slots, alive, least)
+
+
 def _unless_starved(gated: GatedModel, dead: Tensor, probs: Tensor, least: int) -> Tensor:
     """Spare the best columns of groups that closing over readers would leave with too few units."""
-    dead, kept = dead.clone(), gated.kept()
+    dead, floors = dead.clone(), _floors(gated, dead, least)
     for _ in gated.groups:
         staying = {name: mask.cpu() for name, mask in gated.by_group(gated.alive & ~dead).items()}
         closed = close_over(gated.network.slots, staying)
-        starved = [name for name, mask in closed.items() if int(mask.sum()) < min(least, kept[name])]
+        starved = [name for name, mask in closed.items() if int(mask.sum()) < floors[name]]
         if not starved:
             break
         for name in starved:

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bayesprune.gated import GatedModel
@@ -20,6 +19,7 @@ from bayesprune.svi.estimators import GateProblem, find_estimator
 from bayesprune.svi.mirror import mirror_step
 from bayesprune.svi.objective import gate_nats, row_share, weight_divergence
 from bayesprune.svi.settings import Recipe
+from bayesprune.svi.weight_noise import WeightNoise
 
 Batch = tuple[Tensor, Tensor]
 
@@ -84,6 +84,7 @@ class Engine:
         self.device = gated.log_odds.device
         self.generator = torch.Generator(self.device).manual_seed(seed)
         self.optimiser = adam(gated, recipe)
+        self._weight_noise = WeightNoise(gated, self.generator)
         self._hyper = _hyper_parameters(gated)
         self._sizes = torch.tensor([group.size for group in gated.groups], device=self.device)
         self.forget()
@@ -143,7 +144,7 @@ class Engine:
         return GateProblem(nll, self._probs, self._log_odds, self._units, len(x), self.generator, noise)
 
     def _nll(self, x: Tensor, y: Tensor, gates: Mapping[str, Tensor]) -> Tensor:
-        outputs = self.gated.network(x, gates, self._perturbed if self.gated.log_scales else None)
+        outputs = self.gated.network(x, gates, self._weight_noise if self.gated.log_scales else None)
         return self.gated.likelihood.nll(outputs, y)
 
     def _noise(
@@ -164,26 +165,6 @@ class Engine:
             else:  # a pass over memory fewer
                 noisy[group] = factor.mul_(gate)
         return noisy
-
-    def _perturbed(self, name: str, layer: nn.Module, x: Tensor) -> Tensor:
-        """A layer under its weights' posterior: linear ones by noisy outputs, others by drawn weights."""
-        scales = self.gated.log_scales_by_tensor()
-        if f"{name}.weight" not in scales:
-            return layer(x)  # type: ignore[no-any-return]
-        scale = {
-            key: scales[f"{name}.{key}"].exp() for key in ("weight", "bias") if f"{name}.{key}" in scales
-        }
-        if isinstance(layer, nn.Linear):  # independent weights for every row: exact, and of low variance
-            variance = F.linear(
-                x.square(), scale["weight"].square(), scale["bias"].square() if "bias" in scale else None
-            )
-            mean = F.linear(x, layer.weight, layer.bias)
-            return mean + variance.clamp_min(1e-16).sqrt() * self._normal(mean)
-        drawn = {key: getattr(layer, key) + value * self._normal(value) for key, value in scale.items()}
-        return torch.func.functional_call(layer, drawn, (x,))  # type: ignore[no-any-return]
-
-    def _normal(self, like: Tensor) -> Tensor:
-        return torch.randn(like.shape, generator=self.generator, device=like.device, dtype=like.dtype)
 
     # ---- the priors
 
@@ -228,7 +209,7 @@ class Engine:
         nat.
         """
         sizes = slope.abs() * self.gated.alive
-        parts = [sizes[part].sum() / self._units[name] for name, part in self.gated.slices().items()]
+        parts = [sizes[part].sum() / max(self._units[name], 1) for name, part in self.gated.slices().items()]
         typical = torch.stack(parts).clamp_min(1.0)
         return typical.repeat_interleave(self._sizes, output_size=len(slope))
 
@@ -243,7 +224,7 @@ def _slab_nats(gated: GatedModel, probs: Tensor) -> Tensor:
     """What open units pay for their slab weights, as a function of the inclusion probabilities alone."""
     total, weights = probs.new_zeros(()), gated.weight_tensors()
     for name, log_scale in gated.log_scales_by_tensor().items():
-        if gated.owner_of_rows(name) is not None:
+        if gated.made_by(name):
             divergence = weight_divergence(weights[name], log_scale, gated.weights.scale_of(name)).detach()
             total = total + (divergence * row_share(gated, name, probs)).sum()
     return total

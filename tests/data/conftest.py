@@ -29,12 +29,13 @@ def write_set(tmp_path: Path) -> Write:
         test: str = "t10k",
         zipped: bool = True,
         first_label: int = 0,
+        size: tuple[int, int] = (28, 28),
     ) -> Path:
         generator = np.random.default_rng(0)
         place = tmp_path / folder
         place.mkdir(exist_ok=True)
         for part, rows in (("train", 12), (test, 6)):
-            images = generator.integers(0, 256, (rows, 28, 28))
+            images = generator.integers(0, 256, (rows, *size))
             labels = np.arange(rows) % 3 + first_label
             for kind, values in (("images-idx3", images), ("labels-idx1", labels)):
                 path = place / f"{prefix}{part}-{kind}-ubyte{'.gz' if zipped else ''}"

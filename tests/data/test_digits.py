@@ -1,7 +1,9 @@
+import pytest
 import torch
 from sklearn.datasets import load_digits
 
 from bayesprune.data import digits, load
+from bayesprune.errors import DataError
 
 
 def test_shapes_ranges_and_stratified_split() -> None:
@@ -28,3 +30,23 @@ def test_enlarging_keeps_the_mean_grey() -> None:
     data = digits()
     grey = torch.cat([data.train.x, data.test.x]).mean()
     assert abs(float(grey) - load_digits().data.mean() / 16) < 0.01
+
+
+def test_digits_32_are_the_same_rows_four_times_as_large() -> None:
+    large, usual = load("digits-32"), digits()
+    assert large.name == "digits-32"
+    assert large.train.x.shape == (1437, 1, 32, 32)
+    assert torch.equal(large.train.y, usual.train.y) and torch.equal(large.test.y, usual.test.y)
+    x = torch.cat([large.train.x, large.test.x])[:, 0]  # (1797, 32, 32)
+    small = torch.from_numpy(load_digits().images).float() / 16  # (1797, 8, 8)
+    torch.testing.assert_close(
+        x.mean((1, 2)).sort().values, small.mean((1, 2)).sort().values, rtol=1e-4, atol=1e-4
+    )
+    corners = x[:, [0, 0, 31, 31], [0, 31, 0, 31]]  # nothing lies beyond them to interpolate with
+    expected = small[:, [0, 0, 7, 7], [0, 7, 0, 7]]
+    torch.testing.assert_close(corners.sort(0).values, expected.sort(0).values)
+
+
+def test_images_are_never_made_smaller() -> None:
+    with pytest.raises(DataError, match=r"size=4.*Give 8 or more"):
+        digits(size=4)

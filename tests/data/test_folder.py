@@ -84,10 +84,22 @@ def test_counts_must_agree(write_set: Any) -> None:
         load_folder(folder)
 
 
-def test_images_must_be_28_by_28(write_set: Any) -> None:
+def test_images_must_have_height_and_width(write_set: Any) -> None:
     folder = write_set()
     (folder / "train-images-idx3-ubyte.gz").write_bytes((folder / "train-labels-idx1-ubyte.gz").read_bytes())
-    with pytest.raises(DataError, match="not rows × 28 × 28"):
+    with pytest.raises(DataError, match="holds 12 values, not rows × height × width"):
+        load_folder(folder)
+
+
+def test_images_of_any_size_are_read(write_set: Any) -> None:
+    data = load(write_set(size=(9, 16)))
+    assert data.train.x.shape == (12, 1, 9, 16) and data.test.x.shape == (6, 1, 9, 16)
+
+
+def test_training_and_test_images_are_of_one_size(write_set: Any) -> None:
+    folder, other = write_set(), write_set("other", size=(14, 28))
+    (folder / "t10k-images-idx3-ubyte.gz").write_bytes((other / "t10k-images-idx3-ubyte.gz").read_bytes())
+    with pytest.raises(DataError, match="training images are 28 × 28, the test images 14 × 28"):
         load_folder(folder)
 
 

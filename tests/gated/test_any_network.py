@@ -8,7 +8,7 @@ from pyro.infer import Predictive, Trace_ELBO
 from torch import nn
 
 import bayesprune as bp
-from bayesprune.errors import RemovalError, UnsupportedNetworkError
+from bayesprune.errors import RemovalError
 from bayesprune.structure.graph import GraphNetwork
 
 
@@ -38,6 +38,7 @@ def rows():
 def gated_on(network=None, price=2.0, **settings):
     prior = bp.priors.BernoulliGates(bp.priors.Flattening(price))
     torch.manual_seed(0)
+    settings = {"layers": "none", **settings}
     return bp.gate(
         network or Residual(), torch.randn(2, 4), prior=prior, likelihood=bp.Categorical(rows=96), **settings
     )
@@ -58,6 +59,20 @@ def test_open_gates_are_the_users_network_which_is_left_alone():
     assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
 
 
+def test_its_graphs_follow_it_to_another_type_and_device():
+    """A cut compares outputs on the traced example, and gates look their units up: both have to follow."""
+    gated, x = gated_on().double(), torch.randn(5, 4, dtype=torch.double)
+    dead = torch.zeros(14, dtype=torch.bool)
+    dead[[0, 8]] = True
+    gates = gated.by_group((~dead).double())
+    masked = gated.outputs(x, gates)
+    gated.remove_(dead)
+    torch.testing.assert_close(bp.prune(gated)(x), masked, rtol=1e-10, atol=1e-10)
+    elsewhere = gated.to("meta")  # a device without numbers: whatever stays behind raises
+    row_gates = {name: z.expand(5, -1).to("meta") for name, z in gates.items()}
+    assert elsewhere.network(x.to("meta"), row_gates).device.type == "meta"
+
+
 def test_outputs_follow_given_weights():
     """Pyro samples weights and hands them in: the graphs have to compute with those."""
     gated, x = gated_on(), torch.randn(5, 4)
@@ -70,6 +85,28 @@ def test_outputs_follow_given_weights():
     given = gated.outputs(x, gates, doubled)
     assert torch.allclose(given, other.outputs(x, gates), atol=1e-6)
     assert (given - gated.outputs(x, gates)).abs().max() > 1e-2
+
+
+class BagOfTokens(nn.Module):
+    """Neither the order of its inputs nor, where all are alike, another place for them changes anything."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.up, self.head = nn.Embedding(4, 3), nn.Linear(3, 5), nn.Linear(5, 2)
+
+    def forward(self, x):
+        return self.head(self.up(self.embed(x).mean(1)).tanh())
+
+
+@pytest.mark.parametrize("example", [torch.zeros(1, 3).long(), torch.tensor([[1, 2, 1], [3, 0, 3]])])
+def test_rows_of_integers_have_gates_of_their_own(example):
+    """The rows are found by changing one: with tokens that has to be seen through sums and palindromes."""
+    prior = bp.priors.BernoulliGates(bp.priors.Flattening(1.0))
+    gated = bp.gate(BagOfTokens(), example, prior=prior, likelihood=bp.Categorical(rows=9))
+    x = torch.randint(4, (6, 3))
+    gates = {g.name: torch.bernoulli(torch.full((6, g.size), 0.5)) for g in gated.groups}
+    one_by_one = [gated.outputs(x[i : i + 1], {n: z[i] for n, z in gates.items()})[0] for i in range(6)]
+    torch.testing.assert_close(gated.outputs(x, gates), torch.stack(one_by_one))
 
 
 def test_draws_of_gates_run_at_once():
@@ -155,15 +192,3 @@ def test_units_know_their_fans():
     stem, up = gated_on().groups
     assert (stem.fan_in, up.fan_in, up.fan_out) == (4 + 8, 6, 6)  # stem and down produce one unit together
     assert stem.fan_out == 8 + 3  # up and head read it
-
-
-def test_what_needs_a_chain_says_so():
-    with pytest.raises(UnsupportedNetworkError, match="Budget can so far be used with feed-forward chains"):
-        bp.gate(Residual(), torch.randn(2, 4), prior=bp.Budget(params=0.5), likelihood=bp.Categorical(rows=9))
-    with pytest.raises(UnsupportedNetworkError, match="Weights with a posterior"):
-        bp.gate(
-            Residual(),
-            torch.randn(2, 4),
-            prior=bp.priors.SpikeAndSlab(1.0),
-            likelihood=bp.Categorical(rows=9),
-        )

@@ -100,3 +100,42 @@ def test_a_rounding_that_is_no_number_of_units(rounding):
 def test_prices_have_to_be_positive(settings):
     with pytest.raises(PriorError, match=r"nats_per_millisecond=.*least="):
         bp.Price.latency(network(), EXAMPLE, timer=by_macs).flattening(*settings)
+
+
+class Residual(nn.Module):
+    """A stream of 16 and a section of 32 hidden units beside it."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.up, self.down, self.head = (
+            nn.Linear(4, 16), nn.Linear(16, 32), nn.Linear(32, 16), nn.Linear(16, 3),
+        )  # fmt: skip
+
+    def forward(self, x):
+        x = self.stem(x)
+        return self.head(x + self.down(self.up(x).relu()))
+
+
+def test_networks_that_are_no_chains_are_timed_as_a_whole():
+    def by_size(network, x):
+        assert not network.training
+        return 0.001 * sum(p.numel() for p in network.parameters())
+
+    network = Residual()
+    latency = bp.Price.latency(network, torch.zeros(2, 4), timer=by_size)
+    whole = sum(p.numel() for p in network.parameters())
+    assert latency.dense == pytest.approx(0.001 * whole)
+    stem, up = 4 + 1 + 32 + 32 + 1 + 3, 16 + 1 + 16
+    section = 32 * 17 + 16 * 33
+    expected = {"stem": 0.001 * stem, "up": 0.001 * up, "layers": 0.001 * section}
+    assert latency.milliseconds == pytest.approx(expected)
+    assert [width for width, _ in latency.measured["up"]] == [8, 16, 24, 32]
+
+
+def test_sections_are_timed_with_none_of_them_too():
+    def timer(network, x):
+        return 1.0 + 0.001 * sum(p.numel() for p in network.parameters())
+
+    latency = bp.Price.latency(Residual(), torch.zeros(2, 4), timer=timer)
+    assert [sections for sections, _ in latency.measured["layers"]] == [0, 1]
+    assert latency.milliseconds["layers"] == pytest.approx(0.001 * (32 * 17 + 16 * 33))

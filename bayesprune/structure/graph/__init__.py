@@ -4,6 +4,16 @@ from bayesprune.structure.graph.adapt import CannotAdapt
 from bayesprune.structure.graph.analysis import Analysis, analyse, provable_structure
 from bayesprune.structure.graph.labels import Frozen
 from bayesprune.structure.graph.network import GraphNetwork
-from bayesprune.structure.graph.plain import PlainGraph
+from bayesprune.structure.graph.shipped import as_plain_graph
+from bayesprune.structure.plain import PlainGraph
 
-__all__ = ["Analysis", "CannotAdapt", "Frozen", "GraphNetwork", "PlainGraph", "analyse", "provable_structure"]
+__all__ = [
+    "Analysis",
+    "CannotAdapt",
+    "Frozen",
+    "GraphNetwork",
+    "PlainGraph",
+    "analyse",
+    "as_plain_graph",
+    "provable_structure",
+]

@@ -14,6 +14,7 @@ from bayesprune.structure.graph.analyse import Structure
 from bayesprune.structure.graph.call import Raw, argument_node, arguments, schema_names
 from bayesprune.structure.graph.movement import MOVES
 from bayesprune.structure.graph.rates import set_rates_
+from bayesprune.structure.graph.sections import drop_sections
 
 aten = torch.ops.aten
 NOTHING_LEFT = "nothing is left"
@@ -70,8 +71,10 @@ def adapted(structure: Structure, training: bool, alive: Tensor) -> fx.GraphModu
         return graph
     worker = _Worker(structure, training, torch.cat([alive, torch.ones(1, dtype=torch.bool)]), graph)
     twins = list(zip(original.graph.nodes, list(graph.graph.nodes), strict=True))
+    gone = drop_sections(structure, training, alive, graph)
     for old, new in twins:
-        worker.visit(old, new)
+        if old.name not in gone:
+            worker.visit(old, new)
     graph.graph.eliminate_dead_code()
     graph.graph.lint()
     graph.recompile()

@@ -22,6 +22,7 @@ from bayesprune.structure.graph import (  # noqa: F401 (importing registers the 
     recurrent,
     reductions,
 )
+from bayesprune.structure.graph.branches import Section, find_branches
 from bayesprune.structure.graph.call import RULES, Call, Findings, Raw, operation, schema_names
 from bayesprune.structure.graph.capture import Captured, Inputs, capture, find_tensor
 from bayesprune.structure.graph.labels import FIXED, Frozen, Labels, compact
@@ -29,6 +30,7 @@ from bayesprune.structure.graph.pointwise import pointwise
 from bayesprune.structure.graph.rows import row_dimensions
 from bayesprune.structure.graph.twin import WouldWrite, check_writes
 from bayesprune.structure.groups import Group, Slot
+from bayesprune.structure.terms import Term
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,8 @@ class Structure:
         groups: the units that can be removed.
         slots: where they sit.
         frozen: what can not be removed, and why; one entry for each reason.
+        sections: what stands beside a shortcut; its units are the last group's, where there are any.
+        terms: what the dense network's cost is the sum of.
     """
 
     captured: Captured
@@ -50,6 +54,13 @@ class Structure:
     groups: tuple[Group, ...]
     slots: tuple[Slot, ...]
     frozen: tuple[Frozen, ...]
+    sections: tuple[Section, ...] = ()
+    terms: tuple[Term, ...] = ()
+
+    @property
+    def first_section(self) -> int:
+        """Position of the first section among all units."""
+        return sum(group.size for group in self.groups[: -1 if self.sections else None])
 
 
 def find_structure(
@@ -68,7 +79,6 @@ def find_structure(
 
     Raises:
         UnsupportedNetworkError: it cannot be traced.
-        NothingToGateError: no unit can be removed.
         SettingsError: an exclusion that matches no group.
     """
     if lent:
@@ -84,7 +94,10 @@ def _found(captured: Captured, exclude: Iterable[str]) -> Structure:
         findings[training] = Findings(labels)
         with torch.no_grad(), torch.random.fork_rng():
             _Reader(graph, captured, findings[training]).run(*(x.clone() for x in captured.example))
+            branches = find_branches(graph, captured.network, findings[training].sizes)
+            findings[training].branches = branches
             wanted = {r.source.name for r in (*findings[training].reads, *findings[training].norms)}
+            wanted |= {branch.last for branch, _ in branches.values()}
             findings[training].rows = row_dimensions(graph, captured.example, wanted)
     for name, tensor in captured.network.named_buffers():
         tensor.copy_(state[name])
@@ -272,17 +285,6 @@ def _assemble(
             f"exclude={missing[0]!r} matches no group; there are {', '.join(names.values()) or 'none'}."
         )
     chosen = {k: u for k, u in kinds.items() if not any(fnmatch.fnmatchcase(names[k], p) for p in exclude)}
-    if not chosen:
-        told = dict.fromkeys(f"{f.place}: {f.reason}" for f in reasons.values())
-        raise NothingToGateError(
-            "The network has nothing to gate: "
-            + (
-                f"exclude={list(exclude)!r} lists all its groups"
-                if kinds
-                else "; ".join(list(told)[:5]) or "no layer of it reads what another one makes"
-            )
-            + "."
-        )
     unit_of, start = torch.full((len(classes),), -1), 0
     class_unit = torch.full((len(classes),), -1)
     for units in chosen.values():
@@ -294,6 +296,25 @@ def _assemble(
         captured, findings, labels, unit_of, {names[k]: len(u) for k, u in chosen.items()}
     )
     return Structure(captured, findings, unit_of, groups, slots, tuple(dict.fromkeys(reasons.values())))
+
+
+def check_something_to_gate(structure: Structure, exclude: tuple[str, ...]) -> None:
+    """Complain where there is no group.
+
+    Args:
+        structure: as it came out.
+        exclude: what was asked to stay whole.
+
+    Raises:
+        NothingToGateError: the first reasons are named.
+    """
+    if structure.groups:
+        return
+    told = list(dict.fromkeys(f"{frozen.place}: {frozen.reason}" for frozen in structure.frozen))
+    reasons = "; ".join(told[:5]) or "no layer of it reads what another one makes"
+    if exclude:
+        reasons = f"exclude={list(exclude)!r} lists all its groups"
+    raise NothingToGateError(f"The network has nothing to gate: {reasons}.")
 
 
 def _parts(findings: dict[bool, Findings], classes: Tensor) -> list[tuple[int, ...]]:

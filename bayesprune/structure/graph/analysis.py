@@ -9,11 +9,14 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from bayesprune.errors import SettingsError
 from bayesprune.structure.graph.adapt import NOTHING_LEFT, CannotAdapt, adapted
-from bayesprune.structure.graph.analyse import Structure, find_structure, without
+from bayesprune.structure.graph.analyse import Structure, check_something_to_gate, find_structure, without
 from bayesprune.structure.graph.capture import Inputs
+from bayesprune.structure.graph.costs import with_costs
 from bayesprune.structure.graph.labels import Frozen
 from bayesprune.structure.graph.network import GraphNetwork
+from bayesprune.structure.graph.sections import LAYER_GATES, LAYERS, Layers, with_sections
 from bayesprune.structure.graph.twin import lent_copy, own_
 from bayesprune.structure.groups import Group, Slot
 
@@ -71,13 +74,16 @@ class Analysis:
         self.gated.cut_(alive, optimiser)
 
 
-def analyse(network: nn.Module, example: Tensor | Inputs, exclude: Iterable[str] = ()) -> Analysis:
+def analyse(
+    network: nn.Module, example: Tensor | Inputs, exclude: Iterable[str] = (), layers: Layers = "sections"
+) -> Analysis:
     """Find the units of any network, and what keeps the others.
 
     Args:
         network: the user's; left alone.
         example: (rows, ...), a batch that it accepts, or a tuple of them.
         exclude: names or globs of groups that must stay whole.
+        layers: which residual sections are units too, see ``bp.gate``.
 
     Returns:
         Groups, slots and reasons; the network under gates; smaller copies of it.
@@ -98,11 +104,15 @@ def analyse(network: nn.Module, example: Tensor | Inputs, exclude: Iterable[str]
         >>> type(small).__name__, small.second.weight.shape
         ('Residual', torch.Size([4, 4]))
     """
-    return Analysis(provable_structure(network, example, exclude, lent=True))
+    return Analysis(provable_structure(network, example, exclude, layers, lent=True))
 
 
 def provable_structure(
-    network: nn.Module, example: Tensor | Inputs, exclude: Iterable[str] = (), lent: bool = False
+    network: nn.Module,
+    example: Tensor | Inputs,
+    exclude: Iterable[str] = (),
+    layers: Layers = "sections",
+    lent: bool = False,
 ) -> Structure:
     """The structure, after trial cuts: units that an operation cannot follow when they go one by one stay.
 
@@ -110,18 +120,30 @@ def provable_structure(
         network: the user's; left alone.
         example: (rows, ...), a batch that it accepts, or a tuple of them.
         exclude: names or globs of groups that must stay whole.
+        layers: which residual sections are units too.
         lent: as in :func:`find_structure`.
 
     Returns:
         Its structure.
+
+    Raises:
+        UnsupportedNetworkError: it cannot be traced.
+        NothingToGateError: neither a unit nor a section can be removed.
+        SettingsError: an exclusion that matches nothing, or ``layers`` that is none of its three values.
     """
-    structure = find_structure(network, example, exclude, lent)
+    exclude = tuple(exclude)
+    if layers not in LAYER_GATES:
+        raise SettingsError(f"layers={layers!r} is none of {', '.join(map(repr, LAYER_GATES))}.")
+    units = tuple(pattern for pattern in exclude if pattern != LAYERS)
+    structure = find_structure(network, example, units, lent)
     for _ in range(TRIALS):
         problem = _trial(structure)
         if problem is None:
             break
-        structure = without(structure, problem.node, problem.reason, exclude)
-    return structure
+        structure = without(structure, problem.node, problem.reason, units)
+    structure = with_sections(structure, layers, exclude)
+    check_something_to_gate(structure, exclude)
+    return with_costs(structure)
 
 
 TRIALS = 50  # operations that are given up on, at most

@@ -81,6 +81,7 @@ class Findings:
         sizes: node → shape of its value, where that is a tensor.
         rows: name of a value → (dimension that rows run along, inner and outer repeats).
         constants: node → its value, where that is a number or a tensor of integers.
+        branches: residual sections, by the parameters that only they use.
         group_counts: grouped convolution or norm → (its groups,), the label of each group's first channel.
     """
 
@@ -94,6 +95,7 @@ class Findings:
     rows: dict[str, tuple[int, int, int]] = field(default_factory=dict)
     constants: dict[fx.Node, Any] = field(default_factory=dict)
     group_counts: dict[fx.Node, Tensor] = field(default_factory=dict)
+    branches: dict[frozenset[str], tuple[Any, frozenset[str]]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

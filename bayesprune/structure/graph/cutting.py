@@ -10,12 +10,20 @@ from bayesprune.structure.graph.capture import find_tensor
 
 
 def kept_places(structure: Structure, before: Tensor, after: Tensor) -> list[tuple[str, int, Tensor]]:
-    """Parameter, dimension, and which of its present indices stay; only those that lose some."""
+    """Parameter, dimension, and which of its present indices stay; only those that lose some.
+
+    Of a dead section's tensors nothing stays along the first dimension.
+    """
+    emptied, gone = tensors_gone(structure, before), tensors_gone(structure, after)
     before, after = (torch.cat([m, torch.ones(1, dtype=torch.bool)]) for m in (before, after))
     found, seen = [], set()
+    for name in sorted(gone - emptied):
+        tensor = find_tensor(structure.captured.network, name)
+        if tensor is not None and tensor.ndim:
+            found.append((name, 0, torch.zeros(len(tensor), dtype=torch.bool)))
     for (name, dim), (start, size) in structure.findings[True].labels.starts.items():
         tensor = find_tensor(structure.captured.network, name)
-        if tensor is None:
+        if tensor is None or name in gone:
             continue  # zeros that a padding adds
         units = structure.unit_of[start : start + size]
         stays = after[units][before[units]]
@@ -23,6 +31,17 @@ def kept_places(structure: Structure, before: Tensor, after: Tensor) -> list[tup
             seen.add((id(tensor), dim))
             found.append((name, dim, stays))
     return found
+
+
+def tensors_gone(structure: Structure, alive: Tensor) -> set[str]:
+    """Names of the tensors that went with their section.
+
+    Args:
+        structure: of the whole network.
+        alive: (units,), bool.
+    """
+    first = structure.first_section
+    return {n for s in structure.sections if not bool(alive[first + s.unit]) for n in s.tensors}
 
 
 def cut_tensor_(
@@ -85,3 +104,29 @@ class Backup:
         self.tensor.grad = self.grad
         if optimiser is not None and self.state:
             optimiser.state[self.tensor] = self.state
+
+
+def strip_(network: nn.Module, gone: set[str]) -> None:
+    """Forget the tensors that went with their section, and the modules that held nothing else.
+
+    Args:
+        network: changed in place.
+        gone: names of tensors.
+    """
+    for name in gone:
+        module, _, last = name.rpartition(".")
+        for store in (network.get_submodule(module)._parameters, network.get_submodule(module)._buffers):
+            store.pop(last, None)
+    for name in {name.rpartition(".")[0] for name in gone}:
+        while name and not _holds_tensors(network, name):
+            name, _, last = name.rpartition(".")
+            if _holds_tensors(network, name) is not None:
+                network.get_submodule(name)._modules.pop(last, None)
+
+
+def _holds_tensors(network: nn.Module, name: str) -> bool | None:
+    """None where there is no such module any more."""
+    try:
+        return bool(network.get_submodule(name).state_dict())
+    except AttributeError:
+        return None

@@ -17,7 +17,7 @@ from bayesprune.structure.graph.products import product
 def einsum(call: Call) -> Any:
     """Letters in both operands and in the result are batch dimensions, those left out are summed over."""
     operands = call.known["tensors"]
-    letters = _letters(call.args["equation"], [len(known.shape) for known in operands])
+    letters = letters_of(call.args["equation"], [len(known.shape) for known in operands])
     if letters is None or len(operands) > 2 or any(len(set(word)) != len(word) for word in letters):
         return call.frozen_everything("einsum of this form has no rule yet")
     *words, result = letters
@@ -32,7 +32,7 @@ def einsum(call: Call) -> Any:
     return _of_activations(call, words, result)
 
 
-def _letters(equation: str, ndims: list[int]) -> list[str] | None:
+def letters_of(equation: str, ndims: list[int]) -> list[str] | None:
     """The letters of every operand and of the result; an ellipsis as letters of its own."""
     given, arrow, result = equation.replace(" ", "").partition("->")
     words = given.split(",")

@@ -140,6 +140,7 @@ def gated_graphs(
 def _insert(structure: Structure, graph: fx.GraphModule, training: bool, alive: Tensor) -> fx.GraphModule:
     found = structure.findings[training]
     by_name = {node.name: node for node in graph.graph.nodes}
+    found_node = {node.name: node for node in found.sizes}
     last = [node for node in graph.graph.nodes if node.op == "placeholder"][-1]
     with graph.graph.inserting_after(last):
         gates = graph.graph.placeholder("gates", default_value=None)
@@ -187,6 +188,17 @@ def _insert(structure: Structure, graph: fx.GraphModule, training: bool, alive: 
             with graph.graph.inserting_before(node):
                 made[key] = graph.graph.call_module(name, (source, gates))
         node.replace_input_with(source, made[key])
+    for number, section in enumerate(structure.sections):
+        branch = section.branches[training]
+        node, source = by_name.get(branch.add), by_name.get(branch.last)
+        if node is None or source is None:
+            continue
+        rows, dims = found.rows.get(branch.last, (None, 1, 1)), len(found.sizes[found_node[branch.last]])
+        columns, dim = torch.tensor([structure.first_section + section.unit]), 0 if rows[0] else dims - 1
+        name = f"bp_section_{number}"
+        graph.add_submodule(name, Gate(columns, dim, *rows))
+        with graph.graph.inserting_before(node):
+            node.replace_input_with(source, graph.graph.call_module(name, (source, gates)))
     graph.graph.lint()
     follow_rates_(graph, structure.captured, training)
     graph.recompile()

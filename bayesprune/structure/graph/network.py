@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -16,11 +16,23 @@ from bayesprune.structure.chain import batch_shape, flat_rows
 from bayesprune.structure.graph.adapt import adapted
 from bayesprune.structure.graph.analyse import Structure
 from bayesprune.structure.graph.capture import find_tensor
-from bayesprune.structure.graph.cutting import Backup, cut_tensor_, follow_counts_, kept_places
+from bayesprune.structure.graph.costs import living_terms
+from bayesprune.structure.graph.cutting import (
+    Backup,
+    cut_tensor_,
+    follow_counts_,
+    kept_places,
+    strip_,
+    tensors_gone,
+)
 from bayesprune.structure.graph.gates import gated_graphs
-from bayesprune.structure.graph.plain import PlainGraph, adopt_, alike, graph_forward, same, share
-from bayesprune.structure.groups import Group, Slot
-from bayesprune.structure.layers import is_producer, resize_
+from bayesprune.structure.graph.plain import adopt_, alike, graph_forward, same, share
+from bayesprune.structure.graph.shipped import plain_graph_of
+from bayesprune.structure.graph.statistics import renormalise_
+from bayesprune.structure.graph.weights import Noise, insert_noise_, weight_names
+from bayesprune.structure.groups import WHOLE, Group, Slot
+from bayesprune.structure.layers import resize_
+from bayesprune.structure.terms import Term
 from bayesprune.structure.trace import evaluating
 
 
@@ -39,38 +51,45 @@ class GraphNetwork(nn.Module):
     alive: Tensor
     why: str
     _graphs: dict[bool, fx.GraphModule]
+    _slots: tuple[Slot, ...]
+    _weights: frozenset[str]
 
     def __init__(self, structure: Structure, alive: Tensor | None = None) -> None:
         super().__init__()
         adopt_(self, structure.captured.network)
         object.__setattr__(self, "structure", structure)
         object.__setattr__(self, "why", "")
+        object.__setattr__(self, "_weights", weight_names(structure.captured))
         whole = torch.ones(sum(group.size for group in structure.groups), dtype=torch.bool)
         object.__setattr__(self, "alive", whole if alive is None else alive)
         self._rebuild()
 
-    def forward(self, *inputs: Any, gates: Mapping[str, Tensor] | None = None) -> Any:
+    def forward(
+        self, *inputs: Any, gates: Mapping[str, Tensor] | None = None, noise: Noise | None = None
+    ) -> Any:
         """Run the network.
 
         Args:
-            inputs: as the user's network takes them; gates may follow them.
+            inputs: as the user's network takes them; gates, and noise after them, may follow.
             gates: group → (size,), or (rows, size), or (draws..., 1 or rows, size), by original unit, or by
                 the units that are left; groups not named are open. Leading dimensions beyond the rows are
                 carried through to the outputs.
+            noise: perturbs the weights; None leaves them as they are.
 
         Returns:
             What the user's network returns.
         """
-        if len(inputs) > len(self.structure.captured.example):
-            *tensors, gates = inputs[: len(self.structure.captured.example) + 1]
-            inputs = tuple(tensors)
+        own = len(self.structure.captured.example)
+        if len(inputs) > own:
+            gates, noise, *_ = (*inputs[own:], noise)
+            inputs = inputs[:own]
         lead = batch_shape(gates or {})
         if lead and gates:
             rows = len(inputs[0])
             inputs = tuple(x.expand(lead + x.shape).reshape(-1, *x.shape[1:]) for x in inputs)
             gates = {group: flat_rows(z, lead, rows) for group, z in gates.items()}
         graph = self._graphs[self.training]
-        leaves = graph_forward(graph, self, *inputs, gates=self._flat(gates))
+        leaves = graph_forward(graph, self, *inputs, gates=self._flat(gates), noise=noise)
         outputs = tree_unflatten(leaves, self.structure.captured.outputs[self.training])
         return outputs.reshape(*lead, -1, *outputs.shape[1:]) if lead else outputs
 
@@ -103,7 +122,29 @@ class GraphNetwork(nn.Module):
         for graph in plain.values():
             share(graph, self.network)
         gated = gated_graphs(self.structure, plain, self.alive)
+        for training, graph in gated.items():
+            insert_noise_(self.structure, graph, training, self._weights)
         object.__setattr__(self, "_graphs", gated)
+        object.__setattr__(self, "_slots", self._living_slots())
+        self._follow_()
+
+    def _apply(self, fn: Any, recurse: bool = True) -> GraphNetwork:
+        """``to``, ``double`` and their like: the graphs follow the parameters, which they share."""
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self._follow_()
+        return self
+
+    def _follow_(self) -> None:
+        for graph in self._graphs.values():
+            graph.to(self._like().device)
+
+    def _like(self) -> Tensor:
+        return next(p for p in self.network.parameters() if p.is_floating_point())
+
+    def _example(self) -> tuple[Tensor, ...]:
+        """Copies of the inputs that were traced, of the parameters' type and on their device."""
+        like, inputs = self._like(), self.structure.captured.example
+        return tuple((x.to(like) if x.is_floating_point() else x.to(like.device)).clone() for x in inputs)
 
     # ---- what a chain of layers has too
 
@@ -114,19 +155,31 @@ class GraphNetwork(nn.Module):
 
     @property
     def slots(self) -> tuple[Slot, ...]:
-        """Where the units that are left sit."""
+        """Where the units that are left sit; another object after every cut."""
+        return self._slots
+
+    def terms(self) -> tuple[Term, ...]:
+        """What its parameters and multiply-accumulates are the sum of, now."""
+        return living_terms(self.structure, self.alive)
+
+    def _living_slots(self) -> tuple[Slot, ...]:
         alive = torch.cat([self.alive, torch.ones(1, dtype=torch.bool)])
         starts = self.structure.findings[True].labels.starts
-        left = []
+        left, gone = [], tensors_gone(self.structure, self.alive)
         for slot in self.structure.slots:
+            if slot.tensor in gone:
+                continue
+            if slot.dim == WHOLE:
+                left.append(slot)
+                continue
             start, size = starts[slot.tensor, slot.dim]
             stays = alive[self.structure.unit_of[start : start + size]]
             left.append(replace(slot, unit_ids=slot.unit_ids[stays]))
         return tuple(left)
 
-    def producers(self) -> dict[str, nn.Module]:
-        """The linear and convolutional layers, by name."""
-        return {name: layer for name, layer in self.network.named_modules() if is_producer(layer)}
+    def weight_names(self) -> frozenset[str]:
+        """The parameters that have a prior: those of products and convolutions, and embedding tables."""
+        return self._weights
 
     def parameter_count(self) -> int:
         """Trainable numbers, now."""
@@ -136,7 +189,7 @@ class GraphNetwork(nn.Module):
         """Multiply-accumulates of one row, now: of all products and convolutions, attention's too."""
         from torch.utils.flop_counter import FlopCounterMode
 
-        example = tuple(x.clone() for x in self.structure.captured.example)
+        example = self._example()
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             graph_forward(self._graphs[False], self, *example, gates=None)
         return int(counter.get_total_flops()) // 2 // len(example[0])
@@ -151,16 +204,22 @@ class GraphNetwork(nn.Module):
 
     # ---- changes in place
 
-    def cut_(self, alive: Mapping[str, Tensor], optimiser: torch.optim.Optimizer | None = None) -> None:
+    def cut_(
+        self,
+        alive: Mapping[str, Tensor],
+        optimiser: torch.optim.Optimizer | None = None,
+        companions: Mapping[str, nn.Parameter] | None = None,
+    ) -> None:
         """Remove units; with their gates at zero, outputs stay what they were.
 
         Args:
             alive: group → (size,), bool, by original unit; groups not named stay whole.
             optimiser: its state tensors of a parameter's shape are cut with the parameter.
+            companions: parameter → another one of its shape (a posterior's scale), which is cut alike.
 
         Raises:
             CannotAdapt: an operation that has no form for this cut; nothing has been changed.
-        RemovalError: the network would compute something else; nothing has been changed.
+            RemovalError: the network would compute something else; nothing has been changed.
         """
         groups = self.structure.groups
         flat = torch.cat([alive.get(g.name, torch.ones(g.size, dtype=torch.bool)).cpu() for g in groups])
@@ -168,11 +227,13 @@ class GraphNetwork(nn.Module):
         for training in (True, False):
             adapted(self.structure, training, after)  # whether every operation can follow
         masked = self._probe(after)
-        changed = kept_places(self.structure, before, after)
-        backup = [Backup(self._tensor(name), optimiser) for name, _, _ in changed]
+        beside = {id(self._tensor(name)): twin for name, twin in (companions or {}).items()}
+        changed = [(self._tensor(n), dim, s) for n, dim, s in kept_places(self.structure, before, after)]
+        changed += [(beside[id(t)], dim, stays) for t, dim, stays in changed if id(t) in beside]
+        backup = [Backup(tensor, optimiser) for tensor, _, _ in changed]
         object.__setattr__(self, "alive", after)
-        for name, dim, stays in changed:
-            cut_tensor_(self._tensor(name), dim, stays, optimiser)
+        for tensor, dim, stays in changed:
+            cut_tensor_(tensor, dim, stays, optimiser)
         self._resize_()
         self._rebuild()
         if not alike(self._probe(), masked):
@@ -194,10 +255,8 @@ class GraphNetwork(nn.Module):
 
     def _probe(self, gates: Tensor | None = None) -> list[Tensor]:
         """What the network computes on the example, in evaluation, under given gates."""
-        example = tuple(x.clone() for x in self.structure.captured.example)
-        graph = self._graphs[False]
-        like = next(p for p in self.network.parameters() if p.is_floating_point())
-        flat = None if gates is None else torch.cat([gates, gates.new_ones(1)]).to(like)
+        example, graph = self._example(), self._graphs[False]
+        flat = None if gates is None else torch.cat([gates, gates.new_ones(1)]).to(self._like())
         with torch.no_grad(), torch.random.fork_rng():
             torch.manual_seed(0)
             leaves = graph_forward(graph, self, *example, gates=flat)
@@ -234,12 +293,20 @@ class GraphNetwork(nn.Module):
         try:
             if norms:
                 with torch.no_grad(), evaluating(self.network):
-                    self.network(*(x.clone() for x in self.structure.captured.example))
+                    self.network(*self._example())
         except (RuntimeError, AssertionError, ValueError, IndexError, TypeError):
             pass  # a class with sizes written down; then graphs are run
         finally:
             for hook in hooks:
                 hook.remove()
+
+    def renormalise_(self, batches: Iterable[Tensor]) -> None:
+        """Take running statistics of batch normalisation anew, for the weights as they are now.
+
+        Args:
+            batches: (rows, ...) each, inputs.
+        """
+        renormalise_(self.network, self._graphs, ((x,) for x in batches))
 
     def plain(self, handed_over: bool = False) -> nn.Module:
         """The network as it is now, without gates: of the user's own classes where they run as such.
@@ -254,7 +321,8 @@ class GraphNetwork(nn.Module):
         for training in (True, False):
             graphs[training] = adapted(self.structure, training, self.alive)
             share(graphs[training], self.network)
-        example = self.structure.captured.example
-        if all(same(self.network, graphs[t], t, example) for t in (True, False)):
+        example, gone = self._example(), tensors_gone(self.structure, self.alive)
+        if not gone and all(same(own, graphs[t], t, example) for t in (True, False)):
             return own
-        return PlainGraph(own, graphs, self.structure.captured.outputs)
+        strip_(own, gone)
+        return plain_graph_of(replace(self.structure.captured, network=own), graphs)

@@ -1,48 +1,14 @@
-"""A graph over a network's own parameters: how it runs, and what is shipped where own classes cannot."""
+"""A graph over a network's own parameters: how it runs, and whether it does what another one does."""
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.utils._pytree import tree_leaves, tree_unflatten
+from torch.utils._pytree import tree_leaves
 
 from bayesprune.structure.graph.capture import Inputs, find_tensor, set_tensor
-
-
-class PlainGraph(nn.Module):
-    """A cut network whose own classes cannot hold it: its graphs, over parameters of the same names.
-
-    Args:
-        network: the cut network; only its parameters and buffers are used.
-        graphs: training or not → what is run.
-        outputs: training or not → how its results hang together.
-    """
-
-    network: nn.Module
-    _graphs: dict[bool, fx.GraphModule]
-    _outputs: dict[bool, Any]
-
-    def __init__(
-        self, network: nn.Module, graphs: Mapping[bool, fx.GraphModule], outputs: Mapping[bool, Any]
-    ) -> None:
-        super().__init__()
-        adopt_(self, network)
-        object.__setattr__(self, "_graphs", dict(graphs))
-        object.__setattr__(self, "_outputs", dict(outputs))
-        for graph in graphs.values():
-            share(graph, network)
-
-    def forward(self, *inputs: Tensor) -> Any:
-        """As the user's network."""
-        leaves = graph_forward(self._graphs[self.training], self, *inputs)
-        return tree_unflatten(leaves, self._outputs[self.training])
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> PlainGraph:
-        return PlainGraph(copy.deepcopy(self.network, memo), copy.deepcopy(self._graphs, memo), self._outputs)
 
 
 def adopt_(module: nn.Module, network: nn.Module) -> None:

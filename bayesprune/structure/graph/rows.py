@@ -26,14 +26,29 @@ def row_dimensions(
         Name of a value → (the dimension that its rows run along, how often each row comes one after the
         other, how often the whole sequence comes). Values without such a dimension are left out.
     """
-    other: Inputs = tuple(
-        torch.cat([(x + torch.rand_like(x) if x.is_floating_point() else x.flip(-1))[:1], x[1:]])
-        for x in example
-    )
-    pairs = _Pairs(graph, wanted, len(example[0]))
-    with torch.no_grad():
-        pairs.run(*(_Pair(x.clone(), y) for x, y in zip(example, other, strict=True)))
-    return pairs.found
+    for way in range(4):
+        other = tuple(torch.cat([_changed(x[:1], x, way), x[1:]]) for x in example)
+        if all(torch.equal(x, y) for x, y in zip(example, other, strict=True)):
+            continue
+        pairs = _Pairs(graph, wanted, len(example[0]))
+        try:
+            with torch.no_grad():
+                pairs.run(*(_Pair(x.clone(), y) for x, y in zip(example, other, strict=True)))
+        except (IndexError, RuntimeError):  # an integer that names no row of its table
+            continue
+        return pairs.found
+    return {}
+
+
+def _changed(row: Tensor, x: Tensor, way: int) -> Tensor:
+    """Another row. Integers name rows of tables of unknown length: numbers that occur are tried first, in all
+    places alike, so that a sum over places changes too; then their neighbours.
+    """
+    if x.is_floating_point():
+        return row + torch.rand_like(row)
+    if x.dtype == torch.bool:
+        return ~row
+    return (torch.full_like(row, int(x.max())), torch.full_like(row, int(x.min())), row + 1, row - 1)[way]
 
 
 def _row_dimension(changed: Tensor, rows: int) -> tuple[int, int, int] | None:

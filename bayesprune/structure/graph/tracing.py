@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import io
 import operator
 import traceback
@@ -129,7 +130,9 @@ def _free_rows_(module: fx.GraphModule, other: fx.GraphModule, rows: int) -> Non
 
 def _export(network: nn.Module, inputs: Inputs) -> tuple[fx.GraphModule, Any]:
     state = {name: tensor.clone() for name, tensor in network.named_buffers()}
-    rows = tuple({0: torch.export.Dim.AUTO} for _ in inputs)
+    any_number = {0: torch.export.Dim.AUTO}
+    given = inspect.signature(network.forward).bind(*inputs).arguments.values()  # *xs is one of them
+    rows = tuple(tuple(any_number for _ in x) if isinstance(x, tuple) else any_number for x in given)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

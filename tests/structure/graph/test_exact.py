@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from bayesprune.structure.graph import analyse
+from bayesprune.structure.graph.sections import LAYERS
 from tests.structure.graph.checks import (
     assert_matters,
     assert_same,
@@ -166,9 +167,13 @@ def by_own_names(tensors, network):
 @every_network
 def test_tensors_keep_the_names_of_the_users_network(name):
     network, analysis = shared(name)
-    small = analysis.cut(drawn_alive(analysis, REMOVALS[0]))
-    for module in (analysis.gated, small):
-        own = {n for n, _ in network.named_parameters()}
+    alive = drawn_alive(analysis, REMOVALS[0])
+    small = analysis.cut(alive)
+    dead = set() if LAYERS not in alive else {
+        name for s in analysis.structure.sections if not alive[LAYERS][s.unit] for name in s.tensors
+    }  # fmt: skip
+    for module, gone in ((analysis.gated, set()), (small, dead)):
+        own = {n for n, _ in network.named_parameters()} - gone
         assert {n for n, _ in module.named_parameters()} == own
 
 
@@ -225,7 +230,9 @@ def test_a_cut_does_not_change_the_gated_network_nor_share_with_it(name):
 @pytest.mark.parametrize("name", sorted(name for name, case in CASES.items() if case.in_place))
 def test_code_that_reads_its_sizes_is_cut_in_the_users_own_class(name):
     network, analysis = shared(name)
-    small = analysis.cut(drawn_alive(analysis, 51))
+    alive = drawn_alive(analysis, 51)
+    alive.update({name: torch.ones_like(mask) for name, mask in alive.items() if name == LAYERS})
+    small = analysis.cut(alive)
     assert type(small) is type(network)
     assert list(small.state_dict()) == list(network.state_dict())
     for module in small.modules():

@@ -1,0 +1,100 @@
+"""A sequence of plain layers as data: class and arguments of each, from a fixed list of classes."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from bayesprune.errors import CheckpointError
+from bayesprune.export.architecture import LAYERS_VERSION
+from bayesprune.structure.layer_form import built, described
+from bayesprune.structure.layers import ACROSS, NORMS, POINTWISE, PRODUCERS, Select
+
+CLASSES: dict[str, type[nn.Module]] = {
+    kind.__name__: kind
+    for kind in (*PRODUCERS, *NORMS, *POINTWISE, *ACROSS, nn.Flatten, nn.Unflatten, Select)
+}
+"""The only classes that are written, and the only ones that a file can make `load` build."""
+
+
+def is_sequence(network: nn.Module) -> bool:
+    """Whether a network is nothing but plain layers, one after the other, that share nothing."""
+    if not isinstance(network, nn.Sequential) or type(network).forward is not nn.Sequential.forward:
+        return False
+    layers = list(network._modules.values())
+    plain = all(CLASSES.get(type(layer).__name__) is type(layer) for layer in layers)
+    tensors = [*network.parameters(), *network.buffers()]
+    twice = [
+        *network.named_parameters(remove_duplicate=False),
+        *network.named_buffers(remove_duplicate=False),
+    ]
+    return plain and len(layers) == len(set(map(id, layers))) and len(tensors) == len(twice)
+
+
+def sequence_data(network: nn.Module) -> dict[str, Any]:
+    """A sequence of layers as plain data.
+
+    Args:
+        network: for which `is_sequence` holds.
+
+    Returns:
+        Entries of the architecture's file.
+    """
+    layers = [
+        {"name": name, "class": type(layer).__name__, "arguments": described(layer)}
+        for name, layer in network.named_children()
+    ]
+    frozen = [name for name, parameter in network.named_parameters() if not parameter.requires_grad]
+    data = {"format_version": LAYERS_VERSION, "layers": layers}
+    return {**data, "frozen": frozen} if frozen else data
+
+
+def sequence_from_data(
+    description: Mapping[str, Any], tensors: Mapping[str, Tensor], path: Path
+) -> nn.Sequential:
+    """A sequence of layers from plain data and tensors.
+
+    Args:
+        description: content of the architecture's file.
+        tensors: name → tensor.
+        path: of the architecture's file, for messages.
+
+    Returns:
+        The network.
+
+    Raises:
+        CheckpointError: the data are not what `sequence_data` gives, or do not fit the tensors.
+    """
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    for entry in description["layers"]:
+        layer = _layer(entry, path)
+        if isinstance(layer, Select) and f"{entry['name']}.index" in tensors:
+            layer.index = tensors[f"{entry['name']}.index"]  # fewer positions than the width it selects from
+        layers[entry["name"]] = layer
+    network = nn.Sequential(layers)
+    try:
+        network.load_state_dict(tensors, assign=True)
+        for name in description.get("frozen", []):
+            network.get_parameter(name).requires_grad_(False)
+    except (RuntimeError, AttributeError, TypeError) as problem:
+        raise CheckpointError(
+            f"{path.parent / 'pruned.safetensors'}: does not fit {path.name}: {problem}"
+        ) from None
+    return network
+
+
+def _layer(entry: Any, path: Path) -> nn.Module:
+    try:
+        name, kind, arguments = entry["name"], CLASSES[entry["class"]], entry["arguments"]
+        if "." in name:
+            raise ValueError("a name with a dot")
+        return built(kind, arguments)
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as problem:
+        raise CheckpointError(
+            f"{path}: cannot rebuild layer {entry!r} ({type(problem).__name__}: {problem}). "
+            "The file was changed, or written by a newer bayesprune; export the network again."
+        ) from None

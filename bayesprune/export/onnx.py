@@ -1,0 +1,104 @@
+"""A network for use elsewhere: as ONNX, or as a folder."""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+import os
+import secrets
+import warnings
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from bayesprune.errors import SettingsError, UnsupportedNetworkError
+from bayesprune.export.folder import Inputs, save
+from bayesprune.export.layers import is_sequence
+from bayesprune.structure.graph import as_plain_graph
+
+
+def export(network: nn.Module, path: str | Path, example: Inputs | None = None) -> None:
+    """Write a network for use elsewhere: a path ``*.onnx`` gives ONNX, any other a folder as `save` does.
+
+    The ONNX takes any number of rows. Its inputs are called ``x``, or ``x0``, ``x1``, … where there are
+    several; its outputs ``y``, or ``y0``, ``y1``, ….
+
+    Args:
+        network: what `bayesprune.prune` returns, or any other that PyTorch can trace; left alone.
+        path: file ``*.onnx`` or folder.
+        example: (rows, ...), a batch that it accepts, or a tuple of them; may be left out where the first
+            layer is linear.
+
+    Raises:
+        SettingsError: an example is needed, or the packages of the ``export`` extra are.
+        UnsupportedNetworkError: an operation that cannot be exported.
+    """
+    example = _example_for(network) if example is None else example
+    if Path(path).suffix.lower() == ".onnx":
+        _export_onnx(network, Path(path), example if isinstance(example, tuple) else (example,))
+    else:
+        save(network, path, example)
+
+
+def _example_for(network: nn.Module) -> Tensor:
+    first = next((layer for layer in network.modules() if not list(layer.children())), None)
+    width = getattr(first, "in_features", None)
+    if not isinstance(width, int):
+        raise SettingsError(
+            f"Cannot tell the input's shape from a first layer {type(first).__name__}: pass a batch, "
+            "example=x[:1]."
+        )
+    return torch.zeros(1, width)
+
+
+def _export_onnx(network: nn.Module, path: Path, inputs: tuple[Tensor, ...]) -> None:
+    absent = [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]
+    if absent:
+        raise SettingsError(
+            f"ONNX needs {' and '.join(absent)}, not installed here. Install with: pip install "
+            "'bayesprune[export]'. "
+            f"Or export to a folder ({path.with_suffix('')}), which needs nothing more."
+        )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp.onnx")
+    try:
+        _write_onnx(network, temporary, tuple(x.detach().cpu() for x in inputs))
+        os.replace(temporary, path)
+    except torch.onnx.errors.OnnxExporterError as problem:
+        raise UnsupportedNetworkError(
+            f"The network cannot be exported to ONNX: {_reason(problem)} Save it in a folder instead "
+            f"({path.with_suffix('')}), which bayesprune.load() reads."
+        ) from problem
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _write_onnx(network: nn.Module, path: Path, inputs: tuple[Tensor, ...]) -> None:
+    network = copy.deepcopy(network).cpu()
+    if not is_sequence(network):  # a class' own code may make a number of the rows, its graph does not
+        network = as_plain_graph(network, inputs)
+    network.eval()
+    inputs = tuple(torch.cat([x, x])[:2] for x in inputs)  # one row would be taken for a constant
+    with torch.no_grad():
+        outputs = network(*(x.clone() for x in inputs))
+    count = sum(isinstance(leaf, Tensor) for leaf in torch.utils._pytree.tree_leaves(outputs))
+    rows = tuple({0: torch.export.Dim("rows")} for _ in inputs)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter's own deprecations: nothing the user can act on
+        torch.onnx.export(
+            network, inputs, str(path), dynamo=True, external_data=False, verbose=False,
+            input_names=_numbered("x", len(inputs)), output_names=_numbered("y", count),
+            dynamic_shapes=rows if is_sequence(network) else (rows,),
+        )  # fmt: skip
+
+
+def _reason(problem: BaseException) -> str:
+    """The first line of what was wrong in the first place."""
+    while problem.__cause__ is not None:
+        problem = problem.__cause__
+    return str(problem).partition("\n")[0].rstrip(".") + "."
+
+
+def _numbered(letter: str, count: int) -> list[str]:
+    return [letter] if count == 1 else [f"{letter}{number}" for number in range(count)]

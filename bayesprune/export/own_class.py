@@ -1,0 +1,157 @@
+"""A saved network put into an instance of the user's own class."""
+
+from __future__ import annotations
+
+import copy
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from bayesprune.errors import CheckpointError, UnsupportedNetworkError
+from bayesprune.export.architecture import example_of
+from bayesprune.structure.graph.capture import find_tensor
+from bayesprune.structure.graph.plain import alike
+from bayesprune.structure.plain import place_of, tensor_names
+
+SIZES: tuple[tuple[tuple[type[nn.Module], ...], tuple[str, ...]], ...] = (
+    ((nn.Linear,), ("in_features", "out_features")),
+    ((nn.Conv1d, nn.Conv2d, nn.Conv3d), ("in_channels", "out_channels", "groups")),
+    ((nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d), ("num_features",)),
+    ((nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d), ("num_features",)),
+    ((nn.LayerNorm, nn.RMSNorm), ("normalized_shape",)),
+)
+"""Layers, subclasses included, and the attributes in which they note the sizes that surgery changes."""
+
+
+def sizes_of(network: nn.Module) -> dict[str, dict[str, Any]]:
+    """What a network's layers note of their sizes.
+
+    Args:
+        network: any module.
+
+    Returns:
+        Name of the layer → attribute → a whole number, or a list of them.
+    """
+    found = {}
+    for name, layer in network.named_modules():
+        attributes = _attributes(layer)
+        if attributes:
+            values = {attribute: getattr(layer, attribute) for attribute in attributes}
+            found[name] = {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+    return found
+
+
+def put_into_(own: nn.Module, saved: nn.Module, sizes: Mapping[str, Any], folder: Path) -> None:
+    """Give a network of the user's class the tensors and sizes of a saved one, and eval mode.
+
+    Args:
+        own: the user's network; as it was if this raises.
+        saved: the same network as plain layers or as its operations, in eval mode.
+        sizes: as `sizes_of` gives them.
+        folder: where it was saved, for messages.
+
+    Raises:
+        CheckpointError: it has other parameters or buffers than the saved network.
+        UnsupportedNetworkError: with these sizes it fails, or computes something else.
+    """
+    _check_names(own, saved, folder)
+    trial = copy.deepcopy(own)
+    _fill_(trial, saved, sizes, folder)
+    dtype = place_of(saved)[1]
+    _check_outputs(trial, saved, example_of(folder, rows=3, dtype=dtype), folder)
+    _fill_(own, saved, sizes, folder)
+    own.eval()
+
+
+def _attributes(layer: nn.Module) -> tuple[str, ...]:
+    return next((attributes for kinds, attributes in SIZES if isinstance(layer, kinds)), ())
+
+
+def _names(network: nn.Module) -> set[str]:
+    """Of what belongs to the network's class, constants of its graphs left out."""
+    return set(network.state_dict(keep_vars=True))
+
+
+def _check_names(own: nn.Module, saved: nn.Module, folder: Path) -> None:
+    missing, strange = _names(saved) - _names(own), _names(own) - _names(saved)
+    if missing or strange:
+        told = [f"{what} {', '.join(map(repr, sorted(n)[:4]))}" for what, n in
+                (("it has no", missing), ("the saved one has no", strange)) if n]  # fmt: skip
+        raise CheckpointError(
+            f"{folder}: was not saved from a {type(own).__name__} like this one: {'; '.join(told)}. Pass an "
+            "instance of the class that was pruned, built with the same arguments; or load without into=."
+        )
+
+
+def _fill_(own: nn.Module, saved: nn.Module, sizes: Mapping[str, Any], folder: Path) -> None:
+    given = tensor_names(own)
+    for name in sorted(tensor_names(saved) & given):
+        mine, theirs = find_tensor(own, name), find_tensor(saved, name)
+        assert mine is not None and theirs is not None, name
+        mine.grad = None
+        mine.data = theirs.detach().clone()
+        if isinstance(mine, nn.Parameter):
+            mine.requires_grad_(theirs.requires_grad)
+    layers = dict(own.named_modules())
+    for name, values in sizes.items():
+        layer = layers.get(name)
+        for attribute in _attributes(layer) if layer is not None else ():
+            value = values.get(attribute) if isinstance(values, dict) else None
+            whole = isinstance(value, list) and all(type(size) is int for size in value)
+            if type(value) is not int and not whole:
+                raise CheckpointError(
+                    f"{folder}: says {attribute}={value!r} of layer {name!r}, which is no size. The file was "
+                    "changed; export the network again."
+                )
+            setattr(layer, attribute, tuple(value) if whole else value)  # type: ignore[arg-type]
+
+
+def _check_outputs(own: nn.Module, saved: nn.Module, inputs: tuple[Tensor, ...], folder: Path) -> None:
+    """The class does with these sizes what the saved network does, in both modes."""
+    reference = copy.deepcopy(saved)
+    for training in (False, True):
+        expected = _outputs(reference, inputs, training)
+        try:
+            actual = _outputs(own, inputs, training)
+        except Exception as problem:  # whatever the user's forward does
+            raise UnsupportedNetworkError(
+                f"{folder}: {type(own).__name__} cannot hold the sizes of this network: "
+                f"{type(problem).__name__}{_place(problem)}: {str(problem).partition(chr(10))[0]}. A size "
+                "must be written down there: read it from the tensor (x.flatten(1), x.shape) or from the "
+                "parameter. Or load without into=, which gives a module of the same parameter names."
+            ) from problem
+        if not alike(actual, expected):
+            raise UnsupportedNetworkError(
+                f"{folder}: {type(own).__name__} computes something else with the sizes of this network than "
+                "the network that was saved: a size must be kept as a number (such as a count of heads), or "
+                "the class has changed. Read it from a parameter; or load without into=, which gives a "
+                "module of the same parameter names."
+            )
+
+
+def _outputs(network: nn.Module, inputs: tuple[Tensor, ...], training: bool) -> list[Tensor]:
+    """What comes out in a mode; statistics, modes and random numbers are afterwards what they were."""
+    modes = [(module, module.training) for module in network.modules()]
+    state = [(buffer, buffer.clone()) for buffer in network.buffers()]
+    try:
+        network.train(training)
+        with torch.no_grad(), torch.random.fork_rng():
+            torch.manual_seed(0)
+            leaves = tree_leaves(network(*(x.clone() for x in inputs)))
+        return [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+    finally:
+        for module, mode in modes:
+            module.training = mode
+        for buffer, value in state:
+            buffer.copy_(value)
+
+
+def _place(problem: Exception) -> str:
+    """The last line of the user's code, and not of PyTorch's."""
+    frames = [f for f in traceback.extract_tb(problem.__traceback__) if "site-packages" not in f.filename]
+    return f" in {frames[-1].filename}, line {frames[-1].lineno}" if frames else ""

@@ -1,0 +1,17 @@
+"""Networks that run as their graphs: plain PyTorch to use, plain data to keep."""
+
+from bayesprune.structure.plain.parts import LAYERS, Part, bare
+from bayesprune.structure.plain.plain_graph import PlainGraph, tensor_names
+from bayesprune.structure.plain.program import Program, place_of, program_data, program_from_data
+
+__all__ = [
+    "LAYERS",
+    "Part",
+    "PlainGraph",
+    "Program",
+    "bare",
+    "place_of",
+    "program_data",
+    "program_from_data",
+    "tensor_names",
+]

@@ -1,0 +1,95 @@
+"""PlainGraph: a network as the operations that it runs, over parameters of its own names; plain PyTorch."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor, fx, nn
+from torch.utils._pytree import TreeSpec, tree_unflatten
+
+from bayesprune.structure.plain.parts import Part, fill_
+from bayesprune.structure.plain.program import Program, place_of, program_data, program_from_data
+
+PROGRAM = "_bayesprune_program"
+"""The one attribute that is not the network's own."""
+
+
+class PlainGraph(nn.Module):
+    """A network that runs as its graphs, one for training and one for evaluation.
+
+    Its parameters and buffers have the names of the network that the graphs were taken from, under layers of
+    ``torch.nn`` that show their sizes. Those layers are not called, so that hooks on them do not run, and
+    ``train()`` or ``eval()`` of a part alone changes nothing: the mode is the whole network's. Constants of
+    the graphs are buffers that are no part of the ``state_dict``.
+
+    Args:
+        tree: root of the tree of names, constants included.
+        graphs: training or not → its graph; every ``get_attr`` names a tensor of the tree.
+        outputs: training or not → how its results hang together.
+
+    Example:
+        >>> import torch
+        >>> from bayesprune.structure.graph import as_plain_graph
+        >>> as_plain_graph(nn.Sequential(nn.Linear(3, 2), nn.Tanh()), torch.zeros(2, 3))
+        PlainGraph(
+          a Sequential of 2 operations
+          (0): Linear(in_features=3, out_features=2, bias=True)
+        )
+    """
+
+    _bayesprune_program: Program
+
+    def __init__(self, tree: Part, graphs: Mapping[bool, fx.Graph], outputs: Mapping[bool, TreeSpec]) -> None:
+        super().__init__()
+        fill_(self, tree)
+        self._bayesprune_program = Program(tree._get_name(), graphs, outputs, place_of(self))
+
+    def forward(self, *inputs: Any, **named: Any) -> Any:
+        """Run the network.
+
+        Args:
+            inputs: (rows, ...) each, as the network that it was takes them.
+            named: the same, by name.
+
+        Returns:
+            What that network returns.
+        """
+        program = self._bayesprune_program
+        leaves = program.run[self.training](self, *inputs, **named)
+        return tree_unflatten(leaves, program.outputs[self.training])
+
+    def extra_repr(self) -> str:
+        """Which network it was, and how many operations it runs."""
+        program = self._bayesprune_program
+        count = sum(node.op == "call_function" for node in program.graphs[False].nodes)
+        return f"a {program.kind} of {count} operations"
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> PlainGraph:
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self._bayesprune_program = self._bayesprune_program.moved(place_of(self))
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> PlainGraph:
+        twin = type(self).__new__(type(self))
+        memo[id(self)] = twin
+        for name, value in self.__dict__.items():  # the program is a value, never changed in place
+            twin.__dict__[name] = value if name == PROGRAM else copy.deepcopy(value, memo)
+        return twin
+
+    def __getstate__(self) -> dict[str, Any]:
+        program = self._bayesprune_program
+        return {**self.__dict__, PROGRAM: (program_data(program), program.kind, program.place)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        data, kind, place = state.pop(PROGRAM)
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        self._bayesprune_program = program_from_data(data, kind, tensor_names(self), place)
+
+
+def tensor_names(network: nn.Module) -> set[str]:
+    """Names of all parameters and buffers: of modules and tensors that have two names, both."""
+    parameters = network.named_parameters(remove_duplicate=False)
+    buffers = network.named_buffers(remove_duplicate=False)
+    return {name for name, _ in (*parameters, *buffers)}

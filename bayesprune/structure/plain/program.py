@@ -1,0 +1,124 @@
+"""What a network runs, in training and in evaluation: a value, which can be plain data too."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import fx, nn
+from torch.utils._pytree import TreeSpec
+
+from bayesprune.structure.plain.nodes import as_data, from_data
+from bayesprune.structure.plain.trees import tree_data, tree_from_data
+
+MODES = {"training": True, "evaluation": False}
+
+Place = tuple[torch.device, torch.dtype]
+"""Where a network's numbers are, and of which type."""
+
+
+@dataclass(frozen=True)
+class Program:
+    """Two graphs over the tensors of one module.
+
+    Attributes:
+        kind: class of the network that they were taken from.
+        graphs: training or not → graph; its ``get_attr`` nodes name tensors of the module.
+        outputs: training or not → how its results hang together.
+        place: device and type that the graphs are written for.
+        run: training or not → function of the module and its inputs; follows from ``graphs``.
+    """
+
+    kind: str
+    graphs: Mapping[bool, fx.Graph]
+    outputs: Mapping[bool, TreeSpec]
+    place: Place
+    run: dict[bool, Callable[..., Any]] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "run", {t: _function(graph) for t, graph in self.graphs.items()})
+
+    def moved(self, place: Place) -> Program:
+        """The program of the same network on another device, or with numbers of another type."""
+        if place == self.place:
+            return self
+        graphs = {training: _moved(graph, self.place, place) for training, graph in self.graphs.items()}
+        return Program(self.kind, graphs, self.outputs, place)
+
+
+def place_of(module: nn.Module) -> Place:
+    """Device and type of the first of a module's numbers that are no integers."""
+    tensors = [*module.parameters(), *module.buffers()]
+    like = next((t for t in tensors if t.is_floating_point()), torch.zeros(()))
+    return like.device, like.dtype
+
+
+def program_data(program: Program) -> dict[str, Any]:
+    """What a network runs, as plain data.
+
+    Args:
+        program: to write down.
+
+    Returns:
+        Mode → nodes of its graph, and how its outputs hang together.
+
+    Raises:
+        ValueError: an operation, argument, name or output that cannot be written down.
+    """
+    return {
+        mode: {"nodes": as_data(program.graphs[training]), "outputs": tree_data(program.outputs[training])}
+        for mode, training in MODES.items()
+    }
+
+
+def program_from_data(data: Any, kind: str, tensors: Collection[str], place: Place) -> Program:
+    """A program from plain data.
+
+    Args:
+        data: as `program_data` gives it.
+        kind: class of the network.
+        tensors: names of the parameters and buffers that there are.
+        place: device and type that the data were written for.
+
+    Returns:
+        The program.
+
+    Raises:
+        ValueError: the data are not what `program_data` gives; mode and node are named.
+    """
+    graphs, outputs = {}, {}
+    for mode, training in MODES.items():
+        entry = data.get(mode) if isinstance(data, dict) else None
+        try:
+            if not isinstance(entry, dict) or set(entry) != {"nodes", "outputs"}:
+                raise ValueError("there are no nodes and outputs")
+            graphs[training] = from_data(entry["nodes"], tensors)
+            results = next(node for node in graphs[training].nodes if node.op == "output").args[0]
+            outputs[training] = tree_from_data(entry["outputs"], len(results))
+        except (ValueError, RecursionError) as problem:
+            raise ValueError(f"graph of {mode}: {problem}") from None
+    return Program(kind, graphs, outputs, place)
+
+
+def _function(graph: fx.Graph) -> Callable[..., Any]:
+    """A graph as a function of ``self``, which has its tensors, and its inputs."""
+    names = {str(node.target) for node in graph.nodes if node.op == "get_attr"}
+    module = fx.GraphModule({name: torch.empty(0, device="meta") for name in names}, graph)
+    return type(module).forward
+
+
+def _moved(graph: fx.Graph, before: Place, now: Place) -> fx.Graph:
+    """The graph with every device, and every mention of the type that the network had, as they are now."""
+    graph = copy.deepcopy(graph)
+
+    def follow(value: Any) -> Any:
+        return now[0] if isinstance(value, torch.device) else now[1] if value is before[1] else value
+
+    for node in graph.nodes:
+        if node.op == "call_function":
+            node.args = tuple(map(follow, node.args))
+            node.kwargs = {name: follow(value) for name, value in node.kwargs.items()}
+    return graph

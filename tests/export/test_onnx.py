@@ -1,0 +1,65 @@
+"""Pruned networks of any form as ONNX: the same outputs in another runtime, for any number of rows."""
+
+import warnings
+
+import pytest
+import torch
+
+import bayesprune as bp
+from bayesprune.errors import UnsupportedNetworkError
+from tests.export.small import pruned
+from tests.structure.graph.networks import CASES
+
+for package in ("onnx", "onnxscript", "onnxruntime"):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # their own, at import
+        pytest.importorskip(package, reason="needs the extra 'export'")
+
+
+def session_of(path):
+    import onnxruntime
+
+    return onnxruntime.InferenceSession(str(path))
+
+
+@pytest.mark.parametrize("name", sorted(CASES))
+def test_onnx_gives_the_same_outputs_for_any_number_of_rows(name, tmp_path):
+    network = pruned(name)
+    bp.export(network, tmp_path / "a.onnx", CASES[name].batch(1, torch.float32))
+    assert [path.name for path in tmp_path.iterdir()] == ["a.onnx"]
+    session = session_of(tmp_path / "a.onnx")
+    for rows in (2, 7) if name == "BiasFree" else (1, 7):  # statistics of one row are none
+        x = CASES[name].batch(rows, torch.float32)
+        with torch.no_grad():
+            expected = torch.utils._pytree.tree_leaves(network(*x))
+        names = [given.name for given in session.get_inputs()]
+        assert names == (["x"] if len(x) == 1 else [f"x{i}" for i in range(len(x))])
+        outputs = session.run(None, {n: v.numpy() for n, v in zip(names, x, strict=True)})
+        for y, z in zip(outputs, expected, strict=True):
+            torch.testing.assert_close(torch.from_numpy(y), z, atol=1e-5, rtol=1e-4)
+
+
+def test_outputs_have_names(tmp_path):
+    network = pruned("ReturnsFeatures")
+    bp.export(network, tmp_path / "a.onnx", CASES["ReturnsFeatures"].batch(2, torch.float32))
+    assert [given.name for given in session_of(tmp_path / "a.onnx").get_outputs()] == ["y0", "y1"]
+
+
+def test_a_loaded_network_is_exported_too_and_left_alone(tmp_path):
+    network, x = pruned("rolled_channels"), CASES["rolled_channels"].batch(4, torch.float32)
+    bp.save(network, tmp_path / "saved", x)
+    loaded = bp.load(tmp_path / "saved").train()
+    bp.export(loaded, tmp_path / "a.onnx", x[0])
+    assert loaded.training
+    (y,) = session_of(tmp_path / "a.onnx").run(None, {"x": x[0].numpy()})
+    torch.testing.assert_close(torch.from_numpy(y), network(*x), atol=1e-5, rtol=1e-4)
+
+
+def test_what_onnx_does_not_know_is_named(tmp_path):
+    class Airy(torch.nn.Linear):
+        def forward(self, x):
+            return torch.special.airy_ai(super().forward(x))
+
+    with pytest.raises(UnsupportedNetworkError, match=r"cannot be exported to ONNX: .*airy_ai"):
+        bp.export(Airy(3, 3), tmp_path / "a.onnx", torch.randn(2, 3))
+    assert list(tmp_path.iterdir()) == []
