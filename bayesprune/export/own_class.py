@@ -88,8 +88,8 @@ def _check_names(own: nn.Module, saved: nn.Module, folder: Path) -> None:
     if strange and not missing and _kind(saved) == type(own).__name__:
         parts = ", ".join(sorted({name.rpartition(".")[0] or name for name in strange}))
         raise UnsupportedNetworkError(
-            f"{folder}: has lost {parts} altogether, which {type(own).__name__} still runs, so that it cannot "
-            "hold this network. Load without into=, which gives a module of the same parameter names."
+            f"{folder}: has lost {parts} altogether, which {type(own).__name__} still runs: it cannot hold "
+            "this network. Load without into=, which gives a module of the same parameter names."
         )
     if missing or strange:
         told = [f"{what} {', '.join(map(repr, sorted(n)[:4]))}" for what, n in
