@@ -14,8 +14,9 @@ from bayesprune.priors.budget import check_feasible
 from bayesprune.priors.cost_gates import KINDS
 from bayesprune.structure import ExpectedCost
 from bayesprune.svi.dual import LEAD, Ascent
+from bayesprune.svi.fitter import WITHIN, Fitter
 from bayesprune.svi.schedule import Schedule
-from bayesprune.svi.within import WITHIN, Fitter
+from bayesprune.svi.within import within
 
 
 class Pricing:
@@ -111,7 +112,7 @@ class Pricing:
             BudgetWarning: the network ends more than 2 % away from its budget; both are named.
         """
         fitter, alive = self._fitter(velocity), self.gated.alive.cpu()
-        keep = fitter.within(alive)
+        keep = within(fitter, alive)
         ratio = fitter.ratio(keep)
         if not 1 - WITHIN <= ratio <= 1:
             self._warn(ratio)

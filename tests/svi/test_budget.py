@@ -9,7 +9,7 @@ from torch import nn
 import bayesprune as bp
 from bayesprune.errors import BudgetWarning, CheckpointError, PriorError
 from bayesprune.programs import load_model
-from bayesprune.svi.within import WITHIN
+from bayesprune.svi.fitter import WITHIN
 from tests.svi.fits import FAST, ROWS, data, fit, gated_for, network, same
 
 BUDGETS = [{"macs": 0.5}, {"params": 0.3}, {"macs": 0.6, "params": 0.4}]

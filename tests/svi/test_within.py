@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 import bayesprune as bp
-from bayesprune.svi.within import WITHIN, Fitter
+from bayesprune.svi.fitter import WITHIN, Fitter
+from bayesprune.svi.within import within
 
 
 def gated_for(network, example, **shares):
@@ -40,7 +41,7 @@ BUDGETS = [{"macs": 0.1}, {"macs": 0.5}, {"params": 0.05}, {"params": 0.5}, {"ma
 def test_the_network_that_is_cut_lies_in_the_window_below_its_budget(shares, seed):
     network, example = conv()
     gated = gated_for(network, example, **shares)
-    keep = fitter(gated, drawn_gain(gated, seed)).within(gated.alive)
+    keep = within(fitter(gated, drawn_gain(gated, seed)), gated.alive)
     gated.remove_(~keep)
     assert torch.equal(gated.alive, keep)  # nobody is left unread
     small, dense = bp.count(bp.prune(gated), example), bp.count(network, example)
@@ -57,7 +58,7 @@ def test_of_units_of_equal_cost_those_with_the_most_evidence_stay(seed):
         exclude=("input",),
     )  # fmt: skip
     gain = drawn_gain(gated, seed)
-    keep = fitter(gated, gain).within(gated.alive)
+    keep = within(fitter(gated, gain), gated.alive)
     assert set(keep.nonzero().squeeze(1).tolist()) == set(gain.topk(40).indices.tolist())
 
 
@@ -79,7 +80,7 @@ def test_little_evidence_is_lost_against_the_best_of_all_networks():
     for seed, budget in itertools.product(range(4), (0.1, 0.4)):
         gated = gated_for(network, torch.zeros(1, 20), macs=budget)
         gain = drawn_gain(gated, seed).abs()
-        keep = fitter(gated, gain).within(gated.alive)
+        keep = within(fitter(gated, gain), gated.alive)
         lost.append(1 - float(gain[keep].sum()) / best_gain(gated, gain, budget))
     assert min(lost) > -1e-9 and max(lost) < 0.12 and sum(lost) / len(lost) < 0.05
 
@@ -93,7 +94,7 @@ def test_from_far_above_no_group_is_spent_for_another():
     )
     gated = gated_for(network, torch.zeros(1, 784), params=0.05)
     noise = torch.randn(len(gated.alive), generator=torch.Generator().manual_seed(0), dtype=torch.double)
-    keep = fitter(gated, gated.prior.prices * (1 + 0.3 * noise)).within(gated.alive)
+    keep = within(fitter(gated, gated.prior.prices * (1 + 0.3 * noise)), gated.alive)
     kept = {name: int(mask.sum()) / len(mask) for name, mask in gated.by_group(keep).items()}
     assert min(kept.values()) > 0.05 and max(kept.values()) < 0.6
 
@@ -103,7 +104,7 @@ def test_groups_keep_their_least_units():
     gated = gated_for(network, example, macs=0.2)
     gain = drawn_gain(gated, 0)
     gain[gated.slices()["2"]] = -100.0  # nobody wants the second convolution
-    keep = gated.by_group(fitter(gated, gain, least=3).within(gated.alive))
+    keep = gated.by_group(within(fitter(gated, gain, least=3), gated.alive))
     assert int(keep["2"].sum()) == 3 and all(int(mask.sum()) >= 3 for mask in keep.values())
 
 

@@ -90,6 +90,7 @@ class _Worker:
         self.rows = len(structure.captured.example[0])
         self.by_name = {node.name: node for node in self.found.of}
         self.scattered: dict[fx.Node, _Scattered] = {}
+        self.parts: dict[fx.Node, tuple[fx.Node, list[Tensor]]] = {}  # source and positions of each result
         self.twin: dict[fx.Node, fx.Node] = {}
 
     def mask(self, labels: Tensor) -> Tensor:
@@ -99,7 +100,11 @@ class _Worker:
     def visit(self, old: fx.Node, new: fx.Node) -> None:
         self.twin[old] = new
         if old.op != "call_function" or not hasattr(old.target, "_schema"):
-            self._check_inputs(old)
+            if old.op == "call_function" and old.args[0] in self.parts:
+                origin, positions = self.parts[old.args[0]]  # type: ignore[index]
+                self._place(old, new, origin, positions[int(str(old.args[1]))])
+            else:
+                self._check_inputs(old)
             return
         kind = old.target._schema.name.removeprefix("aten::")
         if old in self.found.group_counts:
@@ -168,18 +173,18 @@ class _Worker:
         if isinstance(outputs, list):
             self._split(old, new, source, outputs)
             return
-        kept = box(self.mask(outputs))
-        origin = self.scattered.get(source)
+        kept, origin = box(self.mask(outputs)), self.scattered.get(source)
+        if kept is not None and origin is None and self._try(old, new, kind, source, kept):
+            return
+        self._place(old, new, origin.source if origin else source, self._positions(old, source, origin))
+
+    def _place(self, old: fx.Node, new: fx.Node, source: fx.Node, positions: Tensor) -> None:
+        """Gather a value from the last one that is computed, or leave that to its readers if it is no box."""
+        kept = box(self.mask(self.found.of[old]))
         if kept is None:
-            self.scattered[old] = _Scattered(
-                origin.source if origin else source, self._positions(old, source, origin)
-            )
-            return
-        if origin is None and self._try(old, new, kind, source, kept):
-            return
-        self._gather(
-            old, new, origin.source if origin else source, self._positions(old, source, origin), kept
-        )
+            self.scattered[old] = _Scattered(source, positions)
+        else:
+            self._gather(old, new, source, positions, kept)
 
     def _positions(self, old: fx.Node, source: fx.Node, origin: _Scattered | None) -> Tensor:
         """(shape of the value), where its numbers come from in the last computed value."""
@@ -277,12 +282,19 @@ class _Worker:
         """Several results: sizes along one dimension."""
         kind = old.target._schema.name  # type: ignore[union-attr]
         inside, boxes = box(self.mask(self.found.of[source])), [box(self.mask(o)) for o in outputs]
-        if source in self.scattered or inside is None or any(b is None for b in boxes):
-            raise CannotAdapt(old, "the units that are left form no box")
-        dim: int = arguments(old).get("dim", 0) % len(inside)
+        dim: int = arguments(old).get("dim", 0) % len(self.found.sizes[source])
+        lost = inside is not None and not bool(inside[dim].all())
+        if (
+            source in self.scattered
+            or inside is None
+            or any(b is None for b in boxes)
+            or (kind == "aten::unbind" and lost)
+        ):
+            origin = self.scattered.get(source)
+            positions = self._positions(old, source, origin)
+            self.parts[old] = (origin.source if origin else source, list(positions))
+            return
         if kind == "aten::unbind":
-            if not bool(inside[dim].all()):
-                raise CannotAdapt(old, "it unbinds units")
             return
         sizes = [int(b[dim].sum()) for b in boxes]  # type: ignore[index]
         new.target, new.args, new.kwargs = aten.split_with_sizes.default, (new.args[0], sizes, dim), {}

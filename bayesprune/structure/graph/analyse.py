@@ -336,7 +336,7 @@ def _parts(findings: dict[bool, Findings], classes: Tensor) -> list[tuple[int, .
     for node, known in of.items():
         kind = str(node.target).removeprefix("aten.").partition(".")[0]
         if node.op == "call_function" and kind in TAKES:
-            source = of.get(node.args[0])
+            source = of.get(node.args[0])  # type: ignore[arg-type]
             whole = _members(source, classes) if isinstance(source, Tensor) else ()
             for labels in _tensors(known):
                 members = _members(labels, classes)

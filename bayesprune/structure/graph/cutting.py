@@ -84,7 +84,10 @@ def follow_counts_(structure: Structure, alive: Tensor) -> None:
         if isinstance(layer, nn.GroupNorm) and layer.weight is not None:
             layer.num_channels = len(layer.weight)
         elif isinstance(layer, nn.RNNBase) and not layer.proj_size:
-            layer.hidden_size, layer.input_size = layer.weight_hh_l0.shape[1], layer.weight_ih_l0.shape[1]
+            weights = dict(layer.named_parameters(recurse=False))
+            if {"weight_hh_l0", "weight_ih_l0"} <= set(weights):
+                layer.hidden_size = weights["weight_hh_l0"].shape[1]
+                layer.input_size = weights["weight_ih_l0"].shape[1]
 
 
 class Backup:

@@ -120,7 +120,8 @@ def _by_parameter(call: Call, at: int, word: str, other: str, result: str) -> An
         return call.frozen_everything(CROSSES)
 
     def own(letter: str) -> Tensor:
-        return weight.along(call.labels, other.index(letter))
+        vector: Tensor = weight.along(call.labels, other.index(letter))
+        return vector
 
     if units:
         letter = next((c for c in word if c in units), "")

@@ -23,8 +23,8 @@ def recurrence(call: Call) -> Any:
     It is read by the columns of its own layer's hidden weights, by those of the next layer's inputs, and by
     whoever reads the outputs. The first two are inside, and so are their gates: see ``_gated``.
     """
-    x, weights = call.known.get("input"), call.known.get("params")
-    if isinstance(x, Raw) or x is None or not all(isinstance(w, Raw) for w in weights or [None]):
+    x, weights = call.known.get("input"), call.known.get("params") or []
+    if not isinstance(x, Tensor) or not weights or not all(isinstance(w, Raw) for w in weights):
         return call.frozen_everything("recurrences of this form have no rule yet")
     directions, each = 1 + bool(call.args["bidirectional"]), 4 if call.args["has_biases"] else 2
     if len(weights) != each * directions * call.args["num_layers"]:  # projections
@@ -54,16 +54,13 @@ def recurrence(call: Call) -> Any:
 
 def _starts(call: Call) -> list[fx.Node]:
     given = call.node.args[1]
-    return list(given) if isinstance(given, list | tuple) else [given]  # type: ignore[list-item]
+    return [n for n in (given if isinstance(given, list | tuple) else [given]) if isinstance(n, fx.Node)]
 
 
 def _own_start(call: Call) -> bool:
     """Whether the first hidden state is zeros made for this recurrence."""
     return all(
-        isinstance(node, fx.Node)
-        and str(node.target).startswith("aten.zeros")
-        and set(node.users) == {call.node}
-        for node in _starts(call)
+        str(node.target).startswith("aten.zeros") and set(node.users) == {call.node} for node in _starts(call)
     )
 
 
@@ -88,10 +85,10 @@ def _gated(op: Any, x: Tensor, z: Tensor, given: dict[str, Any]) -> Any:
     dim = 0 if given["batch_first"] else 1
     rows, pieces = z.shape[dim], []
     for row in range(rows):
-        one = (lambda t, d: t) if rows == 1 else (lambda t, d, row=row: t.narrow(d, row, 1))
-        first = [one(t, 1) for t in start] if isinstance(start, list | tuple) else one(start, 1)
+        alone = slice(None) if rows == 1 else slice(row, row + 1)
+        first = [s[:, alone] for s in start] if isinstance(start, list | tuple) else start[:, alone]
         columns = _with_gates(weights, z.select(dim, row).reshape(-1), each, directions)
-        pieces.append(op(one(x, dim), first, columns, *settings))
+        pieces.append(op(x[alone] if dim == 0 else x[:, alone], first, columns, *settings))
     if rows == 1:
         return pieces[0]
     outputs, *states = zip(*pieces, strict=True)

@@ -89,7 +89,7 @@ class Watch(TorchDispatchMode):
     """
 
     def __init__(self, lent: set[int]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.lent = lent
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

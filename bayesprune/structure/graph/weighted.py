@@ -139,7 +139,8 @@ def var(x: Tensor, z: Tensor, given: dict[str, Any]) -> Tensor:
 @formula("aten.std")
 def std(x: Tensor, z: Tensor, given: dict[str, Any]) -> Tensor:
     """Its square root."""
-    return var(x, z, given).sqrt()
+    dims = _dims(x, given)
+    return _shown(_variance(x, z, dims, given)[0].sqrt(), dims, given)
 
 
 @formula("aten.var_mean")
@@ -153,8 +154,9 @@ def var_mean(x: Tensor, z: Tensor, given: dict[str, Any]) -> tuple[Tensor, Tenso
 @formula("aten.std_mean")
 def std_mean(x: Tensor, z: Tensor, given: dict[str, Any]) -> tuple[Tensor, Tensor]:
     """Standard deviation and mean."""
-    v, m = var_mean(x, z, given)
-    return v.sqrt(), m
+    dims = _dims(x, given)
+    v, m = _variance(x, z, dims, given)
+    return _shown(v.sqrt(), dims, given), _shown(m, dims, given)
 
 
 def _lowered(x: Tensor, z: Tensor, given: dict[str, Any]) -> Tensor:
@@ -236,5 +238,7 @@ def group_norm(x: Tensor, z: Tensor, given: dict[str, Any]) -> Tensor:
     y = (centred * torch.rsqrt(_mean(centred.square(), gates, dims) + given.get("eps", 1e-5))).flatten(1, 2)
     shape = [1, -1, *[1] * (x.ndim - 2)]
     weight, bias = given.get("weight"), given.get("bias")
-    y = y if weight is None else y * weight.view(shape)
-    return y if bias is None else y + bias.view(shape)
+    if weight is not None:
+        y = y * weight.view(shape)
+    shift = x.new_zeros(()) if bias is None else bias.view(shape)
+    return torch.add(y, shift)

@@ -27,8 +27,8 @@ from tests.structure.graph.programs import OPERATIONS, SIZE, Program, Step, netw
 
 NIGHTLY = os.environ.get("BAYESPRUNE_NIGHTLY") == "1"
 EXAMPLES = 1000 if NIGHTLY else 100
-LEAST_MEAN_SHARE = 0.5
-MOST_REFUSED = 0.2  # of random cuts of random networks: a part may lose its last unit, say
+LEAST_MEAN_SHARE = 0.8
+MOST_REFUSED = 0.01  # of random cuts of random networks
 drawn = settings(
     max_examples=EXAMPLES,
     phases=[Phase.explicit, Phase.generate],  # shrinking takes minutes: a drawn program is short already
