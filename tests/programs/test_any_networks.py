@@ -4,14 +4,17 @@ Images of 8 × 8 make a step cheap; the networks are the shipped ones, at their 
 """
 
 import copy
+import json
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 
 import pyro
 import pytest
 import torch
 
 import bayesprune as bp
+from bayesprune.cli import main
 from bayesprune.programs import load_model
 from tests.programs.small import ANY_NETWORK, FAST
 
@@ -141,3 +144,32 @@ def test_the_text_classifier_loses_embedding_dimensions_heads_and_hidden_units_e
     first, second = small.blocks
     assert first.qkv.weight.shape == (3 * 3 * 8, 30) and first.out.weight.shape == (30, 3 * 8)
     assert second.fc1.weight.shape == (4, 30) and second.qkv.weight.shape == (96, 30)
+
+
+@pytest.fixture
+def cifar(tmp_path):
+    """A folder of CIFAR-10's binary version with 60 rows to learn from and 20 to test on."""
+    folder = tmp_path / "cifar-10-batches-bin"
+    folder.mkdir()
+    generator = torch.Generator().manual_seed(0)
+    for name, count in (("data_batch_1", 60), ("test_batch", 20)):
+        records = torch.randint(256, (count, 3073), generator=generator)
+        records[:, 0] = torch.arange(count) % 10
+        (folder / f"{name}.bin").write_bytes(bytes(records.flatten().tolist()))
+    return folder
+
+
+@pytest.mark.filterwarnings("ignore::bayesprune.errors.BudgetWarning")
+@pytest.mark.parametrize("words", [("text_classifier",), ("resnet20_cifar", "--batch-size", "20")])
+def test_from_the_command_line(words, cifar, capsys):
+    """On the program's own data, and on CIFAR's records: what was saved errs as the result says."""
+    data = bp.data.load(cifar) if len(words) > 1 else bp.data.load("digits-tokens")
+    source = ("--data", str(cifar)) if len(words) > 1 else ()
+    assert main(["run", *words, *source, "--epochs", "1", "--out", "out", "--quiet"]) == 0
+    result = json.loads(Path("out/result.json").read_text())
+    assert result["data"] == data.name and result["undecided_gates"] == 0
+    assert dict(zip(result["groups"], result["dense_architecture"], strict=True)) == ANY_NETWORK[words[0]]
+    network = bp.load("out")
+    assert sum(p.numel() for p in network.parameters()) == result["parameters_kept"]
+    score = bp.evaluate(network, (data.test.x, data.test.y), bp.Categorical(rows=1)).score
+    assert score == pytest.approx(result["test_error_percent"], rel=1e-5)
