@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import bayesprune as bp
+from bayesprune.errors import DataError
 
 PRICES = {"patches": 10.0, "*qkv": 20.0, "layers": 20.0, "*": 2.0}  # nats a unit, for 1,437 rows
 INITIAL_INCLUSION = 0.9
@@ -88,6 +89,9 @@ def prices(rows):
 def model(train, classes, price=None):
     """The gated model for a training split: ``train.x`` (rows, channels, H, W), ``train.y`` (rows,)."""
     price = prices(len(train.x)) if price is None else price
+    if train.x.ndim != 4:
+        shape = tuple(train.x.shape[1:])
+        raise DataError(f"Rows of shape {shape} are no images: choose --data digits, or a folder of images.")
     return bp.gate(
         VisionTransformer(*train.x.shape[1:], classes),
         train.x[:1],

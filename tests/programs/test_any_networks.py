@@ -15,12 +15,13 @@ import torch
 
 import bayesprune as bp
 from bayesprune.cli import main
+from bayesprune.errors import DataError
 from bayesprune.programs import load_model
 from tests.programs.small import ANY_NETWORK, FAST
 
 ROWS, BATCH_SIZE = 300, 30
 EPOCHS = {
-    "mobilenet_v2": 4, "resnet18": 4, "resnet20_cifar": 6, "text_classifier": 20, "vgg16_cifar": 5,
+    "mobilenet_v2": 3, "resnet18": 4, "resnet20_cifar": 6, "text_classifier": 20, "vgg16_cifar": 5,
     "vit_small": 8,
 }  # fmt: skip
 PATIENT = {"text_classifier": {"warmup": 0.6, "ramp": 0.1, "decide": 0.8}}  # it learns slowly to begin with
@@ -173,3 +174,9 @@ def test_from_the_command_line(words, cifar, capsys):
     assert sum(p.numel() for p in network.parameters()) == result["parameters_kept"]
     score = bp.evaluate(network, (data.test.x, data.test.y), bp.Categorical(rows=1)).score
     assert score == pytest.approx(result["test_error_percent"], rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["vgg16_cifar", "vit_small"])
+def test_what_are_no_images_is_told(name):
+    with pytest.raises(DataError, match=r"Rows of shape \(64,\) are no images"):
+        load_model(name).model(rows("text_classifier")[0], 10, None)
