@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from bayesprune.structure.graph.analyse import Structure
-from bayesprune.structure.graph.call import arguments
+from bayesprune.structure.graph.call import Read, arguments
 from bayesprune.structure.graph.rates import follow_rates_
 from bayesprune.structure.graph.weighted import weighted_node
 
@@ -175,7 +175,8 @@ def _insert(structure: Structure, graph: fx.GraphModule, training: bool, alive: 
         graph.graph.erase_node(node)
         by_name[norm.node.name] = new
     for read in found.reads:
-        node, source = by_name.get(read.node.name), by_name.get(read.source.name)
+        node = by_name.get(read.node.name)
+        source = None if node is None else _present_source(read, node, by_name)
         if node is None or source is None:
             continue
         units = unit_gates(read.source.name, read.dim, read.labels)
@@ -208,3 +209,18 @@ def _insert(structure: Structure, graph: fx.GraphModule, training: bool, alive: 
 def _extended(alive: Tensor) -> Tensor:
     """(units + 1,), with a last one for what belongs to no unit; index −1 finds it."""
     return torch.cat([alive, torch.ones(1, dtype=torch.bool)])
+
+
+def _present_source(read: Read, node: fx.Node, by_name: dict[str, fx.Node]) -> fx.Node | None:
+    """What a reader reads where its source stood: a section that was removed leaves its shortcut there."""
+    before, now = _inputs(read.node), _inputs(node)
+    if len(before) == len(now) and read.source in before:
+        return now[before.index(read.source)]
+    return by_name.get(read.source.name)
+
+
+def _inputs(node: fx.Node) -> list[fx.Node]:
+    """All nodes among an operation's arguments, in order, each as often as it stands there."""
+    found: list[fx.Node] = []
+    fx.node.map_arg((node.args, node.kwargs), found.append)
+    return found
