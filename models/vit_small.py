@@ -1,4 +1,4 @@
-"""A small vision transformer: gates on heads, on hidden units, and on the channels of the residual stream.
+"""A small vision transformer: gates on heads, hidden units, channels of the stream, and whole sections.
 
 Dosovitskiy et al. (arXiv 2010.11929) at a size for small images: patches of 4 × 4, four blocks of width 64,
 layer norms in front, and the mean over patches in place of a class token (Beyer, Zhai & Kolesnikov, arXiv
@@ -15,7 +15,7 @@ from torch import nn
 
 import bayesprune as bp
 
-PRICES = {"patches": 6.0, "*qkv": 12.0, "*": 1.2}  # nats a channel, a head, a hidden unit, for 1,437 rows
+PRICES = {"patches": 10.0, "*qkv": 20.0, "layers": 20.0, "*": 2.0}  # nats a unit, for 1,437 rows
 INITIAL_INCLUSION = 0.9
 WEIGHT_SCALE = 0.25  # prior standard deviation of a weight
 PATCH, WIDTH, HEADS, HEAD_WIDTH, HIDDEN, DEPTH = 4, 64, 4, 16, 128, 4

@@ -16,7 +16,7 @@ from bayesprune.errors import CheckpointError, UnsupportedNetworkError
 from bayesprune.export.architecture import example_of
 from bayesprune.structure.graph.capture import find_tensor
 from bayesprune.structure.graph.plain import alike
-from bayesprune.structure.plain import place_of, tensor_names
+from bayesprune.structure.plain import PlainGraph, place_of, tensor_names
 
 SIZES: tuple[tuple[tuple[type[nn.Module], ...], tuple[str, ...]], ...] = (
     ((nn.Linear,), ("in_features", "out_features")),
@@ -57,7 +57,8 @@ def put_into_(own: nn.Module, saved: nn.Module, sizes: Mapping[str, Any], folder
 
     Raises:
         CheckpointError: it has other parameters or buffers than the saved network.
-        UnsupportedNetworkError: with these sizes it fails, or computes something else.
+        UnsupportedNetworkError: with these sizes it fails, or computes something else; or a whole section was
+            removed, which it still runs.
     """
     _check_names(own, saved, folder)
     trial = copy.deepcopy(own)
@@ -77,8 +78,19 @@ def _names(network: nn.Module) -> set[str]:
     return set(network.state_dict(keep_vars=True))
 
 
+def _kind(saved: nn.Module) -> str:
+    """Class of the network that was saved."""
+    return saved._bayesprune_program.kind if isinstance(saved, PlainGraph) else type(saved).__name__
+
+
 def _check_names(own: nn.Module, saved: nn.Module, folder: Path) -> None:
     missing, strange = _names(saved) - _names(own), _names(own) - _names(saved)
+    if strange and not missing and _kind(saved) == type(own).__name__:
+        parts = ", ".join(sorted({name.rpartition(".")[0] or name for name in strange}))
+        raise UnsupportedNetworkError(
+            f"{folder}: has lost {parts} altogether, which {type(own).__name__} still runs: it cannot hold "
+            "this network. Load without into=, which gives a module of the same parameter names."
+        )
     if missing or strange:
         told = [f"{what} {', '.join(map(repr, sorted(n)[:4]))}" for what, n in
                 (("it has no", missing), ("the saved one has no", strange)) if n]  # fmt: skip

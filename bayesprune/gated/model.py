@@ -205,17 +205,13 @@ class GatedModel(GatedNetwork):
         Their prior becomes their own guide (the pseudo-prior of Carlin & Chib 1995): nothing reads them, and
         they cost nothing.
         """
-        spread, made = self.log_scales_by_tensor().get(name), self.made_by(name)
-        if not self.weights.masked or spread is None or not made:
+        spread, share = self.log_scales_by_tensor().get(name), self.share_left(name, gates)
+        if not self.weights.masked or spread is None or share is None:
             return
         guide = dist.Normal(self.weight_tensors()[name], spread.exp())
         slab = dist.Normal(weights.new_zeros(()), self.weights.scale_of(name))
-        excess = (guide.log_prob(weights) - slab.log_prob(weights)).movedim(made[0].dim, 0)
-        refund = excess.reshape(len(excess), -1).sum(1)  # (rows or columns that make units,)
-        for slot in made:
-            ids = slot.unit_ids.to(refund.device)
-            closed = (1 - gates[slot.group])[..., ids.clamp_min(0)] * (ids >= 0)
-            pyro.factor(f"closed/{name}/{slot.group}", (closed * refund).sum(-1))
+        refund = (1 - share) * (guide.log_prob(weights) - slab.log_prob(weights))
+        pyro.factor(f"closed/{name}", refund.flatten(refund.ndim - weights.ndim).sum(-1))
 
     def _announce_parameters(self) -> None:
         """Tell ``pyro.infer.SVI`` what to train, as ``PyroModule`` does with local parameters.

@@ -11,7 +11,7 @@ from torch.func import functional_call
 
 from bayesprune.structure import Chain, Group, Slot, cut_
 from bayesprune.structure.graph import GraphNetwork
-from bayesprune.structure.groups import close_over
+from bayesprune.structure.groups import WHOLE, close_over
 
 
 class GatedNetwork(nn.Module):
@@ -82,23 +82,47 @@ class GatedNetwork(nn.Module):
         return {key.replace("/", "."): value for key, value in self.log_scales.items()}
 
     def made_by(self, tensor: str) -> tuple[Slot, ...]:
-        """Which units a weight or bias makes: the rows of a layer's, the columns of an embedding table's.
+        """What a weight or bias belongs to: the units that it makes, and the sections that it stands in.
+
+        A layer's rows make units, and an embedding table's columns. Without any of them it is of no effect.
 
         Args:
             tensor: its name.
 
         Returns:
-            Slots of one dimension, as the tensor is now; several where it makes units of several groups, none
-            where no unit of its own is gated. A shared tensor whose units are read along that very dimension,
-            as a tied embedding's are, counts as none.
+            Slots of one dimension, as the tensor is now, and of the whole tensor; none where nothing of its
+            own is gated. A shared tensor whose units are read along the dimension that makes them, as a tied
+            embedding's are, has none of that dimension.
         """
         if self._made is None:
             self._made = {}
             for slot in self.network.slots:
-                if not slot.reads and slot.dim >= 0:
+                if not slot.reads and slot.dim in (WHOLE, 0, 1):
                     self._made.setdefault(slot.tensor, []).append(slot)
         slots = self._made.get(tensor, [])
-        return tuple(slot for slot in slots if slot.dim == slots[0].dim)
+        first = min((slot.dim for slot in slots if slot.dim != WHOLE), default=WHOLE)
+        return tuple(slot for slot in slots if slot.dim in (first, WHOLE))
+
+    def share_left(self, tensor: str, open_units: Mapping[str, Tensor]) -> Tensor | None:
+        """How much of each number of a weight is there: the product over all that it belongs to.
+
+        Args:
+            tensor: name of the weight or bias.
+            open_units: group → (..., size) by original unit id: gates, or their probabilities.
+
+        Returns:
+            (..., n, 1, ...), to multiply the tensor by; None where nothing of its own is gated.
+        """
+        made, share = self.made_by(tensor), None
+        for slot in made:
+            values = open_units[slot.group]
+            ids = slot.unit_ids.to(values.device)
+            factor = torch.where(ids >= 0, values[..., ids.clamp_min(0)], 1.0)
+            share = factor if share is None else share * factor
+        if share is None:
+            return None
+        dim = min((slot.dim for slot in made if slot.dim != WHOLE), default=0)
+        return share.reshape(share.shape + (1,) * (self.weight_tensors()[tensor].ndim - 1 - dim))
 
     # ---- running
 

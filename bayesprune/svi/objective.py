@@ -125,14 +125,8 @@ def row_share(gated: GatedModel, tensor: str, inclusion_prob: Tensor) -> Tensor:
     Returns:
         Broadcastable against the tensor.
     """
-    made = gated.made_by(tensor) if gated.weights.masked else ()
-    if not made:
-        return inclusion_prob.new_ones(())
-    parts, share = gated.slices(), inclusion_prob.new_ones(len(made[0].unit_ids))
-    for slot in made:
-        ids = slot.unit_ids.to(share.device)
-        share = torch.where(ids >= 0, inclusion_prob[parts[slot.group]][ids.clamp_min(0)], share)
-    return share.reshape((-1,) + (1,) * (gated.weight_tensors()[tensor].ndim - 1 - made[0].dim))
+    share = gated.share_left(tensor, gated.by_group(inclusion_prob)) if gated.weights.masked else None
+    return inclusion_prob.new_ones(()) if share is None else share
 
 
 def exact_negative_elbo(gated: GatedModel, x: Tensor, y: Tensor) -> Tensor:

@@ -20,7 +20,8 @@ import bayesprune as bp
 
 EPOCHS = 4
 BATCH_SIZE = 32
-PRICES = {"stem": 30.0, "up": 4.0}
+PRICES = {"stem": 30.0, "*": 4.0}
+LAYERS = "none"
 RECIPE = bp.Recipe(
     shrink=bp.Shrink(every=5),
     gates=bp.GateSteps(learning_rate=0.3, momentum=0.9, every=1),
@@ -56,7 +57,8 @@ NETWORK = Residual
 
 def model(train, classes, price):
     prior = bp.priors.BernoulliGates(bp.priors.Flattening(PRICES if price is None else price))
-    return bp.gate(NETWORK(classes), train.x[:1], prior=prior, likelihood=bp.Categorical(rows=len(train.y)))
+    likelihood = bp.Categorical(rows=len(train.y))
+    return bp.gate(NETWORK(classes), train.x[:1], prior=prior, likelihood=likelihood, layers=LAYERS)
 '''
 
 
@@ -94,17 +96,27 @@ def test_a_run_leaves_everything_behind(cli: Any, program: Path, name: str) -> N
     assert isinstance(network, PlainGraph)
     error = 100 * float((network(test.x).argmax(1) != test.y).float().mean())
     assert result["test_error_percent"] == pytest.approx(error)
-    stem, up = result["architecture"]
-    assert result["groups"] == ["stem", "up"] and result["dense_architecture"] == [24, 20]
-    assert 0 < stem < 24 and 0 < up < 20
+    stem, up = result["architecture"][0], sum(result["architecture"][1:])  # whose parts stay apart
+    assert result["groups"] == (["stem", "up"] if name == "residual" else ["stem", "up", "up_2"])
+    assert sum(result["dense_architecture"]) == 24 + 20 and 0 < stem < 24 and 0 < up < 20
     kept = 784 * stem + 3 * stem + stem * up + up + up * stem + stem + 10 * stem + 10
     assert result["parameters_kept"] == kept == sum(p.numel() for p in network.parameters())
     assert result["macs_kept"] == 784 * stem + 2 * stem * up + 10 * stem == bp.count(network, test.x[:1]).macs
     for key in ("parameters", "macs"):
         share = 100 * result[f"{key}_kept"] / result[f"dense_{key}"]
         assert result[f"{key}_kept_percent"] == pytest.approx(share)
-    assert f"Units kept    stem {stem} of 24, up {up} of 20" in done.out
+    assert f"Units kept    stem {stem} of 24, up " in done.out
     assert 'bp.load("out")' in done.out and "bayesprune copy" not in done.out
+
+
+def test_a_section_that_is_removed_is_nowhere_in_the_files(cli: Any, program: Path) -> None:
+    program.write_text(PROGRAM.replace('LAYERS = "none"', 'LAYERS = "sections"'))
+    done = cli("run", "./residual.py", "--price", "stem=20,up=5,layers=1e5", "--out", "out")
+    assert done.code == 0 and "layers 0 of 1" in done.out
+    assert {name.partition(".")[0] for name in bp.load("out").state_dict()} == {"stem", "norm", "head"}
+    x = torch.rand(3, 1, 28, 28)
+    assert cli("export", "out", "deployed").code == 0
+    assert torch.equal(bp.load("deployed")(x), bp.load("out")(x))
 
 
 def test_the_saved_network_fits_its_own_class(cli: Any, program: Path) -> None:

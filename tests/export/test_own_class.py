@@ -109,6 +109,29 @@ def test_sizes_that_silently_change_the_outputs_are_noticed(tmp_path):
         bp.load(tmp_path, into=Divided())
 
 
+class Sections(nn.Module):
+    """A residual network whose branch can go as a whole."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.branch, self.head = nn.Linear(4, 6), nn.Linear(6, 6), nn.Linear(6, 3)
+
+    def forward(self, x):
+        x = self.stem(x)
+        return self.head(x + self.branch(x).tanh())
+
+
+def test_a_section_that_was_removed_is_named(tmp_path):
+    analysis, x = bp.analyse(Sections(), torch.randn(2, 4)), torch.randn(5, 4)
+    small = analysis.cut({"layers": torch.tensor([False])}).eval()
+    bp.save(small, tmp_path, x)
+    assert torch.equal(bp.load(tmp_path)(x), small(x))
+    with pytest.raises(
+        UnsupportedNetworkError, match="has lost branch altogether, which Sections still runs"
+    ):
+        bp.load(tmp_path, into=Sections())
+
+
 def test_another_class_is_refused_with_what_differs(saved):
     own = dense("SqueezeExcite")
     before = {name: value.clone() for name, value in own.state_dict().items()}

@@ -192,3 +192,61 @@ def test_units_know_their_fans():
     stem, up = gated_on().groups
     assert (stem.fan_in, up.fan_in, up.fan_out) == (4 + 8, 6, 6)  # stem and down produce one unit together
     assert stem.fan_out == 8 + 3  # up and head read it
+
+
+class TwoSections(nn.Module):
+    """Two sections on one stream, which a norm and the head read; the second reads the sum of the first."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.norm, self.head = nn.Linear(4, 6), nn.LayerNorm(6), nn.Linear(6, 3)
+        self.up1, self.down1, self.up2, self.down2 = (
+            nn.Linear(*sizes) for sizes in ((6, 5), (5, 6), (6, 5), (5, 6))
+        )
+
+    def forward(self, x):
+        x = self.stem(x)
+        x = x + self.down1(self.up1(x).tanh())
+        x = x + self.down2(self.up2(x).tanh())
+        return self.head(self.norm(x))
+
+
+@pytest.mark.parametrize("sections", [[0], [1], [0, 1]], ids=str)
+def test_units_are_gated_where_they_are_read_when_sections_are_gone(sections):
+    """What read a sum reads the shortcut now: its gates move there, or no unit could go any more."""
+    gated, x = gated_on(TwoSections(), layers="sections"), torch.randn(5, 4)
+    parts = gated.slices()
+    dead = torch.zeros_like(gated.alive)
+    dead[torch.tensor(sections) + parts["layers"].start] = True
+    gated.remove_(dead)
+    dead[parts["stem"].start + 2] = True
+    masked = gated.outputs(x, gated.by_group((~dead & gated.alive).float()))
+    assert (masked - gated.outputs(x, gated.by_group(gated.alive.float()))).abs().max() > 1e-3
+    gated.remove_(dead)
+    assert gated.kept()["stem"] == 5
+    torch.testing.assert_close(bp.prune(gated)(x), masked, rtol=1e-5, atol=1e-5)
+
+
+class Normed(nn.Module):
+    """Batch normalisation: trying it out in training mode moves its statistics."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.norm, self.up = nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Linear(6, 6)
+        self.head = nn.Linear(6, 3)
+
+    def forward(self, x):
+        x = self.norm(self.stem(x))
+        return self.head(x + self.up(x).tanh())
+
+
+def test_pruning_leaves_statistics_alone_and_keeps_the_class():
+    gated, x = gated_on(Normed()), torch.randn(5, 4)
+    gated.remove_(torch.arange(6) == 1)
+    before = {name: value.clone() for name, value in gated.state_dict().items()}
+    small = bp.prune(gated)
+    assert type(small) is Normed
+    for name, value in gated.state_dict().items():
+        assert torch.equal(value, before[name]), name
+    outputs = gated.eval().outputs(x, gated.by_group(gated.alive.float()))
+    torch.testing.assert_close(small.eval()(x), outputs, rtol=1e-5, atol=1e-5)

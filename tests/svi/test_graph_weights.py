@@ -159,12 +159,14 @@ def test_shared_and_assembled_weights_are_drawn_once():
 # ---- the step and Pyro
 
 
-@FEW_GATES
-@pytest.mark.parametrize(
-    ("masked", "removed"),
-    [(True, False), (True, True), (False, False)],
-    ids=["spike and slab", "after a removal", "Gaussian weights"],
-)
+CASES = [
+    *((kind, True, False) for kind in (Residual, Convolutions, Tokens, Tied)),
+    *((kind, True, True) for kind in (Residual, Convolutions, Tied)),
+    *((kind, False, False) for kind in (Residual, Tied)),
+]
+
+
+@pytest.mark.parametrize(("kind", "masked", "removed"), CASES)
 def test_prior_side_is_pyros(kind, masked, removed):
     """All of the ELBO but the likelihood, and its gradients: two points integrate each divergence exactly."""
     gated = gated_of(kind, masked, removed)
@@ -178,6 +180,17 @@ def test_prior_side_is_pyros(kind, masked, removed):
     for one, other in zip(ours, theirs, strict=True):
         if one is not None and other is not None:
             torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-6)
+
+
+def test_a_weight_is_there_where_all_that_it_belongs_to_is():
+    """In a section both gates must be open: that of the unit which it makes, and the section's."""
+    gated = gated_of(Residual)
+    z = {g.name: torch.rand(g.size) for g in gated.groups}
+    unit, section, stream = z["up"], z["layers"], z["stem"]
+    for tensor, share in {"up": unit * section, "down": stream * section, "stem": stream}.items():
+        assert torch.allclose(gated.share_left(f"{tensor}.weight", z), share[:, None])
+        assert torch.allclose(gated.share_left(f"{tensor}.bias", z), share)
+    assert gated.share_left("head.weight", z) is None
 
 
 @FEW_GATES
@@ -289,11 +302,11 @@ class Wide(Residual):
         self.down, self.head = nn.Linear(6, 8), nn.Linear(8, 2)
 
 
-def fitted(gated=None, recipe=FAST, **settings):
+def fitted(gated=None, recipe=FAST, layers="none", **settings):
     torch.manual_seed(0)
     prior = priors.SpikeAndSlab(slab_scale=1.0, inclusion=priors.Flattening(2.0))
-    x, y = rows()
-    gated = gated or bp.gate(Wide().float(), x[:2], prior=prior, likelihood=bp.Categorical(rows=96))
+    (x, y), likelihood = rows(), bp.Categorical(rows=96)
+    gated = gated or bp.gate(Wide().float(), x[:2], prior=prior, likelihood=likelihood, layers=layers)
     return bp.fit(gated.float(), (x, y), epochs=20, batch_size=16, recipe=recipe, progress=False, **settings)
 
 
@@ -313,6 +326,19 @@ def test_spike_and_slab_learns_prunes_and_resumes(tmp_path):
     again = fitted(checkpoint=tmp_path, resume=True)
     for name, value in whole.gated.state_dict().items():
         assert torch.equal(value, again.gated.state_dict()[name]), name
+
+
+@pytest.mark.filterwarnings("ignore::bayesprune.errors.EmptyGroupWarning")
+def test_a_section_goes_with_all_its_weights_and_scales():
+    """The problem needs none of it: the weights inside cost nats, which its gate is told of."""
+    result = fitted(layers="sections")
+    assert result.gated.kept()["layers"] == 0
+    scales = result.gated.log_scales_by_tensor()
+    assert scales["up.weight"].numel() == scales["down.bias"].numel() == 0
+    assert {name for name, _ in bp.prune(result).named_parameters()} == {
+        "stem.weight", "stem.bias", "head.weight", "head.bias",
+    }  # fmt: skip
+    assert bp.evaluate(bp.prune(result), rows(), bp.Categorical(rows=96)).score < 15
 
 
 @pytest.mark.filterwarnings("ignore::bayesprune.errors.EmptyGroupWarning")

@@ -56,14 +56,29 @@ def test_they_are_those_that_pytorch_takes():
 def test_they_follow_a_cut():
     network = Normed()
     analysis = analyse(network, torch.randn(2, 4))
-    alive = {group.name: torch.arange(group.size) % 3 > 0 for group in analysis.groups}
-    analysis.cut_(alive)
+    analysis.cut_({"stem": torch.arange(12) % 3 > 0})
     small = analysis.gated.plain()
     analysis.gated.renormalise_(batches())
     expected = by_hand_(small).state_dict()
     assert expected["norm.running_mean"].shape == (8,)
     for name, value in analysis.gated.network.state_dict().items():
         torch.testing.assert_close(value, expected[name], rtol=1e-6, atol=1e-6)
+
+
+def test_they_follow_the_removal_of_a_section():
+    """Its own normalisation is gone; that of what is left sees the shortcut alone."""
+    network = Normed()
+    analysis = analyse(network, torch.randn(2, 4))
+    analysis.cut_({"layers": torch.tensor([False])})
+    analysis.gated.renormalise_(batches())
+    network.inner = nn.Identity()
+    network.mix = nn.Linear(12, 12)
+    nn.init.constant_(network.mix.weight, 0.0)
+    nn.init.constant_(network.mix.bias, 0.0)
+    expected, small = by_hand_(network).state_dict(), analysis.gated.plain()
+    assert "inner.running_mean" not in small.state_dict()
+    for name in ("norm.running_mean", "norm.running_var", "norm.num_batches_tracked"):
+        torch.testing.assert_close(small.state_dict()[name], expected[name], rtol=1e-6, atol=1e-6)
 
 
 def test_statistics_that_training_leaves_alone_stay():

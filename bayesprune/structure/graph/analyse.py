@@ -87,10 +87,18 @@ def _found(captured: Captured, exclude: Iterable[str]) -> Structure:
             findings[training].branches = branches
             wanted = {r.source.name for r in (*findings[training].reads, *findings[training].norms)}
             wanted |= {branch.last for branch, _ in branches.values()}
+            wanted |= _vectors(graph, findings[training])
             findings[training].rows = row_dimensions(graph, captured.example, wanted)
     for name, tensor in captured.network.named_buffers():
         tensor.copy_(state[name])
     return _solved(captured, findings, exclude)
+
+
+def _vectors(graph: fx.GraphModule, findings: Findings) -> set[str]:
+    """Inputs of linear maps that have two dimensions, which may be one vector for each row."""
+    maps = [n for n in graph.graph.nodes if str(n.target).startswith("aten.linear")]
+    sources = [source for node in maps for source in node.all_input_nodes[:1]]
+    return {source.name for source in sources if len(findings.sizes.get(source, ())) == 2}
 
 
 def without(structure: Structure, node: fx.Node, reason: str, exclude: Iterable[str] = ()) -> Structure:

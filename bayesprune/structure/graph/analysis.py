@@ -44,6 +44,18 @@ class Analysis:
             self._gated = GraphNetwork(self.structure)
         return self._gated
 
+    def __str__(self) -> str:
+        """A table for a terminal: groups, what one unit accounts for, and what stays, and why."""
+        lines = [f"{'group':32} {'units':>6} {'parameters a unit':>18} {'MACs a unit':>14}"]
+        for g in self.groups:
+            lines.append(f"{g.name:32} {g.size:6d} {g.parameters:18,d} {g.macs:14,d}")
+        if self.structure.sections:
+            names = [s.name or "the network" for s in self.structure.sections]
+            group = self.groups[-1].name
+            lines.append(f"{group} are the sections beside the shortcuts of {', '.join(names)}")
+        lines += [f"stays: {frozen.place}: {frozen.reason}" for frozen in self.frozen]
+        return "\n".join(lines)
+
     @property
     def groups(self) -> tuple[Group, ...]:
         """The units that can be removed."""
@@ -98,8 +110,11 @@ def analyse(
         ...         x = self.first(x).relu()
         ...         return self.head(x + self.second(x))
         >>> analysis = analyse(Residual(), torch.zeros(2, 4))
-        >>> [(group.name, group.size) for group in analysis.groups]
-        [('first', 6)]
+        >>> print(analysis)
+        group                             units  parameters a unit    MACs a unit
+        first                                 6                 20             18
+        stays: first (linear): it reads what is fixed
+        stays: output: it is what the network returns
         >>> small = analysis.cut({"first": torch.tensor([True, True, False, True, True, False])})
         >>> type(small).__name__, small.second.weight.shape
         ('Residual', torch.Size([4, 4]))

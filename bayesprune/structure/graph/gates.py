@@ -7,8 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from bayesprune.structure.graph.analyse import Structure
-from bayesprune.structure.graph.call import Read, arguments
+from bayesprune.structure.graph.call import arguments
 from bayesprune.structure.graph.rates import follow_rates_
+from bayesprune.structure.graph.sections import stand_ins
 from bayesprune.structure.graph.weighted import weighted_node
 
 
@@ -139,7 +140,7 @@ def gated_graphs(
 
 def _insert(structure: Structure, graph: fx.GraphModule, training: bool, alive: Tensor) -> fx.GraphModule:
     found = structure.findings[training]
-    by_name = {node.name: node for node in graph.graph.nodes}
+    by_name, values = {node.name: node for node in graph.graph.nodes}, stand_ins(graph)
     found_node = {node.name: node for node in found.sizes}
     last = [node for node in graph.graph.nodes if node.op == "placeholder"][-1]
     with graph.graph.inserting_after(last):
@@ -159,7 +160,7 @@ def _insert(structure: Structure, graph: fx.GraphModule, training: bool, alive: 
             continue
         name, given = f"bp_norm_{number}", arguments(node)
         if not str(node.target).startswith(("aten.layer_norm", "aten.rms_norm")):
-            by_name[norm.node.name] = weighted_node(graph, node, name, units, gates)
+            by_name[norm.node.name] = values[norm.node.name] = weighted_node(graph, node, name, units, gates)
             continue
         centred = str(node.target).startswith("aten.layer_norm")
         eps = given.get("eps", 1e-5 if centred else None)
@@ -173,10 +174,9 @@ def _insert(structure: Structure, graph: fx.GraphModule, training: bool, alive: 
             )
         node.replace_all_uses_with(new)
         graph.graph.erase_node(node)
-        by_name[norm.node.name] = new
+        by_name[norm.node.name] = values[norm.node.name] = new
     for read in found.reads:
-        node = by_name.get(read.node.name)
-        source = None if node is None else _present_source(read, node, by_name)
+        node, source = by_name.get(read.node.name), values.get(read.source.name)
         if node is None or source is None:
             continue
         units = unit_gates(read.source.name, read.dim, read.labels)
@@ -191,7 +191,7 @@ def _insert(structure: Structure, graph: fx.GraphModule, training: bool, alive: 
         node.replace_input_with(source, made[key])
     for number, section in enumerate(structure.sections):
         branch = section.branches[training]
-        node, source = by_name.get(branch.add), by_name.get(branch.last)
+        node, source = by_name.get(branch.add), values.get(branch.last)
         if node is None or source is None:
             continue
         rows, dims = found.rows.get(branch.last, (None, 1, 1)), len(found.sizes[found_node[branch.last]])
@@ -209,18 +209,3 @@ def _insert(structure: Structure, graph: fx.GraphModule, training: bool, alive: 
 def _extended(alive: Tensor) -> Tensor:
     """(units + 1,), with a last one for what belongs to no unit; index −1 finds it."""
     return torch.cat([alive, torch.ones(1, dtype=torch.bool)])
-
-
-def _present_source(read: Read, node: fx.Node, by_name: dict[str, fx.Node]) -> fx.Node | None:
-    """What a reader reads where its source stood: a section that was removed leaves its shortcut there."""
-    before, now = _inputs(read.node), _inputs(node)
-    if len(before) == len(now) and read.source in before:
-        return now[before.index(read.source)]
-    return by_name.get(read.source.name)
-
-
-def _inputs(node: fx.Node) -> list[fx.Node]:
-    """All nodes among an operation's arguments, in order, each as often as it stands there."""
-    found: list[fx.Node] = []
-    fx.node.map_arg((node.args, node.kwargs), found.append)
-    return found

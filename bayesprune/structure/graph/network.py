@@ -320,7 +320,7 @@ class GraphNetwork(nn.Module):
         own, graphs = self.network if handed_over else copy.deepcopy(self.network), {}
         for training in (True, False):
             graphs[training] = adapted(self.structure, training, self.alive)
-            share(graphs[training], self.network)
+            share(graphs[training], own)  # comparing moves statistics, and puts its own back
         example, gone = self._example(), tensors_gone(self.structure, self.alive)
         if not gone and all(same(own, graphs[t], t, example) for t in (True, False)):
             return own

@@ -107,10 +107,11 @@ def drop_sections(
         graph: a copy of that graph, changed in place.
 
     Returns:
-        Names of the nodes that are gone.
+        Names of the nodes that are gone. ``stand_ins`` knows what is read in place of a sum.
     """
     by_name = {node.name: node for node in graph.graph.nodes}
     gone: set[str] = set()
+    instead: dict[str, str] = graph.meta.setdefault(INSTEAD, {})
     outermost_first = sorted(structure.sections, key=lambda s: -len(s.branches[training].inside))
     for section in outermost_first:
         branch = section.branches[training]
@@ -123,10 +124,31 @@ def drop_sections(
             with graph.graph.inserting_before(add):  # the shortcut itself is not to be changed in place
                 other = graph.graph.call_function(torch.ops.aten.clone.default, (other,))
         add.replace_all_uses_with(other)
+        instead[branch.add] = other.name
         gone |= branch.inside | {branch.add}
     for name in [name for name in by_name if name in gone][::-1]:
         graph.graph.erase_node(by_name[name])
     return frozenset(gone)
+
+
+INSTEAD = "bayesprune_instead"
+
+
+def stand_ins(graph: fx.GraphModule) -> dict[str, fx.Node]:
+    """Name of a value → its node; for a sum whose section is gone, what is read in its place.
+
+    Args:
+        graph: as ``drop_sections`` left it.
+    """
+    nodes = {node.name: node for node in graph.graph.nodes}
+    instead: dict[str, str] = graph.meta.get(INSTEAD, {})
+    for name in instead:
+        at = name
+        while at in instead:
+            at = instead[at]
+        if at in nodes:
+            nodes[name] = nodes[at]
+    return nodes
 
 
 def _changes(user: fx.Node, value: fx.Node) -> bool:
