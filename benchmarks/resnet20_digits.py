@@ -166,7 +166,8 @@ def main() -> None:
         for name_of, outcome in by_seed[-1].items():
             print(
                 f"seed {seed} {name_of:12} error {outcome.error:5.2f} %, nll {outcome.nll:.4f}, "
-                f"MACs {outcome.macs:5.1f} %, parameters {outcome.parameters:5.1f} %, {outcome.seconds:5.0f} s, {outcome.kept}"
+                f"MACs {outcome.macs:5.1f} %, parameters {outcome.parameters:5.1f} %, "
+                f"{outcome.seconds:5.0f} s, {outcome.kept}"
             )
     for name_of, row in summarise(by_seed).items():
         print(

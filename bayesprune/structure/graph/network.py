@@ -28,13 +28,12 @@ from bayesprune.structure.graph.cutting import (
 from bayesprune.structure.graph.gates import gated_graphs
 from bayesprune.structure.graph.noise import Noise, insert_noise_
 from bayesprune.structure.graph.plain import adopt_, alike, graph_forward, same, share
+from bayesprune.structure.graph.resizing import resize_by_inputs_, resize_layers_
 from bayesprune.structure.graph.shipped import plain_graph_of
 from bayesprune.structure.graph.statistics import renormalise_
 from bayesprune.structure.graph.weights import weight_names
 from bayesprune.structure.groups import WHOLE, Group, Slot
-from bayesprune.structure.layers import resize_
 from bayesprune.structure.terms import Term
-from bayesprune.structure.trace import evaluating
 
 
 class GraphNetwork(nn.Module):
@@ -265,41 +264,9 @@ class GraphNetwork(nn.Module):
 
     def _resize_(self) -> None:
         """Layers' own size attributes agree with their parameters again."""
-        for layer in self.network.modules():
-            resize_(layer)
-            if isinstance(layer, nn.LayerNorm | nn.RMSNorm) and layer.weight is not None:
-                layer.normalized_shape = tuple(layer.weight.shape)
-            elif isinstance(layer, nn.InstanceNorm1d | nn.InstanceNorm2d | nn.InstanceNorm3d):
-                size = layer.weight if layer.affine else layer.running_mean
-                layer.num_features = layer.num_features if size is None else len(size)
+        resize_layers_(self.network)
         follow_counts_(self.structure, self.alive)
-        self._resize_by_inputs_()
-
-    def _resize_by_inputs_(self) -> None:
-        """Norms without parameters take the size of what they are given."""
-
-        def follow(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            if isinstance(layer, nn.LayerNorm | nn.RMSNorm):
-                layer.normalized_shape = tuple(inputs[0].shape[-len(layer.normalized_shape) :])
-            else:
-                layer.num_features = inputs[0].shape[1]  # type: ignore[assignment]
-
-        instance = nn.InstanceNorm1d | nn.InstanceNorm2d | nn.InstanceNorm3d
-        norms = [
-            layer
-            for layer in self.network.modules()
-            if isinstance(layer, nn.LayerNorm | nn.RMSNorm | instance) and not list(layer.parameters())
-        ]
-        hooks = [layer.register_forward_pre_hook(follow) for layer in norms]
-        try:
-            if norms:
-                with torch.no_grad(), evaluating(self.network):
-                    self.network(*self._example())
-        except (RuntimeError, AssertionError, ValueError, IndexError, TypeError):
-            pass  # a class with sizes written down; then graphs are run
-        finally:
-            for hook in hooks:
-                hook.remove()
+        resize_by_inputs_(self.network, self._example())
 
     def renormalise_(self, batches: Iterable[Tensor]) -> None:
         """Take running statistics of batch normalisation anew, for the weights as they are now.
