@@ -31,6 +31,7 @@ class Outcome:
     undecided: int = 0
     rounded: int = 0
     decided_at: int | None = None
+    nll: float = float("nan")
 
 
 class Ours:
@@ -100,7 +101,8 @@ class Plain:
         network = self.network.eval()
         cost = bp.count(network, test[0][:1])
         return Outcome(
-            error=bp.evaluate(network, test, bp.Categorical(rows=1)).score,
+            error=(quality := bp.evaluate(network, test, bp.Categorical(rows=1))).score,
+            nll=quality.nll,
             parameters=100 * cost.parameters / dense.parameters,
             macs=100 * cost.macs / dense.macs,
             seconds=self.seconds + seconds,

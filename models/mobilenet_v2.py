@@ -1,4 +1,4 @@
-"""MobileNetV2 for small images: gates on expanded channels, and on the streams that blocks add to.
+"""MobileNetV2 for small images: gates on expanded channels, on streams that blocks add to, and on blocks.
 
 The inverted residuals of Sandler et al. (arXiv 1801.04381, table 2): a 1 × 1 convolution widens six times, a
 depthwise one looks around, a 1 × 1 one narrows again. A depthwise filter is one unit with the expanded
@@ -14,7 +14,7 @@ from torch import nn
 
 import bayesprune as bp
 
-PRICE = 2.0  # nats a channel, for 1,437 rows
+PRICES = {"layers": 10.0, "*": 2.0}  # nats a section, and a channel, for 1,437 rows
 INITIAL_INCLUSION = 0.9
 WEIGHT_SCALE = 0.25  # prior standard deviation of a weight
 STEM, LAST = 32, 1280
@@ -96,7 +96,7 @@ class MobileNet(nn.Module):
 
 def prices(rows):
     """Nats a unit: evidence grows with the rows, so on fewer of them a unit has to earn less."""
-    return PRICE * (rows / 1_437) ** 0.75
+    return {group: price * (rows / 1_437) ** 0.75 for group, price in PRICES.items()}
 
 
 def model(train, classes, price=None):

@@ -1,4 +1,4 @@
-"""ResNet-18: gates on every residual stream, and inside every block.
+"""ResNet-18: gates on residual streams, inside blocks, and on the whole sections beside shortcuts.
 
 The network of He, Zhang, Ren & Sun (arXiv 1512.03385, table 1) as it is for large photographs, with the
 stem that divides height and width by four; for small ones see resnet20_cifar. Each of its four residual
@@ -13,7 +13,7 @@ from torch import nn
 import bayesprune as bp
 
 STREAMS = ("conv", "stage2_0_conv2", "stage3_0_conv2", "stage4_0_conv2")  # the channels that blocks add to
-PRICES = {**dict.fromkeys(STREAMS, 9.0), "*": 3.0}  # nats a channel, for 1,437 rows
+PRICES = {**dict.fromkeys(STREAMS, 9.0), "layers": 9.0, "*": 3.0}  # nats a unit, for 1,437 rows
 INITIAL_INCLUSION = 0.9
 WEIGHT_SCALE = 0.25  # prior standard deviation of a weight
 WIDTHS = (64, 128, 256, 512)

@@ -1,4 +1,4 @@
-"""A small transformer on integer tokens: gates on embedding dimensions, heads and hidden units.
+"""A small transformer on integer tokens: gates on embedding dimensions, heads, hidden units and sections.
 
 Token and position embeddings, two encoder blocks, the mean over tokens, a linear layer. The library ships no
 text and downloads none, so that by default it learns ``digits-tokens``: scikit-learn's 8 × 8 digits read row
@@ -15,7 +15,7 @@ from torch import nn
 import bayesprune as bp
 
 EMBEDDING = "blocks_0_out"  # the group of embedding dimensions, named after the first layer that adds to them
-PRICES = {EMBEDDING: 20.0, "*qkv": 20.0, "*": 2.0}  # nats a unit, for 1,437 rows
+PRICES = {EMBEDDING: 20.0, "*qkv": 20.0, "layers": 20.0, "*": 2.0}  # nats a unit, for 1,437 rows
 INITIAL_INCLUSION = 0.98
 WEIGHT_SCALE = 0.25  # prior standard deviation of a weight
 WIDTH, HEADS, HEAD_WIDTH, HIDDEN, DEPTH = 32, 4, 8, 64, 2

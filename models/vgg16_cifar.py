@@ -13,6 +13,7 @@ from collections import OrderedDict
 from torch import nn
 
 import bayesprune as bp
+from bayesprune.errors import DataError
 
 PRICES = {"conv*": 0.8, "flatten": 0.1}  # nats a unit, for 1,437 rows
 INITIAL_INCLUSION = 0.9
@@ -56,6 +57,9 @@ def prices(rows):
 def model(train, classes, price=None):
     """The gated model for a training split: ``train.x`` (rows, channels, H, W), ``train.y`` (rows,)."""
     price = prices(len(train.x)) if price is None else price
+    if train.x.ndim != 4:
+        shape = tuple(train.x.shape[1:])
+        raise DataError(f"Rows of shape {shape} are no images: choose --data digits, or a folder of images.")
     return bp.gate(
         network(*train.x.shape[1:], classes),
         train.x[:1],

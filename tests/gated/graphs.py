@@ -79,6 +79,19 @@ class OwnAttention(nn.Module):
         return self.head(self.up(x.mean(1)).tanh())
 
 
+class Recurrence(nn.Module):
+    """A recurrence, a product by einsum, and a transposed convolution."""
+
+    def __init__(self):
+        super().__init__()
+        self.steps, self.mix = nn.GRU(2, 3, batch_first=True), nn.Parameter(torch.randn(3, 4))
+        self.wider, self.head = nn.ConvTranspose1d(4, 3, 2), nn.Linear(3, 2)
+
+    def forward(self, x):
+        x = torch.einsum("btc,cd->bdt", self.steps(x)[0], self.mix)
+        return self.head(self.wider(x.tanh()).mean(2))
+
+
 def numbers(*shape):
     return lambda rows: torch.randn(rows, *shape, generator=torch.Generator().manual_seed(5)).double()
 
@@ -93,5 +106,6 @@ INPUTS = {
     Tokens: integers(5, 3),
     Tied: integers(4, 3),
     OwnAttention: numbers(3, 2),
+    Recurrence: numbers(3, 2),
 }
 """Network → its inputs for a number of rows."""

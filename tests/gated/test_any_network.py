@@ -225,3 +225,28 @@ def test_units_are_gated_where_they_are_read_when_sections_are_gone(sections):
     gated.remove_(dead)
     assert gated.kept()["stem"] == 5
     torch.testing.assert_close(bp.prune(gated)(x), masked, rtol=1e-5, atol=1e-5)
+
+
+class Normed(nn.Module):
+    """Batch normalisation: trying it out in training mode moves its statistics."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.norm, self.up = nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Linear(6, 6)
+        self.head = nn.Linear(6, 3)
+
+    def forward(self, x):
+        x = self.norm(self.stem(x))
+        return self.head(x + self.up(x).tanh())
+
+
+def test_pruning_leaves_statistics_alone_and_keeps_the_class():
+    gated, x = gated_on(Normed()), torch.randn(5, 4)
+    gated.remove_(torch.arange(6) == 1)
+    before = {name: value.clone() for name, value in gated.state_dict().items()}
+    small = bp.prune(gated)
+    assert type(small) is Normed
+    for name, value in gated.state_dict().items():
+        assert torch.equal(value, before[name]), name
+    outputs = gated.eval().outputs(x, gated.by_group(gated.alive.float()))
+    torch.testing.assert_close(small.eval()(x), outputs, rtol=1e-5, atol=1e-5)

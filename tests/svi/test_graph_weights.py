@@ -15,7 +15,7 @@ from bayesprune.errors import RemovalError
 from bayesprune.posterior import to_arviz
 from bayesprune.svi import Engine, GateSteps, Recipe
 from bayesprune.svi.objective import gate_nats, weight_nats
-from tests.gated.graphs import INPUTS, Convolutions, OwnAttention, Residual, Tied, Tokens
+from tests.gated.graphs import INPUTS, Convolutions, OwnAttention, Recurrence, Residual, Tied, Tokens
 from tests.reference import negative_elbo_by_pyro
 
 pytestmark = pytest.mark.usefixtures("double_precision")
@@ -109,6 +109,7 @@ AT_OUTPUTS = {
     Tokens: {"head"},
     Tied: set(),
     OwnAttention: {"up", "head"},
+    Recurrence: {"head"},
 }
 
 

@@ -11,9 +11,11 @@ from torch import Tensor, fx
 
 from bayesprune.errors import RemovalError
 from bayesprune.structure.graph.analyse import Structure
-from bayesprune.structure.graph.call import Raw, argument_node, arguments, schema_names
+from bayesprune.structure.graph.boxes import box, take
+from bayesprune.structure.graph.call import Raw, argument_node, arguments
 from bayesprune.structure.graph.movement import MOVES
 from bayesprune.structure.graph.rates import set_rates_
+from bayesprune.structure.graph.renumber import rewritten_, set_argument_
 from bayesprune.structure.graph.sections import drop_sections
 
 aten = torch.ops.aten
@@ -109,14 +111,14 @@ class _Worker:
         kind = old.target._schema.name.removeprefix("aten::")
         if old in self.found.group_counts:
             name = "num_groups" if kind == "group_norm" else "groups"
-            self._set(new, name, int(self.mask(self.found.group_counts[old]).sum()))
+            set_argument_(new, name, int(self.mask(self.found.group_counts[old]).sum()))
         if old in self.found.pads:
             self._pad(old, new)
         if old in self.found.expanded:
             self._expand(old, new, kind)
         if kind in ("layer_norm", "rms_norm") and any(norm.node is old for norm in self.found.norms):
             labels = next(norm.labels for norm in self.found.norms if norm.node is old)
-            self._set(new, "normalized_shape", [int(self.mask(labels).sum())])
+            set_argument_(new, "normalized_shape", [int(self.mask(labels).sum())])
         if kind in COPIES and old.args[0] in self.scattered:
             self.scattered[old] = self.scattered[old.args[0]]  # type: ignore[index]
         elif kind in MOVES and self._touched(old):
@@ -129,7 +131,7 @@ class _Worker:
         pads = list(arguments(old)["pad"])
         at = next(i for i in range(0, len(pads), 2) if pads[i] or pads[i + 1])
         pads[at : at + 2] = [int(self.mask(labels).sum()) for labels in self.found.pads[old]]
-        self._set(new, "pad", pads)
+        set_argument_(new, "pad", pads)
 
     def _expand(self, old: fx.Node, new: fx.Node, kind: str) -> None:
         """A parameter is repeated for as many units as are left."""
@@ -137,7 +139,7 @@ class _Worker:
         sizes = list(arguments(new)[name])
         for dim, labels in self.found.expanded[old].items():
             sizes[dim] = int(self.mask(labels).sum())
-        self._set(new, name, sizes)
+        set_argument_(new, name, sizes)
 
     def _check_inputs(self, old: fx.Node) -> None:
         for source in old.all_input_nodes:
@@ -151,13 +153,6 @@ class _Worker:
     def _loses(self, node: fx.Node) -> bool:
         labels = self.found.of[node]
         return isinstance(labels, Tensor) and not bool(self.mask(labels).all())
-
-    def _set(self, node: fx.Node, name: str, value: Any) -> None:
-        position = schema_names(node).index(name)
-        if position < len(node.args):
-            node.update_arg(position, value)
-        else:
-            node.update_kwarg(name, value)
 
     # ---- operations that move numbers
 
@@ -217,7 +212,7 @@ class _Worker:
         whole = torch.arange(size.numel()).reshape(size)
         expected = take(self._run(old, whole), kept)
         backup = (new.target, new.args, dict(new.kwargs))
-        if not self._rewrite(old, new, kind, inside, kept):
+        if not rewritten_(new, kind, inside, kept):
             return False
         try:
             actual = self._run(old, take(whole, inside), new)
@@ -227,56 +222,6 @@ class _Worker:
             return True
         new.target, new.args, new.kwargs = backup[0], backup[1], backup[2]
         return False
-
-    def _rewrite(
-        self, old: fx.Node, new: fx.Node, kind: str, inside: list[Tensor], kept: list[Tensor]
-    ) -> bool:
-        """Follow the units in the numbers that the operation was given; False where there is no way."""
-        if kind in ("view", "reshape", "_unsafe_view", "expand", "unflatten"):
-            return self._resize(new, kind, len(inside), kept)
-        if kind in ("slice", "select", "narrow"):
-            return self._reslice(new, kind, inside)
-        return True  # nothing is written down: whether it does what it should is seen by trying
-
-    def _resize(self, new: fx.Node, kind: str, ndim: int, kept: list[Tensor]) -> bool:
-        """New sizes; one that depends on the rows and on units is left to PyTorch."""
-        given = arguments(new)
-        name = next(n for n in ("size", "shape", "sizes") if n in given)
-        sizes = list(given[name])
-        first = given.get("dim", 0) % ndim if kind == "unflatten" else 0
-        for i, size in enumerate(sizes):
-            now = int(kept[first + i].sum())
-            if now != len(kept[first + i]) and size != -1:
-                sizes[i] = now if isinstance(size, int) else -1
-        if sum(isinstance(s, int) and s == -1 for s in sizes) > 1:
-            return False
-        self._set(new, name, sizes)
-        if kind in ("view", "_unsafe_view"):
-            new.target = aten.reshape.default
-            new.args, new.kwargs = (new.args[0], sizes), {}
-        return True
-
-    def _reslice(self, new: fx.Node, kind: str, inside: list[Tensor]) -> bool:
-        """New positions along a dimension that loses units."""
-        given = arguments(new)
-        left = inside[given.get("dim", 0) % len(inside)]
-        if bool(left.all()):
-            return True
-        if kind == "select":
-            self._set(new, "index", int(left[: given["index"] % len(left)].sum()))
-        elif kind == "narrow":
-            start, length = given["start"] % len(left), given["length"]
-            self._set(new, "start", int(left[:start].sum()))
-            self._set(new, "length", int(left[start : start + length].sum()))
-        else:
-            bounds = [given.get(bound) for bound in ("start", "end")]
-            if given.get("step", 1) != 1 or not all(at is None or isinstance(at, int) for at in bounds):
-                return False
-            for bound, at in zip(("start", "end"), bounds, strict=True):
-                if at is not None:
-                    at = max(0, at + len(left)) if at < 0 else min(at, len(left))
-                    self._set(new, bound, int(left[:at].sum()))
-        return True
 
     def _split(self, old: fx.Node, new: fx.Node, source: fx.Node, outputs: list[Tensor]) -> None:
         """Several results: sizes along one dimension."""
@@ -333,20 +278,3 @@ class _Worker:
         inner = size.numel() // self.rows
         offset = torch.arange(self.rows).reshape(-1, *[1] * (positions.ndim - 1)) * inner
         return bool((positions - offset == positions[:1]).all()) and bool((positions[0] < inner).all())
-
-
-def box(mask: Tensor) -> list[Tensor] | None:
-    """For each dimension which indices survive, if what survives is all their combinations; else None."""
-    lines = [mask.movedim(d, 0).reshape(mask.shape[d], -1).any(1) for d in range(mask.ndim)]
-    count = 1
-    for line in lines:
-        count *= int(line.sum())
-    return lines if count == int(mask.sum()) else None
-
-
-def take(value: Tensor, kept: list[Tensor]) -> Tensor:
-    """The box of a tensor that survives."""
-    for dim, line in enumerate(kept):
-        if not bool(line.all()):
-            value = value.index_select(dim, line.nonzero().squeeze(1))
-    return value

@@ -81,7 +81,14 @@ def convolution(call: Call) -> Any:
 
 
 def _grouped(call: Call, channels: Tensor, rows: Tensor, weight: Raw, groups: int) -> None:
-    """Whole groups are units where there are many of them; else the same position in every group."""
+    """Whole groups are units where there are many of them; else the same position in every group.
+
+    With n channels of a group left and m of its filters, group by group, the convolution is G blocks of m × n
+    kernels. One weight (G m, n, ...) holds them if and only if all groups have the same n and the same m.
+    Other patterns are exact only with every block padded by zeros to the widest, where a unit saves nothing
+    as long as one group keeps all of its own: at independent gates of probability q that is 1 − (1 − qⁿ)ᴳ,
+    0.9998 for the 32 groups of 4 channels of a ResNeXt at q = 0.7. So units leave equal groups.
+    """
     inside = channels.view(groups, -1)  # (groups, channels in each)
     filters = rows.view(groups, -1)
     if groups >= max(inside.shape[1], filters.shape[1]) or inside.shape[1] == 1:

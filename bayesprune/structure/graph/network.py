@@ -26,10 +26,11 @@ from bayesprune.structure.graph.cutting import (
     tensors_gone,
 )
 from bayesprune.structure.graph.gates import gated_graphs
+from bayesprune.structure.graph.noise import Noise, insert_noise_
 from bayesprune.structure.graph.plain import adopt_, alike, graph_forward, same, share
 from bayesprune.structure.graph.shipped import plain_graph_of
 from bayesprune.structure.graph.statistics import renormalise_
-from bayesprune.structure.graph.weights import Noise, insert_noise_, weight_names
+from bayesprune.structure.graph.weights import weight_names
 from bayesprune.structure.groups import WHOLE, Group, Slot
 from bayesprune.structure.layers import resize_
 from bayesprune.structure.terms import Term
