@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from bayesprune.errors import SettingsError, UnsupportedNetworkError
 from bayesprune.export.folder import Inputs, save
 from bayesprune.export.layers import is_sequence
+from bayesprune.export.parity import check_parity
 from bayesprune.structure.graph import as_plain_graph
 
 
@@ -22,7 +23,8 @@ def export(network: nn.Module, path: str | Path, example: Inputs | None = None) 
     """Write a network for use elsewhere: a path ``*.onnx`` gives ONNX, any other a folder as `save` does.
 
     The ONNX takes any number of rows. Its inputs are called ``x``, or ``x0``, ``x1``, … where there are
-    several; its outputs ``y``, or ``y0``, ``y1``, ….
+    several; its outputs ``y``, or ``y0``, ``y1``, …. Where onnxruntime is installed, it is run there and
+    compared before it takes its name.
 
     Args:
         network: what `bayesprune.prune` returns, or any other that PyTorch can trace; left alone.
@@ -32,7 +34,7 @@ def export(network: nn.Module, path: str | Path, example: Inputs | None = None) 
 
     Raises:
         SettingsError: an example is needed, or the packages of the ``export`` extra are.
-        UnsupportedNetworkError: an operation that cannot be exported.
+        UnsupportedNetworkError: an operation that cannot be exported, or what was written is not the network.
     """
     example = _example_for(network) if example is None else example
     if Path(path).suffix.lower() == ".onnx":
@@ -63,7 +65,8 @@ def _export_onnx(network: nn.Module, path: Path, inputs: tuple[Tensor, ...]) -> 
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp.onnx")
     try:
-        _write_onnx(network, temporary, tuple(x.detach().cpu() for x in inputs))
+        written = _write_onnx(network, temporary, tuple(x.detach().cpu() for x in inputs))
+        check_parity(written, temporary, tuple(x.detach().cpu() for x in inputs))
         os.replace(temporary, path)
     except torch.onnx.errors.OnnxExporterError as problem:
         raise UnsupportedNetworkError(
@@ -74,7 +77,8 @@ def _export_onnx(network: nn.Module, path: Path, inputs: tuple[Tensor, ...]) -> 
         temporary.unlink(missing_ok=True)
 
 
-def _write_onnx(network: nn.Module, path: Path, inputs: tuple[Tensor, ...]) -> None:
+def _write_onnx(network: nn.Module, path: Path, inputs: tuple[Tensor, ...]) -> nn.Module:
+    """What was written: a copy in eval mode, as its graph where it is no sequence of layers."""
     network = copy.deepcopy(network).cpu()
     if not is_sequence(network):  # a class' own code may make a number of the rows, its graph does not
         network = as_plain_graph(network, inputs)
@@ -91,6 +95,7 @@ def _write_onnx(network: nn.Module, path: Path, inputs: tuple[Tensor, ...]) -> N
             input_names=_numbered("x", len(inputs)), output_names=_numbered("y", count),
             dynamic_shapes=rows if is_sequence(network) else (rows,),
         )  # fmt: skip
+    return network
 
 
 def _reason(problem: BaseException) -> str:

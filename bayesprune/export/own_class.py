@@ -18,14 +18,12 @@ from bayesprune.structure.graph.capture import find_tensor
 from bayesprune.structure.graph.plain import alike
 from bayesprune.structure.plain import PlainGraph, place_of, tensor_names
 
-SIZES: tuple[tuple[tuple[type[nn.Module], ...], tuple[str, ...]], ...] = (
-    ((nn.Linear,), ("in_features", "out_features")),
-    ((nn.Conv1d, nn.Conv2d, nn.Conv3d), ("in_channels", "out_channels", "groups")),
-    ((nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d), ("num_features",)),
-    ((nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d), ("num_features",)),
-    ((nn.LayerNorm, nn.RMSNorm), ("normalized_shape",)),
-)
-"""Layers, subclasses included, and the attributes in which they note the sizes that surgery changes."""
+SIZES = (
+    "in_features", "out_features", "in_channels", "out_channels", "groups", "num_features", "num_groups",
+    "num_channels", "normalized_shape", "num_parameters", "num_embeddings", "embedding_dim", "input_size",
+    "hidden_size", "proj_size", "embed_dim", "kdim", "vdim", "num_heads", "head_dim",
+)  # fmt: skip
+"""Attributes in which layers of ``torch.nn`` note sizes, which surgery changes as it changes parameters."""
 
 
 def sizes_of(network: nn.Module) -> dict[str, dict[str, Any]]:
@@ -69,8 +67,11 @@ def put_into_(own: nn.Module, saved: nn.Module, sizes: Mapping[str, Any], folder
     own.eval()
 
 
-def _attributes(layer: nn.Module) -> tuple[str, ...]:
-    return next((attributes for kinds, attributes in SIZES if isinstance(layer, kinds)), ())
+def _attributes(layer: nn.Module) -> list[str]:
+    """The sizes that a layer of ``torch.nn``, or of a subclass of one, notes; none of any other module."""
+    homes = {base.__module__ for base in type(layer).__mro__ if base is not nn.Module}
+    is_layer = any(home.startswith("torch.nn.modules") and not home.endswith("container") for home in homes)
+    return [name for name in SIZES if is_layer and name in vars(layer)]
 
 
 def _names(network: nn.Module) -> set[str]:
@@ -112,15 +113,17 @@ def _fill_(own: nn.Module, saved: nn.Module, sizes: Mapping[str, Any], folder: P
     layers = dict(own.named_modules())
     for name, values in sizes.items():
         layer = layers.get(name)
-        for attribute in _attributes(layer) if layer is not None else ():
-            value = values.get(attribute) if isinstance(values, dict) else None
+        known = set(_attributes(layer)) if layer is not None else set()
+        for attribute, value in values.items() if isinstance(values, dict) else ():
+            if attribute not in known:
+                continue
             whole = isinstance(value, list) and all(type(size) is int for size in value)
             if type(value) is not int and not whole:
                 raise CheckpointError(
                     f"{folder}: says {attribute}={value!r} of layer {name!r}, which is no size. The file was "
                     "changed; export the network again."
                 )
-            setattr(layer, attribute, tuple(value) if whole else value)  # type: ignore[arg-type]
+            setattr(layer, attribute, tuple(value) if whole else value)
 
 
 def _check_outputs(own: nn.Module, saved: nn.Module, inputs: tuple[Tensor, ...], folder: Path) -> None:

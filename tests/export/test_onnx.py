@@ -22,7 +22,18 @@ def session_of(path):
     return onnxruntime.InferenceSession(str(path))
 
 
-@pytest.mark.parametrize("name", sorted(CASES))
+MISWRITTEN = {"ProjectedRecurrence"}  # PyTorch's exporter forgets that states of an LSTM are projected
+
+
+@pytest.mark.filterwarnings("ignore:LSTM with projections:UserWarning")
+@pytest.mark.parametrize("name", sorted(MISWRITTEN))
+def test_what_is_written_wrongly_is_noticed(name, tmp_path):
+    with pytest.raises(UnsupportedNetworkError, match=r"does not run in onnxruntime: .*LSTM"):
+        bp.export(pruned(name), tmp_path / "a.onnx", CASES[name].batch(2, torch.float32))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", sorted(set(CASES) - MISWRITTEN))
 def test_onnx_gives_the_same_outputs_for_any_number_of_rows(name, tmp_path):
     network = pruned(name)
     bp.export(network, tmp_path / "a.onnx", CASES[name].batch(1, torch.float32))

@@ -29,7 +29,9 @@ OWN = ["ResidualProjection", "SqueezeExcite", "TiedEmbedding", "WeightNormalised
 def _pruned(name, dtype):
     case = CASES[name]
     analysis = analyse(without_chance_(case.network(dtype)), case.batch(2, dtype))
-    return analysis.cut(drawn_alive(analysis, 1)).eval()
+    alive = drawn_alive(analysis, 1)
+    alive.pop("layers", None)  # all sections stay, and so all names
+    return analysis.cut(alive).eval()
 
 
 def pruned(name, dtype=torch.float32):
