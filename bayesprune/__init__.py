@@ -1,5 +1,7 @@
 """bayesprune: prune networks while they learn, by inference."""
 
+from typing import TYPE_CHECKING, Any
+
 from bayesprune import data, priors, structure, svi
 from bayesprune.errors import BayespruneError
 from bayesprune.export import export, load, save
@@ -9,6 +11,9 @@ from bayesprune.priors import Budget, Price
 from bayesprune.structure import Cost, Group, count
 from bayesprune.structure.graph import analyse
 from bayesprune.svi import Epoch, FitResult, GateSteps, Quality, Recipe, Shrink, evaluate, fit, prune
+
+if TYPE_CHECKING:
+    from bayesprune.posterior import Posterior
 
 __version__ = "0.1.0"
 
@@ -27,6 +32,7 @@ __all__ = [
     "Likelihood",
     "Own",
     "Poisson",
+    "Posterior",
     "Price",
     "Quality",
     "Recipe",
@@ -45,3 +51,14 @@ __all__ = [
     "structure",
     "svi",
 ]
+
+_LATE = {"Posterior": "Posterior"}  # they need ArviZ, which takes seconds to import
+
+
+def __getattr__(name: str) -> Any:
+    """Names of the room ``posterior``, imported when they are first asked for."""
+    if name in _LATE:
+        from bayesprune import posterior
+
+        return getattr(posterior, _LATE[name])
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
