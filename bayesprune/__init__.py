@@ -13,7 +13,7 @@ from bayesprune.structure.graph import analyse
 from bayesprune.svi import Epoch, FitResult, GateSteps, Quality, Recipe, Shrink, evaluate, fit, prune
 
 if TYPE_CHECKING:
-    from bayesprune.posterior import Posterior
+    from bayesprune.posterior import Diagnosis, Posterior, diagnose
 
 __version__ = "0.1.0"
 
@@ -23,6 +23,7 @@ __all__ = [
     "Budget",
     "Categorical",
     "Cost",
+    "Diagnosis",
     "Epoch",
     "FitResult",
     "GateSteps",
@@ -40,6 +41,7 @@ __all__ = [
     "analyse",
     "count",
     "data",
+    "diagnose",
     "evaluate",
     "export",
     "fit",
@@ -52,7 +54,7 @@ __all__ = [
     "svi",
 ]
 
-_LATE = {"Posterior": "Posterior"}  # they need ArviZ, which takes seconds to import
+_LATE = ("Diagnosis", "Posterior", "diagnose")  # they need ArviZ, which takes seconds to import
 
 
 def __getattr__(name: str) -> Any:
@@ -60,5 +62,5 @@ def __getattr__(name: str) -> Any:
     if name in _LATE:
         from bayesprune import posterior
 
-        return getattr(posterior, _LATE[name])
+        return getattr(posterior, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
