@@ -19,6 +19,10 @@ from bayesprune.svi.result import FitResult
 QUESTION = "calibrated"
 DISTANCE = 0.05
 FALSE_ALARM = 0.01
+UNLIKE = (
+    "Either units stand for each other, which independent gates cannot say, or a unit's gain is so near its "
+    "price that certainty is an artefact of the price"
+)
 
 Array = np.ndarray[Any, Any]
 
@@ -114,8 +118,7 @@ def calibrated(evidence: Evidence, ranks: tuple[Array, int] | None = None) -> An
         "inclusion probabilities are those of the exact posterior" if not missing else "ranks are uniform",
         "use a guide that knows of dependence between gates, or enumerate (inference/enumerate_exact.py) and "
         "read the exact probabilities.",
-        "A product of independent gates cannot follow a posterior in which units stand for each other"
-        * wrong,
+        UNLIKE * wrong,
     )
 
 

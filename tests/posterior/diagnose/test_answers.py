@@ -110,16 +110,48 @@ def test_hidden_units_are_matched_by_what_they_do():
     assert 0.5 < answer["Jaccard of units kept in 0"] < 1
 
 
-def test_a_network_that_predicts_at_random_masks_is_unfaithful_and_a_decided_one_is_not(long):
-    undecided_model = masked([0, 4, 5], odds=0.2)
+def wide_and_sure():
+    """A model that keeps all of its units, each of consequence, and rows whose targets follow from it."""
+    torch.manual_seed(3)
+    network = nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 2))
     with torch.no_grad():
-        undecided_model.network[1].weight[:, 0] = 3.0
-        undecided_model.network[-1].weight.mul_(10)
-    answer = bp.diagnose(undecided_model, rows=(X, Y), draws=200).faithful
-    assert answer.verdict == "no", answer
-    answer = bp.diagnose(long, rows=(X, Y), draws=200).faithful
+        nn.init.orthogonal_(network[0].weight, gain=2.0)
+        network[2].weight.copy_(torch.tensor([[1.5, -1.5, 1.5, -1.5], [-1.5, 1.5, -1.5, 1.5]]))
+    x = torch.randn(1500, 4)
+    y = torch.distributions.Categorical(logits=network(x).detach()).sample()
+    prior = bp.priors.BernoulliGates(bp.priors.Flattening(price=3.0))
+    gated = bp.gate(network, x[:1], prior=prior, likelihood=bp.Categorical(rows=1500))
+    gated.log_odds.data.fill_(12.0)
+    return gated, (x, y)
+
+
+def test_a_model_that_is_right_about_its_rows_is_faithful():
+    gated, rows = wide_and_sure()
+    answer = bp.diagnose(gated, rows=rows, draws=50).faithful
     assert answer.verdict == "yes", answer
-    assert np.isnan(answer["PSIS"]) and answer["overconfidence"] <= 0.1
+    assert answer["expected calibration error"] < 0.05 and answer["the same under the posterior"] > 0.99
+
+
+def test_undecided_gates_whose_draws_predict_worse_than_the_mask_are_unfaithful():
+    gated, rows = wide_and_sure()
+    gated.log_odds.data.fill_(0.2)
+    answer = bp.diagnose(gated, rows=rows, draws=50).faithful
+    assert answer.verdict == "no" and answer["error_percent of sampled masks"] > 5
+    assert "k̂" in answer.why and "certain but unfaithful" not in answer.why
+
+
+def test_a_certain_mask_whose_units_are_not_worth_their_price_is_unfaithful():
+    gated, rows = wide_and_sure()
+    with torch.no_grad():
+        gated.network[-1].weight[:, :2] = (
+            0.0  # two hidden units do nothing, at 3 nats each: yet they are kept
+        )
+    answer = bp.diagnose(gated, rows=rows, draws=50).faithful
+    assert answer.verdict == "no" and "certain but unfaithful" in answer.why
+    assert answer["the same under the posterior"] < 0.1
+
+
+def test_without_rows_faithful_is_not_asked(long):
     assert bp.diagnose(long, draws=20).faithful.why == "not asked: needs rows to predict"
 
 

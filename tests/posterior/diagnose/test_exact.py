@@ -112,7 +112,7 @@ def test_enumeration_leaves_removed_units_out():
 
 @pytest.mark.parametrize("right", [True, False])
 def test_ranks_are_uniform_for_the_exact_posterior_and_not_for_an_overconfident_one(right):
-    """Conjugate: a rate from Beta(1, 1), 5 of Bernoulli(rate); the wrong posterior counts each datum thrice."""
+    """A rate from Beta(1, 1), five draws of it; the wrong posterior counts each of them thrice."""
     generator, draws, simulations = np.random.default_rng(0), 49, 400
     ranks = []
     for _ in range(simulations):
@@ -128,7 +128,7 @@ def test_ranks_are_uniform_for_the_exact_posterior_and_not_for_an_overconfident_
 
 
 def test_ties_of_discrete_statistics_are_broken_evenly():
-    """A gate's own prior and posterior are the same here: ranks are uniform, at a false-alarm rate of 1e-3."""
+    """A gate of which nothing is learnt: ranks are uniform, at a false-alarm rate of 1e-3."""
     generator, draws = np.random.default_rng(1), 9
     ranks = [
         sbc_rank(int(generator.random() < 0.3), (generator.random(draws) < 0.3).astype(int), generator)
@@ -138,7 +138,7 @@ def test_ties_of_discrete_statistics_are_broken_evenly():
 
 
 def test_what_cannot_be_enumerated_is_not_asked():
-    gated, rows = regression(0.0)
+    gated, _ = regression(0.0)
     assert "training rows" in bp.diagnose(gated, draws=20).calibrated.why
     wide = bp.gate(
         nn.Sequential(nn.Linear(13, 1)).double(),
