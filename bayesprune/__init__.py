@@ -1,5 +1,7 @@
 """bayesprune: prune networks while they learn, by inference."""
 
+from typing import TYPE_CHECKING, Any
+
 from bayesprune import data, priors, structure, svi
 from bayesprune.errors import BayespruneError
 from bayesprune.export import export, load, save
@@ -10,6 +12,9 @@ from bayesprune.structure import Cost, Group, count
 from bayesprune.structure.graph import analyse
 from bayesprune.svi import Epoch, FitResult, GateSteps, Quality, Recipe, Shrink, evaluate, fit, prune
 
+if TYPE_CHECKING:
+    from bayesprune.posterior import Diagnosis, Posterior, diagnose
+
 __version__ = "0.1.0"
 
 __all__ = [
@@ -18,6 +23,7 @@ __all__ = [
     "Budget",
     "Categorical",
     "Cost",
+    "Diagnosis",
     "Epoch",
     "FitResult",
     "GateSteps",
@@ -27,6 +33,7 @@ __all__ = [
     "Likelihood",
     "Own",
     "Poisson",
+    "Posterior",
     "Price",
     "Quality",
     "Recipe",
@@ -34,6 +41,7 @@ __all__ = [
     "analyse",
     "count",
     "data",
+    "diagnose",
     "evaluate",
     "export",
     "fit",
@@ -45,3 +53,14 @@ __all__ = [
     "structure",
     "svi",
 ]
+
+_LATE = ("Diagnosis", "Posterior", "diagnose")  # they need ArviZ, which takes seconds to import
+
+
+def __getattr__(name: str) -> Any:
+    """Names of the room ``posterior``, imported when they are first asked for."""
+    if name in _LATE:
+        from bayesprune import posterior
+
+        return getattr(posterior, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -41,6 +41,10 @@ class RunFolderError(BayespruneError):
     """An output folder cannot be used as asked."""
 
 
+class PosteriorError(BayespruneError):
+    """Posterior draws are missing, of another program, or do not fit together."""
+
+
 class DivergedError(BayespruneError):
     """The loss became NaN or infinite."""
 

@@ -1,6 +1,8 @@
-"""The posterior, looked at: its draws in ArviZ's form, and plots of what a fit did to its gates."""
+"""The posterior, looked at: its draws in ArviZ's form, what they say of the mask, and plots of a fit."""
 
-from bayesprune.posterior.arviz import to_arviz
+from bayesprune.posterior.arviz import read, write
+from bayesprune.posterior.diagnose import Diagnosis, diagnose
 from bayesprune.posterior.plots import plot_gates, plot_inputs
+from bayesprune.posterior.value import Posterior, to_arviz
 
-__all__ = ["plot_gates", "plot_inputs", "to_arviz"]
+__all__ = ["Diagnosis", "Posterior", "diagnose", "plot_gates", "plot_inputs", "read", "to_arviz", "write"]

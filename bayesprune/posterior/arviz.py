@@ -1,55 +1,174 @@
-"""The posterior as draws in ArviZ's form; the only file that speaks to ArviZ."""
+"""The one file that speaks to ArviZ: 0.x keeps groups in ``InferenceData``, 1.x in ``xarray.DataTree``.
+
+Everything else builds plain ``xarray.Dataset``s, one a group. Sites are named as in Pyro, ``gate/conv1``.
+Neither a tree nor a NetCDF file allows a slash in a name, so there it is a colon: ``gate:conv1``.
+"""
 
 from __future__ import annotations
 
+import os
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import arviz
-import torch
-from pyro import poutine
-from pyro.infer import Predictive
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
 
-from bayesprune.gated import GatedModel
-from bayesprune.svi.result import FitResult
+from bayesprune.errors import PosteriorError
+
+MAKER = "bayesprune"
+FORMAT = 1
+Groups = dict[str, xr.Dataset]
 
 
-def to_arviz(result: FitResult | GatedModel, draws: int = 1000, seed: int = 0) -> Any:
-    """Draws from the guide: gates, hyper-sites, and the weights that have a posterior.
+def wrap(groups: Mapping[str, xr.Dataset], tree: bool | None = None) -> Any:
+    """Groups in the container of the installed ArviZ.
 
     Args:
-        result: of a fit, or a gated model.
-        draws: how many, in one chain.
-        seed: of the draws.
+        groups: group → its variables.
+        tree: ``DataTree`` or not; by default what ArviZ has.
 
     Returns:
-        ``arviz.InferenceData`` (ArviZ 0.x) or ``xarray.DataTree`` (1.x), with the group ``posterior``:
-        variables ``gate/<group>`` of dimensions (chain, draw, <group>_unit), units by their number in the
-        dense network, and the other latent sites by their Pyro names.
-
-    Example:
-        >>> import bayesprune as bp
-        >>> network = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
-        >>> prior = bp.priors.BernoulliGates(bp.priors.Flattening(price=5.0))
-        >>> gated = bp.gate(network, torch.zeros(1, 4), prior=prior, likelihood=bp.Categorical(rows=100))
-        >>> to_arviz(gated, draws=50).posterior["gate/input"].shape
-        (1, 50, 4)
+        ``arviz.InferenceData`` (0.x) or ``xarray.DataTree`` (1.x).
     """
-    gated = result.gated if isinstance(result, FitResult) else result
-    points = {f"weight/{name}" for name in gated.weight_tensors()}
-    points -= {f"weight/{name}" for name in gated.log_scales_by_tensor()}
-    was_training = gated.training
-    gated.eval()  # noise on units is for training, and no parameter of the model
+    if tree is None:
+        tree = not hasattr(arviz, "InferenceData")
+    if tree:
+        return xr.DataTree.from_dict({f"/{name}": _renamed(part, "/", ":") for name, part in groups.items()})
+    make: Any = arviz.InferenceData  # its annotations do not know groups as keywords
+    return make(**groups)
+
+
+def unwrap(container: Any) -> Groups:
+    """The groups of either container, under the names of their sites.
+
+    Args:
+        container: of ``wrap``, or of another program.
+
+    Raises:
+        PosteriorError: it is neither, or was not made by this library.
+    """
+    if hasattr(container, "children") and hasattr(container, "to_dataset"):
+        groups = {name: _renamed(node.to_dataset(), ":", "/") for name, node in container.children.items()}
+    elif callable(getattr(container, "groups", None)):
+        groups = {name: _renamed(container[name], ":", "/") for name in container.groups()}
+    else:
+        raise PosteriorError(
+            f"A {type(container).__name__} holds no posterior draws: give result.posterior().to_arviz(), or "
+            "what bayesprune.posterior.read() returns."
+        )
+    return check(groups, type(container).__name__)
+
+
+def check(groups: Groups, place: str) -> Groups:
+    """The same groups, if this library made them.
+
+    Args:
+        groups: group → variables.
+        place: for the message.
+
+    Raises:
+        PosteriorError: the mark in the group ``posterior`` is missing, or of a later format.
+    """
+    attributes = groups["posterior"].attrs if "posterior" in groups else {}
+    if attributes.get("inference_library") != MAKER:
+        maker = attributes.get("inference_library", "an unknown program")
+        raise PosteriorError(
+            f"{place} was written by {maker}, not by {MAKER} (groups: {', '.join(groups) or 'none'}): it has "
+            "no gates to read. Give the draws of result.posterior().to_arviz()."
+        )
+    if int(attributes.get("format", 0)) > FORMAT:
+        raise PosteriorError(
+            f"{place} has format {attributes['format']}, and this version reads {FORMAT}: update {MAKER}."
+        )
+    return groups
+
+
+def write(container: Any, path: str | Path, overwrite: bool = False) -> Path:
+    """Write draws as NetCDF, whole or not at all.
+
+    Args:
+        container: as ``to_arviz`` gives it.
+        path: the file; ``arviz.from_netcdf`` reads it too, with ``:`` for ``/`` in names.
+        overwrite: replace a file that is there.
+
+    Raises:
+        PosteriorError: not this library's draws; or the file is there and was not to be replaced.
+    """
+    groups, path = unwrap(container), Path(path)
+    if path.exists() and not overwrite:
+        raise PosteriorError(
+            f"{path} exists and is left as it is: choose another name, or say overwrite=True."
+        )
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
-        with torch.random.fork_rng(devices=[]), torch.no_grad():
-            torch.manual_seed(seed)
-            rows = torch.zeros(1, device=gated.log_odds.device)
-            nodes = poutine.trace(gated.guide).get_trace(rows).nodes
-            samples = Predictive(gated.guide, num_samples=draws)(rows)
+        for number, (name, part) in enumerate(groups.items()):
+            data = _renamed(part, "/", ":")
+            packed: dict[Any, dict[str, Any]] = {
+                v: {"zlib": True, "complevel": 1} for v in data.data_vars if data[v].ndim
+            }
+            mode: Any = "a" if number else "w"
+            data.to_netcdf(temporary, mode=mode, group=name, engine="h5netcdf", encoding=packed)
+        os.replace(temporary, path)
     finally:
-        gated.train(was_training)
-    shapes = {name: torch.as_tensor(nodes[name]["value"]).shape for name in samples if name not in points}
-    posterior = {n: samples[n].reshape(1, draws, *shape).cpu().numpy() for n, shape in shapes.items()}
-    dims = {f"gate/{group.name}": [f"{group.name}_unit"] for group in gated.groups}
-    if hasattr(arviz, "InferenceData"):
-        return arviz.from_dict(posterior=posterior, dims=dims)
-    return arviz.from_dict({"posterior": posterior}, dims=dims)
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def read(path: str | Path) -> Any:
+    """Read draws that ``write`` wrote.
+
+    Args:
+        path: the file, which stays as it is.
+
+    Returns:
+        The container of the installed ArviZ.
+
+    Raises:
+        PosteriorError: missing, damaged, or the file of another program.
+    """
+    import h5netcdf
+
+    try:
+        with h5netcdf.File(str(path), "r") as file:
+            names = list(file.groups)
+        groups = {}
+        for name in names:
+            with xr.open_dataset(path, group=name, engine="h5netcdf") as part:
+                groups[name] = _renamed(part.load(), ":", "/")
+    except FileNotFoundError:
+        raise PosteriorError(
+            f"{path}: no such file. Write it with bayesprune.posterior.write(result.posterior().to_arviz(), "
+            f"{str(path)!r})."
+        ) from None
+    except Exception as problem:  # the formats' own errors have no common base
+        raise PosteriorError(f"{path} cannot be read: damaged, or no NetCDF file ({problem}).") from problem
+    return wrap(check(groups, str(path)))
+
+
+def pareto_k(log_weights: npt.NDArray[np.float64]) -> float:
+    """Shape k̂ of the Pareto tail of importance weights (Vehtari et al., arXiv 1507.02646), by ArviZ.
+
+    Args:
+        log_weights: (draws,), up to a constant.
+
+    Returns:
+        k̂; below 0.7 the weights can be trusted. NaN where all weights are equal: there is no tail.
+    """
+    if np.ptp(log_weights) < 1e-9:
+        return float("nan")
+    if hasattr(arviz, "psislw"):
+        psislw: Any = arviz.psislw
+        return float(psislw(log_weights.copy())[1])
+    from arviz_stats.base import array_stats  # ArviZ 1.x, which takes minus the log-weights, as LOO has them
+
+    return float(array_stats.psislw(-log_weights)[1])
+
+
+def _renamed(data: xr.Dataset, old: str, new: str) -> xr.Dataset:
+    names = [str(name) for name in data.variables] + [str(dim) for dim in data.sizes]
+    table = {name: name.replace(old, new) for name in names if old in name}
+    return data.rename(table) if table else data

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,9 @@ from torch import Tensor, nn
 from bayesprune.gated import GatedModel
 from bayesprune.svi.settings import Shrink
 from bayesprune.svi.shrink import dead_units
+
+if TYPE_CHECKING:
+    from bayesprune.posterior import Posterior
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,12 @@ class FitResult:
     def architecture(self) -> list[int]:
         """Units kept per group, in order."""
         return list(self.gated.kept().values())
+
+    def posterior(self) -> Posterior:
+        """What was learnt, as a value: ``.to_arviz()`` makes draws of it. ``bp.Posterior.of`` joins fits."""
+        from bayesprune.posterior import Posterior  # here: ArviZ takes long to import
+
+        return Posterior((self,))
 
 
 def prune(result: FitResult | GatedModel) -> nn.Module:

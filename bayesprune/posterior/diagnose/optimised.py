@@ -1,0 +1,91 @@
+"""Optimised: have the ELBO and the inclusion probabilities come to rest?"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from bayesprune.posterior.diagnose.answer import Answer, Evidence, Measure, judged, not_asked
+
+QUESTION = "optimised"
+LEAST_EPOCHS = 5
+WINDOW = 0.1
+"""Share of the epochs, the last ones, that are looked at; at least three."""
+RISE = 0.02
+"""Of the ELBO over the window, as a share of its range over all epochs."""
+RISE_A_ROW = 0.01
+"""Nats a row over the window: smaller than that is at rest, however small the range is."""
+MOVED, MOVED_SHARE = 0.05, 0.01
+
+Array = np.ndarray[Any, Any]
+
+
+def window(epochs: int) -> int:
+    """How many of the last epochs are looked at."""
+    return min(epochs, max(3, math.ceil(WINDOW * epochs)))
+
+
+def rise(elbo: Array) -> float:
+    """What the ELBO gains over the last epochs, by the slope of the least-squares line through them.
+
+    Args:
+        elbo: (epochs,), nats.
+
+    Returns:
+        Nats over the window, negative where it falls.
+    """
+    last = elbo[-window(len(elbo)) :]
+    if len(last) < 2:
+        return float("nan")
+    return float(np.polyfit(np.arange(len(last)), last, 1)[0] * (len(last) - 1))
+
+
+def moved(inclusion_prob: Array) -> float:
+    """Share of the gates whose probability has moved by more than 0.05 over the last epochs.
+
+    Args:
+        inclusion_prob: (epochs, gates).
+    """
+    last = inclusion_prob[-window(len(inclusion_prob)) :]
+    return float((np.abs(last[-1] - last[0]) > MOVED).mean())
+
+
+def optimised(evidence: Evidence) -> Answer:
+    """Slope of the ELBO, and drift of the inclusion probabilities, over the last tenth of the epochs."""
+    history = evidence.groups.get("history")
+    if history is None:
+        return not_asked(
+            QUESTION, "the draws have no history", "give the results of fit(), or their posterior()."
+        )
+    rows = float(evidence.groups["constant_data"]["rows"])
+    thetas = np.concatenate(
+        [v.values for n, v in history.items() if str(n).startswith("inclusion_prob/")], -1
+    )
+    shares, a_row, drifts, epochs = [], [], [], []
+    for elbo, theta in zip(history["elbo"].values, thetas, strict=True):
+        there = ~np.isnan(elbo)
+        elbo, theta = elbo[there], theta[there]
+        epochs.append(len(elbo))
+        gain = abs(rise(elbo))
+        shares.append(gain / max(np.ptp(elbo), 1e-12) if len(elbo) > 1 else np.nan)
+        a_row.append(gain / rows)
+        drifts.append(moved(theta))
+    worst = int(np.nanargmax(np.where(np.isnan(shares), np.inf, shares)))
+    rests = all(s <= RISE or a <= RISE_A_ROW for s, a in zip(shares, a_row, strict=True))
+    known, drift = None if math.isnan(shares[worst]) else rests, max(drifts)
+    against = f"≤ {RISE}, or {RISE_A_ROW} nats a row"
+    measures = (
+        Measure("epochs", min(epochs), f"at least {LEAST_EPOCHS}", min(epochs) >= LEAST_EPOCHS),
+        Measure("change of the ELBO, share of its range", shares[worst], against, known),
+        Measure("change of the ELBO, nats a row", a_row[worst]),
+        Measure(f"gates that moved by {MOVED}, share", drift, f"≤ {MOVED_SHARE}", drift <= MOVED_SHARE),
+    )
+    last = window(min(epochs))
+    return judged(
+        QUESTION,
+        measures,
+        f"over the last {last} epochs neither the ELBO nor the gates went anywhere",
+        "train for more epochs (epochs=), or let the learning rate fall further.",
+    )

@@ -1,0 +1,139 @@
+"""What draws of a guide say about given rows: predictions, log-likelihoods and scores."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bayesprune.errors import PosteriorError
+from bayesprune.gated import GatedModel
+from bayesprune.likelihoods import Bernoulli, Categorical
+
+Rows = tuple[Tensor, Tensor]
+
+
+@dataclass(frozen=True)
+class RowScores:
+    """Rows under every draw.
+
+    Attributes:
+        log_likelihood: (draws, rows), float32, nats.
+        predictive: (draws, rows, ...), targets drawn from the likelihood.
+        score: (draws,), the likelihood's score: an error in percent, RMSE, or a deviance.
+        mean: (rows, ...), class probabilities, or the mean target, averaged over draws; None where the
+            likelihood has neither.
+        hard_mean: the same under the hard mask (gates at the nearer vertex, weights at their means).
+        hard_score: score of the hard mask.
+    """
+
+    log_likelihood: np.ndarray[Any, Any]
+    predictive: np.ndarray[Any, Any]
+    score: np.ndarray[Any, Any]
+    mean: np.ndarray[Any, Any] | None
+    hard_mean: np.ndarray[Any, Any] | None
+    hard_score: float
+
+
+def check_rows(rows: Any) -> Rows:
+    """Rows as (inputs, targets) of equal length.
+
+    Raises:
+        PosteriorError: they are something else.
+    """
+    fine = isinstance(rows, tuple | list) and len(rows) == 2
+    if not fine or not all(isinstance(part, Tensor) for part in rows):
+        raise PosteriorError(f"rows= takes two tensors (inputs, targets), and got {type(rows).__name__}.")
+    x: Tensor = rows[0]
+    y: Tensor = rows[1]
+    if len(x) != len(y) or len(x) == 0:
+        raise PosteriorError(f"rows= has {len(x)} inputs and {len(y)} targets: give as many, at least one.")
+    return x, y
+
+
+def distinct(masks: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows of a matrix without repetition: most draws of a decided guide are the same mask.
+
+    Args:
+        masks: (draws, units), zeros and ones.
+
+    Returns:
+        (distinct, units), and (draws,) which of them each draw is.
+    """
+    packed = np.ascontiguousarray(np.packbits(masks.cpu().numpy().astype(bool), axis=1))
+    _, first, which = np.unique(
+        packed.view([("", packed.dtype, (packed.shape[1],))]).reshape(-1) if packed.shape[1] else packed,
+        return_index=True,
+        return_inverse=True,
+        axis=0,
+    )
+    return masks[torch.from_numpy(first)], torch.from_numpy(which.reshape(-1))
+
+
+def outputs_of(
+    gated: GatedModel, x: Tensor, mask: Tensor, weights: dict[str, Tensor] | None = None
+) -> Tensor:
+    """(rows, outputs) under one mask of all units, on the CPU."""
+    gates = gated.by_group(mask.to(gated.log_odds))
+    return gated.outputs(x.to(gated.log_odds.device), gates, weights)
+
+
+class RowScorer:
+    """Collects what each draw says about some rows.
+
+    Args:
+        gated: the model.
+        rows: (inputs, targets).
+        draws: how many there will be.
+    """
+
+    def __init__(self, gated: GatedModel, rows: Rows, draws: int) -> None:
+        self.gated, self.likelihood = gated, gated.likelihood
+        self.x, self.y = rows[0].to(gated.log_odds.device), rows[1].to(gated.log_odds.device)
+        self.log_likelihood = np.empty((draws, len(self.x)), np.float32)
+        self.score = np.empty(draws)
+        self.predictive: np.ndarray[Any, Any] | None = None
+        self.total: Tensor | None = None
+
+    def add(self, outputs: Tensor, places: Tensor) -> None:
+        """Take the outputs (rows, outputs) of one mask, for all draws that it is: (count,) numbers."""
+        at, count = places.numpy(), len(places)
+        self.log_likelihood[at] = -self.likelihood.nll(outputs, self.y).cpu().numpy()
+        self.score[at] = self._score(outputs)
+        drawn = self.likelihood(outputs).sample(torch.Size([count])).cpu().numpy()
+        if self.predictive is None:
+            kind = np.int16 if isinstance(self.likelihood, Categorical) else np.float32
+            self.predictive = np.empty((len(self.score), *drawn.shape[1:]), kind)
+        self.predictive[at] = drawn
+        mean = self._mean(outputs)
+        if mean is not None:
+            self.total = mean * count if self.total is None else self.total + mean * count
+
+    def result(self) -> RowScores:
+        """Everything collected, with the hard mask beside it."""
+        hard = outputs_of(self.gated, self.x, self.gated.inclusion_prob() > 0.5)
+        hard_mean = self._mean(hard)
+        mean = None if self.total is None else (self.total / len(self.score)).cpu().numpy()
+        assert self.predictive is not None
+        return RowScores(
+            self.log_likelihood,
+            self.predictive,
+            self.score,
+            mean,
+            None if hard_mean is None else hard_mean.cpu().numpy(),
+            self._score(hard),
+        )
+
+    def _score(self, outputs: Tensor) -> float:
+        return self.likelihood.mean_score(float(self.likelihood.score(outputs, self.y)), len(self.x))
+
+    def _mean(self, outputs: Tensor) -> Tensor | None:
+        if isinstance(self.likelihood, Categorical):
+            return outputs.softmax(-1)
+        if isinstance(self.likelihood, Bernoulli):
+            return outputs.sigmoid()
+        mean = getattr(self.likelihood(outputs), "mean", None)
+        return mean if isinstance(mean, Tensor) and bool(mean.isfinite().all()) else None

@@ -1,0 +1,167 @@
+"""The posterior as a value: one fit or several, from which draws in ArviZ's form are made."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from bayesprune.errors import PosteriorError
+from bayesprune.gated import GatedModel
+from bayesprune.posterior.arviz import wrap
+from bayesprune.posterior.chain import Chain, run_chain
+from bayesprune.posterior.datasets import assemble
+from bayesprune.posterior.draws import draw_prior, quiet
+from bayesprune.posterior.rows import Rows, check_rows
+from bayesprune.svi.result import FitResult
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """What one fit, or several independent fits of the same network, have learnt.
+
+    Attributes:
+        fits: one a chain.
+
+    Example:
+        >>> import bayesprune as bp
+        >>> network = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
+        >>> prior = bp.priors.BernoulliGates(bp.priors.Flattening(price=5.0))
+        >>> gated = bp.gate(network, torch.zeros(1, 4), prior=prior, likelihood=bp.Categorical(rows=100))
+        >>> idata = bp.Posterior.of([gated, gated]).to_arviz(draws=50)
+        >>> idata["posterior"]["gate/input"].shape
+        (2, 50, 4)
+    """
+
+    fits: tuple[FitResult, ...]
+
+    @staticmethod
+    def of(results: FitResult | GatedModel | Sequence[FitResult | GatedModel]) -> Posterior:
+        """The posterior of one fit, or of several of the same network.
+
+        Args:
+            results: of ``fit``, or gated models, which have no history.
+
+        Raises:
+            PosteriorError: none, something else, or networks whose groups differ.
+        """
+        given = list(results) if isinstance(results, Sequence) else [results]
+        wrong = [type(r).__name__ for r in given if not isinstance(r, FitResult | GatedModel)]
+        if wrong or not given:
+            raise PosteriorError(
+                f"Posterior.of takes the results of fit(), and got {', '.join(wrong) or 'none'}."
+            )
+        fits = tuple(r if isinstance(r, FitResult) else FitResult(r, (), 0.0, 0, None) for r in given)
+        first = [(g.name, g.size) for g in fits[0].gated.groups]
+        for number, fit in enumerate(fits[1:], start=1):
+            groups = [(g.name, g.size) for g in fit.gated.groups]
+            if groups != first:
+                differs = sorted(set(first) ^ set(groups))
+                raise PosteriorError(
+                    f"Fit {number} is of another network than fit 0 (groups and sizes that only one has: "
+                    f"{differs}): chains are independent fits of the same network."
+                )
+        return Posterior(fits)
+
+    def to_arviz(
+        self,
+        draws: int = 1000,
+        thin: int = 1,
+        seed: int = 0,
+        weights: bool = False,
+        prior: int = 500,
+        rows: Rows | None = None,
+        observed: bool = False,
+    ) -> Any:
+        """Draws of the guide in ArviZ's form: a chain is an independent fit, a draw one from its guide.
+
+        Without rows no data are looked at. Units that were removed stay in the arrays, at zero.
+
+        Args:
+            draws: from each fit.
+            thin: keep every so many of them.
+            seed: of the draws; torch's own random state is left alone.
+            weights: the weights that have a posterior, too.
+            prior: draws from the prior, as it was for the first fit at its end; 0 for none.
+            rows: (inputs, targets) to predict, at a cost of a forward pass for each distinct mask (each draw,
+                where weights have a posterior). Then ``sample_stats`` has the ELBO of each draw.
+            observed: keep the targets of these rows in ``observed_data``.
+
+        Returns:
+            ``arviz.InferenceData`` (ArviZ 0.x) or ``xarray.DataTree`` (1.x, names with ``:`` for ``/``).
+            Groups ``posterior`` (``gate/<group>``, ``inclusion_prob/<group>``, hyper-sites, weights),
+            ``sample_stats`` (``lp``, ``log_q``, nats; ``macs``, ``parameters`` of each draw's mask),
+            ``prior``, ``history`` (over epochs, NaN where a fit had fewer), ``constant_data``, and with rows
+            ``posterior_predictive`` and ``log_likelihood``.
+
+        Raises:
+            PosteriorError: a number out of range, rows that are none, or weights of different shapes.
+        """
+        _check_numbers(draws=draws, thin=thin)
+        if prior < 0:
+            raise PosteriorError(f"prior={prior}: a number of draws, or 0 for none.")
+        if observed and rows is None:
+            raise PosteriorError("observed=True keeps the targets of rows=, and there are none: give rows=.")
+        rows = None if rows is None else check_rows(rows)
+        chains = [self._chain(number, draws, thin, seed, weights, rows) for number in range(len(self.fits))]
+        return wrap(assemble(self.fits, chains, thin, self._prior(prior, seed), rows if observed else None))
+
+    def _chain(
+        self, number: int, draws: int, thin: int, seed: int, weights: bool, rows: Rows | None
+    ) -> Chain:
+        gated = self.fits[number].gated
+        with quiet(gated):
+            torch.manual_seed(_seed(seed, number))
+            return run_chain(gated, draws, thin, weights, rows)
+
+    def _prior(self, draws: int, seed: int) -> tuple[dict[str, Any], dict[str, Any]] | None:
+        if not draws:
+            return None
+        gated = self.fits[0].gated
+        with quiet(gated):
+            torch.manual_seed(_seed(seed, -1))
+            return draw_prior(gated, draws)
+
+
+def to_arviz(result: FitResult | GatedModel, draws: int = 1000, seed: int = 0) -> Any:
+    """Draws of one fit, with the weights that have a posterior: the group ``posterior`` alone.
+
+    Args:
+        result: of a fit, or a gated model.
+        draws: how many, in one chain.
+        seed: of the draws.
+
+    Returns:
+        ``arviz.InferenceData`` (ArviZ 0.x) or ``xarray.DataTree`` (1.x): variables ``gate/<group>`` of
+        dimensions (chain, draw, <group>_unit), units by their number in the dense network, and the other
+        latent sites by their Pyro names. ``result.posterior().to_arviz()`` has the other groups.
+
+    Example:
+        >>> import bayesprune as bp
+        >>> network = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
+        >>> prior = bp.priors.BernoulliGates(bp.priors.Flattening(price=5.0))
+        >>> gated = bp.gate(network, torch.zeros(1, 4), prior=prior, likelihood=bp.Categorical(rows=100))
+        >>> to_arviz(gated, draws=50).posterior["gate/input"].shape
+        (1, 50, 4)
+    """
+    from bayesprune.posterior.arviz import unwrap
+
+    groups = unwrap(Posterior.of(result).to_arviz(draws, seed=seed, weights=True, prior=0))
+    kept = groups["posterior"]
+    return wrap({"posterior": kept.drop_vars([v for v in kept if str(v).startswith("inclusion_prob/")])})
+
+
+def _check_numbers(**numbers: int) -> None:
+    wrong = [
+        f"{name}={value!r}" for name, value in numbers.items() if not isinstance(value, int) or value < 1
+    ]
+    if wrong:
+        raise PosteriorError(f"{', '.join(wrong)}: must be a whole number, at least 1.")
+
+
+def _seed(seed: int, chain: int) -> int:
+    """Independent streams for the chains and for the prior, from one seed."""
+    return int(np.random.SeedSequence([seed, chain + 1]).generate_state(1, np.uint64)[0] >> 1)
