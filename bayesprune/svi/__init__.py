@@ -1,5 +1,6 @@
 """Inference: gradient estimators, gate and weight steps, the objective, the loop that shrinks as it goes."""
 
+from bayesprune.svi import guides
 from bayesprune.svi.estimators import (
     ARM,
     Concrete,
@@ -34,5 +35,6 @@ __all__ = [
     "StraightThrough",
     "evaluate",
     "fit",
+    "guides",
     "prune",
 ]
