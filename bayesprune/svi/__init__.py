@@ -13,6 +13,7 @@ from bayesprune.svi.estimators import (
 from bayesprune.svi.evaluate import Quality, evaluate
 from bayesprune.svi.fit import fit
 from bayesprune.svi.result import Epoch, FitResult, prune
+from bayesprune.svi.settle import record, settle_
 from bayesprune.svi.settings import GateSteps, Recipe, Shrink
 from bayesprune.svi.step import Engine, Info, State
 
@@ -37,4 +38,6 @@ __all__ = [
     "fit",
     "guides",
     "prune",
+    "record",
+    "settle_",
 ]

@@ -1,4 +1,4 @@
-"""StructuredGuide: q(z) q(w | z), for small models whose gates and weights must not be thought independent."""
+"""StructuredGuide: q(z) q(w | z), for small models whose gates and weights depend on each other."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class StructuredGuide(nn.Module):
     ``TraceEnum_ELBO(max_plate_nesting=1)`` under ``config_enumerate`` for at most 12 gates a group, and
     ``Predictive`` work on it; :class:`LeaveOneOutELBO` has less variance than ``Trace_ELBO`` for more gates.
     Parameters are its own; the gated model's weights and log-odds are neither read after the start nor moved
-    (``write_`` does that). Cost: a Cholesky factor of all D weights for every configuration of gates.
+    (``bp.svi.settle_`` does that). Cost: a Cholesky factor of all D weights for every configuration of gates.
 
     Args:
         gated: as ``gate`` made it. Weights' priors are read from it, their ``posterior`` is not.
@@ -178,19 +178,6 @@ class StructuredGuide(nn.Module):
             for (name, tensor), part in zip(tensors.items(), parts, strict=True)
         }
 
-    @torch.no_grad()
-    def write_(self, gated: GatedModel) -> None:
-        """Put the marginals, and the weights' means under the median-probability mask, into a gated model.
-
-        Args:
-            gated: this guide's model or a copy of it; changed in place.
-        """
-        theta = self.inclusion_prob()
-        gated.log_odds.copy_(torch.logit(theta, eps=1e-7))
-        means = self.weight_means(self.gated.by_group((theta > 0.5).to(theta.dtype)))
-        for name, tensor in gated.weight_tensors().items():
-            tensor.copy_(means[name])
-
 
 def _check(gated: GatedModel, weights: int, gates: str, kind: str) -> None:
     problems = []
@@ -204,7 +191,8 @@ def _check(gated: GatedModel, weights: int, gates: str, kind: str) -> None:
         problems.append(f"unit_noise={gated.unit_noise} has no place in it: gate without.")
     if weights > MOST_WEIGHTS:
         problems.append(
-            f"{weights:,} weights are too many for a joint Gaussian: at most {MOST_WEIGHTS:,}; fit() is for more."
+            f"{weights:,} weights are too many for a joint Gaussian: at most {MOST_WEIGHTS:,}. "
+            "Use gated.guide."
         )
     if gates not in ("autoregressive", "independent"):
         problems.append(f"gates={gates!r} must be 'autoregressive' or 'independent'.")
