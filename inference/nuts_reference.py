@@ -1,9 +1,9 @@
 """NUTS over weights and hyper-sites, gates summed out exactly: a reference for other inferences.
 
-Every density that the sampler asks for is a sum over all 2^K gate configurations, at most 12 gates, and every
-inclusion probability is the mean over draws of the exact p(gates | weights, y): no gate is ever drawn. It is
-for problems of a few hundred rows and a few dozen weights. ``epochs`` is the number of posterior draws divided
-by 10, after half as many of warm-up; batches, recipe and checkpoints do not apply: a run that was interrupted
+Every density that the sampler asks for is a sum over all 2^K gate configurations, at most 12 gates, and
+every inclusion probability is the mean over draws of the exact p(gates | weights, y): no gate is ever drawn.
+It is for problems of a few hundred rows and a few dozen weights. ``epochs`` is the number of posterior draws
+divided by 10, after half as many of warm-up; batches, recipe and checkpoints do not apply: an interrupted run
 starts again, with the same draws for the same seed.
 """
 

@@ -45,8 +45,8 @@ def run_each_draw(
     for name, lead in leads.items():
         if lead[-1:] not in ((), (1,)):
             raise UnsupportedNetworkError(
-                f"Weight {name!r} has {tuple(lead)} in front of its own shape: a draw of weights is shared by "
-                "all rows, so the last of these must be 1. Sample weights outside of plate 'rows'."
+                f"Weight {name!r} has {tuple(lead)} in front of its own shape: all rows share a draw of "
+                "weights, so the last of these must be 1. Sample weights outside of plate 'rows'."
             )
     gates = {name: z if z.ndim > 1 else z.unsqueeze(0) for name, z in gates.items()}
     draws = torch.broadcast_shapes(

@@ -13,8 +13,8 @@ from bayesprune.svi.estimators import (
 from bayesprune.svi.evaluate import Quality, evaluate
 from bayesprune.svi.fit import fit
 from bayesprune.svi.result import Epoch, FitResult, prune
-from bayesprune.svi.settle import record, settle_
 from bayesprune.svi.settings import GateSteps, Recipe, Shrink
+from bayesprune.svi.settle import record, settle_
 from bayesprune.svi.step import Engine, Info, State
 
 __all__ = [

@@ -50,8 +50,8 @@ class AutoregressiveGates(TorchDistribution):
         units = logits.shape[-1:]
         if not units or coupling.shape != units + units:
             raise PriorError(
-                "AutoregressiveGates needs logits of shape (..., units) and a coupling of shape (units, units), "
-                f"and got {tuple(logits.shape)} and {tuple(coupling.shape)}."
+                "AutoregressiveGates needs logits of shape (..., units) and a coupling of shape "
+                f"(units, units), and got {tuple(logits.shape)} and {tuple(coupling.shape)}."
             )
         self.logits, self.coupling = logits, coupling.tril(-1)
         super().__init__(logits.shape[:-1], units, validate_args=validate_args)

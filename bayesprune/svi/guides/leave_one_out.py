@@ -78,8 +78,8 @@ class LeaveOneOutELBO(ELBO):
         loss.backward()  # type: ignore[no-untyped-call]
         return float(loss)
 
-    def _draw(self, model: Any, guide: Any, args: Any, kwargs: Any) -> tuple[Tensor, Tensor]:
-        """(draws,) log p - log q, and (draws,) log q of the sites without a gradient of their own."""
+    def _get_trace(self, model: Any, guide: Any, args: Any, kwargs: Any) -> tuple[Any, Any]:
+        """Traces of model and guide under the same draws, scored. The plate's scale is 1: draws are draws."""
         dim = -1 - self.max_plate_nesting
 
         def several(program: Any) -> Any:
@@ -89,22 +89,30 @@ class LeaveOneOutELBO(ELBO):
 
             return run
 
-        # The plate counts every draw as one of the posterior's: no scale.
         guide_trace = poutine.trace(several(guide)).get_trace(*args, **kwargs)
         replayed = poutine.replay(several(model), trace=guide_trace)
         model_trace = poutine.trace(replayed).get_trace(*args, **kwargs)
+        model_trace.compute_log_prob()
+        guide_trace.compute_log_prob()
+        return model_trace, guide_trace
+
+    def _draw(self, model: Any, guide: Any, args: Any, kwargs: Any) -> tuple[Tensor, Tensor]:
+        """(draws,) log p - log q, and (draws,) log q of the sites without a gradient of their own."""
+        model_trace, guide_trace = self._get_trace(model, guide, args, kwargs)
         total = score = torch.zeros(())
         for sign, trace in ((1, model_trace), (-1, guide_trace)):
-            trace.compute_log_prob()
-            for site in trace.nodes.values():
-                if site["type"] == "sample" and isinstance(site["log_prob"], Tensor):
-                    nats = self._of_each_draw(site["log_prob"], dim)
+            for name, site in trace.nodes.items():
+                if site["type"] == "sample" and name != "draws":
+                    nats = self._of_each_draw(site["log_prob"])
                     total = total + sign * nats
                     if sign < 0 and not site["fn"].has_rsample:
                         score = score + nats
         return total, score.expand_as(total)
 
-    def _of_each_draw(self, log_prob: Tensor, dim: int) -> Tensor:
-        """(draws,), summed over the model's own plates."""
-        per_draw = log_prob.reshape(log_prob.shape[:dim] + log_prob.shape[dim : dim + 1] + (-1,)).sum(-1)
-        return per_draw.reshape(self.num_particles)
+    def _of_each_draw(self, log_prob: Tensor) -> Tensor | float:
+        """(draws,), summed over the model's own plates; plates score the number zero."""
+        if not isinstance(log_prob, Tensor) or log_prob.ndim <= self.max_plate_nesting:
+            if isinstance(log_prob, Tensor) and bool((log_prob != 0).any()):
+                raise SettingsError(f"A site has log-density of shape {tuple(log_prob.shape)}: none a draw.")
+            return 0.0
+        return log_prob.flatten(log_prob.ndim - self.max_plate_nesting).sum(-1).reshape(self.num_particles)
