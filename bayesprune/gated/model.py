@@ -10,10 +10,10 @@ import pyro.distributions as dist
 import torch
 from pyro.distributions import TorchDistribution
 from pyro.distributions.torch_distribution import TorchDistributionMixin
-from pyro.poutine.runtime import effectful
 from torch import Tensor
 
 from bayesprune.errors import PriorError
+from bayesprune.gated.announce import announce_parameters
 from bayesprune.gated.network import GatedNetwork
 from bayesprune.likelihoods import Likelihood
 from bayesprune.priors import Gates, NormalWeights
@@ -77,7 +77,8 @@ class GatedModel(GatedNetwork):
         for name, tensor in self.weight_tensors().items():
             prior = dist.Normal(tensor.new_zeros(()), self.weights.scale_of(name)).expand(tensor.shape)
             drawn = pyro.sample(f"weight/{name}", prior.to_event(tensor.ndim))
-            weights[name] = drawn.reshape(tensor.shape)  # Predictive puts empty plate dimensions in front
+            one = drawn.numel() == tensor.numel()  # Predictive puts empty plate dimensions in front
+            weights[name] = drawn.reshape(tensor.shape) if one else drawn
             self._refund_closed_units(name, weights[name], gates)
             if name not in self.log_scales_by_tensor():  # points: what was removed stays, at the prior's mode
                 gone, mode = self.dense_numel[name] - tensor.numel(), tensor.new_zeros(())
@@ -214,11 +215,4 @@ class GatedModel(GatedNetwork):
         pyro.factor(f"closed/{name}", refund.flatten(refund.ndim - weights.ndim).sum(-1))
 
     def _announce_parameters(self) -> None:
-        """Tell ``pyro.infer.SVI`` what to train, as ``PyroModule`` does with local parameters.
-
-        The values are this module's own, and Pyro's global store never hears of them.
-        """
-        for name, parameter in self.named_parameters():
-            value = parameter.view_as(parameter)
-            value.unconstrained = lambda parameter=parameter: parameter  # type: ignore[attr-defined]
-            effectful(lambda value=value: value, type="param")(name=f"param/{name}")
+        announce_parameters(self)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from bayesprune.gated.draws import run_each_draw, several_draws
 from bayesprune.structure import Chain, Group, Slot, cut_
 from bayesprune.structure.graph import GraphNetwork
 from bayesprune.structure.groups import WHOLE, close_over
@@ -138,7 +139,8 @@ class GatedNetwork(nn.Module):
         Args:
             x: (batch, ...), inputs.
             gates: group → (..., size), by original unit id.
-            weights: tensor name → values; by default the network's own.
+            weights: tensor name → values; by default the network's own. Those of several draws, (draws..., 1,
+                *shape), go with gates of (draws..., 1 or batch, size): a network for each draw.
             noise: group → (batch, living units), factors on the units.
 
         Returns:
@@ -151,7 +153,10 @@ class GatedNetwork(nn.Module):
             living[name] = z.to(self.log_odds.dtype)  # a user's prior may work in double precision
         for name, factor in (noise or {}).items():
             living[name] = living[name] * factor
-        return functional_call(self.network, dict(weights or {}), (x, living))  # type: ignore[no-any-return]
+        weights = dict(weights or {})
+        if several_draws(weights, self.network):
+            return run_each_draw(self.network, x, living, weights)
+        return functional_call(self.network, weights, (x, living))  # type: ignore[no-any-return]
 
     # ---- changes in place
 

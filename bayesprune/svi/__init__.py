@@ -1,5 +1,6 @@
 """Inference: gradient estimators, gate and weight steps, the objective, the loop that shrinks as it goes."""
 
+from bayesprune.svi import guides
 from bayesprune.svi.estimators import (
     ARM,
     Concrete,
@@ -13,6 +14,7 @@ from bayesprune.svi.evaluate import Quality, evaluate
 from bayesprune.svi.fit import fit
 from bayesprune.svi.result import Epoch, FitResult, prune
 from bayesprune.svi.settings import GateSteps, Recipe, Shrink
+from bayesprune.svi.settle import record, settle_
 from bayesprune.svi.step import Engine, Info, State
 
 __all__ = [
@@ -34,5 +36,8 @@ __all__ = [
     "StraightThrough",
     "evaluate",
     "fit",
+    "guides",
     "prune",
+    "record",
+    "settle_",
 ]

@@ -1,0 +1,202 @@
+"""StructuredGuide: q(z) q(w | z), for small models whose gates and weights depend on each other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pyro
+import pyro.distributions as dist
+import torch
+from torch import Tensor, nn
+
+from bayesprune.errors import SettingsError
+from bayesprune.gated import GatedModel
+from bayesprune.gated.announce import announce_parameters
+from bayesprune.priors.gates import MOST_ENUMERABLE_UNITS
+from bayesprune.structure.groups import WHOLE
+from bayesprune.svi.guides.autoregressive import AutoregressiveGates
+from bayesprune.svi.guides.pseudo_rows import PseudoRows
+
+MOST_WEIGHTS = 1_000
+DRAWS = 2_000
+
+
+class StructuredGuide(nn.Module):
+    r"""A guide of a gated model in which weights know which gates are open, and gates of each other.
+
+    .. math:: q(z, w) = q(z)\, q(w \mid z)
+
+    q(z) is autoregressive over all gates (:class:`AutoregressiveGates`, groups in order), q(w | z) Gaussian
+    (:class:`PseudoRows`). A mean-field q(z) q(w) must give one Gaussian to a weight that is N(0, τ²) behind a
+    closed gate and narrow behind an open one; it then takes gates for more certain than they are.
+
+    An ordinary Pyro guide of ``gated.model``, with the sites of ``gated.guide``: ``SVI``, ``Trace_ELBO``,
+    ``TraceEnum_ELBO(max_plate_nesting=1)`` under ``config_enumerate`` for at most 12 gates a group, and
+    ``Predictive`` work on it; :class:`LeaveOneOutELBO` has less variance than ``Trace_ELBO`` for more gates.
+    Parameters are its own; the gated model's weights and log-odds are neither read after the start nor moved
+    (``bp.svi.settle_`` does that). Cost: a Cholesky factor of all D weights for every configuration of gates.
+
+    Args:
+        gated: as ``gate`` made it. Weights' priors are read from it, their ``posterior`` is not.
+        gates: ``'autoregressive'`` or ``'independent'``.
+        weights: ``'joint'``, or ``'paired'`` for the paired mean-field q(w_i | its gates).
+
+    Raises:
+        SettingsError: units were removed; weights that leave the ELBO where a gate is closed (``masked``);
+            noise on units; more than 1,000 weights; or an unknown name.
+
+    Example:
+        >>> import torch, bayesprune as bp
+        >>> from pyro.infer import Trace_ELBO
+        >>> prior = bp.priors.BernoulliGates(bp.priors.Fixed(0.3))
+        >>> x, y = torch.randn(50, 3), torch.randn(50)
+        >>> gated = bp.gate(torch.nn.Linear(3, 1), x[:1], prior=prior, likelihood=bp.Gaussian(rows=50))
+        >>> guide = bp.svi.guides.StructuredGuide(gated)
+        >>> Trace_ELBO().differentiable_loss(gated.model, guide, x, y).shape
+        torch.Size([])
+    """
+
+    def __init__(self, gated: GatedModel, gates: str = "autoregressive", weights: str = "joint") -> None:
+        super().__init__()
+        scales = {n: torch.full_like(p, gated.weights.scale_of(n)) for n, p in gated.weight_tensors().items()}
+        _check(gated, sum(scale.numel() for scale in scales.values()), gates, weights)
+        self._gated = [gated]  # in a list: no submodule, whose parameters would be trained
+        self.likelihood = gated.likelihood  # its parameters are
+        self.default_guide = gated.default_guide
+        self.autoregressive = gates == "autoregressive"
+        self.log_odds = nn.Parameter(gated.log_odds.detach().clone())
+        units = len(self.log_odds)
+        self.coupling = nn.Parameter(self.log_odds.new_zeros(units, units), requires_grad=self.autoregressive)
+        prior_scale = torch.cat([scale.flatten() for scale in scales.values()])
+        self.weights = PseudoRows(prior_scale, weights == "joint", gated.likelihood.rows)
+
+    @property
+    def gated(self) -> GatedModel:
+        """The model that it is a guide of."""
+        return self._gated[0]
+
+    # ---- the guide
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> dict[str, Tensor]:
+        """Sample gates, hyper-sites and weights.
+
+        Args:
+            x: ignored; here because Pyro calls model and guide alike.
+            y: ignored.
+
+        Returns:
+            Site name → value, of gates and weights.
+        """
+        announce_parameters(self)
+        gates: dict[str, Tensor] = {}
+        theta = self.gated.by_group(self.inclusion_prob().detach())
+        for group in self.gated.groups:
+            # Detached: the hyper-posterior is the best one given θ, so its slope in θ is zero (envelope).
+            self.gated.hyper_guide(group, theta[group.name])
+            gates[group.name] = pyro.sample(f"gate/{group.name}", self.gate_dist(group.name, gates))
+        joint = self.weights(self.weight_mask(gates))
+        flat = pyro.sample("weights", joint, infer={"is_auxiliary": True})  # (..., D)
+        values = {f"gate/{name}": z for name, z in gates.items()}
+        tensors = self.gated.weight_tensors()
+        for (name, tensor), part in zip(
+            tensors.items(), flat.split([p.numel() for p in tensors.values()], -1), strict=True
+        ):
+            value = part.reshape(part.shape[:-1] + tensor.shape)
+            values[f"weight/{name}"] = pyro.sample(f"weight/{name}", dist.Delta(value, event_dim=tensor.ndim))
+        return values
+
+    def gate_dist(self, group: str, before: Mapping[str, Tensor]) -> AutoregressiveGates:
+        """q(gates of a group | gates of the groups before it).
+
+        Args:
+            group: its name.
+            before: group → (..., size), gates of every earlier group.
+        """
+        parts = self.gated.slices()
+        own = parts[group]
+        logits = self.log_odds[own]
+        for name, z in before.items():
+            if name != group and self.autoregressive:
+                logits = logits + z @ self.coupling[own, parts[name]].mT
+        return AutoregressiveGates(logits, self.coupling[own, own])
+
+    def weight_mask(self, gates: Mapping[str, Tensor]) -> Tensor:
+        """Which weights can have an effect: those all of whose units are open, on either side.
+
+        Args:
+            gates: group → (..., size).
+
+        Returns:
+            (..., D), over all weight tensors in order, flattened.
+        """
+        lead = torch.broadcast_shapes(*(z.shape[:-1] for z in gates.values()))
+        masks = []
+        for name, tensor in self.gated.weight_tensors().items():
+            mask = self.log_odds.new_ones(lead + tensor.shape)
+            for slot in self.gated.network.slots:
+                if slot.tensor == name and (slot.dim >= 0 or slot.dim == WHOLE):
+                    ids = slot.unit_ids
+                    share = torch.where(ids >= 0, gates[slot.group][..., ids.clamp_min(0)], 1.0)
+                    behind = tensor.ndim - 1 - (0 if slot.dim == WHOLE else slot.dim)
+                    front = tensor.ndim - 1 - behind
+                    shape = share.shape[:-1] + (1,) * front + share.shape[-1:] + (1,) * behind
+                    mask = mask * share.reshape(shape)
+            masks.append(mask.flatten(len(lead)))
+        return torch.cat(masks, -1)
+
+    # ---- reading it
+
+    def inclusion_prob(self) -> Tensor:
+        """(units of all groups,), the marginals q(z = 1).
+
+        Exact where all gates together can be enumerated, at most 12, or are independent; else the mean of the
+        last conditionals over 2,000 draws from a fixed seed.
+        """
+        if not self.autoregressive:
+            return torch.sigmoid(self.log_odds)
+        whole = AutoregressiveGates(self.log_odds, self.coupling)
+        if len(self.log_odds) <= MOST_ENUMERABLE_UNITS:
+            z = whole.enumerate_support()
+            return whole.log_prob(z).exp() @ z
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            return whole.conditional(whole.sample(torch.Size([DRAWS]))).probs.mean(0)
+
+    def weight_means(self, gates: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """E[w | z], zero behind closed gates.
+
+        Args:
+            gates: group → (size,).
+
+        Returns:
+            Tensor name → its shape.
+        """
+        tensors = self.gated.weight_tensors()
+        parts = self.weights(self.weight_mask(gates)).mean.split([p.numel() for p in tensors.values()], -1)
+        return {
+            name: part.reshape(tensor.shape)
+            for (name, tensor), part in zip(tensors.items(), parts, strict=True)
+        }
+
+
+def _check(gated: GatedModel, weights: int, gates: str, kind: str) -> None:
+    problems = []
+    if not bool(gated.alive.all()):
+        problems.append(
+            f"{int((~gated.alive).sum())} units were removed: build it from what gate() returned."
+        )
+    if gated.weights.masked:
+        problems.append("NormalWeights(masked=True) takes closed weights out of the ELBO: use masked=False.")
+    if gated.unit_noise:
+        problems.append(f"unit_noise={gated.unit_noise} has no place in it: gate without.")
+    if weights > MOST_WEIGHTS:
+        problems.append(
+            f"{weights:,} weights are too many for a joint Gaussian: at most {MOST_WEIGHTS:,}. "
+            "Use gated.guide."
+        )
+    if gates not in ("autoregressive", "independent"):
+        problems.append(f"gates={gates!r} must be 'autoregressive' or 'independent'.")
+    if kind not in ("joint", "paired"):
+        problems.append(f"weights={kind!r} must be 'joint' or 'paired'.")
+    if problems:
+        raise SettingsError("StructuredGuide cannot be used here:\n  " + "\n  ".join(problems))

@@ -1,0 +1,70 @@
+"""SVI with a structured guide q(gates) q(weights | gates), for small models: honest inclusion probabilities.
+
+Weights learn first, under gates that are drawn but do not move; then both. Nothing is decided on the way:
+what is reported are posterior probabilities, and only at the end are units below one half removed. At most
+12 gates are enumerated; more are drawn. There are no checkpoints: a run takes seconds to minutes, and an
+interrupted one starts again, with the same draws for the same seed.
+"""
+
+import copy
+import sys
+import time
+
+import pyro
+import torch
+from pyro.infer import TraceEnum_ELBO, config_enumerate
+
+import bayesprune as bp
+
+LEARNING_RATE = 0.1
+WARMUP = 0.3  # share of the steps before gates move
+DRAWS = 32  # where gates are not enumerated
+ENUMERABLE = 12
+
+
+def infer(gated, train, *, epochs, batch_size, seed, recipe, device, checkpoint, resume, progress):
+    """Fit a gated model of at most 1,000 weights; the recipe, of gates that get decided, is unused."""
+    gated = copy.deepcopy(gated).to(device).eval()
+    x, y = train.x.to(device), train.y.to(device)
+    guide = bp.svi.guides.StructuredGuide(gated).to(device)
+    if len(gated.log_odds) <= ENUMERABLE:
+        elbo, program = TraceEnum_ELBO(max_plate_nesting=1), config_enumerate(guide, "parallel")
+    else:
+        elbo, program = bp.svi.guides.LeaveOneOutELBO(draws=DRAWS), guide
+    of_gates = [guide.log_odds, guide.coupling]
+    others = [p for p in guide.parameters() if all(p is not q for q in of_gates)]
+    adam = torch.optim.Adam([{"params": others}, {"params": of_gates}], lr=LEARNING_RATE)
+    batch_size = min(batch_size, len(x))
+    steps = len(x) // batch_size
+    total, step, history, began = epochs * steps, 0, [], time.perf_counter()
+    with torch.random.fork_rng(devices=[]):
+        pyro.set_rng_seed(seed)
+        for epoch in range(1, epochs + 1):
+            started, losses = time.perf_counter(), []
+            for rows in torch.randperm(len(x))[: steps * batch_size].split(batch_size):
+                rate = LEARNING_RATE * min(1.0, 2 * (1 - step / total))  # constant, then falling to zero
+                adam.param_groups[0]["lr"] = rate
+                adam.param_groups[1]["lr"] = rate if step >= WARMUP * total else 0.0
+                adam.zero_grad()
+                loss = elbo.differentiable_loss(gated.model, program, x[rows], y[rows])
+                loss.backward()
+                adam.step()
+                losses.append(loss.item())
+                step += 1
+            with torch.no_grad():
+                drawn = guide(x)  # site name → value, one draw
+                gates = {g.name: drawn[f"gate/{g.name}"] for g in gated.groups}
+                weights = {n: drawn[f"weight/{n}"] for n in gated.weight_tensors()}
+                nll = gated.likelihood.nll(gated.outputs(x, gates, weights), y).mean().item()
+                theta = guide.inclusion_prob()  # (units of all groups,)
+            elbo_now, now = -sum(losses) / steps, time.perf_counter()
+            history.append(
+                bp.svi.record(gated, theta, epoch=epoch, elbo=elbo_now, nll=nll, seconds=now - started)
+            )
+            if progress:
+                print(f"\repoch {epoch} of {epochs}: ELBO {elbo_now:.1f} nats", end="", file=sys.stderr)
+    with torch.no_grad():
+        median = gated.by_group((theta > 0.5).to(theta.dtype))
+        bp.svi.settle_(gated, theta, guide.weight_means(median))
+    undecided = history[-1].undecided
+    return bp.FitResult(gated, tuple(history), time.perf_counter() - began, undecided, decided_at=epochs)
