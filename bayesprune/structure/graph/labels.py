@@ -40,6 +40,7 @@ class Labels:
 
     starts: dict[tuple[str, int], tuple[int, int]] = field(default_factory=dict)
     _edges: list[Tensor] = field(default_factory=list)
+    _known: set[int] = field(default_factory=set)
     _frozen: list[tuple[Tensor, Frozen]] = field(default_factory=list)
     _next: int = 1
 
@@ -62,7 +63,11 @@ class Labels:
             first: (...), labels.
             second: (...), of the same shape.
         """
-        self._edges.append(_pairs(first, second))
+        edges = _pairs(first, second).to(torch.int32)
+        key = hash(edges.numpy().tobytes())
+        if key not in self._known:  # what one graph says the other one mostly says again
+            self._known.add(key)
+            self._edges.append(edges)
 
     def freeze(self, labels: Tensor, place: str, reason: str) -> None:
         """Say that units may never be removed."""
@@ -81,7 +86,7 @@ class Labels:
         from scipy.sparse import coo_matrix
         from scipy.sparse.csgraph import connected_components
 
-        edges = torch.cat([*self._edges, torch.zeros(2, 0, dtype=torch.long)], 1).numpy()
+        edges = torch.cat([*self._edges, torch.zeros(2, 0, dtype=torch.int32)], 1).numpy()
         ones = np.ones(edges.shape[1], dtype=np.int8)
         graph = coo_matrix((ones, (edges[0], edges[1])), shape=(self._next, self._next))
         _, component = connected_components(graph, directed=False)
