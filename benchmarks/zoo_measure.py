@@ -49,7 +49,8 @@ def ours(name: str, share: float, tell: Callable[[Record], None]) -> None:
             start = time.perf_counter()
             analysis = analyse(network, example)
             analysed = time.perf_counter()
-            alive = removal([(g.name, g.size) for g in analysis.groups], share)
+            units = [g for g in analysis.groups if not g.optional]  # the peer removes no layers either
+            alive = removal([(g.name, g.size) for g in units], share)
             small = analysis.cut(alive)
             cut = time.perf_counter()
         gates = {group: mask.to(dtype) for group, mask in alive.items()}
