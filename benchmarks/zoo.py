@@ -3,7 +3,8 @@
     python benchmarks/zoo.py [--only resnet18 vit_b_16] [--share 0.3] [--no-peer] [--resume]
 
 Random weights, random biases and normalisation statistics, two images of 64 × 64 (or the least that a network
-accepts). Each network is measured in a process of its own, with a time-out. Exact means that the cut network
+accepts). Each network is measured in a process of its own, with a time-out; times in the table are the
+processor's. Exact means that the cut network
 gives what the masked one gives (zeros at the input of whoever reads a removed unit), to 1e-10 in float64 and
 1e-5 in float32, in eval and in train mode, and that the removal changed the outputs by more than 1e-3.
 Torch-Pruning removes the same share beside it; that its outputs are those of a network in which what it
@@ -110,7 +111,7 @@ def show(runs: list[Record]) -> dict[str, Record]:
             f" {_figure(run, 'removable_percent', '7.0f', ' %')}"
             + "".join(f" {verdict(run, d, m):>9}" for d in TOLERANCE for m in MODES)
             + f" {_figure(run, 'parameters_left_percent', '5.0f', ' %')}"
-            f" {_figure(run, 'seconds_analysis', '7.1f', ' s')} {_figure(run, 'seconds_cut', '5.1f', ' s')}"
+            f" {_figure(run, 'cpu_seconds_analysis', '7.1f', ' s')} {_figure(run, 'cpu_seconds_cut', '5.1f', ' s')}"
             f" {_figure(run, 'memory_ratio', '6.2f', '×')}  {_remarks(run)}"
         )
     summary = {side: summarised([r for r in runs if r["side"] == side]) for side in ("ours", "peer")}
@@ -134,7 +135,13 @@ def summarised(runs: list[Record]) -> Record:
         "at_least_30_percent_removable": sum(r.get("removable_percent", 0) >= 30 for r in runs),
         "of_the_users_own_class": sum(bool(r.get("in_place")) for r in runs),
     }
-    for key in ("seconds_analysis", "seconds_cut", "memory_ratio"):
+    for key in (
+        "seconds_analysis",
+        "seconds_cut",
+        "cpu_seconds_analysis",
+        "cpu_seconds_cut",
+        "memory_ratio",
+    ):
         values = [r[key] for r in runs if r.get(key) is not None]
         if values:
             row[f"median_{key}"] = round(statistics.median(values), 3)

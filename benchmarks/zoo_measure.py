@@ -46,13 +46,13 @@ def ours(name: str, share: float, tell: Callable[[Record], None]) -> None:
             forward.start()
             whole = outputs(network, example)
         with tracked(forward.floor) as work:
-            start = time.perf_counter()
+            start = clocks()
             analysis = analyse(network, example)
-            analysed = time.perf_counter()
+            analysed = clocks()
             units = [g for g in analysis.groups if not g.optional]  # the peer removes no layers either
             alive = removal([(g.name, g.size) for g in units], share)
             small = analysis.cut(alive)
-            cut = time.perf_counter()
+            cut = clocks()
         gates = {group: mask.to(dtype) for group, mask in alive.items()}
         masked[dtype_name] = outputs(analysis.gated, example, gates=gates)
         if dtype is torch.float32:
@@ -64,8 +64,8 @@ def ours(name: str, share: float, tell: Callable[[Record], None]) -> None:
                     "removable_percent": 100 * removable_share(network, analysis.slots),
                     "in_place": type(small) is type(network),
                     "parameters_left_percent": 100 * count(small) / count(network),
-                    "seconds_analysis": analysed - start,
-                    "seconds_cut": cut - analysed,
+                    **spent("analysis", start, analysed),
+                    **spent("cut", analysed, cut),
                     **memory(forward, work),
                 }
             )
@@ -88,7 +88,7 @@ def peer(name: str, share: float, tell: Callable[[Record], None]) -> None:
         torch.manual_seed(1)
         dense = count(network)
         with tracked(forward.floor) as work:
-            start = time.perf_counter()
+            start = clocks()
             pruner = torch_pruning.pruner.MetaPruner(
                 network,
                 example,
@@ -97,9 +97,9 @@ def peer(name: str, share: float, tell: Callable[[Record], None]) -> None:
                 ignored_layers=[m for m in network.modules() if _rows(m) == CLASSES],
                 num_heads={m: m.num_heads for m in network.modules() if isinstance(m, nn.MultiheadAttention)},
             )
-            analysed = time.perf_counter()
+            analysed = clocks()
             removed = _prune_and_note(pruner, network)
-            cut = time.perf_counter()
+            cut = clocks()
         _mask_(twin, removed)
         masked[dtype_name] = outputs(twin, example)
         if dtype is torch.float32:
@@ -108,13 +108,22 @@ def peer(name: str, share: float, tell: Callable[[Record], None]) -> None:
                     "traced": True,
                     "groups": len(removed),
                     "parameters_left_percent": 100 * count(network) / dense,
-                    "seconds_analysis": analysed - start,
-                    "seconds_cut": cut - analysed,
+                    **spent("analysis", start, analysed),
+                    **spent("cut", analysed, cut),
                     **memory(forward, work),
                 }
             )
         tell(compared(dtype_name, outputs(network, example), masked[dtype_name], whole))
     tell(rounding(masked["float32"], masked["float64"]))
+
+
+def clocks() -> tuple[float, float]:
+    """Time on the wall, and of the processor in this process: the latter leaves other programs' time out."""
+    return time.perf_counter(), time.process_time()
+
+
+def spent(what: str, start: tuple[float, float], end: tuple[float, float]) -> Record:
+    return {f"seconds_{what}": end[0] - start[0], f"cpu_seconds_{what}": end[1] - start[1]}
 
 
 def removal(groups: list[tuple[str, int]], share: float) -> dict[str, Tensor]:
