@@ -111,7 +111,8 @@ def show(runs: list[Record]) -> dict[str, Record]:
             f" {_figure(run, 'removable_percent', '7.0f', ' %')}"
             + "".join(f" {verdict(run, d, m):>9}" for d in TOLERANCE for m in MODES)
             + f" {_figure(run, 'parameters_left_percent', '5.0f', ' %')}"
-            f" {_figure(run, 'cpu_seconds_analysis', '7.1f', ' s')} {_figure(run, 'cpu_seconds_cut', '5.1f', ' s')}"
+            f" {_figure(run, 'cpu_seconds_analysis', '7.1f', ' s')}"
+            f" {_figure(run, 'cpu_seconds_cut', '5.1f', ' s')}"
             f" {_figure(run, 'memory_ratio', '6.2f', '×')}  {_remarks(run)}"
         )
     summary = {side: summarised([r for r in runs if r["side"] == side]) for side in ("ours", "peer")}
