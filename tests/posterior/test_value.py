@@ -1,5 +1,8 @@
 """The posterior as a value: its draws' densities are Pyro's, its groups complete, its files readable."""
 
+import sys
+import types
+
 import arviz
 import numpy as np
 import pyro
@@ -12,8 +15,8 @@ from torch import nn
 
 import bayesprune as bp
 from bayesprune.errors import PosteriorError
-from bayesprune.posterior import read, write
-from bayesprune.posterior.arviz import unwrap, wrap
+from bayesprune.posterior import join, read, to_arviz, write
+from bayesprune.posterior.arviz import pareto_k, unwrap, wrap
 from bayesprune.priors import Gates
 
 ROWS = 40
@@ -215,3 +218,45 @@ def test_what_does_not_fit_is_named(fits):
     ):  # fmt: skip
         with pytest.raises(PosteriorError, match=message):
             posterior.to_arviz(**settings)
+
+
+def test_arviz_1_gets_a_tree_from_everything(fits, tmp_path, monkeypatch):
+    """ArviZ 1.x keeps the name InferenceData for DataTree, and moved psislw, which wants minus the weights."""
+    weights = np.random.default_rng(0).standard_t(2, size=500)
+    expected = pareto_k(weights)
+    calls = []
+
+    def psislw(ary):
+        calls.append(ary)
+        return real(-ary)
+
+    real, moved = arviz.psislw, types.ModuleType("arviz_stats.base")
+    moved.array_stats = types.SimpleNamespace(psislw=psislw)
+    monkeypatch.setitem(sys.modules, "arviz_stats", types.ModuleType("arviz_stats"))
+    monkeypatch.setitem(sys.modules, "arviz_stats.base", moved)
+    monkeypatch.setattr(arviz, "InferenceData", xr.DataTree)
+    monkeypatch.delattr(arviz, "psislw")
+    assert pareto_k(weights) == pytest.approx(expected) and len(calls) == 1
+    tree = fits[0].posterior().to_arviz(draws=10)
+    assert isinstance(tree, xr.DataTree) and tree["posterior"]["gate:0"].shape == (1, 10, 5)
+    assert isinstance(read(write(tree, tmp_path / "tree.nc")), xr.DataTree)
+    assert to_arviz(fits[0], draws=10)["posterior"]["gate:0"].shape == (1, 10, 5)
+    assert bp.diagnose(tree).decided.verdict == bp.diagnose(fits[0], draws=10).decided.verdict
+
+
+def test_draws_made_one_by_one_join_to_those_made_together(fits):
+    parts = [fit.posterior().to_arviz(draws=30, thin=3, rows=(X, Y)) for fit in fits]
+    joined, together = (
+        unwrap(join(parts)),
+        unwrap(bp.Posterior.of(fits).to_arviz(draws=30, thin=3, rows=(X, Y))),
+    )
+    assert set(joined) == set(together)
+    for name in ("history", "constant_data"):
+        xr.testing.assert_identical(joined[name], together[name])
+    for name, group in together.items():
+        assert dict(joined[name].sizes) == dict(group.sizes)
+        assert {v: a.dtype for v, a in joined[name].items()} == {v: a.dtype for v, a in group.items()}
+    with pytest.raises(PosteriorError, match="draw=10"):
+        join([parts[0], fits[1].posterior().to_arviz(draws=5, rows=(X, Y))])
+    with pytest.raises(PosteriorError, match="at least one"):
+        join([])
