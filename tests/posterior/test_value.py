@@ -221,7 +221,7 @@ def test_what_does_not_fit_is_named(fits):
 
 
 def test_arviz_1_gets_a_tree_from_everything(fits, tmp_path, monkeypatch):
-    """ArviZ 1.x keeps the name InferenceData for DataTree, and moved psislw, which wants minus the weights."""
+    """ArviZ 1.x calls DataTree InferenceData too, and has moved psislw, which wants minus the weights."""
     weights = np.random.default_rng(0).standard_t(2, size=500)
     expected = pareto_k(weights)
     calls = []
@@ -260,3 +260,35 @@ def test_draws_made_one_by_one_join_to_those_made_together(fits):
         join([parts[0], fits[1].posterior().to_arviz(draws=5, rows=(X, Y))])
     with pytest.raises(PosteriorError, match="at least one"):
         join([])
+
+
+class Residual(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.stem, self.norm, self.up = nn.Linear(3, 8), nn.LayerNorm(8), nn.Linear(8, 6)
+        self.down, self.head = nn.Linear(6, 8), nn.Linear(8, 2)
+
+    def forward(self, x):
+        x = self.stem(x)
+        return self.head(x + self.down(self.up(self.norm(x)).relu()))
+
+
+@pytest.mark.parametrize("prior", ["flattening", "slab"])
+@pytest.mark.parametrize("gone", [False, True], ids=["there", "gone"])
+def test_sections_of_a_graph_are_a_group_like_others(prior, gone):
+    torch.manual_seed(0)
+    likelihood = bp.Categorical(rows=ROWS)
+    gated = bp.gate(Residual(), X[:2], prior=PRIORS[prior], likelihood=likelihood, layers="sections")
+    assert gated.groups[-1].name == "layers"
+    if gone:
+        part = gated.slices()["layers"]
+        gated.remove_(torch.arange(len(gated.log_odds)) == part.start)
+    gated.log_odds.data.fill_(30.0)
+    groups = unwrap(bp.Posterior.of(gated).to_arviz(draws=6, weights=True, rows=(X, Y)))
+    gates = groups["posterior"]["gate/layers"]
+    assert gates.dims == ("chain", "draw", "layers_unit") and (gates == (0 if gone else 1)).all()
+    assert (groups["sample_stats"]["macs"] == gated.network.macs()).all()
+    assert groups["constant_data"]["optional"].sel(group="layers") == 1
+    answers = bp.diagnose([gated] * 4, rows=(X, Y), draws=6)
+    assert answers.reproducible["Jaccard of units kept in up"] == 1.0
+    assert answers.faithful.verdict != "not asked"

@@ -41,7 +41,7 @@ def same_units(first: Array, second: Array) -> int:
 def _standardised(values: Array) -> Array:
     centred = values - values.mean(0)
     scale = centred.std(0)
-    return centred / np.where(scale > 1e-12, scale, np.inf)
+    return np.asarray(centred / np.where(scale > 1e-12, scale, np.inf))
 
 
 def matched_jaccard(fits: Sequence[FitResult], x: Tensor) -> dict[str, float]:
