@@ -290,5 +290,17 @@ def test_sections_of_a_graph_are_a_group_like_others(prior, gone):
     assert (groups["sample_stats"]["macs"] == gated.network.macs()).all()
     assert groups["constant_data"]["optional"].sel(group="layers") == 1
     answers = bp.diagnose([gated] * 4, rows=(X, Y), draws=6)
-    assert answers.reproducible["Jaccard of units kept in up"] == 1.0
+    assert answers.reproducible["Jaccard of units kept in stem"] == 1.0
     assert answers.faithful.verdict != "not asked"
+
+
+def test_a_layer_that_some_fits_have_lost_matches_none():
+    torch.manual_seed(0)
+    settings = {"prior": PRIORS["flattening"], "likelihood": bp.Categorical(rows=ROWS), "layers": "sections"}
+    whole, cut = (bp.gate(Residual(), X[:2], **settings) for _ in range(2))
+    cut.remove_(torch.arange(len(cut.log_odds)) == cut.slices()["layers"].start)
+    for gated in (whole, cut):
+        gated.log_odds.data.fill_(30.0)
+    for fits in ([whole, whole, whole, cut], [cut, whole, whole, whole]):
+        answer = bp.diagnose(fits, rows=(X, Y), draws=6).reproducible
+        assert answer["Jaccard of units kept in up"] == 0.5  # three of six pairs

@@ -56,12 +56,12 @@ def matched_jaccard(fits: Sequence[FitResult], x: Tensor) -> dict[str, float]:
         of no layer (inputs, flattened features, whole sections) are left out: their units have places.
     """
     per_fit = [activations(fit, x) for fit in fits]
-    found = {}
-    for group in per_fit[0]:
+    found, nothing = {}, np.empty((0, 0))  # of a layer that a fit has lost with its section
+    for group in dict.fromkeys(name for fit in per_fit for name in fit):
         shares = []
-        for a, b in combinations(per_fit, 2):
-            same = same_units(a[group], b[group])
-            union = a[group].shape[1] + b[group].shape[1] - same
+        for a, b in combinations([fit.get(group, nothing) for fit in per_fit], 2):
+            same = same_units(a, b)
+            union = a.shape[1] + b.shape[1] - same
             shares.append(same / union if union else 1.0)
         found[group] = float(np.mean(shares))
     return found
