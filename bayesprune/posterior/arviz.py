@@ -35,7 +35,7 @@ def wrap(groups: Mapping[str, xr.Dataset], tree: bool | None = None) -> Any:
         ``arviz.InferenceData`` (0.x) or ``xarray.DataTree`` (1.x).
     """
     if tree is None:
-        tree = not hasattr(arviz, "InferenceData")
+        tree = getattr(arviz, "InferenceData", xr.DataTree) is xr.DataTree  # 1.x keeps the old name for it
     if tree:
         return xr.DataTree.from_dict({f"/{name}": _renamed(part, "/", ":") for name, part in groups.items()})
     make: Any = arviz.InferenceData  # its annotations do not know groups as keywords
