@@ -11,7 +11,7 @@ from torch import Tensor
 _NO_SHAPE = torch.Size()
 
 
-class Given(Delta):  # type: ignore[misc]
+class Given(Delta):
     """A Delta over enumerated values, which says that it has the shape of one of them.
 
     Pyro's check of model against guide (``pyro.util.check_model_guide_match``, 1.9.2) cuts shapes at
@@ -27,4 +27,6 @@ class Given(Delta):  # type: ignore[misc]
     def log_prob(self, x: Tensor) -> Tensor:
         """(...), 0 nats where x is the value, else minus infinity; a Delta's own reads ``shape()``."""
         same = (x == self.v).flatten(x.ndim - self.event_dim).all(-1)
-        return self.log_density + torch.zeros_like(same, dtype=self.v.dtype).masked_fill(~same, -torch.inf)
+        zero_or_never = torch.zeros_like(same, dtype=self.v.dtype).masked_fill(~same, -torch.inf)
+        nats: Tensor = self.log_density + zero_or_never
+        return nats

@@ -92,7 +92,7 @@ class StructuredGuide(nn.Module):
         announce_parameters(self)
         gates: dict[str, Tensor] = {}
         theta = self.gated.by_group(self.inclusion_prob().detach())
-        with poutine.trace() as seen:
+        with poutine.trace() as seen:  # type: ignore[no-untyped-call]
             for group in self.gated.groups:
                 # Detached: the hyper-posterior is the best one given θ, so its slope in θ is zero (envelope).
                 self.gated.hyper_guide(group, theta[group.name])
