@@ -92,7 +92,7 @@ class StructuredGuide(nn.Module):
         announce_parameters(self)
         gates: dict[str, Tensor] = {}
         theta = self.gated.by_group(self.inclusion_prob().detach())
-        with poutine.trace() as seen:  # type: ignore[no-untyped-call]
+        with poutine.trace() as seen:
             for group in self.gated.groups:
                 # Detached: the hyper-posterior is the best one given θ, so its slope in θ is zero (envelope).
                 self.gated.hyper_guide(group, theta[group.name])
@@ -108,7 +108,7 @@ class StructuredGuide(nn.Module):
             tensors.items(), flat.split([p.numel() for p in tensors.values()], -1), strict=True
         ):
             value = part.reshape(part.shape[:-1] + tensor.shape)
-            values[f"weight/{name}"] = pyro.sample(f"weight/{name}", point(value, event_dim=tensor.ndim))
+            values[f"weight/{name}"] = pyro.sample(f"weight/{name}", point(value, event_dim=tensor.ndim))  # type: ignore[no-untyped-call]
         return values
 
     def gate_dist(self, group: str, before: Mapping[str, Tensor]) -> AutoregressiveGates:
