@@ -46,7 +46,8 @@ class LeaveOneOutELBO(ELBO):
     def __init__(self, draws: int = 16, max_plate_nesting: int = 1) -> None:
         if draws < 2:
             raise SettingsError(f"LeaveOneOutELBO needs at least 2 draws, and got draws={draws}.")
-        super().__init__(num_particles=draws, max_plate_nesting=max_plate_nesting, vectorize_particles=True)
+        settings = {"num_particles": draws, "max_plate_nesting": max_plate_nesting}
+        super().__init__(**settings, vectorize_particles=True)  # type: ignore[no-untyped-call]
 
     def differentiable_loss(
         self, model: Callable[..., Any], guide: Callable[..., Any], *args: Any, **kwargs: Any
@@ -63,7 +64,8 @@ class LeaveOneOutELBO(ELBO):
         value = total.detach()
         baseline = (value.sum() - value) / (self.num_particles - 1)
         surrogate = score * (value - baseline)
-        return -(total + surrogate - surrogate.detach()).mean()
+        loss: Tensor = -(total + surrogate - surrogate.detach()).mean()
+        return loss
 
     def loss(self, model: Callable[..., Any], guide: Callable[..., Any], *args: Any, **kwargs: Any) -> float:
         """Minus the ELBO, nats, without gradient."""
@@ -75,7 +77,7 @@ class LeaveOneOutELBO(ELBO):
     ) -> float:
         """Minus the ELBO, nats; gradients are added to the parameters. What ``pyro.infer.SVI`` calls."""
         loss = self.differentiable_loss(model, guide, *args, **kwargs)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         return float(loss)
 
     def _get_trace(self, model: Any, guide: Any, args: Any, kwargs: Any) -> tuple[Any, Any]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import pyro
 import pyro.distributions as dist
 import torch
+from pyro import poutine
 from torch import Tensor, nn
 
 from bayesprune.errors import SettingsError
@@ -15,6 +16,7 @@ from bayesprune.gated.announce import announce_parameters
 from bayesprune.priors.gates import MOST_ENUMERABLE_UNITS
 from bayesprune.structure.groups import WHOLE
 from bayesprune.svi.guides.autoregressive import AutoregressiveGates
+from bayesprune.svi.guides.given import Given
 from bayesprune.svi.guides.pseudo_rows import PseudoRows
 
 MOST_WEIGHTS = 1_000
@@ -90,10 +92,14 @@ class StructuredGuide(nn.Module):
         announce_parameters(self)
         gates: dict[str, Tensor] = {}
         theta = self.gated.by_group(self.inclusion_prob().detach())
-        for group in self.gated.groups:
-            # Detached: the hyper-posterior is the best one given θ, so its slope in θ is zero (envelope).
-            self.gated.hyper_guide(group, theta[group.name])
-            gates[group.name] = pyro.sample(f"gate/{group.name}", self.gate_dist(group.name, gates))
+        with poutine.trace() as seen:
+            for group in self.gated.groups:
+                # Detached: the hyper-posterior is the best one given θ, so its slope in θ is zero (envelope).
+                self.gated.hyper_guide(group, theta[group.name])
+                gates[group.name] = pyro.sample(f"gate/{group.name}", self.gate_dist(group.name, gates))
+        frames = seen.trace.nodes[f"gate/{self.gated.groups[0].name}"]["cond_indep_stack"]
+        in_plate = any(frame.vectorized for frame in frames)
+        point = dist.Delta if in_plate else Given
         joint = self.weights(self.weight_mask(gates))
         flat = pyro.sample("weights", joint, infer={"is_auxiliary": True})  # (..., D)
         values = {f"gate/{name}": z for name, z in gates.items()}
@@ -102,7 +108,7 @@ class StructuredGuide(nn.Module):
             tensors.items(), flat.split([p.numel() for p in tensors.values()], -1), strict=True
         ):
             value = part.reshape(part.shape[:-1] + tensor.shape)
-            values[f"weight/{name}"] = pyro.sample(f"weight/{name}", dist.Delta(value, event_dim=tensor.ndim))
+            values[f"weight/{name}"] = pyro.sample(f"weight/{name}", point(value, event_dim=tensor.ndim))  # type: ignore[no-untyped-call]
         return values
 
     def gate_dist(self, group: str, before: Mapping[str, Tensor]) -> AutoregressiveGates:
