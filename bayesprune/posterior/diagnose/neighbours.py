@@ -13,7 +13,7 @@ from bayesprune.gated import GatedModel
 from bayesprune.posterior.diagnose.joint import log_joint
 from bayesprune.posterior.rows import Rows
 
-MOST_NEIGHBOURS, MOST_ROW_PASSES = 500, 100_000
+MOST_NEIGHBOURS, MOST_ROW_PASSES = 500, 30_000
 """A bound from few neighbours is a bound, only not as tight; many rows leave time for fewer of them."""
 
 
