@@ -156,8 +156,11 @@ def pareto_k(log_weights: npt.NDArray[np.float64]) -> float:
         log_weights: (draws,), up to a constant.
 
     Returns:
-        k̂; below 0.7 the weights can be trusted. NaN where all weights are equal: there is no tail.
+        k̂; below 0.7 the weights can be trusted. NaN where all weights are equal: there is no tail;
+        infinity where some are zero.
     """
+    if not np.isfinite(log_weights).all():
+        return float("inf")  # draws that the posterior forbids
     if np.ptp(log_weights) < 1e-9:
         return float("nan")
     if hasattr(arviz, "psislw"):
