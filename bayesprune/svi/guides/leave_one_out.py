@@ -36,7 +36,8 @@ class LeaveOneOutELBO(ELBO):
         >>> import torch, pyro, bayesprune as bp
         >>> prior = bp.priors.BernoulliGates(bp.priors.Fixed(0.3))
         >>> x, y = torch.randn(50, 20), torch.randn(50)
-        >>> gated = bp.gate(torch.nn.Linear(20, 1), x[:1], prior=prior, likelihood=bp.Gaussian(rows=50))
+        >>> network = torch.nn.Sequential(torch.nn.Linear(20, 1))
+        >>> gated = bp.gate(network, x[:1], prior=prior, likelihood=bp.Gaussian(rows=50))
         >>> guide, elbo = bp.svi.guides.StructuredGuide(gated), bp.svi.guides.LeaveOneOutELBO(draws=8)
         >>> svi = pyro.infer.SVI(gated.model, guide, pyro.optim.Adam({"lr": 0.05}), elbo)
         >>> svi.step(x, y) > 0
