@@ -79,7 +79,7 @@ class LeaveOneOutELBO(ELBO):
         """Minus the ELBO, nats; gradients are added to the parameters. What ``pyro.infer.SVI`` calls."""
         loss = self.differentiable_loss(model, guide, *args, **kwargs)
         loss.backward()
-        return float(loss)
+        return loss.item()
 
     def _get_trace(self, model: Any, guide: Any, args: Any, kwargs: Any) -> tuple[Any, Any]:
         """Traces of model and guide under the same draws, scored. The plate's scale is 1: draws are draws."""
