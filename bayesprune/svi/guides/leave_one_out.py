@@ -36,7 +36,8 @@ class LeaveOneOutELBO(ELBO):
         >>> import torch, pyro, bayesprune as bp
         >>> prior = bp.priors.BernoulliGates(bp.priors.Fixed(0.3))
         >>> x, y = torch.randn(50, 20), torch.randn(50)
-        >>> gated = bp.gate(torch.nn.Linear(20, 1), x[:1], prior=prior, likelihood=bp.Gaussian(rows=50))
+        >>> network = torch.nn.Sequential(torch.nn.Linear(20, 1))
+        >>> gated = bp.gate(network, x[:1], prior=prior, likelihood=bp.Gaussian(rows=50))
         >>> guide, elbo = bp.svi.guides.StructuredGuide(gated), bp.svi.guides.LeaveOneOutELBO(draws=8)
         >>> svi = pyro.infer.SVI(gated.model, guide, pyro.optim.Adam({"lr": 0.05}), elbo)
         >>> svi.step(x, y) > 0
@@ -78,7 +79,7 @@ class LeaveOneOutELBO(ELBO):
         """Minus the ELBO, nats; gradients are added to the parameters. What ``pyro.infer.SVI`` calls."""
         loss = self.differentiable_loss(model, guide, *args, **kwargs)
         loss.backward()
-        return float(loss)
+        return loss.item()
 
     def _get_trace(self, model: Any, guide: Any, args: Any, kwargs: Any) -> tuple[Any, Any]:
         """Traces of model and guide under the same draws, scored. The plate's scale is 1: draws are draws."""

@@ -52,7 +52,8 @@ class StructuredGuide(nn.Module):
         >>> from pyro.infer import Trace_ELBO
         >>> prior = bp.priors.BernoulliGates(bp.priors.Fixed(0.3))
         >>> x, y = torch.randn(50, 3), torch.randn(50)
-        >>> gated = bp.gate(torch.nn.Linear(3, 1), x[:1], prior=prior, likelihood=bp.Gaussian(rows=50))
+        >>> network = torch.nn.Sequential(torch.nn.Linear(3, 1))
+        >>> gated = bp.gate(network, x[:1], prior=prior, likelihood=bp.Gaussian(rows=50))
         >>> guide = bp.svi.guides.StructuredGuide(gated)
         >>> Trace_ELBO().differentiable_loss(gated.model, guide, x, y).shape
         torch.Size([])
