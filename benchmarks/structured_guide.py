@@ -2,10 +2,10 @@
 
     python benchmarks/structured_guide.py [--seeds 5] [--steps 600]
 
-Linear regression with ten Bernoulli-gated inputs of pairwise correlation ρ, Gaussian slab, known noise. Weights
-can be integrated out by hand, so that all 1,024 masks are weighed exactly. Every guide is an ordinary Pyro guide
-of the same model, learnt by the same loop (gates enumerated, Adam, gates held over the first 30 % of the steps).
-Each seed draws a data set of its own.
+Linear regression with ten Bernoulli-gated inputs of pairwise correlation ρ, Gaussian slab, known noise.
+Weights can be integrated out by hand, so that all 1,024 masks are weighed exactly. Every guide is an ordinary
+Pyro guide of the same model, learnt by the same loop (gates enumerated, Adam, gates held over the first 30 %
+of the steps). Each seed draws a data set of its own.
 """
 
 import argparse
@@ -86,6 +86,21 @@ def learn(gated: bp.GatedModel, guide, x: Tensor, y: Tensor, steps: int) -> tupl
     return module.inclusion_prob().detach().double(), -statistics.fmean(losses[-max(1, steps // 10) :])
 
 
+def tabulate(results: dict[str, dict[str, list[dict[str, float]]]]) -> None:
+    print(f"\n{'ρ':4} {'guide':28} {'mean |q − exact|':>18} {'largest':>8} {'nats short':>11} {'seconds':>8}")
+    for correlation, guides in results.items():
+        for name, runs in guides.items():
+            off = [run["mean_off"] for run in runs]
+            spread = statistics.stdev(off) if len(off) > 1 else 0.0
+            largest = max(run["largest_off"] for run in runs)
+            short = statistics.fmean(run["nats_below_evidence"] for run in runs)
+            seconds = statistics.fmean(run["seconds"] for run in runs)
+            print(
+                f"{correlation:4} {name:28} {statistics.fmean(off):9.4f} ± {spread:.4f} {largest:8.3f} "
+                f"{short:11.2f} {seconds:8.1f}"
+            )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -118,19 +133,8 @@ def main() -> None:
                     }
                 )
                 print(f"seed {seed} ρ {correlation} {name:28} {off.mean():.4f}", flush=True)
-    print(f"\n{'ρ':4} {'guide':28} {'mean |q − exact|':>18} {'largest':>8} {'nats short':>11} {'seconds':>8}")
-    for correlation, guides in results.items():
-        for name, runs in guides.items():
-            off = [run["mean_off"] for run in runs]
-            spread = statistics.stdev(off) if len(off) > 1 else 0.0
-            largest = max(run["largest_off"] for run in runs)
-            short = statistics.fmean(run["nats_below_evidence"] for run in runs)
-            seconds = statistics.fmean(run["seconds"] for run in runs)
-            print(
-                f"{correlation:4} {name:28} {statistics.fmean(off):9.4f} ± {spread:.4f} {largest:8.3f} "
-                f"{short:11.2f} {seconds:8.1f}"
-            )
-    write_results(arguments.out, vars(arguments), results)
+        write_results(arguments.out, {**vars(arguments), "finished_seeds": seed + 1}, results, quiet=True)
+    tabulate(results)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from bayesprune.errors import SettingsError
 
 DRAWS_PER_EPOCH = 10
 MOST_GATES = 12
+MOST_DOUBLINGS = 6  # of a trajectory: at most 63 steps a draw
 
 
 def infer(gated, train, *, epochs, batch_size, seed, recipe, device, checkpoint, resume, progress):
@@ -36,7 +37,10 @@ def infer(gated, train, *, epochs, batch_size, seed, recipe, device, checkpoint,
         pyro.set_rng_seed(seed)
         count = DRAWS_PER_EPOCH * epochs
         sampler = MCMC(
-            NUTS(model, max_plate_nesting=1), count, warmup_steps=count // 2, disable_progbar=not progress
+            NUTS(model, max_plate_nesting=1, max_tree_depth=MOST_DOUBLINGS),
+            count,
+            warmup_steps=count // 2,
+            disable_progbar=not progress,
         )
         sampler.run(x, y)
     draws = sampler.get_samples()  # site name → (draws, ...)

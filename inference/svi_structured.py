@@ -27,6 +27,7 @@ def infer(gated, train, *, epochs, batch_size, seed, recipe, device, checkpoint,
     gated = copy.deepcopy(gated).to(device).eval()
     x, y = train.x.to(device), train.y.to(device)
     guide = bp.svi.guides.StructuredGuide(gated).to(device)
+    guide.log_odds.data.zero_()  # every mask is as probable: weights learn what to be under each of them
     if len(gated.log_odds) <= ENUMERABLE:
         elbo, program = TraceEnum_ELBO(max_plate_nesting=1), config_enumerate(guide, "parallel")
     else:

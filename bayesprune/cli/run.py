@@ -11,6 +11,7 @@ import pyro
 from bayesprune.cli import folder as folders
 from bayesprune.cli import job as jobs
 from bayesprune.cli.budgets import check_exclusive, parse_budget
+from bayesprune.cli.diagnose import write_posterior
 from bayesprune.cli.job import Job
 from bayesprune.cli.measure import history, measure, over_seeds
 from bayesprune.cli.prices import parse_price
@@ -80,7 +81,8 @@ def run_command(ctx: click.Context, /, out: Path | None, resume: bool, quiet: bo
     """Train PROGRAM and prune it while it learns.
 
     PROGRAM is a name from 'bayesprune list', or a file of your own, such as ./mine.py. The run's folder
-    receives result.json, pruned.safetensors and architecture.json, history.json, gates.png and checkpoints.
+    receives result.json, pruned.safetensors and architecture.json, history.json,
+    posterior.nc, gates.png and checkpoints.
 
     \b
     bayesprune run lenet5 --data digits
@@ -142,6 +144,7 @@ def _run_seed(job: Job, seed: int, folder: Path) -> dict[str, Any]:
     save(network, folder, job.data.test.x[:1])
     write_json(folder / "history.json", {"epochs": history(result.history)}, indent=None)
     save_figure(plot_gates(result), str(folder / "gates.png"))
+    write_posterior(result, job.data.test, folder)
     if job.settings.seeds > 1:
         write_json(folder / folders.RESULT, figures)
     return figures

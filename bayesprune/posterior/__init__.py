@@ -2,7 +2,18 @@
 
 from bayesprune.posterior.arviz import read, write
 from bayesprune.posterior.diagnose import Diagnosis, diagnose
+from bayesprune.posterior.join import join
 from bayesprune.posterior.plots import plot_gates, plot_inputs
 from bayesprune.posterior.value import Posterior, to_arviz
 
-__all__ = ["Diagnosis", "Posterior", "diagnose", "plot_gates", "plot_inputs", "read", "to_arviz", "write"]
+__all__ = [
+    "Diagnosis",
+    "Posterior",
+    "diagnose",
+    "join",
+    "plot_gates",
+    "plot_inputs",
+    "read",
+    "to_arviz",
+    "write",
+]

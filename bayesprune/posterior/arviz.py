@@ -35,7 +35,7 @@ def wrap(groups: Mapping[str, xr.Dataset], tree: bool | None = None) -> Any:
         ``arviz.InferenceData`` (0.x) or ``xarray.DataTree`` (1.x).
     """
     if tree is None:
-        tree = not hasattr(arviz, "InferenceData")
+        tree = getattr(arviz, "InferenceData", xr.DataTree) is xr.DataTree  # 1.x keeps the old name for it
     if tree:
         return xr.DataTree.from_dict({f"/{name}": _renamed(part, "/", ":") for name, part in groups.items()})
     make: Any = arviz.InferenceData  # its annotations do not know groups as keywords
@@ -156,8 +156,11 @@ def pareto_k(log_weights: npt.NDArray[np.float64]) -> float:
         log_weights: (draws,), up to a constant.
 
     Returns:
-        k̂; below 0.7 the weights can be trusted. NaN where all weights are equal: there is no tail.
+        k̂; below 0.7 the weights can be trusted. NaN where all weights are equal: there is no tail;
+        infinity where some are zero.
     """
+    if not np.isfinite(log_weights).all():
+        return float("inf")  # draws that the posterior forbids
     if np.ptp(log_weights) < 1e-9:
         return float("nan")
     if hasattr(arviz, "psislw"):

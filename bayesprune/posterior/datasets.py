@@ -102,7 +102,14 @@ def _sample_stats(fits: Sequence[FitResult], chains: Sequence[Chain], thin: int)
     }
     if chains[0].rows is not None:
         elbo = np.stack([elbo_of(c, f.gated.likelihood.rows) for c, f in zip(chains, fits, strict=True)])
-        variables["elbo"] = SAMPLES, elbo, {**nats, "description": "lp + log-likelihood of all rows − log_q"}
+        variables["elbo"] = (
+            SAMPLES,
+            elbo,
+            {
+                **nats,
+                "description": "lp + log-likelihood of the rows, scaled up to the training set, − log_q",
+            },
+        )
         score = np.stack([c.rows.score for c in chains if c.rows is not None])
         variables["score"] = SAMPLES, score, {"units": fits[0].gated.likelihood.score_name}
     return _dataset(variables, _samples(chains, thin))

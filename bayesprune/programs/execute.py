@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.machinery
 import importlib.util
 import sys
 import traceback
@@ -26,7 +27,8 @@ def execute(program: Program) -> ModuleType:
         ProgramError: the file does not run; file, line and fault are named.
     """
     name = f"_bayesprune_program_{program.path.parent.name}_{program.name}".replace(".", "_")
-    spec = importlib.util.spec_from_file_location(name, program.path)
+    loader = _Source(name, str(program.path))
+    spec = importlib.util.spec_from_file_location(name, program.path, loader=loader)
     if spec is None or spec.loader is None:
         raise ProgramError(f"{program.path}: cannot be loaded as Python. Programs are .py files.")
     module = importlib.util.module_from_spec(spec)
@@ -45,6 +47,13 @@ def execute(program: Program) -> ModuleType:
             raise
         raise _fault(program, "the file does not run", problem) from problem
     return module
+
+
+class _Source(importlib.machinery.SourceFileLoader):
+    """Loads a file and leaves nothing beside it: a user's folder is not for our byte code."""
+
+    def set_data(self, path: str, data: bytes, *, _mode: int = 0o666) -> None:  # type: ignore[override]
+        """Write no cache."""
 
 
 def _fault(program: Program, what: str, problem: BaseException) -> ProgramError:

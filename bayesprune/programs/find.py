@@ -53,10 +53,10 @@ def find(name: str, *kinds: Kind) -> Program:
         return shipped[name]
     what = " or ".join({"models": "model", "inference": "inference"}[kind] for kind in kinds)
     near = difflib.get_close_matches(name, shipped, n=2, cutoff=0.5)
-    if near:
-        hint = f"Did you mean {' or '.join(near)}?"
-    elif path.with_suffix(".py").is_file():
+    if path.with_suffix(".py").is_file():
         hint = f"For your own file, write ./{name}.py."
+    elif near:
+        hint = f"Did you mean {' or '.join(near)}?"
     else:
         hint = f"There are: {', '.join(shipped) or 'none'}."
     raise ProgramError(f"No {what} is called {name!r}. {hint} 'bayesprune list' shows them all.")

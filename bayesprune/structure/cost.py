@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
+from bayesprune.structure.counting import counting
 from bayesprune.structure.trace import evaluating
 
 
@@ -42,7 +42,7 @@ def count(network: nn.Module, example: Tensor) -> Cost:
         >>> count(torch.nn.Conv2d(1, 20, 5), torch.zeros(1, 1, 28, 28))
         Cost(parameters=520, macs=288000)
     """
-    with evaluating(network), torch.no_grad(), FlopCounterMode(display=False) as counter:
+    with evaluating(network), torch.enable_grad(), counting() as counter:
         network(example)
     macs = counter.get_total_flops() // 2 // len(example)
     return Cost(sum(p.numel() for p in network.parameters()), macs)

@@ -19,11 +19,22 @@ pytestmark = pytest.mark.filterwarnings("ignore:LSTM with projections:UserWarnin
 every_network = pytest.mark.parametrize("name", sorted(CASES))
 
 
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """Name → the folder in which that network was saved, once."""
+    folder = tmp_path_factory.mktemp("saved")
+
+    def of(name):
+        if not (folder / name).exists():
+            bp.save(pruned(name), folder / name, CASES[name].batch(2, torch.float32))
+        return folder / name
+
+    return of
+
+
 @every_network
-def test_it_comes_back_bit_equal(name, tmp_path):
-    network, dtype = pruned(name), torch.float32
-    bp.save(network, tmp_path, CASES[name].batch(2, dtype))
-    loaded = bp.load(tmp_path)
+def test_it_comes_back_bit_equal(name, saved):
+    network, dtype, loaded = pruned(name), torch.float32, bp.load(saved(name))
     assert not loaded.training
     assert set(loaded.state_dict()) == set(network.state_dict())
     for key, value in network.state_dict().items():
@@ -39,17 +50,15 @@ def test_it_comes_back_bit_equal(name, tmp_path):
 
 
 @every_network
-def test_its_own_class_can_hold_it_or_says_why_not(name, tmp_path):
-    network, dtype = pruned(name), torch.float32
-    bp.save(network, tmp_path, CASES[name].batch(2, dtype))
-    own = dense(name)
+def test_its_own_class_can_hold_it_or_says_why_not(name, saved):
+    network, own = pruned(name), dense(name)
     before = {key: value.clone() for key, value in own.state_dict().items()}
     if isinstance(network, PlainGraph):
         with pytest.raises(UnsupportedNetworkError, match=r"size must be|altogether"):
-            bp.load(tmp_path, into=own)
+            bp.load(saved(name), into=own)
         assert own.training and all(torch.equal(before[k], v) for k, v in own.state_dict().items())
     else:
-        loaded, x = bp.load(tmp_path, into=own), CASES[name].batch(5, dtype)
+        loaded, x = bp.load(saved(name), into=own), CASES[name].batch(5, torch.float32)
         assert loaded is own and not own.training
         assert torch.equal(flat(own(*x)), flat(network(*x)))
         assert repr(own) == repr(network)

@@ -1,5 +1,8 @@
 """The posterior as a value: its draws' densities are Pyro's, its groups complete, its files readable."""
 
+import sys
+import types
+
 import arviz
 import numpy as np
 import pyro
@@ -12,8 +15,8 @@ from torch import nn
 
 import bayesprune as bp
 from bayesprune.errors import PosteriorError
-from bayesprune.posterior import read, write
-from bayesprune.posterior.arviz import unwrap, wrap
+from bayesprune.posterior import join, read, to_arviz, write
+from bayesprune.posterior.arviz import pareto_k, unwrap, wrap
 from bayesprune.priors import Gates
 
 ROWS = 40
@@ -215,3 +218,89 @@ def test_what_does_not_fit_is_named(fits):
     ):  # fmt: skip
         with pytest.raises(PosteriorError, match=message):
             posterior.to_arviz(**settings)
+
+
+def test_arviz_1_gets_a_tree_from_everything(fits, tmp_path, monkeypatch):
+    """ArviZ 1.x calls DataTree InferenceData too, and has moved psislw, which wants minus the weights."""
+    weights = np.random.default_rng(0).standard_t(2, size=500)
+    expected = pareto_k(weights)
+    calls = []
+
+    def psislw(ary):
+        calls.append(ary)
+        return real(-ary)
+
+    real, moved = arviz.psislw, types.ModuleType("arviz_stats.base")
+    moved.array_stats = types.SimpleNamespace(psislw=psislw)
+    monkeypatch.setitem(sys.modules, "arviz_stats", types.ModuleType("arviz_stats"))
+    monkeypatch.setitem(sys.modules, "arviz_stats.base", moved)
+    monkeypatch.setattr(arviz, "InferenceData", xr.DataTree)
+    monkeypatch.delattr(arviz, "psislw")
+    assert pareto_k(weights) == pytest.approx(expected) and len(calls) == 1
+    tree = fits[0].posterior().to_arviz(draws=10)
+    assert isinstance(tree, xr.DataTree) and tree["posterior"]["gate:0"].shape == (1, 10, 5)
+    assert isinstance(read(write(tree, tmp_path / "tree.nc")), xr.DataTree)
+    assert to_arviz(fits[0], draws=10)["posterior"]["gate:0"].shape == (1, 10, 5)
+    assert bp.diagnose(tree).decided.verdict == bp.diagnose(fits[0], draws=10).decided.verdict
+
+
+def test_draws_made_one_by_one_join_to_those_made_together(fits):
+    parts = [fit.posterior().to_arviz(draws=30, thin=3, rows=(X, Y)) for fit in fits]
+    joined, together = (
+        unwrap(join(parts)),
+        unwrap(bp.Posterior.of(fits).to_arviz(draws=30, thin=3, rows=(X, Y))),
+    )
+    assert set(joined) == set(together)
+    for name in ("history", "constant_data"):
+        xr.testing.assert_identical(joined[name], together[name])
+    for name, group in together.items():
+        assert dict(joined[name].sizes) == dict(group.sizes)
+        assert {v: a.dtype for v, a in joined[name].items()} == {v: a.dtype for v, a in group.items()}
+    with pytest.raises(PosteriorError, match="draw=10"):
+        join([parts[0], fits[1].posterior().to_arviz(draws=5, rows=(X, Y))])
+    with pytest.raises(PosteriorError, match="at least one"):
+        join([])
+
+
+class Residual(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.stem, self.norm, self.up = nn.Linear(3, 8), nn.LayerNorm(8), nn.Linear(8, 6)
+        self.down, self.head = nn.Linear(6, 8), nn.Linear(8, 2)
+
+    def forward(self, x):
+        x = self.stem(x)
+        return self.head(x + self.down(self.up(self.norm(x)).relu()))
+
+
+@pytest.mark.parametrize("prior", ["flattening", "slab"])
+@pytest.mark.parametrize("gone", [False, True], ids=["there", "gone"])
+def test_sections_of_a_graph_are_a_group_like_others(prior, gone):
+    torch.manual_seed(0)
+    likelihood = bp.Categorical(rows=ROWS)
+    gated = bp.gate(Residual(), X[:2], prior=PRIORS[prior], likelihood=likelihood, layers="sections")
+    assert gated.groups[-1].name == "layers"
+    if gone:
+        part = gated.slices()["layers"]
+        gated.remove_(torch.arange(len(gated.log_odds)) == part.start)
+    gated.log_odds.data.fill_(30.0)
+    groups = unwrap(bp.Posterior.of(gated).to_arviz(draws=6, weights=True, rows=(X, Y)))
+    gates = groups["posterior"]["gate/layers"]
+    assert gates.dims == ("chain", "draw", "layers_unit") and (gates == (0 if gone else 1)).all()
+    assert (groups["sample_stats"]["macs"] == gated.network.macs()).all()
+    assert groups["constant_data"]["optional"].sel(group="layers") == 1
+    answers = bp.diagnose([gated] * 4, rows=(X, Y), draws=6)
+    assert answers.reproducible["Jaccard of units kept in stem"] == 1.0
+    assert answers.faithful.verdict != "not asked"
+
+
+def test_a_layer_that_some_fits_have_lost_matches_none():
+    torch.manual_seed(0)
+    settings = {"prior": PRIORS["flattening"], "likelihood": bp.Categorical(rows=ROWS), "layers": "sections"}
+    whole, cut = (bp.gate(Residual(), X[:2], **settings) for _ in range(2))
+    cut.remove_(torch.arange(len(cut.log_odds)) == cut.slices()["layers"].start)
+    for gated in (whole, cut):
+        gated.log_odds.data.fill_(30.0)
+    for fits in ([whole, whole, whole, cut], [cut, whole, whole, whole]):
+        answer = bp.diagnose(fits, rows=(X, Y), draws=6).reproducible
+        assert answer["Jaccard of units kept in up"] == 0.5  # three of six pairs

@@ -14,6 +14,8 @@ QUESTION = "decided"
 ENTROPY = 0.05
 BETWEEN = (0.05, 0.95)
 SHARE = 0.01
+ROUNDED = 0.05
+"""Share of the gates that the clock, or a budget, may have decided and not the evidence."""
 
 Array = np.ndarray[Any, Any]
 
@@ -44,14 +46,14 @@ def undecided(theta: Array) -> Array:
 
 
 def decided(evidence: Evidence) -> Answer:
-    """Entropy of the gates, and the share of those in between; the worst fit counts."""
+    """Entropy of the gates, and how many are in between, or were until time was up; the worst fit counts."""
     theta = inclusion_prob(evidence.groups)
     nats, share = float(entropy(theta).max()), float(undecided(theta).max())
-    rounded = float(evidence.groups["constant_data"]["rounded"].max())
+    rounded = float(evidence.groups["constant_data"]["rounded"].max()) / theta.shape[-1]
     measures = (
         Measure("entropy, nats a gate", nats, f"≤ {ENTROPY}", nats <= ENTROPY),
         Measure("gates between 0.05 and 0.95, share", share, f"≤ {SHARE}", share <= SHARE),
-        Measure("gates that were put at the nearer vertex when time was up", rounded),
+        Measure("gates put at a vertex when time was up, share", rounded, f"≤ {ROUNDED}", rounded <= ROUNDED),
     )
     return judged(
         QUESTION,

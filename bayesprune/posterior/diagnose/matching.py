@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
-from torch import Tensor, nn
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from bayesprune.svi.result import FitResult, prune
 
@@ -41,7 +42,7 @@ def same_units(first: Array, second: Array) -> int:
 def _standardised(values: Array) -> Array:
     centred = values - values.mean(0)
     scale = centred.std(0)
-    return centred / np.where(scale > 1e-12, scale, np.inf)
+    return np.asarray(centred / np.where(scale > 1e-12, scale, np.inf))
 
 
 def matched_jaccard(fits: Sequence[FitResult], x: Tensor) -> dict[str, float]:
@@ -56,12 +57,12 @@ def matched_jaccard(fits: Sequence[FitResult], x: Tensor) -> dict[str, float]:
         of no layer (inputs, flattened features, whole sections) are left out: their units have places.
     """
     per_fit = [activations(fit, x) for fit in fits]
-    found = {}
-    for group in per_fit[0]:
+    found, nothing = {}, np.empty((0, 0))  # of a layer that a fit has lost with its section
+    for group in dict.fromkeys(name for fit in per_fit for name in fit):
         shares = []
-        for a, b in combinations(per_fit, 2):
-            same = same_units(a[group], b[group])
-            union = a[group].shape[1] + b[group].shape[1] - same
+        for a, b in combinations([fit.get(group, nothing) for fit in per_fit], 2):
+            same = same_units(a, b)
+            union = a.shape[1] + b.shape[1] - same
             shares.append(same / union if union else 1.0)
         found[group] = float(np.mean(shares))
     return found
@@ -78,22 +79,28 @@ def activations(fit: FitResult, x: Tensor) -> dict[str, Array]:
         Group → (values, units kept), values over rows and positions.
     """
     network = prune(fit).cpu()
-    modules = dict(network.named_modules())
-    taken: dict[str, Array] = {}
-    hooks = []
-    for group in fit.gated.groups:
-        module = modules.get(group.name)
-        if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d):
-            dim = -1 if isinstance(module, nn.Linear) else 1
-
-            def take(_: Any, __: Any, out: Tensor, name: str = group.name, dim: int = dim) -> None:
-                values = out.movedim(dim, -1).flatten(0, -2)
-                step = max(1, len(values) // MOST_VALUES)
-                taken[name] = values[::step].double().numpy()
-
-            hooks.append(module.register_forward_hook(take))
-    with torch.no_grad():
+    weights = {n.removesuffix(".weight"): p for n, p in network.named_parameters() if n.endswith(".weight")}
+    recorder = _Recorder({g.name: weights[g.name] for g in fit.gated.groups if g.name in weights})
+    with torch.no_grad(), recorder:
         network(x.cpu())
-    for hook in hooks:
-        hook.remove()
-    return {group.name: taken[group.name] for group in fit.gated.groups if group.name in taken}
+    return recorder.taken
+
+
+class _Recorder(TorchFunctionMode):
+    """Keeps what products and convolutions with given weights give, called by a module or by a graph."""
+
+    def __init__(self, weights: dict[str, Tensor]) -> None:
+        super().__init__()
+        self._names = {weight.data_ptr(): name for name, weight in weights.items() if weight.numel()}
+        self.taken: dict[str, Array] = {}
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        kind, weight = getattr(func, "__name__", ""), args[1] if len(args) > 1 else None
+        if isinstance(weight, Tensor) and ("linear" in kind or "conv" in kind):
+            name = self._names.get(weight.data_ptr())
+            if name is not None and name not in self.taken:
+                values = out.movedim(-1 if "linear" in kind else 1, -1).flatten(0, -2)
+                step = max(1, len(values) // MOST_VALUES)
+                self.taken[name] = values[::step].double().numpy()
+        return out

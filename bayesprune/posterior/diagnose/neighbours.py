@@ -13,7 +13,8 @@ from bayesprune.gated import GatedModel
 from bayesprune.posterior.diagnose.joint import log_joint
 from bayesprune.posterior.rows import Rows
 
-MOST_NEIGHBOURS = 500
+MOST_NEIGHBOURS, MOST_ROW_PASSES = 500, 30_000
+"""A bound from few neighbours is a bound, only not as tight; many rows leave time for fewer of them."""
 
 
 def neighbours(gated: GatedModel, most: int = MOST_NEIGHBOURS) -> tuple[Tensor, Tensor]:
@@ -21,14 +22,15 @@ def neighbours(gated: GatedModel, most: int = MOST_NEIGHBOURS) -> tuple[Tensor, 
 
     Args:
         gated: a fitted model; only units that are still there can be on.
-        most: masks; the gates nearest to undecided are flipped first, and swaps come last.
+        most: masks; the gates nearest to undecided are flipped first (others in random order), swaps last.
 
     Returns:
         (units,) int8, and (neighbours, units) int8.
     """
     hard = (gated.inclusion_prob().detach() > 0.5).cpu()
     living = gated.alive.cpu().nonzero().squeeze(1)
-    order = living[gated.log_odds.detach().cpu()[living].abs().argsort()]
+    living = living[torch.randperm(len(living), generator=torch.Generator().manual_seed(0))]  # breaks ties
+    order = living[gated.log_odds.detach().cpu()[living].abs().argsort(stable=True)]
     changes: list[list[int]] = [[int(unit)] for unit in order[:most]]
     for part in gated.slices().values():
         inside = [int(u) for u in order if part.start <= int(u) < part.stop]
@@ -60,6 +62,6 @@ def certainty(gated: GatedModel) -> float:
 
 def bound(gated: GatedModel, rows: Rows) -> float:
     """The highest probability that the posterior can give the hard mask, weights and removals as they are."""
-    hard, others = neighbours(gated)
+    hard, others = neighbours(gated, min(MOST_NEIGHBOURS, max(8, MOST_ROW_PASSES // len(rows[0]))))
     scores = log_joint(gated, torch.cat([hard[None], others]), rows)
     return highest_probability(float(scores[0]), scores[1:])

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
-from torch.utils.flop_counter import FlopCounterMode
 
+from bayesprune.structure.counting import counting
 from bayesprune.structure.graph.analyse import Structure
 from bayesprune.structure.graph.call import Findings, Raw, argument_node, arguments
 from bayesprune.structure.graph.einsum import letters_of
@@ -108,7 +108,7 @@ class _Counter(fx.Interpreter):
     def run_node(self, n: fx.Node) -> Any:
         if n.op != "call_function" or not hasattr(n.target, "_schema"):
             return super().run_node(n)
-        with FlopCounterMode(display=False) as counter:
+        with counting() as counter:
             result = super().run_node(n)
         if counter.get_total_flops():
             self.flops[n] = int(counter.get_total_flops())

@@ -37,6 +37,7 @@ class Weighted(nn.Module):
         target: the operation.
 
     Example:
+        >>> import torch
         >>> from bayesprune.structure.graph.gates import UnitGates
         >>> units = UnitGates(torch.tensor([0, 1, 2]), dim=1, rows=0, inner=1, outer=1)
         >>> mean = Weighted(units, torch.ops.aten.mean.dim)

@@ -36,7 +36,8 @@ class LeaveOneOutELBO(ELBO):
         >>> import torch, pyro, bayesprune as bp
         >>> prior = bp.priors.BernoulliGates(bp.priors.Fixed(0.3))
         >>> x, y = torch.randn(50, 20), torch.randn(50)
-        >>> gated = bp.gate(torch.nn.Linear(20, 1), x[:1], prior=prior, likelihood=bp.Gaussian(rows=50))
+        >>> network = torch.nn.Sequential(torch.nn.Linear(20, 1))
+        >>> gated = bp.gate(network, x[:1], prior=prior, likelihood=bp.Gaussian(rows=50))
         >>> guide, elbo = bp.svi.guides.StructuredGuide(gated), bp.svi.guides.LeaveOneOutELBO(draws=8)
         >>> svi = pyro.infer.SVI(gated.model, guide, pyro.optim.Adam({"lr": 0.05}), elbo)
         >>> svi.step(x, y) > 0
@@ -46,7 +47,8 @@ class LeaveOneOutELBO(ELBO):
     def __init__(self, draws: int = 16, max_plate_nesting: int = 1) -> None:
         if draws < 2:
             raise SettingsError(f"LeaveOneOutELBO needs at least 2 draws, and got draws={draws}.")
-        super().__init__(num_particles=draws, max_plate_nesting=max_plate_nesting, vectorize_particles=True)
+        settings = {"num_particles": draws, "max_plate_nesting": max_plate_nesting}
+        super().__init__(**settings, vectorize_particles=True)  # type: ignore[no-untyped-call]
 
     def differentiable_loss(
         self, model: Callable[..., Any], guide: Callable[..., Any], *args: Any, **kwargs: Any
@@ -63,7 +65,8 @@ class LeaveOneOutELBO(ELBO):
         value = total.detach()
         baseline = (value.sum() - value) / (self.num_particles - 1)
         surrogate = score * (value - baseline)
-        return -(total + surrogate - surrogate.detach()).mean()
+        loss: Tensor = -(total + surrogate - surrogate.detach()).mean()
+        return loss
 
     def loss(self, model: Callable[..., Any], guide: Callable[..., Any], *args: Any, **kwargs: Any) -> float:
         """Minus the ELBO, nats, without gradient."""
@@ -75,8 +78,8 @@ class LeaveOneOutELBO(ELBO):
     ) -> float:
         """Minus the ELBO, nats; gradients are added to the parameters. What ``pyro.infer.SVI`` calls."""
         loss = self.differentiable_loss(model, guide, *args, **kwargs)
-        loss.backward()  # type: ignore[no-untyped-call]
-        return float(loss)
+        loss.backward()
+        return loss.item()
 
     def _get_trace(self, model: Any, guide: Any, args: Any, kwargs: Any) -> tuple[Any, Any]:
         """Traces of model and guide under the same draws, scored. The plate's scale is 1: draws are draws."""

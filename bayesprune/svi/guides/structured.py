@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import pyro
 import pyro.distributions as dist
 import torch
+from pyro import poutine
 from torch import Tensor, nn
 
 from bayesprune.errors import SettingsError
@@ -15,6 +16,7 @@ from bayesprune.gated.announce import announce_parameters
 from bayesprune.priors.gates import MOST_ENUMERABLE_UNITS
 from bayesprune.structure.groups import WHOLE
 from bayesprune.svi.guides.autoregressive import AutoregressiveGates
+from bayesprune.svi.guides.given import Given
 from bayesprune.svi.guides.pseudo_rows import PseudoRows
 
 MOST_WEIGHTS = 1_000
@@ -50,7 +52,8 @@ class StructuredGuide(nn.Module):
         >>> from pyro.infer import Trace_ELBO
         >>> prior = bp.priors.BernoulliGates(bp.priors.Fixed(0.3))
         >>> x, y = torch.randn(50, 3), torch.randn(50)
-        >>> gated = bp.gate(torch.nn.Linear(3, 1), x[:1], prior=prior, likelihood=bp.Gaussian(rows=50))
+        >>> network = torch.nn.Sequential(torch.nn.Linear(3, 1))
+        >>> gated = bp.gate(network, x[:1], prior=prior, likelihood=bp.Gaussian(rows=50))
         >>> guide = bp.svi.guides.StructuredGuide(gated)
         >>> Trace_ELBO().differentiable_loss(gated.model, guide, x, y).shape
         torch.Size([])
@@ -90,10 +93,14 @@ class StructuredGuide(nn.Module):
         announce_parameters(self)
         gates: dict[str, Tensor] = {}
         theta = self.gated.by_group(self.inclusion_prob().detach())
-        for group in self.gated.groups:
-            # Detached: the hyper-posterior is the best one given θ, so its slope in θ is zero (envelope).
-            self.gated.hyper_guide(group, theta[group.name])
-            gates[group.name] = pyro.sample(f"gate/{group.name}", self.gate_dist(group.name, gates))
+        with poutine.trace() as seen:
+            for group in self.gated.groups:
+                # Detached: the hyper-posterior is the best one given θ, so its slope in θ is zero (envelope).
+                self.gated.hyper_guide(group, theta[group.name])
+                gates[group.name] = pyro.sample(f"gate/{group.name}", self.gate_dist(group.name, gates))
+        frames = seen.trace.nodes[f"gate/{self.gated.groups[0].name}"]["cond_indep_stack"]
+        in_plate = any(frame.vectorized for frame in frames)
+        point = dist.Delta if in_plate else Given
         joint = self.weights(self.weight_mask(gates))
         flat = pyro.sample("weights", joint, infer={"is_auxiliary": True})  # (..., D)
         values = {f"gate/{name}": z for name, z in gates.items()}
@@ -102,7 +109,7 @@ class StructuredGuide(nn.Module):
             tensors.items(), flat.split([p.numel() for p in tensors.values()], -1), strict=True
         ):
             value = part.reshape(part.shape[:-1] + tensor.shape)
-            values[f"weight/{name}"] = pyro.sample(f"weight/{name}", dist.Delta(value, event_dim=tensor.ndim))
+            values[f"weight/{name}"] = pyro.sample(f"weight/{name}", point(value, event_dim=tensor.ndim))  # type: ignore[no-untyped-call]
         return values
 
     def gate_dist(self, group: str, before: Mapping[str, Tensor]) -> AutoregressiveGates:

@@ -10,6 +10,7 @@ from torch import nn
 
 import bayesprune as bp
 from bayesprune.errors import PosteriorError
+from bayesprune.posterior.arviz import pareto_k
 from bayesprune.posterior.diagnose.decided import entropy, undecided
 from bayesprune.posterior.diagnose.faithful import brier, calibration_error
 from bayesprune.posterior.diagnose.matching import matched_jaccard, same_units
@@ -172,6 +173,8 @@ def test_cores_give_the_figures_of_their_definitions():
     assert same_units(activations, -activations[:, [2, 0]]) == 2
     assert same_units(activations, generator.normal(size=(500, 3))) == 0
     assert jaccard(np.zeros((2, 3), bool)) == 1.0
+    assert np.isnan(pareto_k(np.ones(50))) and pareto_k(np.array([0.0, -np.inf] * 25)) == np.inf
+    assert pareto_k(generator.normal(size=1000)) < 0.7 < pareto_k(5 * generator.standard_t(2, size=1000))
 
 
 def test_draws_alone_are_diagnosed_and_the_table_shows_everything(long, tmp_path):

@@ -8,7 +8,7 @@ import bayesprune as bp
 KEEP, SLAB, NOISE = 0.3, 1.0, 1.0
 
 
-def rows_of(units, rows=40, correlation=0.0, seed=1):
+def rows_of(units, rows=40, correlation=0.0, seed=2):
     """x (rows, units) of a pairwise correlation, and y (rows,); the first inputs matter most."""
     generator = torch.Generator().manual_seed(seed)
     factor = torch.linalg.cholesky((1 - correlation) * torch.eye(units) + correlation)
@@ -24,14 +24,14 @@ def orthogonal(units, rows=100, seed=0):
     return x, x @ torch.linspace(0.6, 0.0, units) + NOISE * torch.randn(rows, generator=generator)
 
 
-def gate(x, **weights):
+def gate(x, scale=SLAB, **weights):
     """A gated linear model without bias."""
     torch.manual_seed(0)
     network = nn.Sequential(nn.Linear(x.shape[1], 1, bias=False))
     return bp.gate(
         network, x[:1], prior=bp.priors.BernoulliGates(bp.priors.Fixed(KEEP)),
         likelihood=bp.Gaussian(rows=len(x), scale=NOISE, learn_scale=False),
-        weights=bp.priors.NormalWeights(scale=SLAB, **weights), initial_inclusion=0.5,
+        weights=bp.priors.NormalWeights(scale=scale, **weights), initial_inclusion=0.5,
     )  # fmt: skip
 
 
@@ -47,11 +47,11 @@ def conjugate(x, y, z):
     return covariance @ gated.T @ y / NOISE**2, covariance
 
 
-def enumerate_exactly(x, y):
-    """(units,) p(z = 1 | y), and log p(y): y | z is N(0, noise² I + slab² x_z x_zᵀ)."""
+def enumerate_exactly(x, y, scale=SLAB):
+    """(units,) p(z = 1 | y), and log p(y): y | z is N(0, noise² I + scale² x_z x_zᵀ)."""
     z = configurations(x.shape[1])
     gated = x * z.unsqueeze(1)
-    covariance = NOISE**2 * torch.eye(len(x)) + SLAB**2 * gated @ gated.mT
+    covariance = NOISE**2 * torch.eye(len(x)) + scale**2 * gated @ gated.mT
     scores = torch.distributions.MultivariateNormal(torch.zeros(len(x)), covariance).log_prob(y)
     keep = torch.tensor(KEEP)
     scores = scores + z.sum(-1) * keep.log() + (1 - z).sum(-1) * (1 - keep).log()

@@ -232,6 +232,26 @@ def test_sites_are_those_of_the_model_and_predictive_runs():
     assert draws["y"].shape[0] == 50 and draws["y"].numel() == 50 * len(x)
 
 
+@pytest.mark.parametrize("vectorised", [False, True])
+def test_matrices_of_weights_and_hyper_sites_go_through_every_elbo(vectorised):
+    """Two layers, one group of gates after the other, a price: the ELBOs agree within their noise."""
+    torch.manual_seed(0)
+    x, network = torch.randn(20, 2), nn.Sequential(nn.Linear(2, 3), nn.Tanh(), nn.Linear(3, 2))
+    y = (x[:, 0] > 0).long()
+    gated = bp.gate(
+        network, x[:1], prior=bp.priors.BernoulliGates(bp.priors.Flattening(price=1.0)),
+        likelihood=bp.Categorical(rows=20), weights=bp.priors.NormalWeights(scale=0.5),
+    )  # fmt: skip
+    guide = StructuredGuide(gated)
+    guide.coupling.data.normal_()
+    guide.log_odds.data.normal_()
+    sampled = LeaveOneOutELBO(draws=32) if vectorised else Trace_ELBO(num_particles=32)
+    one = torch.tensor([by_enumeration(gated, guide, x, y).item() for _ in range(15)])
+    two = torch.tensor([sampled.loss(gated.model, guide, x, y) for _ in range(15)])
+    noise = ((one.var() + two.var()) / 15) ** 0.5
+    assert abs(one.mean() - two.mean()) < 7.0 * noise  # Student's t, 28 degrees of freedom: under 1e-5
+
+
 def test_svi_of_pyro_trains_it_and_leaves_the_model_alone():
     x, y = rows_of(3)
     gated = gate(x)
@@ -263,9 +283,9 @@ def test_inclusion_probabilities_are_the_enumerated_ones(correlation, worst):
     x, y = rows_of(5, correlation=correlation)
     exact, evidence = enumerate_exactly(x, y)
     assert ((exact > 0.1) & (exact < 0.9)).sum() >= 3  # not a trivial one
-    last = fit(gate(x), x, y, epochs=500).history[-1]
+    last = fit(gate(x), x, y, epochs=400).history[-1]
     assert (last.inclusion - exact).abs().mean() < worst
-    assert last.elbo == pytest.approx(evidence.item(), abs=0.3)
+    assert last.elbo == pytest.approx(evidence.item(), abs=0.5)
 
 
 def test_more_gates_than_can_be_enumerated_are_drawn():

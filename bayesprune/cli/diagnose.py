@@ -1,0 +1,86 @@
+"""`bayesprune diagnose`: is the mask of these runs converged, and can it be trusted?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from bayesprune.data import Split
+from bayesprune.errors import RunFolderError
+from bayesprune.svi import FitResult
+
+if TYPE_CHECKING:
+    from bayesprune.posterior import Diagnosis
+
+POSTERIOR = "posterior.nc"
+DRAWS, ROWS = 1000, 1000
+DRAWS_OF_WEIGHTS, ROWS_FOR_WEIGHTS = 200, 200  # each draw of weights is a network of its own to run
+NOT_CONVERGED = 1
+
+
+@click.command("diagnose")
+@click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.pass_context
+def diagnose_command(ctx: click.Context, runs: tuple[Path, ...]) -> None:
+    """Say whether the mask of RUN is converged: optimised, decided, reproducible, faithful, calibrated.
+
+    RUN is the folder of a run, or of one of its seeds. Several are taken as independent fits of one network;
+    four are needed to say whether the result is reproducible. The exit code is 0 where the mask is optimised
+    and decided and no answer is no, else 1.
+
+    \b
+    bayesprune diagnose runs/lenet5-mnist
+    bayesprune diagnose runs/a runs/b runs/c runs/d
+    """
+    from bayesprune.posterior import diagnose, join, read  # here: ArviZ takes long to import
+
+    files = [file for run in runs for file in posterior_files(run)]
+    answers = diagnose(join([read(file) for file in files]))
+    click.echo(answers)
+    ctx.exit(0 if converged(answers) else NOT_CONVERGED)
+
+
+def converged(answers: Diagnosis) -> bool:
+    """Whether the mask has come to rest, is decided, and nothing that could be asked speaks against it."""
+    settled = answers.optimised.verdict == answers.decided.verdict == "yes"
+    return settled and not answers.problems
+
+
+def posterior_files(run: Path) -> list[Path]:
+    """The draws in a run's folder, or in those of its seeds.
+
+    Args:
+        run: a folder.
+
+    Raises:
+        RunFolderError: there is no folder, or it has none; what to do is said.
+    """
+    if not run.is_dir():
+        raise RunFolderError(f"{run}: there is no such folder. Give the folder that 'bayesprune run' named.")
+    found = [run / POSTERIOR] if (run / POSTERIOR).is_file() else sorted(run.glob(f"seed-*/{POSTERIOR}"))
+    if not found:
+        raise RunFolderError(
+            f"{run}: has no {POSTERIOR}: the run has not finished, was made by an older version, or this is "
+            f"no run's folder. Continue it with --resume, or run the program again."
+        )
+    return found
+
+
+def write_posterior(result: FitResult, test: Split, folder: Path) -> None:
+    """Write the draws of a fit, with their predictions of rows it has not seen, into a run's folder.
+
+    Args:
+        result: of the fit.
+        test: held-out rows; the first thousand are predicted.
+        folder: of the run or seed.
+    """
+    from bayesprune.posterior import write
+
+    weights = bool(result.gated.log_scales_by_tensor())
+    rows = ROWS_FOR_WEIGHTS if weights else ROWS
+    draws = result.posterior().to_arviz(
+        draws=DRAWS_OF_WEIGHTS if weights else DRAWS, rows=(test.x[:rows], test.y[:rows]), observed=True
+    )
+    write(draws, folder / POSTERIOR, overwrite=True)

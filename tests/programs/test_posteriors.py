@@ -1,0 +1,133 @@
+"""Inferences that give whole posteriors of small problems: against enumeration, and from the command line."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import bayesprune as bp
+from bayesprune.cli import main
+from bayesprune.errors import EmptyGroupWarning, SettingsError
+from bayesprune.programs import load_inference
+from tests.svi.guides.regressions import enumerate_exactly, gate, rows_of
+
+POSTERIORS = ["nuts_reference", "svi_structured"]
+PROGRAM = """
+import torch
+import bayesprune as bp
+
+def data():
+    x = torch.randn(80, 3, generator=torch.Generator().manual_seed(0))
+    x[:, 1:] = 0.0  # no evidence: the posterior of their gates is the prior
+    y = 2 * x[:, 0] + torch.randn(80, generator=torch.Generator().manual_seed(1))
+    rows = bp.data.Split(x[:50], y[:50]), bp.data.Split(x[50:], y[50:])
+    return bp.data.Dataset(name="line", train=rows[0], test=rows[1], classes=1)
+
+def network(inputs):
+    return torch.nn.Sequential(torch.nn.Linear(inputs, 1))
+
+def model(train, classes, price=None):
+    return bp.gate(
+        network(3), train.x[:1], prior=bp.priors.BernoulliGates(bp.priors.Fixed(0.3)),
+        likelihood=bp.Gaussian(rows=len(train.x), scale=1.0, learn_scale=False),
+        weights=bp.priors.NormalWeights(scale=2.0),
+    )
+"""
+
+
+@pytest.fixture
+def double_precision():
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.double)
+    yield
+    torch.set_default_dtype(before)
+
+
+def infer(name, gated, x, y, epochs, seed=0):
+    return load_inference(name).infer(
+        gated, bp.data.Split(x, y), epochs=epochs, batch_size=len(x), seed=seed, recipe=bp.Recipe(),
+        device="cpu", checkpoint=None, resume=False, progress=False,
+    )  # fmt: skip
+
+
+@pytest.mark.usefixtures("double_precision")
+def test_nuts_agrees_with_enumeration():
+    """Tolerance 0.1 on each of three probabilities, with one seed fixed, from 200 draws after 100."""
+    x, y = rows_of(3)
+    exact, _ = enumerate_exactly(x, y, scale=0.5)
+    assert ((exact > 0.1) & (exact < 0.9)).sum() >= 2  # not a trivial one
+    result = infer("nuts_reference", gate(x, scale=0.5), x, y, epochs=20)
+    assert (result.history[-1].inclusion - exact).abs().max() < 0.1
+    assert result.gated.by_group(result.gated.alive)["input"].tolist() == (exact > 0.5).tolist()
+
+
+@pytest.mark.usefixtures("double_precision")
+def test_draws_given_weights_are_the_enumerated_masks():
+    """Two groups of gates: p(z | w, y) by Pyro's enumeration is Bayes' rule over all masks."""
+    torch.manual_seed(0)
+    x, network = torch.randn(12, 2), nn.Sequential(nn.Linear(2, 3), nn.Tanh(), nn.Linear(3, 1))
+    y = torch.randn(12, 1)
+    gated = bp.gate(
+        network, x[:1], prior=bp.priors.BernoulliGates(bp.priors.Fixed(0.3)),
+        likelihood=bp.Gaussian(rows=12, learn_scale=False),
+    )  # fmt: skip
+    draw = {f"weight/{name}": value.detach() for name, value in gated.weight_tensors().items()}
+    program = load_inference("nuts_reference").infer.__globals__
+    model = program["config_enumerate"](gated.model, "parallel")
+    marginals, _, nll = program["given"](gated, model, draw, x, y)
+    scores, rows, masks = [], [], torch.cartesian_prod(*[torch.tensor([0.0, 1.0])] * 5)
+    for z in masks:
+        rows.append(gated.likelihood.nll(gated.outputs(x, gated.by_group(z)), y))
+        prior = torch.where(z > 0, torch.tensor(0.3), torch.tensor(0.7)).log().sum()
+        scores.append(prior - rows[-1].sum())
+    share = torch.softmax(torch.stack(scores), 0)
+    torch.testing.assert_close(marginals, share @ masks, rtol=1e-9, atol=1e-9)
+    assert nll == pytest.approx((share * torch.stack(rows).mean(-1)).sum().item(), rel=1e-9)
+
+
+@pytest.mark.parametrize("name", POSTERIORS)
+def test_it_runs_from_the_command_line(name):
+    Path("line.py").write_text(PROGRAM)
+    words = ["run", "./line.py", "--inference", name, "--epochs", "2" if name == "nuts_reference" else "150"]
+    assert main([*words, "--batch-size", "50", "--out", "out", "--quiet"]) == 0
+    result = json.loads(Path("out/result.json").read_text())
+    assert result["inference"] == name and result["architecture"] == [1]
+    assert result["test_rmse"] < 1.5
+    assert bp.load("out")(torch.ones(1, 3)).shape == (1, 1)
+    last = json.loads(Path("out/history.json").read_text())["epochs"][-1]
+    assert last["inclusion"][0] > 0.9 and last["inclusion"][1:] == pytest.approx(
+        [0.3, 0.3], abs=0.15
+    )  # few steps
+
+
+def test_hidden_units_and_hyper_sites_are_learnt_too():
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(80, 3, generator=generator)
+    y = (x[:, 0] > 0).long()
+    torch.manual_seed(0)
+    gated = bp.gate(
+        nn.Sequential(nn.Linear(3, 2), nn.Tanh(), nn.Linear(2, 2)), x[:1],
+        prior=bp.priors.BernoulliGates(bp.priors.Flattening(price=2.0)),
+        likelihood=bp.Categorical(rows=80), weights=bp.priors.NormalWeights(scale=2.0),
+    )  # fmt: skip
+    result = infer("svi_structured", gated, x, y, epochs=200)
+    inputs = result.history[-1].inclusion[:3]
+    assert inputs[0] > 0.9 > inputs[1:].max()
+    assert result.history[-1].elbo > result.history[20].elbo
+    assert bp.evaluate(bp.prune(result), (x, y), bp.Categorical(rows=80)).score < 10
+
+
+def test_equal_seeds_give_equal_posteriors():
+    x, y = rows_of(3)
+    with pytest.warns(EmptyGroupWarning):  # ten epochs are no fit
+        one, two, other = (infer("svi_structured", gate(x), x, y, 10, seed) for seed in (0, 0, 1))
+    assert torch.equal(one.history[-1].inclusion, two.history[-1].inclusion)
+    assert not torch.equal(one.history[-1].inclusion, other.history[-1].inclusion)
+
+
+def test_nuts_refuses_more_than_a_dozen_gates():
+    x, y = rows_of(13)
+    with pytest.raises(SettingsError, match=r"2\^13 configurations of 13 gates: at most 12"):
+        infer("nuts_reference", gate(x), x, y, epochs=1)
