@@ -205,6 +205,8 @@ def _owners(structure: Structure, found: Findings, node: fx.Node) -> Iterator[tu
             if size:
                 yield dim, structure.unit_of[start : start + size]
         return
+    if not isinstance(known, Tensor):  # a weight that is written into while the network runs
+        return
     units = structure.unit_of[compact(known)]
     vary = [d for d in range(units.ndim)
             if units.shape[d] > 1 and not bool((units == units.narrow(d, 0, 1)).all())]  # fmt: skip
