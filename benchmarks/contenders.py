@@ -3,7 +3,7 @@
 import copy
 import math
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 import torch.nn.functional as F
@@ -35,11 +35,24 @@ class Outcome:
 
 
 class Ours:
-    """A shipped program with its own recipe, as ``bayesprune.fit`` runs it."""
+    """A shipped program, as ``bayesprune.fit`` runs it.
 
-    def __init__(self, program: ModelProgram, gated: bp.GatedModel, train, epochs: int, seed: int) -> None:
-        batches = Batches(train, program.batch_size_on("mnist"), CPU, seed)
-        self.run = Run(copy.deepcopy(gated), batches, program.recipe, epochs, seed)
+    Args:
+        program: gives batch size and recipe.
+        gated: its model; copied.
+        train: inputs and targets.
+        epochs: in all.
+        seed: of gates' noise and row order.
+        data: name of the data, by which the program tells its batch size.
+        changes: settings that differ from the program's recipe.
+    """
+
+    def __init__(
+        self, program: ModelProgram, gated: bp.GatedModel, train, epochs: int, seed: int,
+        data: str = "mnist", **changes: float,
+    ) -> None:  # fmt: skip
+        batches = Batches(train, program.batch_size_on(data), CPU, seed)
+        self.run = Run(copy.deepcopy(gated), batches, replace(program.recipe, **changes), epochs, seed)
         self.bar = Progress(self.run.schedule.steps, 0, False)
 
     def epoch(self) -> None:
@@ -49,7 +62,8 @@ class Ours:
         self.run.finish_()
         gated = self.run.gated.eval()
         return Outcome(
-            error=bp.evaluate(gated, test).score,
+            error=(quality := bp.evaluate(gated, test)).score,
+            nll=quality.nll,
             parameters=100 * gated.network.parameter_count() / gated.dense_parameters,
             macs=100 * gated.network.macs() / gated.dense_macs,
             seconds=self.run.seconds,

@@ -14,21 +14,18 @@ import argparse
 import copy
 import statistics
 import sys
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
-from contenders import CPU, Outcome, Plain
+from contenders import Ours, Outcome, Plain
 from reporting import write_results
 from tqdm import tqdm
 
 import bayesprune as bp
 from bayesprune.programs import load_model
-from bayesprune.svi.batches import Batches
-from bayesprune.svi.progress import Progress
-from bayesprune.svi.run import Run
 
 WIDTHS = (16, 32, 64)
 EPOCHS = 24
@@ -46,38 +43,10 @@ def splits(validation: bool) -> tuple[bp.data.Split, bp.data.Split]:
     return tuple(bp.data.Split(data.train.x[rows], data.train.y[rows]) for rows in (rest, held_out))
 
 
-class Ours:
-    """The program's network under a budget, by the program's own recipe."""
-
-    def __init__(self, program, gated: bp.GatedModel, train, epochs: int, seed: int) -> None:
-        self.run = Run(
-            copy.deepcopy(gated), Batches(train, program.batch_size_on("digits-32"), CPU, seed),
-            replace(program.recipe, **SETTINGS), epochs, seed,
-        )  # fmt: skip
-        self.bar = Progress(self.run.schedule.steps, 0, False)
-
-    def epoch(self) -> None:
-        self.run.epoch_(self.bar)
-
-    def outcome(self, test) -> Outcome:
-        self.run.finish_()
-        gated = self.run.gated.eval()
-        return Outcome(
-            error=(quality := bp.evaluate(gated, test)).score,
-            nll=quality.nll,
-            parameters=100 * gated.network.parameter_count() / gated.dense_parameters,
-            macs=100 * gated.network.macs() / gated.dense_macs,
-            seconds=self.run.seconds,
-            kept=gated.kept(),
-            undecided=self.run.undecided(),
-            rounded=self.run.rounded,
-        )
-
-
 def widest(network, example: torch.Tensor, macs: float) -> tuple[int, ...]:
     """The widths, all scaled alike, of the largest network within a number of multiply-accumulates."""
-    for sixteenths in range(160, 0, -1):
-        widths = tuple(max(1, round(width * sixteenths / 160)) for width in WIDTHS)
+    for share in range(160, 0, -1):
+        widths = tuple(max(1, round(width * share / 160)) for width in WIDTHS)
         if bp.count(network(widths=widths), example).macs <= macs:
             return widths
     raise RuntimeError(f"No network is within {macs:,.0f} multiply-accumulates.")
@@ -108,7 +77,8 @@ def one_seed(program, train, test, seed: int, epochs: int, macs: float) -> dict[
         return Plain(network, rows, batch, epochs, program.recipe.learning_rate, penalty, seed)
 
     widths = widest(network, rows[0][:1], macs * cost.macs)
-    ours, dense = Ours(program, gated, rows, epochs, seed), plain(dense_network, epochs)
+    ours = Ours(program, gated, rows, epochs, seed, "digits-32", **SETTINGS)
+    dense = plain(dense_network, epochs)
     probes = []
     for epoch in tqdm(range(epochs), desc=f"seed {seed}", unit="epoch"):
         if epoch % max(epochs // 4, 1) == 0:

@@ -4,7 +4,7 @@
 
 Any network that PyTorch can trace will do. Units that are added, concatenated or shuffled together are found
 and removed together; what cannot be removed exactly stays, and ``bp.analyse`` says why. What comes out is the
-network's own class again, only smaller.
+network's own class again, only smaller; or, if a whole block went, a graph over the same parameter names.
 """
 
 import argparse
