@@ -56,7 +56,13 @@ __all__ = [
     "svi",
 ]
 
-_LATE = ("Diagnosis", "EvidenceTable", "Posterior", "diagnose", "evidence")  # they need ArviZ, which takes seconds to import
+_LATE = (
+    "Diagnosis",
+    "EvidenceTable",
+    "Posterior",
+    "diagnose",
+    "evidence",
+)  # they need ArviZ, which takes seconds to import
 
 
 def __getattr__(name: str) -> Any:

@@ -68,7 +68,9 @@ def _scale(ax: Axes, table: EvidenceTable) -> None:
     ax.fill_between(line, line, -1e12, color="0.5", alpha=0.08, lw=0, zorder=0)
     low_gain, high_gain = float(np.nanmin(table.gain)), float(np.nanmax(table.gain))
     ax.set_xlim(*ends)
-    ax.set_ylim(0.0 if low_gain > 0 else 1.5 * low_gain - 0.1 * linear, max(1.5 * high_gain, 2 * high, linear))
+    ax.set_ylim(
+        0.0 if low_gain > 0 else 1.5 * low_gain - 0.1 * linear, max(1.5 * high_gain, 2 * high, linear)
+    )
 
 
 def _name(ax: Axes, table: EvidenceTable, count: int) -> None:
