@@ -15,7 +15,6 @@ from tqdm import tqdm
 
 from bayesprune.errors import PosteriorError
 from bayesprune.gated import GatedModel
-from bayesprune.posterior.draws import quiet
 from bayesprune.posterior.evidence.passes import Array, Setting, estimated_gains, left_out_gains
 from bayesprune.posterior.evidence.prices import unit_prices
 from bayesprune.posterior.evidence.request import Units, check_request, model_of, places_of, training_rows
@@ -48,13 +47,14 @@ def evidence(
     .. math:: \mathrm{gain}_u = N \left( \mathbb{E}_{z_{-u}}[L \mid z_u = 0]
               - \mathbb{E}_{z_{-u}}[L \mid z_u = 1] \right)
 
-    with L the mean negative log-likelihood of the rows. A unit pays for itself where its gain is more than its
-    price (``prices.py`` says what that is under each prior). Gains condition on the weights as they are, or
-    drawn from their posterior where they have one: nothing is learnt anew, so a unit whose work others could
-    take over after some training looks dearer to lose than it is. The other gates are independent, as in the
-    guide; what lies above or below a unit is left as it is. Dropout and noise on units are off, and batch
-    normalisation uses its running statistics. One estimating pass costs a forward and a backward pass over the
-    rows for all units together, an exact gain a forward pass over the rows for each unit and draw.
+    with L the mean negative log-likelihood of a row. A unit pays for itself where its gain is more than its
+    price: the nats that a flattening prior or a budget charges for it; under other priors, which have no
+    price, the prior's log-odds against it, so that in each case q(z_u = 1) > ½ at the optimum where the gain
+    is more. Gains condition on the weights as they are, or drawn from their posterior where they have one:
+    nothing is learnt anew, so that a unit whose work others could take over after some training looks dearer
+    to lose than it is. The other gates are independent, as in the guide. Dropout and noise on units are off,
+    and batch normalisation uses its running statistics. The estimates cost a forward and a backward pass over
+    the rows for each draw, the exact gains a forward pass for each unit and draw.
 
     Args:
         source: a fit's result, or a gated model at any time of its training.

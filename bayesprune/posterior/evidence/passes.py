@@ -5,8 +5,8 @@ With L(z) the mean negative log-likelihood of the rows under gates z, and N the 
 .. math:: \mathrm{gain}_u = N \left( \mathbb{E}_{z_{-u}}[L \mid z_u = 0]
           - \mathbb{E}_{z_{-u}}[L \mid z_u = 1] \right),
 
-the other gates drawn for every row apart. Weights stay as they are, or are drawn from their posterior: nothing
-is learnt anew.
+the other gates drawn for every row apart. Weights stay as they are, or are drawn from their posterior:
+nothing is learnt anew.
 """
 
 from __future__ import annotations
@@ -94,12 +94,12 @@ def estimated_gains(setting: Setting, rows: Rows, estimator: Estimator, tick: Ti
         anchor = torch.ones((), device=x.device, requires_grad=True)  # some estimators differentiate no gate
 
         def nll(
-            z: Mapping[str, Tensor],
+            gates: Mapping[str, Tensor],
             factors: Mapping[str, Tensor] | None = None,
             batch: Rows = (x, y),
             anchor: Tensor = anchor,
         ) -> Tensor:
-            return gated.likelihood.nll(gated.network(batch[0], z, noise), batch[1]) * anchor
+            return gated.likelihood.nll(gated.network(batch[0], gates, noise), batch[1]) * anchor
 
         log_odds = torch.logit(setting.probs)
         problem = kind(nll, setting.probs, log_odds, gated.kept(), len(x), setting.generator)

@@ -2,12 +2,12 @@ r"""What the prior charges for every unit: the line that its evidence has to pas
 
 .. math:: \mathrm{price}_u = P(\theta_{-u}, \theta_u = 1) - P(\theta_{-u}, \theta_u = 0),
 
-with P the prior side of the negative ELBO as ``fit`` has it. For a flattening prior, and under a budget, it is
-the price in nats. For a prior of known rate λ it is −logit λ, and for a shared rate
-log(b + K − 1 − S) − log(a + S), S the expected number of the group's K − 1 other units that are on: the prior's
-log-odds against the unit. In each case the objective keeps the unit, θ_u > ½, exactly where its gain is more.
-Gates that are drawn from a prior without a closed form have the mean of log p(z_u = 0 | …) − log p(z_u = 1 | …)
-over draws of the hyper-sites from their guide. A spike-and-slab unit pays for its own weights too.
+with P the prior side of the negative ELBO as ``fit`` has it. For a flattening prior, and under a budget, it
+is the price in nats (a budget's as it was when gates last moved). For a known rate λ it is −logit λ, and for
+a shared rate log(b + K − 1 − S) − log(a + S), S the expected number of the group's K − 1 other units that are
+on: the prior's log-odds against the unit. In each case the objective wants θ_u > ½ exactly where its gain is
+more. A prior without a closed form has the mean of log p(z_u = 0 | …) − log p(z_u = 1 | …) over draws of its
+hyper-sites from their guide. A spike-and-slab unit pays for its own weights too. Derived here, and tested.
 """
 
 from __future__ import annotations

@@ -33,8 +33,8 @@ def model_of(source: FitResult | GatedModel) -> GatedModel:
     if isinstance(source, GatedModel):
         return source
     raise PosteriorError(
-        f"evidence() takes the result of fit(), or a gated model, and got {type(source).__name__}: draws, and "
-        "pruned networks, have no gates to open and shut. Give bp.evidence(result, (x, y))."
+        f"evidence() takes the result of fit(), or a gated model, and got {type(source).__name__}: draws and "
+        "pruned networks have no gates to open and shut. Give bp.evidence(result, (x, y))."
     )
 
 
@@ -52,8 +52,8 @@ def training_rows(gated: GatedModel, rows: Any) -> Rows:
     x, y = check_rows(rows)
     if len(x) > gated.likelihood.rows:
         raise PosteriorError(
-            f"rows= has {len(x)} rows, and the model was fitted to {gated.likelihood.rows}: give the training "
-            "rows, or some of them. Others say nothing of what a unit saves there."
+            f"rows= has {len(x)} rows, and the model was fitted to {gated.likelihood.rows}: give the "
+            "training rows, or some of them. Others say nothing of what a unit saves there."
         )
     device = gated.log_odds.device
     with quiet(gated):
@@ -87,7 +87,8 @@ def check_request(
     stuck = int(((probs == 0) | (probs == 1)).sum())
     if stuck and isinstance(estimator, Concrete | ARM | Reinforce):
         problems.append(
-            f"estimator {type(estimator).__name__} sees nothing of {stuck} gates that are decided: use 'curved'"
+            f"estimator {type(estimator).__name__} sees nothing of {stuck} gates that are decided: "
+            "use 'curved'"
         )
     if not len(probs):
         problems.append("no unit is left in the network")
@@ -117,7 +118,7 @@ def _number_problems(group: str, numbers: Iterable[Any], alive: Tensor) -> Itera
         if not isinstance(number, int | np.integer) or not 0 <= number < len(alive):
             yield f"units: {number!r} is no unit of {group!r}, which has 0 … {len(alive) - 1}"
         elif not bool(alive[int(number)]):
-            yield f"units: {number} of {group!r} was removed, and its weights with it: nothing can be said of it"
+            yield f"units: {number} of {group!r} was removed, and its weights with it: nothing is known of it"
 
 
 def places_of(gated: GatedModel, units: Units, distance: np.ndarray[Any, Any]) -> Tensor:

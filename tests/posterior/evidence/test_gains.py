@@ -184,7 +184,7 @@ def test_margins_at_hard_values_are_log_joint_ratios(name):
 
 
 def test_weights_with_a_posterior_are_drawn_and_shared_by_both_ends():
-    """Linear regression, w ~ N(m, s²): E[gain_u] of the closed form gains −½ s² x², and everything is drawn."""
+    """Linear regression, w ~ N(m, s²): the closed form loses ½ s² x², and everything is drawn."""
     gated, x, y, weight, theta = linear(units=3)
     gated.spread_weights_(0.2)
     effect = x * weight

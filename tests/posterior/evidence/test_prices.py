@@ -33,7 +33,7 @@ def test_known_prices():
     torch.testing.assert_close(found, torch.full((5,), math.log(0.7 / 0.3)))
     found, _ = prices(EXACT["own prior without hyper-sites"])
     torch.testing.assert_close(found, torch.full((5,), math.log(0.8 / 0.2)))
-    found, gated = prices(EXACT["learned"])
+    found, _ = prices(EXACT["learned"])
     torch.testing.assert_close(found, torch.full((5,), 0.5))
 
 
