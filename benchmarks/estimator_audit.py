@@ -59,8 +59,8 @@ def compare(found: Tensor, reference: Reference, chosen: Tensor | None = None) -
 
     Returns:
         ``gain``: root mean square of the reference over units. ``bias``: root mean square over units of
-        E[estimate] − reference, with what noise alone adds taken off; ``bias_error``: how much more it may be,
-        at two standard errors. ``spread``: standard deviation of one step's estimate, of rows and gates
+        E[estimate] − reference, with what noise alone adds taken off; ``bias_error``: by how much it may be
+        more, at two standard errors. ``spread``: standard deviation of one step's estimate, of rows and gates
         together; ``of_draws``: of gates alone. ``smoothed``: root mean square error of the running mean that
         moves the gates, √(bias² + spread² (1 − β)/(1 + β)), momentum β = 0.98. ``seen``: slope of estimates
         on references through the origin; ``correlation`` between the two. ``misjudged``: share of units that

@@ -36,7 +36,7 @@ def held_out_split() -> tuple[bp.data.Split, bp.data.Split]:
 
 
 def lenet_state(name: str, state: str, train: bp.data.Split, seed: int) -> bp.GatedModel:
-    """A shipped program as its fit has it after some epochs; gates that are held are drawn, and do not move."""
+    """A shipped program as its fit has it after some epochs; gates that are held are drawn, but stay."""
     epochs, run_epochs, held = LENETS[name][state]
     program = load_model(name)
     torch.manual_seed(seed)

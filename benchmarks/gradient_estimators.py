@@ -36,7 +36,7 @@ BATCH = 128
 PARTS = ("small", "lenet_300_100", "lenet5", "speed", "fits")
 SIZES = {  # units a group, rows, draws of the reference, draws of each estimator for each batch
     "lenet_300_100": (40, 5120, 6, 16),
-    "lenet5": (20, 1280, 6, 16),
+    "lenet5": (20, 1280, 4, 16),
 }
 FITTED = ("straight_through", "curved", "second_order", "concrete")
 FIT_EPOCHS = 20
@@ -109,7 +109,7 @@ def choose(gated, per_group, seed):
 
 
 def speed(rounds=20, steps=6):
-    """Milliseconds of a step that moves the gates, before anything is removed; and over straight-through's."""
+    """Milliseconds of a step that moves the gates, before anything is removed, and relative ones."""
     results = {}
     for name in LENETS:
         program, torch_state = load_model(name), torch.Generator().manual_seed(0)
