@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bayesprune.posterior.evidence.table import EvidenceTable
 
+COLOURS = [*colormaps["tab10"].colors, *colormaps["Dark2"].colors]  # type: ignore[attr-defined]
 ERRORS = 2.0
 """Standard errors that a bar is long, to either side."""
 
@@ -26,14 +28,14 @@ def plot_evidence(table: EvidenceTable, ax: Axes | None = None, label: int = 5) 
     Returns:
         The axes, in nats.
     """
-    ax = ax or Figure(figsize=(7, 5), layout="constrained").add_subplot()
+    ax = ax or Figure(figsize=(8, 5), layout="constrained").add_subplot()
     ax.set(xlabel="price (nats)", ylabel="gain (nats)", title=_title(table))
     if not len(table):
         return ax
     gain, error = table.gain, np.nan_to_num(table.gain_error)
     exact, names = ~np.isnan(table.exact), list(dict.fromkeys(table.group.tolist()))
     for number, name in enumerate(names):
-        colour = f"C{number % 10}"
+        colour = COLOURS[number % len(COLOURS)]
         for filled in (False, True):
             part = (table.group == name) & (exact == filled)
             ax.errorbar(
@@ -46,7 +48,9 @@ def plot_evidence(table: EvidenceTable, ax: Axes | None = None, label: int = 5) 
             ax.plot([], [], "o", color="0.4", markerfacecolor="0.4" if filled else "none", label=text)
     _scale(ax, table)
     _name(ax, table, label)
-    ax.legend(title="group (units)", fontsize=8, title_fontsize=8, loc="upper left")
+    ax.legend(
+        title="group (units)", fontsize=8, title_fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0)
+    )
     return ax
 
 

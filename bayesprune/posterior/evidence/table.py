@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,7 @@ import numpy.typing as npt
 import xarray as xr
 
 Array = npt.NDArray[np.float64]
-SHOWN = 20
+SHOWN, WIDTH = 20, 100
 
 
 @dataclass(frozen=True)
@@ -87,11 +88,11 @@ class EvidenceTable:
         lines = [f"{heading} {'exact gain':>17} {'gain−price':>11}"]
         for i in self.nearest(count):
             lines.append(
-                f"{self.group[i]:<{width}} {self.unit[i]:5d} {self.inclusion[i]:7.3f} {self.price[i]:9.2f} "
+                f"{self.group[i]:<{width}} {self.unit[i]:5d} {self.inclusion[i]:7.3f} {self.price[i]:9.4g} "
                 f"{_with_error(self.estimate[i], self.estimate_error[i])} "
-                f"{_with_error(self.exact[i], self.exact_error[i])} {self.margin[i]:11.2f}"
+                f"{_with_error(self.exact[i], self.exact_error[i])} {self.margin[i]:11.3g}"
             )
-        return "\n".join([*lines, *self._notes(count)])
+        return "\n".join([*lines, *(textwrap.fill(note, WIDTH) for note in self._notes(count))])
 
     def _notes(self, count: int) -> list[str]:
         total, cheap = len(self.unit), int((self.margin < 0).sum())
@@ -113,4 +114,4 @@ class EvidenceTable:
 def _with_error(value: float, error: float) -> str:
     if np.isnan(value):
         return f"{'':>17}"
-    return f"{value:9.2f} ± {error:<5.2g}" if np.isfinite(error) and error > 0 else f"{value:9.2f}{'':8}"
+    return f"{value:9.4g} ± {error:<5.2g}" if np.isfinite(error) and error > 0 else f"{value:9.4g}{'':8}"

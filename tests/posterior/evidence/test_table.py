@@ -63,7 +63,7 @@ def test_the_nearest_to_the_line_come_first(halfway):
         [table.group[i], str(table.unit[i])] for i in order[:4]
     ]
     assert lines[4].startswith("4 of ") and len({len(line) for line in [heading, *lines[:4]]}) == 1
-    assert float(lines[0].split()[-1]) == pytest.approx(table.margin[order[0]], abs=0.006)
+    assert float(lines[0].split()[-1]) == pytest.approx(table.margin[order[0]], rel=0.006)
 
 
 def test_as_a_data_frame(halfway):
