@@ -5,7 +5,7 @@
 ``small``: ten gates, where all 1,024 masks are summed over. ``lenet_300_100`` and ``lenet5``: MNIST in the
 middle of a fit; chosen units are left out of the network one by one, on the same rows, the other gates drawn
 (bayesprune.posterior.evidence). ``speed``: a training step with each, relative to straight-through, in turns.
-``fits``: whole fits with each, judged on rows held out from the training rows; the test rows are never read.
+``fits``: whole fits with some, to one size, judged on rows held out from the training rows.
 Gains are those of all training rows, in nats, as prices are. Parts can be run one by one: what the record has
 of others stays.
 """
@@ -38,8 +38,10 @@ SIZES = {  # units a group, rows, draws of the reference, draws of each estimato
     "lenet_300_100": (40, 5120, 6, 16),
     "lenet5": (20, 1280, 4, 16),
 }
-FITTED = ("straight_through", "curved", "second_order", "concrete")
-FIT_EPOCHS = 20
+FITS = {  # epochs, budget, estimators, seeds
+    "lenet_300_100": (20, {"params": 0.055}, ("straight_through", "curved", "second_order", "concrete"), 2),
+    "lenet5": (6, {"macs": 0.06}, ("curved", "concrete"), 1),
+}
 
 
 def audit(gated, rows, reference, batch_size, draws, seed):
@@ -108,14 +110,14 @@ def choose(gated, per_group, seed):
     return torch.cat(chosen)
 
 
-def speed(rounds=20, steps=6):
+def speed(seed, rounds=20, steps=6):
     """Milliseconds of a step that moves the gates, before anything is removed, and relative ones."""
     results = {}
     for name in LENETS:
-        program, torch_state = load_model(name), torch.Generator().manual_seed(0)
+        program, generator = load_model(name), torch.Generator().manual_seed(seed)
         x, y = (
-            torch.rand(BATCH, 1, 28, 28, generator=torch_state),
-            torch.randint(10, (BATCH,), generator=torch_state),
+            torch.rand(BATCH, 1, 28, 28, generator=generator),
+            torch.randint(10, (BATCH,), generator=generator),
         )
         gates = replace(program.recipe.gates, every=1)
         steppers = {}
@@ -148,32 +150,29 @@ def stepper(engine, batch):
     return step
 
 
-def fits(seeds):
-    """Whole fits of LeNet-300-100 at the same prices, judged on held-out rows."""
+def fits(seed):
+    """Whole fits to one size, judged on held-out rows: what is left is which units an estimator keeps."""
     train, held_out = held_out_split()
-    program, results = load_model("lenet_300_100"), {}
-    for seed in range(seeds):
-        for estimator in FITTED:
-            torch.manual_seed(seed)
-            gated = program.model(train, 10, None)
-            recipe = replace(program.recipe, estimator=estimator)
-            result = bp.fit(
-                gated,
-                (train.x, train.y),
-                epochs=FIT_EPOCHS,
-                batch_size=BATCH,
-                seed=seed,
-                recipe=recipe,
-                progress=False,
-            )
-            quality = bp.evaluate(result.gated, (held_out.x, held_out.y))
-            figures = {
-                "held_out_error_percent": quality.score, "held_out_nll": quality.nll,
-                "parameters_percent": result.history[-1].parameters_percent, "kept": result.architecture,
-                "rounded": result.rounded, "seconds": round(result.seconds, 1),
-            }  # fmt: skip
-            results.setdefault(estimator, []).append(figures)
-            print(f"fit, seed {seed}, {estimator:18}{figures}", flush=True)
+    results = {}
+    for name, (epochs, budget, estimators, seeds) in FITS.items():
+        program = load_model(name)
+        for number in range(seed, seed + seeds):
+            for estimator in estimators:
+                torch.manual_seed(number)
+                gated = program.model(train, 10, None).with_prior(bp.Budget(**budget))
+                recipe = replace(program.recipe, estimator=estimator)
+                settings = {"epochs": epochs, "batch_size": BATCH, "seed": number, "progress": False}
+                result = bp.fit(gated, (train.x, train.y), recipe=recipe, **settings)
+                quality = bp.evaluate(result.gated, (held_out.x, held_out.y))
+                figures = {
+                    "held_out_error_percent": quality.score, "held_out_nll": quality.nll,
+                    "training_nll": result.history[-1].nll, "kept": result.architecture,
+                    "parameters_percent": result.history[-1].parameters_percent,
+                    "macs_percent": result.history[-1].macs_percent,
+                    "rounded": result.rounded, "seconds": round(result.seconds, 1),
+                }  # fmt: skip
+                results.setdefault(name, {}).setdefault(estimator, []).append(figures)
+                print(f"{name}, {budget}, seed {number}, {estimator:18}{figures}", flush=True)
     return results
 
 
@@ -196,27 +195,18 @@ def main():
     )
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--fits", type=int, default=2, help="seeds of whole fits")
     parser.add_argument(
         "--out", type=Path, default=Path(__file__).parent / "results" / "gradient_estimators.json"
     )
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     results = json.loads(arguments.out.read_text())["results"] if arguments.out.exists() else {}
+    run = {"small": small, "speed": speed, "fits": fits} | {
+        name: lambda seed, name=name: lenet(name, seed) for name in LENETS
+    }
     for part in arguments.parts:
-        if part in LENETS:
-            results[part] = lenet(part, arguments.seed)
-        else:
-            results[part] = (
-                small(arguments.seed)
-                if part == "small"
-                else speed()
-                if part == "speed"
-                else fits(arguments.fits)
-            )
-        write_results(
-            arguments.out, {**vars(arguments), "sizes": SIZES, "fit_epochs": FIT_EPOCHS}, results, quiet=True
-        )
+        results[part] = run[part](arguments.seed)
+        write_results(arguments.out, {**vars(arguments), "sizes": SIZES, "fits": FITS}, results, quiet=True)
     print(f"\nwritten to {arguments.out.name}")
 
 
