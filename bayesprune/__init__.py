@@ -13,7 +13,7 @@ from bayesprune.structure.graph import analyse
 from bayesprune.svi import Epoch, FitResult, GateSteps, Quality, Recipe, Shrink, evaluate, fit, prune
 
 if TYPE_CHECKING:
-    from bayesprune.posterior import Diagnosis, Posterior, diagnose
+    from bayesprune.posterior import Diagnosis, EvidenceTable, Posterior, diagnose, evidence
 
 __version__ = "0.1.0"
 
@@ -25,6 +25,7 @@ __all__ = [
     "Cost",
     "Diagnosis",
     "Epoch",
+    "EvidenceTable",
     "FitResult",
     "GateSteps",
     "GatedModel",
@@ -43,6 +44,7 @@ __all__ = [
     "data",
     "diagnose",
     "evaluate",
+    "evidence",
     "export",
     "fit",
     "gate",
@@ -54,7 +56,13 @@ __all__ = [
     "svi",
 ]
 
-_LATE = ("Diagnosis", "Posterior", "diagnose")  # they need ArviZ, which takes seconds to import
+_LATE = (
+    "Diagnosis",
+    "EvidenceTable",
+    "Posterior",
+    "diagnose",
+    "evidence",
+)  # they need ArviZ, which takes seconds to import
 
 
 def __getattr__(name: str) -> Any:
