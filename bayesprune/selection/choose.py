@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from bayesprune.errors import SelectionError
 from bayesprune.selection.family import check_scope, largest
 from bayesprune.selection.masks import Masks
-from bayesprune.selection.rule import Decided, Rule, Scope
+from bayesprune.selection.rule import Rule, Scope
 from bayesprune.selection.subject import Prunable, Subject
 
 
@@ -62,11 +62,7 @@ def select(
     """
     check_scope(scope or rule.scope)
     if share is None and parameters is None:
-        if isinstance(rule, Decided):
-            return subject.closed(rule.masks(subject))
-        raise SelectionError(
-            f"{rule.name} puts units in an order: say how small, with share= or parameters=."
-        )
+        return subject.closed(rule.masks(subject, seed))
     budget = _budget(subject, share, parameters)
     masks = largest(rule.family(subject, scope or rule.scope, seed), subject.parameters, budget)
     if masks is None:

@@ -41,6 +41,18 @@ class Rule(ABC):
             seed: of whatever is random in it.
         """
 
+    def masks(self, subject: Subject, seed: int = 0) -> Masks:
+        """The masks that it keeps of its own accord, for rules that have an answer besides an order.
+
+        Args:
+            subject: what is pruned.
+            seed: of whatever is random in it.
+
+        Raises:
+            SelectionError: this rule has none.
+        """
+        raise SelectionError(f"{self.name} only has an order: say how small, with share= or parameters=.")
+
 
 class Scored(Rule):
     """A rule that puts units in an order: those of the lowest score go first."""
@@ -61,23 +73,6 @@ class Scored(Rule):
     def family(self, subject: Subject, scope: Scope, seed: int) -> Family:
         """Nested masks, in order of the scores."""
         return by_scores(subject, checked(self.name, subject, self.scores(subject, seed)), scope)
-
-
-class Decided(Scored):
-    """A rule with an answer of its own, not only an order: a posterior's."""
-
-    scope: Scope = "global"
-
-    @abstractmethod
-    def masks(self, subject: Subject) -> Masks:
-        """Which units it keeps.
-
-        Args:
-            subject: with a posterior.
-
-        Returns:
-            group → (group.size,) bool. At least the best unit of every group stays.
-        """
 
 
 def checked(name: str, subject: Subject, scores: Scores) -> Scores:
