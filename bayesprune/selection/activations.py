@@ -25,8 +25,8 @@ def rows_of(subject: Subject, rows: Tensor | None, rule: str, least: int = 2) ->
     found = subject.rows if rows is None else rows
     if found is None or len(found) < least:
         raise SelectionError(
-            f"{rule} looks at activations, at {0 if found is None else len(found)} rows: give it rows= (rows, ...) of "
-            f"inputs, at least {least} and better some hundreds, or such an example."
+            f"{rule} looks at activations, at {0 if found is None else len(found)} rows: give it rows= "
+            f"(rows, ...) of inputs, at least {least} and better some hundreds, or such an example."
         )
     return found
 
@@ -39,9 +39,10 @@ def unit_vectors(subject: Subject, rows: Tensor) -> dict[str, Tensor]:
         rows: (rows, ...), inputs.
 
     Returns:
-        group → (group.size, numbers): row after row; of a filter, position after position. They are taken where
-        all units of the group are read together; where no reader sees all of them, readers stand side by side,
-        with zeros for those that do not see a unit. Zeros for removed units. Sections have none.
+        group → (group.size, numbers): row after row; of a filter, position after position. They are taken
+        where all units of the group are read together; where no reader sees all of them, readers stand
+        side by side, with zeros for those that do not see a unit. Zeros for removed units. Sections have
+        none.
     """
     found = readings(subject.network, rows)
     vectors: dict[str, Tensor] = {}

@@ -21,8 +21,9 @@ class Outgoing(Scored):
     .. math:: s_u = \sum_{w \in \mathrm{columns}(u)} |w| \quad\text{or}\quad
               s_u = \overline{|a_u|} \sum_{w \in \mathrm{columns}(u)} |w|
 
-    The first is the output-weights norm of He, Fan, Qian, Tan & Yu (2014), Reshaping Deep Neural Network for Fast
-    Decoding by Node-Pruning, the importance that Diversity Networks compare with (literature, not re-read here).
+    The first is the output-weights norm of He, Fan, Qian, Tan & Yu (2014), Reshaping Deep Neural Network for
+    Fast Decoding by Node-Pruning, the importance that Diversity Networks compare with (literature, not
+    re-read here).
     The second weighs it by the mean absolute activation.
 
     Attributes:

@@ -26,11 +26,12 @@ class Reading:
 
     Attributes:
         name: of the place; the same before and after weights change.
-        values: (columns, samples): what every column of the readers is multiplied by. Samples are rows and, of
-            a convolution, positions.
-        units: group → (columns,), original id of the unit that a column belongs to; −1 for none of this group's.
-        weights: names of the weights of linear maps and convolutions that sum over these columns, dimension 1.
-        other: readers whose sums are none of a weight's columns, by name: they cannot be re-weighted.
+        values: (columns, samples): what every column of the readers is multiplied by. Samples are rows
+            and, of a convolution, positions.
+        units: group → (columns,), original id of the unit that a column belongs to; −1 for none of this
+        group's. weights: names of the weights of linear maps and convolutions that sum over these columns,
+        dimension 1. other: readers whose sums are none of a weight's columns, by name: they cannot be
+        re-weighted.
     """
 
     name: str
@@ -74,8 +75,8 @@ def readings(
     if strange:
         groups = sorted({group for r in strange for group in r.units})
         raise SelectionError(
-            f"Activations of {', '.join(map(repr, groups))} are not all finite at the {len(rows)} rows given: look "
-            "at the rows and at the network's weights."
+            f"Activations of {', '.join(map(repr, groups))} are not all finite at the {len(rows)} rows "
+            "given: look at the rows and at the network's weights."
         )
     return found
 

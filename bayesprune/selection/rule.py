@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -20,10 +20,12 @@ class Rule(ABC):
     """Turns a posterior, or a trained network, into masks.
 
     Attributes:
+        edges: whether masks are of single weights, by tensor, and not of units, by group.
         scope: ``"global"`` compares scores over all groups; ``"layer"`` takes the same share of every group.
             A rule says which of them it is meant for; ``select`` and ``path`` let a caller say otherwise.
     """
 
+    edges: ClassVar[bool] = False
     scope: Scope = "layer"
 
     @property

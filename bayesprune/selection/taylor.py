@@ -23,10 +23,11 @@ class Taylor(Scored):
     .. math:: s_u = \frac{1}{R} \sum_r \Big| \sum_{p} \frac{\partial \ell_r}{\partial a_{rup}}\, a_{rup} \Big|
                   = \frac{1}{R} \sum_r \Big| \frac{\partial \ell_r}{\partial z_{ru}} \Big|_{z = 1}
 
-    with ℓ_r the negative log-likelihood of row r, a the unit's activations at its readers and positions p, and z
-    its gate: the sum over positions is the derivative in the gate, so that one backward pass serves every
-    network. Molchanov, Tyree, Karras, Aila & Kautz (2017), Pruning Convolutional Neural Networks for Resource
-    Efficient Inference (literature, not re-read here; they average over positions, a constant factor in a layer).
+    with ℓ_r the negative log-likelihood of row r, a the unit's activations at its readers and positions p,
+    and z its gate: the sum over positions is the derivative in the gate, so that one backward pass serves
+    every network. Molchanov, Tyree, Karras, Aila & Kautz (2017), Pruning Convolutional Neural Networks for
+    Resource Efficient Inference (literature, not re-read here; they average over positions, a constant
+    factor in a layer).
 
     Attributes:
         rows: (rows, ...), inputs.
@@ -97,7 +98,8 @@ def likelihood_of(subject: Subject, likelihood: Likelihood | None, rule: str) ->
     found = likelihood if likelihood is not None else getattr(subject.gated, "likelihood", None)
     if not isinstance(found, Likelihood):
         raise SelectionError(
-            f"{rule} needs to know how outputs explain targets: give likelihood=bp.Categorical(rows=len(x_train))."
+            f"{rule} needs to know how outputs explain targets: give "
+            "likelihood=bp.Categorical(rows=len(x_train))."
         )
     return found
 

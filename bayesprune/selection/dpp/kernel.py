@@ -32,9 +32,10 @@ def bandwidth(beta: float | str, distances: Array, numbers: int) -> float:
     """The β of a kernel, by rule or as given.
 
     Args:
-        beta: ``"rows"``: 10 / numbers, so that units are compared by their mean squared difference, as Mariet &
-            Sra have it with 10 / |T| (Diversity Networks, arXiv 1511.05077; literature, not re-read here);
-            ``"median"``: 1 / the median of the squared distances of different units; or a positive number.
+        beta: ``"rows"``: 10 / numbers, so that units are compared by their mean squared difference, as
+            Mariet & Sra have it with 10 / |T| (Diversity Networks, arXiv 1511.05077; literature, not
+            re-read here); ``"median"``: 1 / the median of the squared distances of different units; or a
+            positive number.
         distances: (n, n), squared.
         numbers: of a unit's vector.
 

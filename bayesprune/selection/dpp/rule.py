@@ -26,8 +26,8 @@ class DPP(Rule):
     .. math:: P(S) \propto \det L_S, \quad |S| = k, \qquad
               L_{ij} = e^{-\beta \lVert v_i - v_j \rVert^2} + \varepsilon\, \delta_{ij}
 
-    with v_i the activations of unit i at its readers, over rows (and positions). Mariet & Sra (2016), Diversity
-    Networks, arXiv 1511.05077. Draws of different sizes are independent, not nested.
+    with v_i the activations of unit i at its readers, over rows (and positions). Mariet & Sra (2016),
+    Diversity Networks, arXiv 1511.05077. Draws of different sizes are independent, not nested.
 
     Attributes:
         k: units to keep, one number for all groups or by group; groups not named stay whole. Without it the

@@ -1,4 +1,5 @@
-"""The k-DPP: draws have the enumerated probabilities, polynomials neither cancel nor overflow, bad kernels are named."""
+"""The k-DPP: draws have the enumerated probabilities, polynomials neither cancel nor overflow, bad "
+"kernels are named."""
 
 from itertools import combinations
 from math import comb
