@@ -122,13 +122,13 @@ def test_fusing_comes_nearer_to_the_dense_network_and_leaves_the_subject_alone(n
     whole = example.network(example.x)
     assert fusable(subject, example.x)
     closer = 0
-    for seed in range(6):
+    for seed in range(4):
         cut = next(path(subject, None, RandomNodes(), [0.75], seed=seed))
         fused = next(path(subject, None, RandomNodes(), [0.75], seed=seed, fuse=Fuse()))
         assert fused.parameters == cut.parameters
         errors = [float((c.network.eval()(example.x) - whole).square().mean()) for c in (cut, fused)]
         closer += errors[1] < errors[0]
-    assert closer >= 5
+    assert closer == 4
     assert all(torch.equal(before[key], value) for key, value in subject.network.state_dict().items())
 
 

@@ -44,6 +44,7 @@ def test_the_median_probability_masks_are_those_above_one_half():
             assert torch.equal(masks[group], probs > 0.5)
 
 
+@torch.no_grad()
 def test_gains_are_differences_of_the_loss():
     network, x, y = small()
     subject, likelihood = Subject.of(network, x), bp.Gaussian(rows=500, scale=0.3)
