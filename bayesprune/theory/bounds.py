@@ -5,12 +5,13 @@ With f the student, f̃ what pruning leaves of it and t the teacher, ‖·‖ th
 
 1. :func:`error_range`: (√ε − √δ)² ≤ ε̃ ≤ (√ε + √δ)², any pruning.
 2. :func:`node_distortion_bound`: δ ≤ ½ (Σ_{j removed} |v_j| ‖g_j‖)², with and without fusing.
-3. :func:`edge_distortion_bound`: δ ≤ ½ L² (Σ_i |v_i| √D_i)², D_i what unit i lost of Q_ii, L the Lipschitz constant.
-4. :func:`volume_distortion_bound`: E δ ≤ ½ ‖v‖² (k+1) Σ_{l>k} λ_l for k-DPP nodes on the Gram matrix, fused; its
-   eigenvalues λ_l fall.
+3. :func:`edge_distortion_bound`: δ ≤ ½ L² (Σ_i |v_i| √D_i)², D_i what unit i lost of Q_ii, L the Lipschitz
+   constant.
+4. :func:`volume_distortion_bound`: E δ ≤ ½ ‖v‖² Σ_{l>k} λ_l for k-DPP nodes on the Gram matrix, fused; its
+   eigenvalues λ_1 ≥ λ_2 ≥ …
 
-They are this library's own: the bounds of Acharyya et al. (UAI 2021) stand in the paper's text, which could not be
-read for it.
+They are this library's own: the bounds of Acharyya et al. (UAI 2021) stand in the paper's text, which could
+not be read for it.
 """
 
 from __future__ import annotations
@@ -103,7 +104,7 @@ def volume_distortion_bound(order: OrderParameters, kept: int) -> float:
         kept: k.
 
     Returns:
-        ½ ‖v‖² (k + 1) Σ_{l>k} λ_l; 0 where k units span all of them.
+        ½ ‖v‖² Σ_{l>k} λ_l; 0 where k units span all of them.
 
     Raises:
         TheoryError: k is out of range.
@@ -111,4 +112,4 @@ def volume_distortion_bound(order: OrderParameters, kept: int) -> float:
     checked_kept(kept, order.units)
     values = np.linalg.eigvalsh(grams(order).student)[::-1]
     tail = np.maximum(values[kept:], 0.0).sum()
-    return float(0.5 * (order.readout @ order.readout) * (kept + 1) * tail)
+    return float(0.5 * (order.readout @ order.readout) * tail)

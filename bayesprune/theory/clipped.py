@@ -1,19 +1,20 @@
 r"""Magnitude edge pruning in closed form: order parameters after every weight with |w| < τ is put at zero.
 
 For d → ∞ with jointly normal weights (w_i, w_j, B_n at one input), which on-line learning from normal initial
-weights keeps normal. With t_i = τ/√Q_ii and h(t) = 2 (Φ(−t) + t φ(t)) the share of a normal's second moment beyond
-± t:
+weights keeps normal. With t_i = τ/√Q_ii and h(t) = 2 (Φ(−t) + t φ(t)) the share of a normal's second moment
+beyond ± t:
 
 .. math:: \tilde Q_{ii} = h(t_i)\, Q_{ii}, \qquad \tilde R_{in} = h(t_i)\, R_{in}, \qquad
           \tilde Q_{ij} = 2 \sqrt{Q_{ii} Q_{jj}}\, \big(m(t_i, t_j, r) - m(t_i, t_j, -r)\big)
 
-r being the correlation of w_i and w_j, and m(s, t, r) = E[XY; X > s, Y > t] for standard normals of correlation r,
+r being the correlation of w_i and w_j, and m(s, t, r) = E[XY; X > s, Y > t] for standard normals of
+correlation r,
 
 .. math:: m = r\, P(X > s, Y > t) + r s\, \varphi(s)\, \Phi(-b) + r t\, \varphi(t)\, \Phi(-a)
               + \tfrac{\sqrt{1 - r^2}}{2\pi} \exp\!\Big(-\frac{s^2 - 2rst + t^2}{2(1 - r^2)}\Big)
 
-with a = (s − r t)/√(1−r²), b = (t − r s)/√(1−r²) (Rosenbaum, JRSS B 1961); the quadrant's probability is by Owen's T.
-The second formula: given w_i, B_n is normal around (R_in/Q_ii) w_i.
+with a = (s − r t)/√(1−r²), b = (t − r s)/√(1−r²) (Rosenbaum, JRSS B 1961); the quadrant's probability is by
+Owen's T. The second formula: given w_i, B_n is normal around (R_in/Q_ii) w_i.
 """
 
 from __future__ import annotations
@@ -34,8 +35,8 @@ def clipped(order: OrderParameters, keep: float, fused: bool = False) -> OrderPa
     Args:
         order: the student as it was trained, and its teacher; every unit has weights.
         keep: p, the share of edges that stay, those of largest magnitude.
-        fused: re-weight the second layer by least squares, see :mod:`bayesprune.theory.fuse`; pruned unit i and
-            original unit j have covariance h(t_i) Q_ij.
+        fused: re-weight the second layer by least squares, see :mod:`bayesprune.theory.fuse`; pruned unit i
+            and original unit j have covariance h(t_i) Q_ij.
 
     Returns:
         Q, R and the second layer, exact for normal weights.

@@ -43,9 +43,7 @@ class Committee:
         if rows.ndim != 2 or 0 in rows.shape:
             problems.append(f"weights has shape {rows.shape}: give (units, inputs), each at least 1")
         elif outer.shape != rows.shape[:1]:
-            problems.append(
-                f"readout has shape {outer.shape} for {len(rows)} units: give one number a unit, ({len(rows)},)"
-            )
+            problems.append(f"readout has shape {outer.shape} for {len(rows)} units: give one number a unit")
         problems += [
             f"{name} holds numbers that are not finite"
             for name, array in (("weights", rows), ("readout", outer))

@@ -14,8 +14,8 @@ Mask = NDArray[np.bool_]
 def equal_edges(units: int, inputs: int, kept: int) -> int:
     """How many edges a student may keep to cost as much as one of fewer units.
 
-    k whole units have k (d + 1) parameters, weights and readouts. An edge-pruned student keeps the readouts of
-    all K units, so that k (d + 1) − K edges are left for the same sum.
+    k whole units have k (d + 1) parameters, weights and readouts. An edge-pruned student keeps the readouts
+    of all K units, so that k (d + 1) − K edges are left for the same sum.
 
     Args:
         units: K.
@@ -35,8 +35,8 @@ def equal_edges(units: int, inputs: int, kept: int) -> int:
     edges = kept * (inputs + 1) - units
     if not 1 <= kept <= units or edges < 1:
         raise TheoryError(
-            f"{kept} of {units} units on {inputs} inputs leave {edges} edges after {units} readouts: keep from 1 to "
-            f"{units} units, on more inputs."
+            f"{kept} of {units} units on {inputs} inputs leave {edges} edges after {units} readouts: keep "
+            f"from 1 to {units} units, on more inputs."
         )
     return edges
 

@@ -8,7 +8,8 @@ With (a, b) of variances A, B, covariance c, and Λ = (1 + A)(1 + B) − c²:
     E[g''(a)g(b)] = -\frac{2c}{\pi(1+A)\sqrt\Lambda}.
 
 The first: g(a) = 2 P(n < a) − 1 for a standard normal n, so the product is a quadrant probability of
-(a − n, b − n'), whose correlation is the fraction under the arcsine (Sheppard). The others by Price's theorem.
+(a − n, b − n'), whose correlation is the fraction under the arcsine (Sheppard). The others by Price's
+theorem.
 
 Source: D. Saad & S. Solla, "On-line learning in soft committee machines", Physical Review E 52 (1995) 4225.
 Written down from the derivation above; tests hold them to numerical integration.

@@ -15,15 +15,16 @@ from bayesprune.theory.symmetric import symmetric, symmetric_without_one
 def expected_error(order: OrderParameters, inclusion: Array) -> float:
     r"""E[ε] over the draws of any rule that keeps nodes and leaves their readouts alone.
 
-    The pruned student is Σ_i m_i v_i g(λ_i), m_i ∈ {0, 1}; ε is quadratic in m, so that its expectation needs no
-    more than the probabilities P(i, j) that two units are kept:
+    The pruned student is Σ_i m_i v_i g(λ_i), m_i ∈ {0, 1}; ε is quadratic in m, so that its expectation needs
+    no more than the probabilities P(i, j) that two units are kept:
 
     .. math:: E[\varepsilon] = \tfrac12 \sum_{ij} P(i, j)\, v_i v_j G^{ss}_{ij}
               - \sum_i P(i)\, v_i (G^{st} v^*)_i + \tfrac12 v^{*\top} G^{tt} v^*
 
     Args:
         order: the student as it was trained, and its teacher.
-        inclusion: (K, K), P(i, j), P(i) on the diagonal; from :func:`random_inclusion` or :func:`dpp_inclusion`.
+        inclusion: (K, K), P(i, j), P(i) on the diagonal; from :func:`random_inclusion` or
+            :func:`dpp_inclusion`.
 
     Returns:
         The expected error.
@@ -50,8 +51,8 @@ def expected_error(order: OrderParameters, inclusion: Array) -> float:
 def expected_fused_error(order: OrderParameters, kept: int) -> float:
     r"""E[ε] when units are drawn by a k-DPP on their Gram matrix G and fused by least squares.
 
-    Fusing replaces the student f = Σ v_j g_j by its projection Π_S f onto the span of the kept units. Minors of G
-    with one row replaced sum to ∇e_{k+1}(G), which gives, for any function t,
+    Fusing replaces the student f = Σ v_j g_j by its projection Π_S f onto the span of the kept units. Minors
+    of G with one row replaced sum to ∇e_{k+1}(G), which gives, for any function t,
 
     .. math:: E_S\big[\langle t, (1 - \Pi_S) g_j\rangle\big] = \big(\langle t, g\rangle^\top A\big)_j, \qquad
               A = \frac{\nabla e_{k+1}(G)}{e_k(G)}

@@ -2,8 +2,8 @@ r"""The term of second order in the learning rate: E[g'(λ_i) g'(λ_k) Δ²], al
 
 Δ = Σ_a u_a g(z_a) is student minus teacher, u = (v, −v*), z = (λ, ρ) ~ N(0, C).
 
-**erf, in closed form.** g'(λ_i) g'(λ_k) = (2/π) exp(−λ_i²/2 − λ_k²/2) tilts the Gaussian of z into another, of
-covariance
+**erf, in closed form.** g'(λ_i) g'(λ_k) = (2/π) exp(−λ_i²/2 − λ_k²/2) tilts the Gaussian of z into another,
+of covariance
 
 .. math:: \tilde C = C - C_{\cdot s}\,(1 + C_{ss})^{-1} C_{s \cdot}, \qquad s = (i, k)
 

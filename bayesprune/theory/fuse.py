@@ -5,9 +5,9 @@ Among all second layers of the pruned student, the one closest to the student as
 .. math:: v' = \arg\min_{u}\; E\Big[\big(\textstyle\sum_i u_i g(\tilde\lambda_i)
                - \sum_j v_j g(\lambda_j)\big)^2\Big] = G^{+}_{\tilde{\ }\tilde{\ }}\, G_{\tilde{\ }\cdot}\, v
 
-G are second moments of activations (arcsine or arc-cosine matrices), of pruned units λ̃ among themselves and with
-the original ones. No teacher enters: like the data version ("fusing", Mariet & Sra, ICLR 2016), it needs inputs
-only, and it is that version's limit for many rows. With several solutions it takes the smallest.
+G are second moments of activations (arcsine or arc-cosine matrices), of pruned units λ̃ among themselves and
+with the original ones. No teacher enters: like the data version ("fusing", Mariet & Sra, ICLR 2016), it needs
+inputs only, and it is that version's limit for many rows. With several solutions it takes the smallest.
 """
 
 from __future__ import annotations

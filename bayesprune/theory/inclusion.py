@@ -37,12 +37,12 @@ def dpp_inclusion(kernel: Array, kept: int) -> Array:
     r"""P(i and j are kept) under a k-DPP, P(S) ∝ det L_S for |S| = k.
 
     A k-DPP is a mixture of projection processes, one for each set J of k eigenvectors u_l, with weight
-    ∏_{l∈J} λ_l / e_k(λ) (Kulesza & Taskar, "Determinantal point processes for machine learning", 2012, § 5.2). In
-    one of them P(i, j) = K_ii K_jj − K_ij² with K = Σ_{l∈J} u_l u_lᵀ. Averaged over J, with
+    ∏_{l∈J} λ_l / e_k(λ) (Kulesza & Taskar, "Determinantal point processes for machine learning", 2012, §
+    5.2). In one of them P(i, j) = K_ii K_jj − K_ij² with K = Σ_{l∈J} u_l u_lᵀ. Averaged over J, with
     p_lm = λ_l λ_m e_{k−2}(λ without l, m) / e_k(λ) the probability that J holds both l and m:
 
-    .. math:: P(i, j) = \sum_{l \ne m} p_{lm} \big(u_{il}^2 u_{jm}^2 - u_{il} u_{jl} u_{im} u_{jm}\big), \qquad
-              P(i) = \sum_l u_{il}^2\, \lambda_l\, e_{k-1}(\lambda_{-l}) / e_k(\lambda)
+    .. math:: P(i, j) = \sum_{l \ne m} p_{lm} \big(u_{il}^2 u_{jm}^2 - u_{il} u_{jl} u_{im} u_{jm}\big),
+              \qquad P(i) = \sum_l u_{il}^2\, \lambda_l\, e_{k-1}(\lambda_{-l}) / e_k(\lambda)
 
     Args:
         kernel: (K, K), L.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from bayesprune.errors import TheoryError
+from bayesprune.selection import KDPP
 from bayesprune.theory.activation import Array
 from bayesprune.theory.generalisation import overlaps
 from bayesprune.theory.order import OrderParameters
@@ -13,10 +14,10 @@ from bayesprune.theory.order import OrderParameters
 def node_kernel(order: OrderParameters, kind: str = "gram", bandwidth: float = 10.0) -> Array:
     r"""L, the kernel from which units are drawn with probability ∝ det L_S.
 
-    - ``"gram"``: :math:`L_{ij} = E[g(\lambda_i) g(\lambda_j)]`, the arcsine matrix for erf. Volume sampling of the
-      units' activations; the one for which expected errors have closed forms.
-    - ``"fields"``: L = Q, with rows of W brought to length √d before, so that L_ii = 1. What the authors' public
-      code of Acharyya et al. uses (its Gram matrix of pre-activations has this limit for many rows).
+    - ``"gram"``: :math:`L_{ij} = E[g(\lambda_i) g(\lambda_j)]`, the arcsine matrix for erf. Volume sampling of
+      the units' activations; the one for which expected errors have closed forms.
+    - ``"fields"``: L = Q, with rows of W brought to length √d before, so that L_ii = 1. What the authors'
+      public code of Acharyya et al. uses (its Gram matrix of pre-activations has this limit for many rows).
     - ``"gaussian"``: :math:`L_{ij} = \exp(-\beta\, E[(g(\lambda_i) - g(\lambda_j))^2])`. After Mariet & Sra,
       "Diversity networks" (ICLR 2016), who put the exponent on activation vectors over n rows: β/n there.
 
@@ -61,23 +62,17 @@ def spectrum(kernel: Array, kept: int) -> tuple[Array, Array]:
         (K,) eigenvalues, at least 0, and (K, K), eigenvectors in columns.
 
     Raises:
-        TheoryError: k is out of range, the kernel is not positive semi-definite, or its rank is under k.
+        TheoryError: k is out of range, or the kernel's rank is under k.
+        SelectionError: the kernel is not finite, symmetric and positive semi-definite.
     """
     checked_kept(kept, len(kernel))
-    values, vectors = np.linalg.eigh(kernel)
-    noise = len(kernel) * np.finfo(float).eps * max(float(values[-1]), 0.0)
-    if values[0] < -1e3 * noise - 1e-300:
+    found = KDPP.of(kernel)
+    if found.rank < kept:
         raise TheoryError(
-            f"The kernel has an eigenvalue of {values[0]:.3g}: it is not positive semi-definite."
+            f"The kernel has rank {found.rank}: no {kept} units are independent under it. Keep at most "
+            f"{found.rank}, or use the kernel 'gaussian'."
         )
-    values = np.where(values > noise, values, 0.0)
-    rank = int((values > 0).sum())
-    if rank < kept:
-        raise TheoryError(
-            f"The kernel has rank {rank}: no {kept} units are independent under it. Keep at most {rank}, or use the "
-            "kernel 'gaussian'."
-        )
-    return values, vectors
+    return found.eigenvalues, found.eigenvectors
 
 
 def checked_kept(kept: int, units: int) -> int:

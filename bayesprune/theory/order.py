@@ -169,5 +169,5 @@ def _check(arrays: dict[str, Array]) -> None:
             problems.append(f"{name} is not symmetric")
     if problems:
         raise TheoryError(
-            f"Order parameters, K and M being the lengths of readout and teacher_readout: {'; '.join(problems)}."
+            f"Order parameters (K and M are the lengths of the readouts): {'; '.join(problems)}."
         )

@@ -14,8 +14,8 @@ def redundant(
 ) -> OrderParameters:
     """A perfect student of K = z M units, z copies of each unit of the teacher, which share its readout.
 
-    What long noiseless learning with trained second layers tends to ("denoising solution" of Goldt et al. 2019).
-    Unit n of the teacher is copied to the student's units n z … (n+1) z − 1.
+    What long noiseless learning with trained second layers tends to ("denoising solution" of Goldt et al.
+    2019). Unit n of the teacher is copied to the student's units n z … (n+1) z − 1.
 
     Args:
         teacher: (M, M), T.

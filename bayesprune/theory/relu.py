@@ -8,8 +8,8 @@ With (a, b) of variances A, B, covariance c, and the angle θ between them, cos 
     E[g''(a)g(b)] = \frac{\sqrt{AB - c^2}}{2\pi A}.
 
 The second is the probability of a quadrant, an angle of π − θ out of 2π. The first is its integral over c
-(Price's theorem: ∂E[gg]/∂c = E[g'g'], and E[gg] = 0 at θ = π). In the third g'' is Dirac's delta: the density of
-a at 0, 1/√(2πA), times E[g(b) | a = 0] = √((B − c²/A) / 2π). A unit without weights (A = 0) has overlap 0.
+(Price's theorem: ∂E[gg]/∂c = E[g'g'], and E[gg] = 0 at θ = π). In the third g'' is Dirac's delta: the density
+of a at 0, 1/√(2πA), times E[g(b) | a = 0] = √((B − c²/A) / 2π). A unit without weights (A = 0) has overlap 0.
 
 Source: Y. Cho & L. Saul, "Kernel methods for deep learning", NIPS 2009 (kernel of degree 1, here halved, for
 their kernel is 2 E[gg]). Tests hold all three to numerical integration.

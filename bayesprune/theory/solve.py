@@ -66,8 +66,8 @@ def solve(
         )
     if not found.success or not np.isfinite(found.y).all():
         raise DivergedError(
-            f"The order parameters leave all bounds after α = {found.t[-1] if found.t.size else 0:.3g} at learning "
-            f"rate {settings.learning_rate}: try a smaller one."
+            f"The order parameters leave all bounds after α = {found.t[-1] if found.t.size else 0:.3g} at "
+            f"learning rate {settings.learning_rate}: try a smaller one."
         )
     return Trajectory(moments, [shape.order(state) for state in found.y.T])
 

@@ -2,8 +2,8 @@ r"""Elementary symmetric polynomials, the normalising constants of k-DPPs.
 
 .. math:: e_k(\lambda) = \sum_{|S| = k} \prod_{l \in S} \lambda_l
 
-All are built by e_k(λ ∪ {x}) = e_k(λ) + x e_{k−1}(λ): sums of products of what is not negative, so that nothing
-cancels and small eigenvalues keep their relative precision.
+All are built by e_k(λ ∪ {x}) = e_k(λ) + x e_{k−1}(λ): sums of products of what is not negative, so that
+nothing cancels and small eigenvalues keep their relative precision.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@ r"""Random edge pruning in closed form: order parameters after each edge is kept
 
 With independent m_ia ~ Bernoulli(p) and w̃_ia = m_ia w_ia, from E[m m'] = p² for two edges and p for one:
 
-.. math:: E[\tilde R] = p R, \qquad E[\tilde Q_{ij}] = p^2 Q_{ij} \ (i \ne j), \qquad E[\tilde Q_{ii}] = p\, Q_{ii}
+.. math:: E[\tilde R] = p R, \qquad E[\tilde Q_{ij}] = p^2 Q_{ij} \ (i \ne j), \qquad
+          E[\tilde Q_{ii}] = p\, Q_{ii}
 
 exactly, for any d. Their variances vanish like 1/d:
 
@@ -29,8 +30,8 @@ def thinned(order: OrderParameters, keep: float, fused: bool = False) -> OrderPa
     Args:
         order: the student as it was trained, and its teacher.
         keep: p, the share of edges that stay.
-        fused: re-weight the second layer by least squares, see :mod:`bayesprune.theory.fuse`; pruned and original
-            fields have covariance p Q.
+        fused: re-weight the second layer by least squares, see :mod:`bayesprune.theory.fuse`; pruned and
+            original fields have covariance p Q.
 
     Returns:
         E[Q], E[R] and the second layer.
