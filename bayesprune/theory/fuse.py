@@ -65,8 +65,8 @@ def fuse_nodes(order: OrderParameters, units: Array | list[int]) -> OrderParamet
     Raises:
         TheoryError: units are not the student's, or there are none.
     """
-    kept = order.keep(units)
-    checked_kept(kept.units, order.units)
     index = np.asarray(units, np.intp)
+    checked_kept(index.size, order.units)
+    kept = order.keep(index)
     against = OrderParameters(kept.Q, order.Q[index], order.Q, kept.readout, order.readout, order.activation)
     return kept.with_readout(fused_readout(against))

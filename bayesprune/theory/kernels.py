@@ -14,8 +14,8 @@ from bayesprune.theory.order import OrderParameters
 def node_kernel(order: OrderParameters, kind: str = "gram", bandwidth: float = 10.0) -> Array:
     r"""L, the kernel from which units are drawn with probability ∝ det L_S.
 
-    - ``"gram"``: :math:`L_{ij} = E[g(\lambda_i) g(\lambda_j)]`, the arcsine matrix for erf. Volume sampling of
-      the units' activations; the one for which expected errors have closed forms.
+    - ``"gram"``: :math:`L_{ij} = E[g(\lambda_i) g(\lambda_j)]`, the arcsine matrix for erf. Volume sampling
+      of the units' activations; the one for which expected errors have closed forms.
     - ``"fields"``: L = Q, with rows of W brought to length √d before, so that L_ii = 1. What the authors'
       public code of Acharyya et al. uses (its Gram matrix of pre-activations has this limit for many rows).
     - ``"gaussian"``: :math:`L_{ij} = \exp(-\beta\, E[(g(\lambda_i) - g(\lambda_j))^2])`. After Mariet & Sra,

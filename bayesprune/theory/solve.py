@@ -14,6 +14,9 @@ from bayesprune.theory.order import OrderParameters
 from bayesprune.theory.training import Training
 from bayesprune.theory.trajectory import Trajectory, checked_times
 
+BEYOND = 1e6  # how many times its largest number at the start a state may reach
+MOST = 500_000  # evaluations of the right-hand side
+
 
 def solve(
     start: OrderParameters,
@@ -52,22 +55,34 @@ def solve(
     shape = _Shape(start)
     accuracy = tolerance or (1e-6 if start.activation.tilts else 1e-4)
 
-    def rates(_: float, state: Array) -> Array:
+    first = shape.flat(start.Q, start.R, start.readout)
+    end = max(float(moments[-1]), 1e-12)
+    beyond = BEYOND * (1 + float(np.abs(first).max()))
+
+    calls = 0
+
+    def rates(time: float, state: Array) -> Array:
+        nonlocal calls
+        calls += 1
+        if calls > MOST:
+            raise DivergedError(
+                f"The equations are still at α = {time:.3g} of {end:.3g} after {MOST:,} evaluations: at "
+                f"learning rate {settings.learning_rate} they are too stiff. Try a smaller one."
+            )
+        if not np.abs(state).max() < beyond:  # NaN too
+            raise DivergedError(
+                f"The order parameters leave all bounds near α = {time:.3g} at learning rate "
+                f"{settings.learning_rate}: try a smaller one."
+            )
         return shape.flat(*drift(shape.order(state), settings))
 
-    with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
-        found = solve_ivp(
-            rates,
-            (0.0, max(float(moments[-1]), 1e-12)),
-            shape.flat(start.Q, start.R, start.readout),
-            t_eval=np.minimum(moments, max(float(moments[-1]), 1e-12)),
-            rtol=accuracy,
-            atol=accuracy * 1e-3,
-        )
-    if not found.success or not np.isfinite(found.y).all():
+    found = solve_ivp(
+        rates, (0.0, end), first, t_eval=np.minimum(moments, end), rtol=accuracy, atol=accuracy * 1e-3
+    )
+    if not found.success:
         raise DivergedError(
-            f"The order parameters leave all bounds after α = {found.t[-1] if found.t.size else 0:.3g} at "
-            f"learning rate {settings.learning_rate}: try a smaller one."
+            f"The equations could not be followed to α = {end:.3g} at learning rate "
+            f"{settings.learning_rate}: {found.message}"
         )
     return Trajectory(moments, [shape.order(state) for state in found.y.T])
 
