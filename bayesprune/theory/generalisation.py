@@ -77,8 +77,8 @@ def generalisation_error(order: OrderParameters) -> float:
         >>> generalisation_error(OrderParameters(one, one, one, np.ones(1), np.ones(1)))
         0.0
         >>> nothing = OrderParameters(one, 0 * one, one, np.zeros(1), np.ones(1))
-        >>> round(generalisation_error(nothing), 6) == round(np.arcsin(0.5) / np.pi, 6)
-        True
+        >>> round(generalisation_error(nothing), 6)  # asin(1/2) / π
+        0.166667
     """
     g, v, u = grams(order), order.readout, order.teacher_readout
     value = 0.5 * (v @ g.student @ v - 2 * v @ g.cross @ u + u @ g.teacher @ u)

@@ -84,8 +84,8 @@ def test_large_students_reach_the_limit(activation, keep, fused, rule):
     pruned = fuse(pruned, student) if fused else pruned
     found = order_parameters(pruned, teacher)
     limit = (thinned if rule == "random" else clipped)(order, keep, fused)
-    for name in ("Q", "R", "readout"):
-        assert getattr(found, name) == pytest.approx(getattr(limit, name), abs=0.06), name
+    for name, tolerance in (("Q", 0.06), ("R", 0.06), ("readout", 0.15)):
+        assert getattr(found, name) == pytest.approx(getattr(limit, name), abs=tolerance), name
     assert generalisation_error(found) == pytest.approx(generalisation_error(limit), rel=0.05)
 
 
