@@ -68,3 +68,7 @@ class BudgetWarning(UserWarning):
 
 class LatencyWarning(UserWarning):
     """Fewer units of a group did not make the network measurably faster; the group and times are named."""
+
+
+class TheoryError(BayespruneError):
+    """A teacher, a student or their order parameters do not fit together, or a setting is out of range."""
