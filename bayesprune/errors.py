@@ -45,6 +45,10 @@ class PosteriorError(BayespruneError):
     """Posterior draws are missing, of another program, or do not fit together."""
 
 
+class CertificateError(BayespruneError):
+    """A certificate cannot be made or checked as asked: a level, rows, labels, outputs or a file do not fit."""
+
+
 class DivergedError(BayespruneError):
     """The loss became NaN or infinite."""
 
@@ -63,3 +67,7 @@ class BudgetWarning(UserWarning):
 
 class LatencyWarning(UserWarning):
     """Fewer units of a group did not make the network measurably faster; the group and times are named."""
+
+
+class CertificateWarning(UserWarning):
+    """It cannot be known whether calibration rows were trained on; a certificate is worth nothing if they were."""
