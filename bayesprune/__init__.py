@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from bayesprune import data, priors, structure, svi
+from bayesprune import data, priors, selection, structure, svi
 from bayesprune.errors import BayespruneError
 from bayesprune.export import export, load, save
 from bayesprune.gated import GatedModel, gate
@@ -50,6 +50,7 @@ __all__ = [
     "priors",
     "prune",
     "save",
+    "selection",
     "structure",
     "svi",
 ]

@@ -61,6 +61,10 @@ class RemovalError(BayespruneError):
     """A removal would have changed what the network computes; nothing was removed."""
 
 
+class SelectionError(BayespruneError):
+    """A rule cannot choose as asked: too many units, an unknown group, numbers that are not finite, no budget."""
+
+
 class BudgetWarning(UserWarning):
     """The network could not be brought within two per cent of its budget; what it came to is named."""
 

@@ -1,0 +1,1 @@
+"""k-DPP node selection: draws, kernels, the rule."""

@@ -1,0 +1,106 @@
+"""Masks: which units of each group stay; what a network must keep to be a network; how large it then is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from bayesprune.errors import SelectionError
+from bayesprune.structure import Group, Slot
+
+Masks = dict[str, Tensor]
+"""group → (group.size,) bool, on the CPU, by original unit id: True stays. Groups that are not named stay whole."""
+
+Scores = dict[str, Tensor]
+"""group → (group.size,) float: the higher, the later a unit goes. Infinite: it stays whatever the budget."""
+
+
+def whole(groups: tuple[Group, ...], masks: Mapping[str, Tensor] | None = None) -> Masks:
+    """Masks for every group; those not named are all True.
+
+    Args:
+        groups: of the network.
+        masks: some of them; copied.
+
+    Returns:
+        One mask a group, in order.
+
+    Raises:
+        SelectionError: a group that there is not, a mask of another length or type, or one that keeps nothing.
+            All that is wrong is listed.
+    """
+    given, sizes = dict(masks or {}), {group.name: group.size for group in groups}
+    wrong = [
+        f"{name!r} is no group of this network (there are {', '.join(map(repr, sizes))})"
+        for name in given
+        if name not in sizes
+    ]
+    for group in groups:
+        mask = given.get(group.name)
+        if mask is None:
+            continue
+        if not isinstance(mask, Tensor) or mask.shape != (group.size,) or mask.dtype != torch.bool:
+            shape = tuple(mask.shape) if isinstance(mask, Tensor) else type(mask).__name__
+            kind = f" of {mask.dtype}" if isinstance(mask, Tensor) else ""
+            wrong.append(
+                f"the mask of {group.name!r} is {shape}{kind}: it must be ({group.size},) of torch.bool"
+            )
+        elif not group.optional and not bool(mask.any()):
+            wrong.append(f"{group.name!r} keeps none of its {group.size} units: one at least must stay")
+    if wrong:
+        raise SelectionError("These masks cannot be used: " + "; ".join(wrong) + ".")
+    return {
+        g.name: given[g.name].detach().cpu().clone()
+        if g.name in given
+        else torch.ones(g.size, dtype=torch.bool)
+        for g in groups
+    }
+
+
+def floor(groups: tuple[Group, ...], slots: tuple[Slot, ...], scores: Scores, alive: Masks) -> Masks:
+    """The best unit of every group, which has to stay for the network to be one.
+
+    Where two groups own the same columns (filters and the features that they are flattened to), the later
+    group's unit is the best of those that sit on what the earlier one keeps. Optional groups keep none.
+
+    Args:
+        groups: of the network.
+        slots: where their units sit now.
+        scores: of every group.
+        alive: units that are still there.
+
+    Returns:
+        One mask a group.
+    """
+    kept: Masks = {}
+    for group in groups:
+        mask = torch.zeros(group.size, dtype=torch.bool)
+        kept[group.name] = mask
+        candidates = alive[group.name].clone()
+        if group.optional or not bool(candidates.any()):
+            continue
+        slot = next((s for s in slots if s.group == group.name and s.reads), None)
+        if slot is not None:
+            open_units = _on_open_columns(slot, slots, kept, group.size) & candidates
+            candidates = open_units if bool(open_units.any()) else candidates
+        ranked = torch.where(candidates, scores[group.name].double(), -torch.inf)
+        best = ranked.max()
+        mask[(candidates & (ranked == best)).nonzero()[0]] = True
+    return kept
+
+
+def _on_open_columns(slot: Slot, slots: tuple[Slot, ...], kept: Masks, size: int) -> Tensor:
+    """(size,), the units with a column that all groups decided so far leave open."""
+    open_columns = torch.ones(len(slot.unit_ids), dtype=torch.bool)
+    for other in slots:
+        if (other.tensor, other.dim) == (slot.tensor, slot.dim) and other.group in kept:
+            if other.group == slot.group:
+                continue
+            there = torch.cat([kept[other.group], torch.ones(1, dtype=torch.bool)])
+            open_columns &= there[other.unit_ids]
+    units = torch.zeros(size, dtype=torch.bool)
+    found = slot.unit_ids[open_columns]
+    units[found[found >= 0]] = True
+    return units
