@@ -40,7 +40,7 @@ class Betting:
     Example:
         >>> from bayesprune.certify.pvalues import HoeffdingBentkus
         >>> low = np.random.default_rng(0).uniform(0.0, 0.1, size=200)
-        >>> bool(Betting()(low, alpha=0.06) < 0.05 < HoeffdingBentkus()(low, alpha=0.06))
+        >>> bool(Betting()(low, alpha=0.08) < 0.05 < HoeffdingBentkus()(low, alpha=0.08))
         True
     """
 

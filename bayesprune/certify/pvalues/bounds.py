@@ -2,25 +2,66 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from bayesprune.certify.pvalues.protocol import Array, PValue
 
 MOST_ROWS = 2**24
+ACCURACY = 1e-6
 
 
-def upper_bound(p_value: PValue, losses: Array, delta: float, accuracy: float = 1e-6) -> float:
-    """The lowest level of the mean loss that would have been rejected: an upper confidence bound of the risk.
+def lowest_level(p_value: Callable[[float], float], delta: float) -> float:
+    """The lowest level at which a hypothesis is rejected.
+
+    Args:
+        p_value: level in (0, 1) → p-value, which falls as the level rises.
+        delta: the error rate.
+
+    Returns:
+        In (0, 1], to 1e-6 and not below; 1 where no level is rejected.
+    """
+    low, high = 0.0, 1.0
+    while high - low > ACCURACY:
+        middle = (low + high) / 2
+        low, high = (low, middle) if p_value(middle) <= delta else (middle, high)
+    return high
+
+
+def least_rows(p_value: Callable[[int], float], delta: float) -> int | None:
+    """The least number of rows with which a hypothesis is rejected.
+
+    Args:
+        p_value: rows → p-value, which falls as they become more.
+        delta: the error rate.
+
+    Returns:
+        Rows, or None where 16 million are too few.
+    """
+    high = 1
+    while p_value(high) > delta:
+        high *= 2
+        if high > MOST_ROWS:
+            return None
+    low = high // 2
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if p_value(middle) <= delta else (middle, high)
+    return high
+
+
+def upper_bound(p_value: PValue, losses: Array, delta: float) -> float:
+    """An upper confidence bound of the mean loss: the lowest level that is rejected.
 
     Args:
         p_value: the test.
         losses: (rows,), in [0, 1].
         delta: the error rate.
-        accuracy: of the answer, which is never too low by more.
 
     Returns:
-        In [0, 1]; 1 where no level is rejected. For one network, named before the rows were seen, its risk lies
-        below with probability 1 − delta.
+        In (0, 1]. The risk of one network, named before the rows were seen, lies below with probability
+        1 − delta.
 
     Example:
         >>> from bayesprune.certify.pvalues import Binomial
@@ -28,51 +69,25 @@ def upper_bound(p_value: PValue, losses: Array, delta: float, accuracy: float = 
         >>> round(upper_bound(Binomial(), fifty, delta=0.05), 4)
         0.0126
     """
-    low, high = 0.0, 1.0
-    while high - low > accuracy:
-        middle = (low + high) / 2
-        if float(p_value(losses, middle)) <= delta:
-            high = middle
-        else:
-            low = middle
-    return high
+    return lowest_level(lambda level: float(p_value(losses, level)), delta)
 
 
-def rows_needed(
-    p_value: PValue, alpha: float, delta: float, losses: Array | None = None
-) -> int | None:
-    """The least number of rows with which a level can be rejected at all, or with losses as they were.
+def rows_needed(p_value: PValue, alpha: float, delta: float) -> int | None:
+    """The least number of rows with which a level can be rejected at all: when not one has a loss.
 
-    For the binomial and the Hoeffding–Bentkus p-value without any loss this is ⌈log δ / log(1 − α)⌉.
+    For the binomial and the Hoeffding–Bentkus p-value this is ⌈log δ / log(1 − α)⌉.
 
     Args:
         p_value: the test.
         alpha: the level of the mean loss.
         delta: the error rate.
-        losses: (rows,), repeated as often as it takes; by default zeros.
 
     Returns:
-        Rows, or None where more than 16 million would be.
+        Rows, or None where 16 million are too few.
 
     Example:
         >>> from bayesprune.certify.pvalues import Binomial
         >>> rows_needed(Binomial(), alpha=0.02, delta=0.05)
         149
     """
-    pattern = np.zeros(1) if losses is None or not len(losses) else losses
-    if float(pattern.mean()) >= alpha:
-        return None
-
-    def rejects(rows: int) -> bool:
-        return bool(p_value(np.resize(pattern, rows), alpha) <= delta)
-
-    high = 1
-    while not rejects(high):
-        high *= 2
-        if high > MOST_ROWS:
-            return None
-    low = high // 2
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if rejects(middle) else (middle, high)
-    return high
+    return least_rows(lambda rows: float(p_value(np.zeros(rows), alpha)), delta)

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from bayesprune.certify.rules.protocol import Decision, Tests
+from bayesprune.certify.pvalues import Array
+from bayesprune.certify.rules.protocol import Decision, Rows, Tests
 
 
 @dataclass(frozen=True)
@@ -33,8 +35,12 @@ class Bonferroni:
             rows: of calibration.
             delta: the family-wise error rate.
         """
-        p_values = tests(np.arange(rows))
-        return Decision(p_values, p_values <= self.level(candidates, delta), np.arange(candidates))
+        p_values, order = tests(np.arange(rows)), np.arange(candidates)
+        return Decision(p_values, self.certified(p_values, order, delta), order, np.arange(rows))
+
+    def certified(self, p_values: Array, order: Rows, delta: float) -> npt.NDArray[np.bool_]:
+        """(candidates,), bool: those whose p-value is at most delta / m."""
+        return np.asarray(p_values <= self.level(len(p_values), delta))
 
     def level(self, candidates: int, delta: float) -> float:
         """Delta / m."""

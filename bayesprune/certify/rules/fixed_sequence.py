@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from bayesprune.certify.rules.protocol import Decision, Tests, in_sequence
+from bayesprune.certify.pvalues import Array
+from bayesprune.certify.rules.protocol import Decision, Rows, Tests, in_sequence
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,11 @@ class FixedSequence:
             delta: the family-wise error rate.
         """
         p_values, order = tests(np.arange(rows)), np.arange(candidates)
-        return Decision(p_values, in_sequence(p_values, order, delta), order)
+        return Decision(p_values, self.certified(p_values, order, delta), order, np.arange(rows))
+
+    def certified(self, p_values: Array, order: Rows, delta: float) -> npt.NDArray[np.bool_]:
+        """(candidates,), bool: those before the first, in this order, whose p-value is above delta."""
+        return in_sequence(p_values, order, delta)
 
     def level(self, candidates: int, delta: float) -> float:
         """Delta, whatever the number of candidates."""

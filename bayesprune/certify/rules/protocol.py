@@ -24,11 +24,13 @@ class Decision:
         p_values: (candidates,), those that it decided by.
         certified: (candidates,), bool.
         order: (candidates,), positions in the order in which they were tested.
+        rows: positions of the rows that the p-values rest on.
     """
 
     p_values: Array
     certified: npt.NDArray[np.bool_]
     order: Rows
+    rows: Rows
 
 
 class Rule(Protocol):
@@ -50,6 +52,10 @@ class Rule(Protocol):
             rows: of calibration.
             delta: the family-wise error rate.
         """
+        ...
+
+    def certified(self, p_values: Array, order: Rows, delta: float) -> npt.NDArray[np.bool_]:
+        """(candidates,), bool: which are certified, given p-values and the order in which they are tested."""
         ...
 
     def level(self, candidates: int, delta: float) -> float:

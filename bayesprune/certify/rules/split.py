@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
+from bayesprune.certify.pvalues import Array
 from bayesprune.certify.rules.protocol import Decision, Rows, Tests, in_sequence
 from bayesprune.errors import CertificateError
 
@@ -56,7 +58,11 @@ class SplitFixedSequence:
         first, second = self._parts(rows)
         order = np.argsort(tests(first), kind="stable").astype(np.int64)
         p_values = tests(second)
-        return Decision(p_values, in_sequence(p_values, order, delta), order)
+        return Decision(p_values, self.certified(p_values, order, delta), order, second)
+
+    def certified(self, p_values: Array, order: Rows, delta: float) -> npt.NDArray[np.bool_]:
+        """(candidates,), bool: those before the first, in this order, whose p-value is above delta."""
+        return in_sequence(p_values, order, delta)
 
     def level(self, candidates: int, delta: float) -> float:
         """Delta, whatever the number of candidates."""
