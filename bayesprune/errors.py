@@ -46,7 +46,7 @@ class PosteriorError(BayespruneError):
 
 
 class CertificateError(BayespruneError):
-    """A certificate cannot be made or checked as asked: a level, rows, labels, outputs or a file do not fit."""
+    """A certificate cannot be made or checked: levels, rows, labels, outputs or a file do not fit."""
 
 
 class DivergedError(BayespruneError):
@@ -74,4 +74,4 @@ class LatencyWarning(UserWarning):
 
 
 class CertificateWarning(UserWarning):
-    """It cannot be known whether calibration rows were trained on; a certificate is worth nothing if they were."""
+    """It cannot be known whether calibration rows were trained on; then a certificate would say nothing."""

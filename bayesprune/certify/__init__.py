@@ -1,6 +1,8 @@
-"""Certificates: a bound on what a pruned network loses, which holds with a stated probability (Learn then Test).
+"""Certificates: a bound on what a pruned network loses, which holds with a stated probability (Learn then
+Test).
 
-`certify` finds the sparsest certified network of a path, `verify` recomputes a certificate, `sign` says whose it is.
+`certify` finds the sparsest certified network of a path, `verify` recomputes a certificate, `sign` says
+whose it is.
 """
 
 from bayesprune.certify import losses, paths, pvalues, rules

@@ -14,8 +14,8 @@ from bayesprune.files import read_json, write_json
 
 FORMAT, FORMAT_VERSION = "bayesprune certificate", 1
 KEYS = (
-    "statement", "assumes", "alpha", "delta", "loss", "p_value", "rule", "calibration", "reference", "certified",
-    "network", "path_name", "path", "order", "next",
+    "statement", "assumes", "alpha", "delta", "loss", "p_value", "rule", "calibration", "reference",
+    "certified", "network", "path_name", "path", "order", "next",
 )  # fmt: skip
 
 
@@ -24,11 +24,12 @@ class Certificate:
     """What ``certify`` found, as it is written to a file.
 
     Attributes:
-        record: plain values: ``statement``, ``assumes``, ``alpha``, ``delta``, ``loss``, ``p_value``, ``rule``,
-            ``calibration`` (rows, SHA-256, what is known of training), ``reference`` (SHA-256, parameters),
-            ``certified`` (position on the path, or None), ``network`` (SHA-256 of the certified one, or None),
-            ``path`` (of each candidate name, sparsity, risk, p-value, coverage, SHA-256, recipe), ``order`` (of
-            the tests), ``next`` (the first candidate that failed, and what it would have needed), ``versions``.
+        record: plain values: ``statement``, ``assumes``, ``alpha``, ``delta``, ``loss``, ``p_value``,
+            ``rule``, ``calibration`` (rows, SHA-256, what is known of training), ``reference`` (SHA-256,
+            parameters), ``certified`` (position on the path, or None), ``network`` (SHA-256 of the
+            certified one, or None), ``path`` (of each candidate name, sparsity, risk, p-value, coverage,
+            SHA-256, recipe), ``order`` (of the tests), ``next`` (the first candidate that failed, and what
+            it would have needed), ``versions``.
     """
 
     record: dict[str, Any]
@@ -70,7 +71,8 @@ class Certificate:
         found = record.get("format"), record.get("format_version")
         if found != (FORMAT, FORMAT_VERSION):
             raise CertificateError(
-                f"{path}: is no certificate of this version: its format is {found[0]!r}, version {found[1]!r}, and "
+                f"{path}: is no certificate of this version: its format is {found[0]!r}, version "
+                f"{found[1]!r}, and "
                 f"{FORMAT!r}, version {FORMAT_VERSION}, can be read."
             )
         missing = [key for key in KEYS if key not in record]

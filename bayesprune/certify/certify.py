@@ -17,13 +17,12 @@ from bayesprune.certify.checks import check_levels, check_outputs, check_test
 from bayesprune.certify.hashes import hash_of_network
 from bayesprune.certify.losses import Loss, coverage_of, loss_from
 from bayesprune.certify.needed import needed
-from bayesprune.certify.paths import Candidate, Path, parameters_of, path_from
+from bayesprune.certify.paths import Path, parameters_of, path_from
 from bayesprune.certify.pvalues import PValue, p_value_from
 from bayesprune.certify.rows import CalibrationRows, TrainingRows, held_out
 from bayesprune.certify.rules import Decision, Rule, rule_from
 from bayesprune.certify.scoring import Scored, outputs_of, p_values, score
 from bayesprune.certify.statement import ASSUMES, statement_of
-from bayesprune.errors import CertificateError
 
 
 @dataclass(frozen=True)
@@ -59,25 +58,28 @@ def certify(
     batch_size: int = 500,
     progress: bool = True,
 ) -> Certified:
-    r"""Find the sparsest pruning of a network whose risk is at most alpha, with probability at least 1 − delta.
+    r"""Find the sparsest pruning of a network whose risk is at most alpha, with probability at least 1 −
+    delta.
 
     .. math:: P\big( R(\text{network}) \le \alpha \big) \ge 1 - \delta
 
-    over the draw of the calibration rows, for any number of rows, any network and any source of rows (Learn then
-    Test). For each candidate the hypothesis that its risk is above alpha gets a p-value; the rule says which are
-    rejected, so that the probability of a single false rejection is at most delta; the sparsest of these ships.
+    over the draw of the calibration rows, for any number of rows, any network and any source of rows (Learn
+    then Test). For each candidate the hypothesis that its risk is above alpha gets a p-value; the rule says
+    which are rejected, so that the probability of a single false rejection is at most delta; the sparsest
+    of these ships.
 
     Args:
         network: the reference: dense, or pruned already. Left alone.
         rows: of calibration, never trained on: inputs (rows, ...), or a pair (x, y) with labels (rows,).
         alpha: the risk that is allowed, in (0, 1). Choose it before the rows are looked at.
         delta: how often the guarantee may fail, in (0, 1).
-        path: ``"magnitude"`` (weights set to zero, over all layers), ``"magnitude-layers"``, ``"units"`` (removed,
-            by magnitude), one of ``bayesprune.certify.paths``, or any networks, the least pruned first.
+        path: ``"magnitude"`` (weights set to zero, over all layers), ``"magnitude-layers"``, ``"units"``
+            (removed, by magnitude), one of ``bayesprune.certify.paths``, or any networks, the least pruned
+            first.
         loss: ``"error"``, ``"excess"``, ``"new-errors"``, ``"disagreement"``, ``"selective"``, or one of
             ``bayesprune.certify.losses``.
-        p_value: ``"binomial"``, ``"hoeffding-bentkus"`` or ``"betting"``; by default the exact binomial for losses
-            of 0 and 1, betting for others.
+        p_value: ``"binomial"``, ``"hoeffding-bentkus"`` or ``"betting"``; by default the exact binomial for
+            losses of 0 and 1, betting for others.
         rule: ``"fixed-sequence"``, ``"split-fixed-sequence"`` or ``"bonferroni"``.
         trained_on: inputs of the training rows, or their digests, by which a row that is used twice is found.
         batch_size: rows at a time.
@@ -87,8 +89,8 @@ def certify(
         The network, or None, and the certificate.
 
     Raises:
-        CertificateError: a level out of range, too few rows (the number needed is told), labels that are missing,
-            outputs that are not finite, or rows that were trained on.
+        CertificateError: a level out of range, too few rows (the number needed is told), labels that are
+            missing, outputs that are not finite, or rows that were trained on.
 
     Warns:
         CertificateWarning: ``trained_on`` is not given.
@@ -102,7 +104,8 @@ def certify(
         >>> _ = torch.manual_seed(0)
         >>> network = nn.Linear(20, 2)
         >>> x = torch.randn(400, 20)
-        >>> found = certify(network, x[:300], alpha=0.1, loss="disagreement", trained_on=x[300:], progress=False)
+        >>> found = certify(network, x[:300], alpha=0.1, loss="disagreement", trained_on=x[300:],
+        progress=False)
         >>> found.certificate.statement[:66]
         'With probability at least 95 % over the draw of the 300 calibratio'
     """
@@ -156,8 +159,8 @@ def sparsest(decision: Decision, left: Sequence[int]) -> int | None:
         decision: of the rule.
         left: of each candidate, parameters that are not zero.
     """
-    passed = np.flatnonzero(decision.certified)
-    return int(min(passed, key=lambda position: (left[position], -position))) if len(passed) else None
+    passed = np.flatnonzero(decision.certified).tolist()
+    return min(passed, key=lambda position: (left[position], -position), default=None)
 
 
 def entries(

@@ -19,7 +19,10 @@ def check_levels(alpha: Any, delta: Any) -> None:
     Raises:
         CertificateError: they are not; both are named.
     """
-    meaning = {"alpha": "the risk that is allowed, such as 0.02", "delta": "how often it may fail, such as 0.05"}
+    meaning = {
+        "alpha": "the risk that is allowed, such as 0.02",
+        "delta": "how often it may fail, such as 0.05",
+    }
     wrong = [
         f"{name}={value!r} must lie between 0 and 1: it is {meaning[name]}."
         for name, value in (("alpha", alpha), ("delta", delta))
@@ -46,7 +49,8 @@ def check_test(
     wrong = []
     if loss.labelled and rows.y is None:
         wrong.append(
-            f"The loss {loss.name!r} needs labels, and there are none: give rows=(x, y), or take a loss without, "
+            f"The loss {loss.name!r} needs labels, and there are none: give rows=(x, y), or take a loss "
+            "without, "
             "loss='disagreement'."
         )
     if p_value.zero_one and not loss.zero_one:

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 def hash_of_network(network: nn.Module) -> str:
     """SHA-256 of a network's weights: what its state_dict holds, sorted by name.
 
-    Of each tensor name, dtype, shape and the bytes of its numbers (little-endian, row by row) are taken, each with
-    its length in front. What the network computes with them, its class and its layers' order, is not.
+    Of each tensor name, dtype, shape and the bytes of its numbers (little-endian, row by row) are taken,
+    each with its length in front. What the network computes with them, its class and its layers' order, is
+    not.
 
     Args:
         network: any module, on any device.

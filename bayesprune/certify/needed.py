@@ -8,7 +8,7 @@ import numpy as np
 
 from bayesprune.certify.losses import Loss, Scores
 from bayesprune.certify.pvalues import PValue
-from bayesprune.certify.pvalues.bounds import least_rows, lowest_level
+from bayesprune.certify.pvalues.bounds import MOST_ROWS, least_rows, lowest_level
 
 
 def needed(scores: Scores, loss: Loss, alpha: float, level: float, p_value: PValue) -> dict[str, Any]:
@@ -26,8 +26,8 @@ def needed(scores: Scores, loss: Loss, alpha: float, level: float, p_value: PVal
 
     Returns:
         ``alpha``: the lowest that would have been certified, rounded up; None where none below 1.
-        ``rows``: how many with as high a risk would be enough for the alpha asked for; None where its risk is
-        not below alpha, so that more rows do not help.
+        ``rows``: how many with as high a risk would be enough for the alpha asked for; None where four million
+        are not, as when its risk is not below alpha.
     """
     lowest = lowest_level(lambda a: loss.p_value(scores, a, p_value), level)
     risk = loss.risk(scores)
@@ -44,7 +44,7 @@ def _rows(scores: Scores, loss: Loss, alpha: float, level: float, p_value: PValu
     def p(rows: int) -> float:
         return loss.p_value(scores.on(np.resize(order, rows)), alpha, p_value)
 
-    found = least_rows(lambda times: p(times * len(order)), level)
+    found = least_rows(lambda times: p(times * len(order)), level, MOST_ROWS // len(order))
     if found is None:
         return None
     low, high = (found - 1) * len(order), found * len(order)

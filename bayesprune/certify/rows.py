@@ -116,7 +116,8 @@ class TrainingRows:
             content = tensors_from_bytes(path.read_bytes())["digests"].numpy().view(np.uint64)
         except (OSError, SafetensorError, KeyError) as problem:
             raise CertificateError(
-                f"{path}: cannot be read as digests of training rows ({problem}). It is missing, truncated or "
+                f"{path}: cannot be read as digests of training rows ({problem}). It is missing, truncated "
+                "or "
                 "was changed."
             ) from None
         return TrainingRows(content)
@@ -142,7 +143,8 @@ def held_out(rows: CalibrationRows, trained_on: Tensor | TrainingRows | None) ->
         return rows.known
     if trained_on is None:
         warnings.warn(
-            "It cannot be known whether the calibration rows were trained on; if they were, the certificate is "
+            "It cannot be known whether the calibration rows were trained on; if they were, the "
+            "certificate is "
             "worth nothing. Give the training inputs, trained_on=x_train, and it is checked.",
             CertificateWarning,
             stacklevel=3,
@@ -152,7 +154,8 @@ def held_out(rows: CalibrationRows, trained_on: Tensor | TrainingRows | None) ->
     reused = int(known.among(rows.x).sum())
     if reused:
         raise CertificateError(
-            f"{reused:,} of the {len(rows):,} calibration rows were trained on: the network knows them, and its "
+            f"{reused:,} of the {len(rows):,} calibration rows were trained on: the network knows them, "
+            "and its "
             "risk on new rows may be far higher. Give rows that it has never seen."
         )
     return f"none of them is among the {len(known):,} training rows, by digest"

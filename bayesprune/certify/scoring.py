@@ -59,14 +59,16 @@ def outputs_of(network: nn.Module, x: Tensor, batch_size: int, name: str) -> Ten
             if not isinstance(outputs, Tensor) or outputs.ndim == 0 or len(outputs) != len(batch):
                 found = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
                 raise CertificateError(
-                    f"Network {name!r}: returned {found} for {len(batch)} rows, not a tensor of one output a row."
+                    f"Network {name!r}: returned {found} for {len(batch)} rows, not a tensor of one output "
+                    "a row."
                 )
             parts.append(outputs.cpu())
     outputs = torch.cat(parts)
     broken = int((~torch.isfinite(outputs.reshape(len(outputs), -1))).any(1).sum())
     if broken:
         raise CertificateError(
-            f"Network {name!r}: its outputs for {broken:,} of {len(x):,} rows hold NaN or infinity, so that it has "
+            f"Network {name!r}: its outputs for {broken:,} of {len(x):,} rows hold NaN or infinity, so "
+            "that it has "
             "no risk to certify. Look at its weights, or leave it out of the path."
         )
     return outputs
@@ -88,7 +90,8 @@ def score(
     outputs = outputs_of(network, rows.x, batch_size, candidate.name)
     if outputs.shape != reference.shape:
         raise CertificateError(
-            f"Network {candidate.name!r}: its outputs are {tuple(outputs.shape)}, and the reference network's "
+            f"Network {candidate.name!r}: its outputs are {tuple(outputs.shape)}, and the reference "
+            "network's "
             f"{tuple(reference.shape)}: a path is of prunings of one network."
         )
     return Scored(

@@ -38,9 +38,9 @@ def signed_by(certificate: Certificate, public_key: str | Path | None = None) ->
 
     Args:
         certificate: with or without a signature.
-        public_key: a PEM file: ``openssl pkey -in key.pem -pubout -out public.pem``. Without it the signature is
-            held against the key that the certificate itself names, which shows that nothing was changed since, and
-            not who signed.
+        public_key: a PEM file: ``openssl pkey -in key.pem -pubout -out public.pem``. Without it the
+            signature is held against the key that the certificate itself names, which shows that nothing
+            was changed since, and not who signed.
 
     Returns:
         Whether it holds, and why.
@@ -92,7 +92,8 @@ def _public_key(path: Path) -> Ed25519PublicKey:
         key = load_pem_public_key(path.read_bytes())
     except (OSError, ValueError) as problem:
         raise CertificateError(
-            f"{path}: cannot be read as a public key ({problem}). Make it with: openssl pkey -in key.pem -pubout"
+            f"{path}: cannot be read as a public key ({problem}). Make it with: openssl pkey -in key.pem "
+            "-pubout"
         ) from None
     if not isinstance(key, Ed25519PublicKey):
         raise CertificateError(f"{path}: holds a key of another kind than Ed25519.")

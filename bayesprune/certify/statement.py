@@ -7,8 +7,10 @@ from typing import Any
 from bayesprune.certify.losses import Loss
 
 ASSUMES = (
-    "The calibration rows are independent draws from the source that new rows come from, and were not used to "
-    "train, prune or choose any network of the path; alpha, delta, loss, path and rule were fixed before they "
+    "The calibration rows are independent draws from the source that new rows come from, and were not used "
+    "to "
+    "train, prune or choose any network of the path; alpha, delta, loss, path and rule were fixed before "
+    "they "
     "were looked at."
 )
 
@@ -36,4 +38,5 @@ def statement_of(record: dict[str, Any], loss: Loss) -> str:
     if record["certified"] is None:
         return f"Nothing is guaranteed: of no network on the path could it be shown that it {promise}."
     chosen = record["path"][record["certified"]]
-    return f"{draw}, the certified network, {percent(round(chosen['sparsity'], 6))} sparse, {promise}."
+    left = f"which keeps {percent(round(1 - chosen['sparsity'], 6))} of the reference network's parameters"
+    return f"{draw}, the certified network, {left}, {promise}."

@@ -41,7 +41,9 @@ def table(record: dict[str, Any]) -> str:
 def _shown(record: dict[str, Any]) -> list[int]:
     """The first candidate, and those around the certified one or the first that failed."""
     count = len(record["path"])
-    centre = record["certified"] if record["certified"] is not None else (record["next"] or {}).get("candidate", 0)
+    centre = (
+        record["certified"] if record["certified"] is not None else (record["next"] or {}).get("candidate", 0)
+    )
     around = range(max(0, centre - AROUND), min(count, centre + AROUND + 1))
     return sorted({0, *around})
 
@@ -50,7 +52,8 @@ def _row(entry: dict[str, Any], chosen: bool, covered: bool) -> str:
     mark = "→" if chosen else "✓" if entry["certified"] else "·"
     risk = "–" if entry["risk"] is None else f"{100 * entry['risk']:.3f}"
     coverage = f"{100 * entry['coverage']:>12.1f}" if covered else ""
-    return f"{mark:>3}{100 * entry['sparsity']:>11.2f}{risk:>9}{coverage}{entry['p_value']:>11.2g}   {entry['name']}"
+    sparsity, p_value = f"{100 * entry['sparsity']:>11.2f}", f"{entry['p_value']:>11.2g}"
+    return f"{mark:>3}{sparsity}{risk:>9}{coverage}{p_value}   {entry['name']}"
 
 
 def _next(record: dict[str, Any]) -> str:
@@ -64,6 +67,6 @@ def _next(record: dict[str, Any]) -> str:
     rows = (
         f"about {failed['rows']:,} rows of that risk"
         if failed["rows"] is not None
-        else f"no number of rows, as its risk on these is not below {percent(record['alpha'])}"
+        else "no number of rows like these"
     )
     return f"{what} would have needed {alpha}, or {rows}. Fix either before fresh rows are drawn."

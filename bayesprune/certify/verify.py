@@ -37,9 +37,9 @@ def verify(
 ) -> Verification:
     """Recompute a certificate.
 
-    Hashes, risk and p-value of the certified network, the sentence, and what the rule makes of the p-values are
-    always recomputed. The other candidates' p-values are too where the reference network is given and the path can
-    be made from it again; else they are taken as written, and the answer says so.
+    Hashes, risk and p-value of the certified network, the sentence, and what the rule makes of the p-values
+    are always recomputed. The other candidates' p-values are too where the reference network is given and the
+    path can be made from it again; else they are taken as written, and the answer says so.
 
     Args:
         certificate: or its file.
@@ -62,7 +62,9 @@ def verify(
     try:
         claims = _Claims.of(held.record, loss)
     except (KeyError, TypeError, ValueError, IndexError) as problem:
-        return Verification((*checks, Check("file", False, f"it cannot be read ({problem!r}): it was changed")))
+        return Verification(
+            (*checks, Check("file", False, f"it cannot be read ({problem!r}): it was changed"))
+        )
     checks += claims.on_paper()
     if claims.position is None:
         return Verification((*checks, Check("certified", False, "it certifies no network")))
@@ -124,23 +126,25 @@ class _Claims:
 
     # ---- with them
 
-    def hashes(
-        self, network: nn.Module, rows: CalibrationRows, reference: nn.Module | None
-    ) -> list[Check]:
+    def hashes(self, network: nn.Module, rows: CalibrationRows, reference: nn.Module | None) -> list[Check]:
         """Whether network, rows and reference are those that the certificate speaks of."""
         assert self.position is not None
         digest, entry = hash_of_network(network), self.path[self.position]
         same = digest == self.record["network"] == entry["sha256"]
         right = rows.sha256 == self.record["calibration"]["sha256"] and len(rows) == self.rows
         found = [
-            Check("network", same, "the certified weights" if same else "other weights than the certified ones"),
+            Check(
+                "network", same, "the certified weights" if same else "other weights than the certified ones"
+            ),
             Check("rows", right, f"the {self.rows:,} rows" if right else "other rows than those it rests on"),
         ]
         if reference is not None:
             kept = self.record["reference"]
             is_it = hash_of_network(reference) == kept["sha256"]
             is_it = is_it and parameters_of(reference) == kept["parameters"]
-            found.append(Check("reference", is_it, "the network that was pruned" if is_it else "another network"))
+            found.append(
+                Check("reference", is_it, "the network that was pruned" if is_it else "another network")
+            )
         return found
 
     def recomputed(
@@ -149,7 +153,8 @@ class _Claims:
         """Risks, p-values and decision, computed anew."""
         if self.loss.comparing and reference is None:
             raise CertificateError(
-                f"The loss {self.loss.name!r} compares with the reference network: give it too (reference=, or "
+                f"The loss {self.loss.name!r} compares with the reference network: give it too "
+                "(reference=, or "
                 "--reference FOLDER)."
             )
         if self.loss.labelled and rows.y is None:
@@ -169,7 +174,11 @@ class _Claims:
         agree = [self._agrees(i, s, decision.rows, decision.p_values[i]) for i, s in enumerate(scored)]
         wrong = [i for i, same in enumerate(agree) if not same]
         why = f"{len(scored)} candidates made and tested again" + (f", {len(wrong)} differ" if wrong else "")
-        return [self._alone(alone), Check("path", not wrong, why), self._decision(decision.p_values, decision.order)]
+        return [
+            self._alone(alone),
+            Check("path", not wrong, why),
+            self._decision(decision.p_values, decision.order),
+        ]
 
     def _recipes(self) -> list[dict[str, Any]]:
         return [dict(entry["recipe"]) for entry in self.path]
@@ -187,10 +196,17 @@ class _Claims:
     def _agrees(self, position: int, scored: Scored, rows: np.ndarray[Any, Any], p: float) -> bool:
         entry, tested = self.path[position], scored.scores.on(rows)
         risk, parameters = self.loss.risk(tested), int(self.record["reference"]["parameters"])
-        written = [entry["p_value"], entry["coverage"], entry["sparsity"], np.nan if entry["risk"] is None else entry["risk"]]
+        written = [
+            entry["p_value"],
+            entry["coverage"],
+            entry["sparsity"],
+            np.nan if entry["risk"] is None else entry["risk"],
+        ]
         found = [p, coverage_of(tested), 1 - scored.left / parameters, risk]
         close = np.isclose(written, found, rtol=SAME, atol=1e-12, equal_nan=True)
-        return bool(close.all()) and entry["parameters_left"] == scored.left and entry["sha256"] == scored.sha256
+        return (
+            bool(close.all()) and entry["parameters_left"] == scored.left and entry["sha256"] == scored.sha256
+        )
 
     def _taken_as_written(self, reference: nn.Module | None) -> Check:
         why = (

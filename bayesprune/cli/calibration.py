@@ -19,7 +19,8 @@ SPLIT_SEED = 0
 
 
 def keep_apart(data: Dataset, share: float, seed: int = SPLIT_SEED) -> tuple[Dataset, Split | None]:
-    """Take a share of the training rows out, drawn without regard to anything, the same for every seed of a run.
+    """Take a share of the training rows out, drawn without regard to anything, the same for every seed of a
+    run.
 
     Args:
         data: all rows.
@@ -59,7 +60,8 @@ def rows_of_file(path: Path) -> Split:
         raise CertificateError(f"{path}: cannot be read as safetensors ({problem}).") from None
     if "x" not in tensors or set(tensors) - {"x", "y"}:
         raise CertificateError(
-            f"{path}: holds the tensors {', '.join(sorted(tensors)) or 'none'}. Rows are x, (rows, …), and y, (rows,), "
+            f"{path}: holds the tensors {', '.join(sorted(tensors)) or 'none'}. Rows are x, (rows, …), and "
+            "y, (rows,), "
             "which may be left out where no labels are needed."
         )
     return Split(tensors["x"], tensors.get("y"))  # type: ignore[arg-type]
@@ -86,6 +88,7 @@ def rows_of(source: str, data_dir: str | None, split: dict[str, Any]) -> Split:
         if kept is not None:
             return kept
     raise CertificateError(
-        f"{source}: the certificate does not say which of its rows are meant. Give the calibration rows themselves, "
+        f"{source}: the certificate does not say which of its rows are meant. Give the calibration rows "
+        "themselves, "
         "as a safetensors file with the tensors x and y."
     )

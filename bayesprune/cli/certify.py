@@ -24,42 +24,59 @@ NO = 1
 PATHS = ("magnitude", "magnitude-layers", "units", "posterior")
 
 
+FILE = click.Path(path_type=Path)
+
+
 @click.command("certify")
 @click.argument("places", metavar="RUN | FILE NETWORK DATA", nargs=-1, required=True)
-@click.option("--verify", "check", is_flag=True, help="Recompute the certificate FILE, and say true or false.")
+@click.option("--verify", "check", is_flag=True, help="Recompute the certificate FILE: true or false?")
 @click.option("--alpha", type=float, default=0.05, show_default=True, help="The risk that is allowed.")
 @click.option("--delta", type=float, default=0.05, show_default=True, help="How often it may fail.")
 @click.option("--loss", type=click.Choice([*LOSSES]), default="error", show_default=True)
-@click.option("--confidence", type=float, help="For --loss selective: from which confidence on.  [default: 0.9]")
-@click.option("--coverage", type=float, help="For --loss selective: share of rows to be confident on.")
-@click.option("--path", type=click.Choice(PATHS), default="magnitude", show_default=True,
-              help="What is tried: weights over all layers or layer by layer, whole units, the posterior's.")  # fmt: skip
-@click.option("--p-value", type=click.Choice(NAMES), help="[default: binomial for 0/1 losses, else betting]")
+@click.option("--confidence", type=float, help="From which on a row counts, for --loss selective.  [0.9]")
+@click.option("--coverage", type=float, help="Share of rows to be confident on, for --loss selective.  [0]")
+@click.option(
+    "--path",
+    type=click.Choice(PATHS),
+    default="magnitude",
+    show_default=True,
+    help="What is pruned further: weights over all layers or layer by layer, whole units by their weights "
+    "or by the posterior.",
+)
+@click.option("--p-value", type=click.Choice(NAMES), help="[binomial for 0/1 losses, else betting]")
 @click.option("--rule", type=click.Choice([*RULES]), default="fixed-sequence", show_default=True)
-@click.option("--rows", metavar="FILE|DATA", help="Other rows than the run kept: x, y as safetensors, or the "
-              "test rows of a data set.")  # fmt: skip
+@click.option(
+    "--rows",
+    metavar="FILE|DATA",
+    help="Other rows than the run kept: x and y in a safetensors file, or the test rows of a data set.",
+)
 @click.option("--data-dir", metavar="DIR", help="Where the MNIST files lie.")
-@click.option("--out", metavar="DIR", type=click.Path(path_type=Path), help="[default: RUN/certificate]")
-@click.option("--sign", "key", metavar="KEY.pem", type=click.Path(path_type=Path), help="Sign it (Ed25519).")
-@click.option("--public-key", metavar="KEY.pem", type=click.Path(path_type=Path),
-              help="With --verify: who is to have signed.")  # fmt: skip
-@click.option("--reference", metavar="FOLDER", type=click.Path(path_type=Path),
-              help="With --verify: the network before pruning.  [default: reference/ beside FILE]")  # fmt: skip
+@click.option("--out", metavar="DIR", type=FILE, help="[default: RUN/certificate]")
+@click.option("--sign", "key", metavar="KEY.pem", type=FILE, help="Sign it with an Ed25519 key.")
+@click.option("--public-key", metavar="KEY.pem", type=FILE, help="With --verify: who is to have signed.")
+@click.option(
+    "--reference",
+    metavar="FOLDER",
+    type=FILE,
+    help="With --verify: the network before pruning.  [default: reference/ beside FILE]",
+)
 @click.option("--quiet", is_flag=True, help="Print nothing but errors; the exit code answers.")
 @click.pass_context
-def certify_command(ctx: click.Context, /, places: tuple[str, ...], check: bool, quiet: bool, **options: Any) -> None:
-    """Prune the network of RUN as far as its risk stays below alpha, with probability 1 - delta, and prove it.
+def certify_command(
+    ctx: click.Context, /, places: tuple[str, ...], check: bool, quiet: bool, **options: Any
+) -> None:
+    """Prune the network of RUN as far as its risk stays below alpha, with probability 1 - delta.
 
-    The rows for it are those that the run kept apart (bayesprune run --calibration). RUN/certificate receives
-    certificate.json, the certified network, and the one that it was pruned from. The exit code is 0 where a
-    network is certified, and 1 where none is.
+    The rows that show it are those that the run kept apart (bayesprune run --calibration). RUN/certificate
+    receives certificate.json, the certified network, and the one that it was pruned from. The exit code is 0
+    where a network is certified, 1 where none is.
 
-    With --verify, FILE is recomputed from the folder NETWORK and from DATA: a data set, a run's folder, or a file.
-    The exit code is 0 where it is true, 1 where it is false.
+    With --verify, FILE is recomputed from the folder NETWORK and from DATA: a data set, a run's folder, or a
+    safetensors file. The exit code is 0 where it is true, 1 where it is false.
 
     \b
     bayesprune certify runs/lenet5-mnist --alpha 0.02
-    bayesprune certify --verify runs/lenet5-mnist/certificate/certificate.json runs/lenet5-mnist/certificate mnist
+    bayesprune certify --verify certificate.json runs/lenet5-mnist/certificate mnist
     """  # fmt: skip
     if check:
         if len(places) != 3:
@@ -132,6 +149,7 @@ def _rows_of_run(folder: Path, split: dict[str, Any]) -> Any:
     kept = keep_apart(whole, float(split.get("share", 0.0)), int(split.get("seed", 0)))[1]
     if kept is None:
         raise RunFolderError(
-            f"{folder}: the certificate does not rest on rows of this run. Give its rows as a safetensors file."
+            f"{folder}: the certificate does not rest on rows of this run. Give its rows as a safetensors "
+            "file."
         )
     return kept

@@ -70,12 +70,15 @@ def _rows(folder: Path, other: str | None, data_dir: str | None) -> tuple[Calibr
         split = {} if other.endswith(".safetensors") else {"of": "test"}
         return CalibrationRows.of(rows_of(other, data_dir, split)), split
     if not (folder / folders.RUN).is_file():
-        raise RunFolderError(f"{folder}: is not the folder of a run. Give the folder that 'bayesprune run' named.")
+        raise RunFolderError(
+            f"{folder}: is not the folder of a run. Give the folder that 'bayesprune run' named."
+        )
     settings, data = data_of(folder)
     trained, kept = keep_apart(data, settings.calibration)
     if kept is None:
         raise CertificateError(
-            f"{folder}: this run trained on all of its training rows, and kept none to certify with. Give rows that "
+            f"{folder}: this run trained on all of its training rows, and kept none to certify with. Give "
+            "rows that "
             "it has never seen, --rows FILE, or run it again with --calibration 0.1."
         )
     repeats = int(TrainingRows.of(trained.train.x).among(kept.x).sum())
@@ -89,8 +92,10 @@ def _write(network: nn.Module, folder: Path, example: Tensor) -> None:
     save(network, folder, example)
     if hash_of_network(load(folder)) != hash_of_network(network):
         raise CertificateError(
-            f"{folder}: the network that was read back has other weights' names than the one that was written, so that "
-            "a certificate could not be checked. Certify it in Python, bp.certify(...), and keep its state_dict."
+            f"{folder}: the network that was read back has other weights' names than the one that was "
+            "written, so that "
+            "a certificate could not be checked. Certify it in Python, bp.certify(...), and keep its "
+            "state_dict."
         )
 
 
@@ -103,9 +108,7 @@ def _posterior(source: Path) -> Units:
     figures = result["seeds"][0] if "seeds" in result else result
     inclusion = torch.tensor([epoch["inclusion"] for epoch in history], dtype=torch.float64)
     parts = inclusion.split(figures["dense_architecture"], dim=1)
-    table = {
-        name: part.mean(0)[part[-1] > 0.5] for name, part in zip(figures["groups"], parts, strict=True)
-    }
+    table = {name: part.mean(0)[part[-1] > 0.5] for name, part in zip(figures["groups"], parts, strict=True)}
     return Units(_Kept(table, "inclusion probability over the epochs"))
 
 

@@ -8,9 +8,9 @@ from typing import Any
 import click
 import pyro
 
+from bayesprune.certify import TrainingRows
 from bayesprune.cli import folder as folders
 from bayesprune.cli import job as jobs
-from bayesprune.certify import TrainingRows
 from bayesprune.cli.budgets import check_exclusive, parse_budget
 from bayesprune.cli.calibration import TRAINING_ROWS
 from bayesprune.cli.diagnose import write_posterior

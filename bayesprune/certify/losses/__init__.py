@@ -34,12 +34,14 @@ def loss_from(value: str | dict[str, Any] | Loss, own: Loss | None = None) -> Lo
     """
     if isinstance(value, Loss):
         return value
-    settings = {"name": value} if isinstance(value, str) else dict(value)
+    settings: dict[str, Any] = {"name": value} if isinstance(value, str) else dict(value)
     name = str(settings.pop("name", None))
     if name == "own" or "function" in settings:
         return _own(settings, own)
     if name not in LOSSES:
-        raise CertificateError(f"loss={name!r}: there is none of that name. Choose one of {', '.join(LOSSES)}.")
+        raise CertificateError(
+            f"loss={name!r}: there is none of that name. Choose one of {', '.join(LOSSES)}."
+        )
     if isinstance(settings.get("loss"), dict):
         settings["loss"] = loss_from(settings["loss"], own)
     try:
@@ -51,7 +53,8 @@ def loss_from(value: str | dict[str, Any] | Loss, own: Loss | None = None) -> Lo
 def _own(settings: dict[str, Any], own: Loss | None) -> Loss:
     if own is None:
         raise CertificateError(
-            f"The loss {settings.get('function')!r} is somebody's own, and its code is in no file: verify with "
+            f"The loss {settings.get('function')!r} is somebody's own, and its code is in no file: verify "
+            "with "
             "bayesprune.certify.verify(..., loss=OwnLoss(function, …)), or choose one of "
             f"{', '.join(LOSSES)}."
         )

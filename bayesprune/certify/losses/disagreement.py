@@ -9,7 +9,8 @@ from bayesprune.certify.losses.protocol import Loss
 
 
 class Disagreement(Loss):
-    r"""1 where another class is predicted than by the reference network: :math:`1[\hat y(x) \ne \hat y_0(x)]`.
+    r"""1 where another class is predicted than by the reference network: :math:`1[\hat y(x) \ne \hat
+    y_0(x)]`.
 
     Unlabelled rows from the network's daily work are enough. Since
     :math:`R_{\text{error}} \le R_{\text{error of the reference}} + R_{\text{disagreement}}`, it bounds the

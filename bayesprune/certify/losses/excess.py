@@ -14,7 +14,8 @@ def _wrong(outputs: Tensor, targets: Tensor | None) -> Tensor:
 
 
 class ExcessError(Loss):
-    r"""How much more often the candidate is wrong than the reference network; repaired rows count against new errors.
+    r"""How much more often the candidate is wrong than the reference network; repaired rows count against
+    new errors.
 
     The difference :math:`D = 1[\hat y \ne y] - 1[\hat y_0 \ne y]` is −1, 0 or 1. Tested is its mean, by the
     values :math:`(1 + D)/2 \in \{0, ½, 1\}` at the level :math:`(1 + \alpha)/2`:
@@ -54,7 +55,8 @@ class ExcessError(Loss):
 
 
 class NewErrors(Loss):
-    r"""1 where the candidate is wrong and the reference network is right: the positive part of the difference.
+    r"""1 where the candidate is wrong and the reference network is right: the positive part of the
+    difference.
 
     Rows that pruning repaired do not make up for those that it broke, so that
     :math:`E[D] \le E[D^+] \le \alpha`: it promises more than ``ExcessError``, and being 0 or 1 has the exact

@@ -17,8 +17,8 @@ class OwnLoss(Loss):
     A certificate names it, but cannot hold its code: whoever verifies gives the same function again.
 
     Args:
-        function: ``(outputs, targets) -> (rows,)``, or ``(outputs, targets, reference_outputs) -> (rows,)`` where
-            ``comparing``; targets are None where they were not given.
+        function: ``(outputs, targets) -> (rows,)``, or ``(outputs, targets, reference_outputs) -> (rows,)``
+            where ``comparing``; targets are None where they were not given.
         name: as the certificate calls it.
         labelled: whether targets are needed.
         comparing: whether it also takes the reference network's outputs.
@@ -31,8 +31,8 @@ class OwnLoss(Loss):
     Example:
         >>> import torch
         >>> far = OwnLoss(lambda y_hat, y: ((y_hat[:, 0] - y).abs() / 10).clamp(max=1), "distance / 10")
-        >>> far.scores(torch.tensor([[1.0], [20.0]]), torch.empty(0), torch.tensor([2.0, 0.0])).values.round(3)
-        array([0.1, 1. ])
+        >>> far.scores(torch.tensor([[1.0], [20.0]]), torch.empty(0), torch.tensor([2.0,
+        0.0])).values.round(3) array([0.1, 1. ])
     """
 
     def __init__(
@@ -54,17 +54,20 @@ class OwnLoss(Loss):
         if not isinstance(values, Tensor) or values.shape != (len(outputs),):
             found = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
             raise CertificateError(
-                f"Loss {self.name!r}: returned {found} for {len(outputs)} rows, not a tensor of one value each, "
+                f"Loss {self.name!r}: returned {found} for {len(outputs)} rows, not a tensor of one value "
+                "each, "
                 f"({len(outputs)},)."
             )
         if len(values) and not bool(((values >= 0) & (values <= 1)).all()):
             raise CertificateError(
-                f"Loss {self.name!r}: its values run from {float(values.min()):g} to {float(values.max()):g}; "
+                f"Loss {self.name!r}: its values run from {float(values.min()):g} to "
+                f"{float(values.max()):g}; "
                 "the guarantee holds for values in [0, 1]. Scale or clamp it."
             )
         if self.zero_one and not bool(((values == 0) | (values == 1)).all()):
             raise CertificateError(
-                f"Loss {self.name!r}: has values between 0 and 1, though zero_one=True says that there are none. "
+                f"Loss {self.name!r}: has values between 0 and 1, though zero_one=True says that there are "
+                "none. "
                 "Leave zero_one out."
             )
         return values

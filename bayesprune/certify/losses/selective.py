@@ -18,13 +18,15 @@ from bayesprune.errors import CertificateError
 class Selective(Loss):
     r"""Another loss on the rows where the network's confidence is at least c.
 
-    Tested is the conditional risk :math:`R_c = E[L \mid \text{confidence} \ge c]`. Given which rows are confident,
-    their losses are independent draws of mean R_c, and their number m is fixed: a p-value on these m losses, such
-    as :math:`P(\mathrm{Bin}(m, \alpha) \le k)`, is valid given m, hence also without the condition.
+    Tested is the conditional risk :math:`R_c = E[L \mid \text{confidence} \ge c]`. Given which rows are
+    confident, their losses are independent draws of mean R_c, and their number m is fixed: a p-value on
+    these m losses, such as :math:`P(\mathrm{Bin}(m, \alpha) \le k)`, is valid given m, hence also without the
+    condition.
 
     A network that is never confident has no risk of this kind; so the coverage is reported. With ``coverage``
-    it is guaranteed as well: the p-value is the larger of that of the risk and that of the hypothesis that the
-    coverage is below, :math:`P(\mathrm{Bin}(n, \text{coverage}) \ge m)`. To reject both takes no correction.
+    it is guaranteed as well: the p-value is the larger of that of the risk and that of the hypothesis that
+    the coverage is below, :math:`P(\mathrm{Bin}(n, \text{coverage}) \ge m)`. To reject both takes no
+    correction.
 
     Args:
         confidence: c, the largest softmax probability from which on a row counts, in [0, 1).
@@ -86,7 +88,9 @@ class Selective(Loss):
         """What a network with this certificate promises where it is confident."""
         whose = "it" if self.by == "candidate" else "the reference network"
         where = f"of the new rows on which {whose} is confident to at least {self.confidence:g}"
-        covered = f"is confident on at least {100 * self.coverage:g} % of new rows, and " if self.coverage else ""
+        covered = (
+            f"is confident on at least {100 * self.coverage:g} % of new rows, and " if self.coverage else ""
+        )
         return f"{covered}{self.loss.promise(level).replace('of new rows', where)}"
 
     def problems(self, reference: Tensor, targets: Tensor | None) -> list[str]:

@@ -14,8 +14,8 @@ from bayesprune.certify.paths.weights import Weights
 from bayesprune.errors import CertificateError
 
 __all__ = [
-    "Candidate", "Given", "Networks", "Path", "Units", "Weights", "numbers_left", "parameters_of", "path_from",
-    "rebuild",
+    "Candidate", "Given", "Networks", "Path", "Units", "Weights", "numbers_left", "parameters_of",
+    "path_from", "rebuild",
 ]  # fmt: skip
 
 NAMES = ("magnitude", "magnitude-layers", "units")
@@ -25,8 +25,8 @@ def path_from(value: Any) -> Path:
     """A path by its name, of given networks, or as it is.
 
     Args:
-        value: ``"magnitude"`` (weights, over all layers), ``"magnitude-layers"``, ``"units"`` (by magnitude), a
-            path, or networks.
+        value: ``"magnitude"`` (weights, over all layers), ``"magnitude-layers"``, ``"units"`` (by
+            magnitude), a path, or networks.
 
     Raises:
         CertificateError: none of these.
@@ -38,7 +38,9 @@ def path_from(value: Any) -> Path:
     if value == "units":
         return Units()
     if isinstance(value, str):
-        raise CertificateError(f"path={value!r}: there is none of that name. Choose one of {', '.join(NAMES)}.")
+        raise CertificateError(
+            f"path={value!r}: there is none of that name. Choose one of {', '.join(NAMES)}."
+        )
     if isinstance(value, nn.Module):
         return Networks(value if isinstance(value, nn.ModuleList) else [value])
     if isinstance(value, Path):
@@ -74,5 +76,7 @@ def rebuild(
         if kinds <= {"units", "reference"}:
             return cut_again(reference, example, recipes)
     except (KeyError, TypeError, ValueError, AttributeError) as problem:
-        raise CertificateError(f"The certificate's path cannot be read ({problem!r}): it was changed.") from None
+        raise CertificateError(
+            f"The certificate's path cannot be read ({problem!r}): it was changed."
+        ) from None
     return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -24,15 +24,15 @@ STEPS = 50
 class Units:
     """Whole units go, those first that a rule of ``bayesprune.selection`` holds least of.
 
-    Candidates have rising shares of the parameters removed, from none to all but one unit in every group; sizes at
-    which the rule's masks are the same are one candidate.
+    Candidates have rising shares of the parameters removed, from none to all but one unit in every group;
+    sizes at which the rule's masks are the same are one candidate.
 
     Args:
         rule: which units stay at a given size: by default those of large weights. Rules of a posterior
             (inclusion probability, evidence against price) need ``fit``.
         fit: the result of the fit whose posterior orders the units; the reference is then ``bp.prune(fit)``.
-        shares: of the reference's parameters to keep, falling, in (0, 1]; by default 50, each the same fraction of
-            the one before.
+        shares: of the reference's parameters to keep, falling, in (0, 1]; by default 50, each the same
+            fraction of the one before.
         scope: ``"global"`` or ``"layer"``; by default the rule's own.
         exclude: groups that stay whole.
         seed: of random rules.
@@ -44,7 +44,7 @@ class Units:
         (['kept 0: 20', 'kept 0: 9'], 9)
     """
 
-    rule: Rule = Magnitude()
+    rule: Rule = field(default_factory=Magnitude)
     fit: FitResult | GatedModel | None = None
     shares: Sequence[float] | None = None
     scope: Any = None
@@ -95,7 +95,11 @@ class Units:
         if self.shares is None:
             return [least ** (step / (STEPS - 1)) for step in range(1, STEPS)]
         shares = list(self.shares)
-        if not shares or any(not 0.0 < s <= 1.0 for s in shares) or shares != sorted(set(shares), reverse=True):
+        if (
+            not shares
+            or any(not 0.0 < s <= 1.0 for s in shares)
+            or shares != sorted(set(shares), reverse=True)
+        ):
             raise CertificateError(f"Units(shares={shares!r}): they must fall, from 1 to above 0.")
         return shares
 

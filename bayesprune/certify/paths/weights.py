@@ -22,9 +22,9 @@ SHARES = tuple(round(1 - LEAST_LEFT ** (step / (STEPS - 1)), 4) for step in rang
 class Weights:
     r"""Weights of small magnitude are set to zero, over the whole network or the same share of every layer.
 
-    Candidate s has the :math:`\lceil s \cdot m \rceil` of the m weights zero whose :math:`|w|` is smallest; ties
-    go by position, so that the candidates are nested. Weights are parameters of two dimensions or more; biases
-    and norms stay.
+    Candidate s has the :math:`\lceil s \cdot m \rceil` of the m weights zero whose :math:`|w|` is smallest;
+    ties go by position, so that the candidates are nested. Weights are parameters of two dimensions or more;
+    biases and norms stay.
 
     Args:
         scope: ``"global"`` compares all weights with each other, ``"layer"`` those of each tensor.

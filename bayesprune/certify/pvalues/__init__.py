@@ -16,7 +16,8 @@ from bayesprune.certify.pvalues.protocol import Array, PValue
 from bayesprune.errors import CertificateError
 
 __all__ = [
-    "Array", "Betting", "Binomial", "HoeffdingBentkus", "PValue", "p_value_from", "rows_needed", "upper_bound",
+    "Array", "Betting", "Binomial", "HoeffdingBentkus", "PValue", "p_value_from", "rows_needed",
+    "upper_bound",
 ]  # fmt: skip
 
 NAMES = ("binomial", "hoeffding-bentkus", "betting")

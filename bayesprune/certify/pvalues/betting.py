@@ -22,9 +22,9 @@ class Betting:
               \sqrt{\tfrac{2 \log (1/\delta)}{n \hat\sigma^2_{i-1}}} \Big)
 
     with running moments :math:`\hat\mu_i = (\tfrac12 + \sum_{j \le i} L_j) / (1 + i)` and
-    :math:`\hat\sigma^2_i = (\tfrac14 + \sum_{j \le i} (L_j - \hat\mu_j)^2) / (1 + i)`. The stake of row i rests
-    on the rows before it, and a loss of 1 leaves a quarter at least: if the mean is alpha or more, K is a
-    non-negative supermartingale that starts at 1, and Ville's inequality gives P(max K ≥ 1/u) ≤ u.
+    :math:`\hat\sigma^2_i = (\tfrac14 + \sum_{j \le i} (L_j - \hat\mu_j)^2) / (1 + i)`. The stake of row i
+    rests on the rows before it, and a loss of 1 leaves a quarter at least: if the mean is alpha or more, K
+    is a non-negative supermartingale that starts at 1, and Ville's inequality gives P(max K ≥ 1/u) ≤ u.
 
     The value depends on the rows' order. They are shuffled by a seed that is fixed beforehand, so that data
     that lie sorted do no harm.
@@ -34,8 +34,8 @@ class Betting:
         seed: of the shuffling.
 
     Source:
-        I. Waudby-Smith & A. Ramdas (2024), JRSS B 86, arXiv 2010.09686: the predictable plug-in bets; one-sided
-        as in Bates et al., arXiv 2101.02703. The largest stake is theirs, c = 3/4.
+        I. Waudby-Smith & A. Ramdas (2024), JRSS B 86, arXiv 2010.09686: the predictable plug-in bets;
+        one-sided as in Bates et al., arXiv 2101.02703. The largest stake is theirs, c = 3/4.
 
     Example:
         >>> from bayesprune.certify.pvalues import HoeffdingBentkus

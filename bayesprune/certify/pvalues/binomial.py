@@ -17,8 +17,8 @@ class Binomial:
 
     .. math:: p = P\big( \mathrm{Bin}(n, \alpha) \le k \big), \quad k = \sum_i L_i
 
-    For 0/1 losses k is binomial with the true risk R, and :math:`R \ge \alpha` makes it stochastically larger:
-    p is valid, and no valid p-value that is a function of k rises more slowly with it.
+    For 0/1 losses k is binomial with the true risk R, and :math:`R \ge \alpha` makes it stochastically
+    larger: p is valid, and no valid p-value that is a function of k rises more slowly with it.
 
     Source:
         The p-value behind the interval of C. J. Clopper & E. S. Pearson (1934), Biometrika 26.

@@ -8,7 +8,7 @@ import numpy as np
 
 from bayesprune.certify.pvalues.protocol import Array, PValue
 
-MOST_ROWS = 2**24
+MOST_ROWS = 2**22
 ACCURACY = 1e-6
 
 
@@ -29,20 +29,21 @@ def lowest_level(p_value: Callable[[float], float], delta: float) -> float:
     return high
 
 
-def least_rows(p_value: Callable[[int], float], delta: float) -> int | None:
+def least_rows(p_value: Callable[[int], float], delta: float, most: int = MOST_ROWS) -> int | None:
     """The least number of rows with which a hypothesis is rejected.
 
     Args:
         p_value: rows → p-value, which falls as they become more.
         delta: the error rate.
+        most: where to give up.
 
     Returns:
-        Rows, or None where 16 million are too few.
+        Rows, or None where so many are too few.
     """
     high = 1
     while p_value(high) > delta:
         high *= 2
-        if high > MOST_ROWS:
+        if high > most:
             return None
     low = high // 2
     while high - low > 1:
@@ -83,7 +84,7 @@ def rows_needed(p_value: PValue, alpha: float, delta: float) -> int | None:
         delta: the error rate.
 
     Returns:
-        Rows, or None where 16 million are too few.
+        Rows, or None where four million are too few.
 
     Example:
         >>> from bayesprune.certify.pvalues import Binomial

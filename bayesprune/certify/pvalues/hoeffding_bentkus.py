@@ -23,8 +23,8 @@ class HoeffdingBentkus:
     too: it is valid without a correction.
 
     Source:
-        W. Hoeffding (1963), JASA 58; V. Bentkus (2004), Annals of Probability 32; put together by S. Bates, A.
-        Angelopoulos, L. Lei, J. Malik & M. Jordan (2021), arXiv 2101.02703.
+        W. Hoeffding (1963), JASA 58; V. Bentkus (2004), Annals of Probability 32; put together by S. Bates,
+        A. Angelopoulos, L. Lei, J. Malik & M. Jordan (2021), arXiv 2101.02703.
 
     Example:
         >>> p = HoeffdingBentkus()

@@ -16,17 +16,17 @@ class PValue(Protocol):
 
     Valid means: where the rows are independent draws whose mean loss is at least alpha, the value is at most
     u with probability at most u, for every u, at every number of rows.
-
-    Attributes:
-        name: as a certificate calls it.
-        zero_one: whether it is valid for losses of 0 and 1 alone.
     """
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """How a certificate calls it."""
+        ...
 
     @property
-    def zero_one(self) -> bool: ...
+    def zero_one(self) -> bool:
+        """Whether it is valid for losses of 0 and 1 alone."""
+        ...
 
     def __call__(self, losses: Array, alpha: float) -> Array:
         """The p-value.

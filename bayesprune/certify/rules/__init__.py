@@ -10,7 +10,16 @@ from bayesprune.certify.rules.protocol import Decision, Rows, Rule, Tests
 from bayesprune.certify.rules.split import SplitFixedSequence
 from bayesprune.errors import CertificateError
 
-__all__ = ["Bonferroni", "Decision", "FixedSequence", "Rows", "Rule", "SplitFixedSequence", "Tests", "rule_from"]
+__all__ = [
+    "Bonferroni",
+    "Decision",
+    "FixedSequence",
+    "Rows",
+    "Rule",
+    "SplitFixedSequence",
+    "Tests",
+    "rule_from",
+]
 
 RULES: dict[str, type[FixedSequence | SplitFixedSequence | Bonferroni]] = {
     rule.name: rule for rule in (FixedSequence, SplitFixedSequence, Bonferroni)
@@ -31,7 +40,9 @@ def rule_from(value: str | dict[str, Any] | Rule) -> Rule:
     settings = {"name": value} if isinstance(value, str) else dict(value)
     name = str(settings.pop("name", None))
     if name not in RULES:
-        raise CertificateError(f"rule={name!r}: there is none of that name. Choose one of {', '.join(RULES)}.")
+        raise CertificateError(
+            f"rule={name!r}: there is none of that name. Choose one of {', '.join(RULES)}."
+        )
     try:
         return RULES[name](**settings)
     except TypeError as problem:

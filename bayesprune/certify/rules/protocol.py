@@ -36,12 +36,14 @@ class Decision:
 class Rule(Protocol):
     """A way to test many candidates at once.
 
-    The probability that any candidate is certified whose risk is above alpha (the family-wise error) is at most
-    delta, however the candidates' losses hang together.
+    The probability that any candidate is certified whose risk is above alpha (the family-wise error) is at
+    most delta, however the candidates' losses hang together.
     """
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """How a certificate calls it."""
+        ...
 
     def decide(self, tests: Tests, candidates: int, rows: int, delta: float) -> Decision:
         """Test the candidates.

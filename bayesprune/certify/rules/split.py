@@ -18,8 +18,8 @@ class SplitFixedSequence:
     r"""A share of the rows orders the candidates by their p-values; the rest tests them in that order.
 
     Given the first share the order is fixed, and the rest is independent of it: the argument of the fixed
-    sequence holds. It is for paths whose risk goes up and down, on which the path's own order stops at the first
-    bump, and pays with the rows that only order.
+    sequence holds. It is for paths whose risk goes up and down, on which the path's own order stops at the
+    first bump, and pays with the rows that only order.
 
     Args:
         share: of the rows that order, in (0, 1).
