@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from bayesprune import data, priors, selection, structure, svi
+from bayesprune.certify import Certificate, certify
 from bayesprune.errors import BayespruneError
 from bayesprune.export import export, load, save
 from bayesprune.gated import GatedModel, gate
@@ -22,6 +23,7 @@ __all__ = [
     "Bernoulli",
     "Budget",
     "Categorical",
+    "Certificate",
     "Cost",
     "Diagnosis",
     "Epoch",
@@ -40,6 +42,7 @@ __all__ = [
     "Recipe",
     "Shrink",
     "analyse",
+    "certify",
     "count",
     "data",
     "diagnose",

@@ -45,6 +45,10 @@ class PosteriorError(BayespruneError):
     """Posterior draws are missing, of another program, or do not fit together."""
 
 
+class CertificateError(BayespruneError):
+    """A certificate cannot be made or checked: levels, rows, labels, outputs or a file do not fit."""
+
+
 class DivergedError(BayespruneError):
     """The loss became NaN or infinite."""
 
@@ -72,3 +76,7 @@ class LatencyWarning(UserWarning):
 
 class TheoryError(BayespruneError):
     """A teacher, a student or their order parameters do not fit together, or a setting is out of range."""
+
+
+class CertificateWarning(UserWarning):
+    """It cannot be known whether calibration rows were trained on; then a certificate would say nothing."""
