@@ -13,7 +13,7 @@ from bayesprune.structure.graph import analyse
 from bayesprune.svi import Epoch, FitResult, GateSteps, Quality, Recipe, Shrink, evaluate, fit, prune
 
 if TYPE_CHECKING:
-    from bayesprune.posterior import Diagnosis, Posterior, diagnose
+    from bayesprune.posterior import Diagnosis, Posterior, diagnose, plots
 
 __version__ = "0.1.0"
 
@@ -47,6 +47,7 @@ __all__ = [
     "fit",
     "gate",
     "load",
+    "plots",
     "priors",
     "prune",
     "save",
@@ -54,7 +55,7 @@ __all__ = [
     "svi",
 ]
 
-_LATE = ("Diagnosis", "Posterior", "diagnose")  # they need ArviZ, which takes seconds to import
+_LATE = ("Diagnosis", "Posterior", "diagnose", "plots")  # they need ArviZ, which takes seconds to import
 
 
 def __getattr__(name: str) -> Any:
