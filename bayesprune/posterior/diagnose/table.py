@@ -55,7 +55,7 @@ class Diagnosis:
 
     @property
     def converged(self) -> bool:
-        """Whether the mask has come to rest, is decided, and nothing that could be asked speaks against it."""
+        """Whether the mask is at rest and decided, and nothing that could be asked speaks against it."""
         return self.optimised.verdict == self.decided.verdict == "yes" and not self.problems
 
     def __str__(self) -> str:

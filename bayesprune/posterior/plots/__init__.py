@@ -1,7 +1,7 @@
-"""Plots of a posterior, one a file: matplotlib functions that draw into given axes, or new ones, and return them.
+"""Plots of a posterior, one a file: matplotlib functions that draw into given axes, or into new ones.
 
-Each takes what ``fit`` gave back (one result or several), a ``Posterior``, or draws in ArviZ's form, whichever
-has what it shows. ``bp.plots`` is this room.
+Each takes what ``fit`` gave back (one result or several), a ``Posterior``, or draws in ArviZ's form,
+whichever has what it shows. ``bp.plots`` is this room.
 """
 
 from bayesprune.posterior.plots.cost import plot_cost

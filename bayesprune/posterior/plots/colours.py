@@ -1,7 +1,8 @@
 """Colours that people with any colour vision can tell apart, on white and on black, and marks beside them.
 
-Of fits: Okabe & Ito's palette (*Color universal design*, 2008) without black, light yellow and the orange that white
-swallows. Of probabilities: cividis (Nuñez, Anderton & Renslow, PLOS ONE 2018), whose lightness grows evenly.
+Of fits: Okabe & Ito's palette (*Color universal design*, 2008) without black, light yellow and the orange
+that white swallows. Of probabilities: cividis (Nuñez, Anderton & Renslow, PLOS ONE 2018), whose lightness
+grows evenly.
 """
 
 from __future__ import annotations

@@ -56,8 +56,8 @@ def plot_coverage(source: Any, ax: Axes | None = None, labels: Sequence[str] | N
 def central_levels(given: Source) -> Array:
     """(fits, targets): the level of the smallest central predictive interval that holds each target.
 
-    It is |2 u − 1|, where u is the target's rank among its draws (ties count half), and uniform on [0, 1] where
-    predictions are calibrated.
+    It is |2 u − 1|, where u is the target's rank among its draws (ties count half), and uniform on [0, 1]
+    where predictions are calibrated.
 
     Raises:
         PosteriorError: predictions or targets are not there, or are classes.

@@ -1,4 +1,4 @@
-"""What the drawn masks come to, by ArviZ's forest plot: how sure is each fit of its size, and do they agree?"""
+"""What drawn masks come to, by ArviZ's forest plot: how sure is each fit of its size, and do they agree?"""
 
 from __future__ import annotations
 
@@ -26,8 +26,9 @@ def plot_draws(source: Any, ax: Axes | None = None, labels: Sequence[str] | None
         labels: what the fits are called.
 
     Returns:
-        The axes: percent of the dense network to the right; for MACs and for parameters an interval a fit that
-        holds 94 % of the draws, with its quartiles and median. A guide whose gates are decided has a point.
+        The axes: percent of the dense network to the right; for MACs and for parameters an interval a fit
+        that holds 94 % of the draws, with its quartiles and median. A guide whose gates are decided has a
+        point.
 
     Raises:
         PosteriorError: the source has no draws; or axes were given, and ArviZ is 1.x.

@@ -1,4 +1,4 @@
-"""Axes to draw into, what is written beside them, and files of them. No figure is shown, no setting changed."""
+"""Axes to draw into, what is written beside them, and files of them; no setting is changed."""
 
 from __future__ import annotations
 

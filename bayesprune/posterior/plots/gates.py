@@ -33,8 +33,8 @@ def plot_gates(
         labels: what the fits are called.
 
     Returns:
-        The axes, fit by fit. Each panel's vertical axis is the group's units, its horizontal one epochs; colour
-        is q(z = 1).
+        The axes, fit by fit. Each panel's vertical axis is the group's units, its horizontal one epochs;
+        colour is q(z = 1).
 
     Raises:
         PosteriorError: no history, a group that is not there, or not as many axes as panels.
@@ -45,8 +45,8 @@ def plot_gates(
     made = panels(len(names), fits) if axes is None else [axes] if isinstance(axes, Axes) else list(axes)
     if len(made) != fits * len(names):
         raise PosteriorError(
-            f"axes= has {len(made)} axes for {len(names)} groups of {fits} fits: give {fits * len(names)}, or "
-            "say groups=."
+            f"axes= has {len(made)} axes for {len(names)} groups of {fits} fits: give {fits * len(names)}, "
+            "or say groups=."
         )
     decided = np.asarray(given.groups["constant_data"]["decided_at"].values, np.float64)
     image = None

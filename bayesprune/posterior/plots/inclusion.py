@@ -27,8 +27,8 @@ def plot_inclusion(source: Any, ax: Axes | None = None, labels: Sequence[str] | 
 
     Returns:
         The axes: a row a group, with a strip (an image of (1, units)) for each fit; the horizontal axis is
-        the share of the group's units in percent, colour is q(z = 1). Right of each row are the numbers of the
-        first fit, or their range over fits.
+        the share of the group's units in percent, colour is q(z = 1). Right of each row are the numbers of
+        the first fit, or their range over fits.
 
     Raises:
         PosteriorError: the source has no inclusion probabilities.

@@ -27,8 +27,8 @@ def plot_inputs(
 
     Args:
         source: of a fit, or of several, of a network whose group ``input`` is gated.
-        shape: (height, width) of the input image, or (channels, height, width); by default a square, where the
-            number of inputs is one, else a strip.
+        shape: (height, width) of the input image, or (channels, height, width); by default a square, where
+            the number of inputs is one, else a strip.
         ax: by default new ones.
         labels: what the fits are called; not shown here.
 
@@ -47,8 +47,8 @@ def plot_inputs(
     chosen = tuple(shape or ((side, side) if side * side == size else (1, size)))
     if math.prod(chosen) != size or len(chosen) not in (2, 3):
         raise PosteriorError(
-            f"shape={chosen} has {math.prod(chosen)} inputs, and the network has {size}: give (height, width), "
-            "or (channels, height, width)."
+            f"shape={chosen} has {math.prod(chosen)} inputs, and the network has {size}: give (height, "
+            "width), or (channels, height, width)."
         )
     kept = theta > KEPT
     values = (theta[0] if fits == 1 else kept.mean(0)).reshape(-1, *chosen[-2:]).mean(0)

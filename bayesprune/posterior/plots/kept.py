@@ -35,9 +35,7 @@ def plot_kept(source: Any, ax: Axes | None = None, labels: Sequence[str] | None 
     names = [str(name) for name in history["group"].values]
     sizes = np.array([history.sizes[f"{name}_unit"] for name in names])
     epochs = kept.shape[1]
-    lasts = np.stack(
-        [fit[~np.isnan(fit).any(-1)][-1] for fit in kept]
-    )  # a fit that ended earlier stays there
+    lasts = np.stack([fit[~np.isnan(fit).any(-1)][-1] for fit in kept])  # where a shorter fit stays
     filled = np.where(np.isnan(kept), lasts[:, None], kept)
     ax = panel(ax, 5.5, 1.2 + 0.22 * max(len(names), 6))
     image = ax.imshow(

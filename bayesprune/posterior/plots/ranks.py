@@ -18,8 +18,8 @@ BAND = 0.99
 def plot_ranks(ranks: Array, draws: int, bins: int = 10, ax: Axes | None = None) -> Axes:
     """Histogram of SBC ranks, with the band that uniform ranks stay in (Talts et al., arXiv 1804.06788).
 
-    Ranks that heap up at both ends come from a posterior that is too narrow, in the middle from one that is too
-    wide, at one end from a biased one.
+    Ranks that heap up at both ends come from a posterior that is too narrow, in the middle from one that is
+    too wide, at one end from a biased one.
 
     Args:
         ranks: (simulations,), whole numbers in 0 … draws, as ``sbc_rank`` gives them.
@@ -28,8 +28,8 @@ def plot_ranks(ranks: Array, draws: int, bins: int = 10, ax: Axes | None = None)
         ax: by default new ones.
 
     Returns:
-        The axes: ranks to the right, simulations upwards; in the grey band each bar lies with a probability of
-        99 %, if all is well. The title gives the p-value of the χ² test that all are uniform.
+        The axes: ranks to the right, simulations upwards; in the grey band each bar lies with a probability
+        of 99 %, if all is well. The title gives the p-value of the χ² test that all are uniform.
 
     Raises:
         PosteriorError: no ranks, or some out of range.

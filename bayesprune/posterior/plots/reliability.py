@@ -31,8 +31,8 @@ def plot_reliability(
 
     Returns:
         The axes: confidence to the right, share of right answers upwards, a mark for each bin that has rows;
-        the diagonal is perfect calibration. Of a single fit, bars are 95 % intervals of the share (Jeffreys'),
-        and the legend gives the expected calibration error.
+        the diagonal is perfect calibration. Of a single fit, bars are 95 % intervals of the share
+        (Jeffreys'), and the legend gives the expected calibration error.
 
     Raises:
         PosteriorError: there are no predictions, no targets, or they are no classes: see ``plot_coverage``.
@@ -66,7 +66,7 @@ def classes_of(given: Source) -> tuple[Array, Array]:
     observed = given.need("observed_data", REMEDY)
     if predictive["y"].dtype != np.int16 or "mean" not in predictive or predictive["mean"].ndim != 3:
         raise PosteriorError(
-            "A reliability diagram is for classes, and the targets are none: take plot_coverage() for numbers."
+            "A reliability diagram is for classes, and these targets are none: take plot_coverage()."
         )
     return predictive["mean"].values.astype(np.float64), observed["y"].values
 

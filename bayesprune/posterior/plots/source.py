@@ -66,8 +66,8 @@ def source_of(given: Any, labels: Sequence[str] | None = None) -> Source:
     """Read what a plot was given.
 
     Args:
-        given: a ``FitResult`` or ``GatedModel``, several of them, a ``Posterior``, or one or several containers
-            from ``to_arviz`` or ``read``.
+        given: a ``FitResult`` or ``GatedModel``, several of them, a ``Posterior``, or one or several
+            containers from ``to_arviz`` or ``read``.
         labels: what the fits are called; by default ``fit 0``, ``fit 1``, ….
 
     Raises:
