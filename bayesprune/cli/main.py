@@ -14,6 +14,7 @@ import bayesprune
 from bayesprune.cli.diagnose import diagnose_command
 from bayesprune.cli.export import export_command
 from bayesprune.cli.programs import copy_command, list_command
+from bayesprune.cli.report import report_command
 from bayesprune.cli.run import run_command
 from bayesprune.errors import BayespruneError, BudgetWarning, EmptyGroupWarning
 
@@ -31,11 +32,12 @@ def command(debug: bool) -> None:
     bayesprune run lenet5 --data digits     train and prune LeNet-5 on embedded digits, offline
     bayesprune list                         what can be run
     bayesprune diagnose runs/lenet5-digits  is the mask converged, and can it be trusted?
+    bayesprune report runs/lenet5-digits    the run as one page to read
     bayesprune copy lenet5 mine.py          take a program to change, then: bayesprune run ./mine.py
     """
 
 
-for _command in (run_command, list_command, copy_command, diagnose_command, export_command):
+for _command in (run_command, list_command, copy_command, diagnose_command, report_command, export_command):
     command.add_command(_command)
 
 
