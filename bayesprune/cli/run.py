@@ -82,7 +82,7 @@ def run_command(ctx: click.Context, /, out: Path | None, resume: bool, quiet: bo
 
     PROGRAM is a name from 'bayesprune list', or a file of your own, such as ./mine.py. The run's folder
     receives result.json, pruned.safetensors and architecture.json, history.json,
-    posterior.nc, gates.png and checkpoints.
+    posterior.nc, gates.png, checkpoints, and report.html to read.
 
     \b
     bayesprune run lenet5 --data digits
@@ -107,7 +107,9 @@ def run_command(ctx: click.Context, /, out: Path | None, resume: bool, quiet: bo
 
 
 def _run_seeds(job: Job) -> None:
-    """All seeds, but for those that have finished before; then the figures over them."""
+    """All seeds, but for those that have finished before; then the figures over them, and the report."""
+    from bayesprune.report import write_report  # here: Matplotlib takes long to import
+
     settings = job.settings
     figures = []
     for number, seed in enumerate(range(settings.seed, settings.seed + settings.seeds), start=1):
@@ -130,6 +132,7 @@ def _run_seeds(job: Job) -> None:
         "seeds": figures,
     }
     write_json(job.folder / folders.RESULT, result)
+    write_report([job.folder], force=True)
     if not job.quiet:
         click.echo(summary(result, job.folder, own=job.model.own))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +49,12 @@ def afterwards(run: Run) -> list[tuple[str, str]]:
             "The pruned network, elsewhere",
             f"bayesprune export {shlex.quote(first)} {shlex.quote(program)}.onnx",
         ),
-        ("This page again", f"bayesprune report {shlex.quote(folder)} --force"),
     ]
+
+
+def page_again(runs: Sequence[Run]) -> str:
+    """The command that makes this page."""
+    return f"bayesprune report {shlex.join(place(run.folder) for run in runs)} --force"
 
 
 def checksums(run: Run) -> list[tuple[str, str]]:

@@ -123,7 +123,8 @@ def _inputs(container: Any, image: tuple[int, ...], several: bool) -> Plot:
 def _kept(container: Any, height: float) -> Plot:
     return Plot(
         "How each group shrank",
-        "The share of each group's units that was left after each epoch; right, the number at the end.",
+        "The share of each group's units that had not been removed after each epoch; right, their number "
+        "at the end.",
         _drawn(plots.plot_kept, container, height=height),
     )
 

@@ -34,48 +34,59 @@ class Card:
     lines: tuple[str, ...]
 
 
-def figure(values: Sequence[float], decimals: int = 2, unit: str = "") -> str:
+def figure(values: Sequence[float], decimals: int = 2, unit: str = "", alike: bool = True) -> str:
     """A mean, with the sample standard deviation where there are several values.
 
+    Args:
+        values: one a fit.
+        decimals: to show.
+        unit: written after it.
+        alike: whether the fits are repetitions; of others a mean says nothing, and the range is given.
+
     Example:
-        >>> figure([3.0]), figure([1.0, 2.0], unit=" %")
-        ('3.00', '1.50 ± 0.71 %')
+        >>> figure([3.0]), figure([1.0, 2.0], unit=" %"), figure([1.0, 2.0], alike=False)
+        ('3.00', '1.50 ± 0.71 %', '1.00 to 2.00')
     """
+    if not alike and len(values) > 1:
+        return f"{min(values):,.{decimals}f} to {max(values):,.{decimals}f}{unit}"
     spread = f" ± {statistics.stdev(values):,.{decimals}f}" if len(values) > 1 else ""
     return f"{statistics.fmean(values):,.{decimals}f}{spread}{unit}"
 
 
-def cards(seeds: Sequence[dict[str, Any]], answers: Diagnosis) -> list[Card]:
+def cards(seeds: Sequence[dict[str, Any]], answers: Diagnosis, alike: bool = True) -> list[Card]:
     """How small, how good, how sure.
 
     Args:
         seeds: figures of each fit.
         answers: to the five questions.
+        alike: whether the fits are repetitions, of the same settings.
     """
-    return [_small(seeds), _good(seeds), _sure(seeds, answers)]
+    return [_small(seeds, alike), _good(seeds, alike), _sure(seeds, answers)]
 
 
-def _small(seeds: Sequence[dict[str, Any]]) -> Card:
+def _small(seeds: Sequence[dict[str, Any]], alike: bool) -> Card:
     left = {}
     for what in ("parameters", "macs"):
-        kept = statistics.fmean(s[f"{what}_kept"] for s in seeds)
-        share = figure([s[f"{what}_kept_percent"] for s in seeds], unit=" %")
-        left[what] = share, f"{kept:,.0f} of {seeds[0][f'dense_{what}']:,}"
+        kept = [s[f"{what}_kept"] for s in seeds]
+        count = figure([statistics.fmean(kept)] if alike else kept, 0, alike=alike)
+        share = figure([s[f"{what}_kept_percent"] for s in seeds], unit=" %", alike=alike)
+        left[what] = share, f"{count} of {seeds[0][f'dense_{what}']:,}"
     (parameters, counted), (macs, multiplied) = left["parameters"], left["macs"]
     lines = (f"{counted} parameters", f"{macs} of the multiply-accumulates of a row: {multiplied}")
     return Card("How small?", parameters, "of the dense network's parameters are left", lines)
 
 
-def _good(seeds: Sequence[dict[str, Any]]) -> Card:
+def _good(seeds: Sequence[dict[str, Any]], alike: bool) -> Card:
     lines = []
     if all("test_nll" in s for s in seeds):
-        lines.append(f"{figure([s['test_nll'] for s in seeds], 4)} nats a row: negative log-likelihood")
+        nll = figure([s["test_nll"] for s in seeds], 4, alike=alike)
+        lines.append(f"{nll} nats a row: negative log-likelihood")
     key = score_key(seeds[0])
     if key is None:
         return Card("How good?", "unknown", "the run kept no test score", tuple(lines))
     name, unit = SCORES.get(key, (key.replace("_", " "), ""))
     lines.append("On rows that it did not learn from; the dense network was not trained for comparison.")
-    return Card("How good?", figure([s[key] for s in seeds], unit=unit), name, tuple(lines))
+    return Card("How good?", figure([s[key] for s in seeds], 2, unit, alike), name, tuple(lines))
 
 
 def score_key(seed: dict[str, Any]) -> str | None:

@@ -2,32 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bayesprune.errors import RunFolderError
 from bayesprune.files import read_json
+from bayesprune.report.checks import check_result
 from bayesprune.runs import POSTERIOR, RESULT, RUN, check_folder, posterior_files
-
-Number = int | float
-OF_A_RUN: Mapping[str, Any] = {"program": str, "inference": str, "data": str, "epochs": int, "seeds": list}
-OF_A_SEED: Mapping[str, Any] = {
-    "seed": int,
-    "dense_parameters": Number,
-    "dense_macs": Number,
-    "parameters_kept": Number,
-    "parameters_kept_percent": Number,
-    "macs_kept": Number,
-    "macs_kept_percent": Number,
-    "groups": list,
-    "dense_architecture": list,
-    "architecture": list,
-    "undecided_gates": Number,
-    "rounded_gates": Number,
-    "seconds": Number,
-}
 
 
 @dataclass(frozen=True)
@@ -103,7 +86,7 @@ def read_run(folder: Path) -> Run:
     result = read_json(folder / RESULT)
     if "seeds" not in result:  # of one seed: what the run is called is written above
         result = {**_named(record, own), "seeds": [result]}
-    _check(result, folder / RESULT)
+    check_result(result, folder / RESULT)
     files = tuple(posterior_files(folder))
     if len(files) != len(result["seeds"]):
         raise RunFolderError(
@@ -127,35 +110,6 @@ def _named(record: dict[str, Any], own: Path) -> dict[str, Any]:
     }
 
 
-def _check(result: dict[str, Any], path: Path) -> None:
-    problems = _wrong(result, OF_A_RUN, "")
-    seeds = result.get("seeds")
-    if isinstance(seeds, list):
-        problems += [] if seeds else ["'seeds' is empty"]
-        for number, seed in enumerate(seeds):
-            place = f"seeds[{number}]."
-            problems += (
-                _wrong(seed, OF_A_SEED, place) if isinstance(seed, dict) else [f"{place[:-1]} is no object"]
-            )
-    if not problems:
-        lengths = {len(s[k]) for s in seeds or () for k in ("groups", "dense_architecture", "architecture")}
-        problems += [] if len(lengths) == 1 else ["lists of groups have different lengths"]
-    if problems:
-        raise RunFolderError(
-            f"{path}: is no result of 'bayesprune run', or was changed: {'; '.join(problems)}. Give the folder "
-            "of a finished run, or run the program again."
-        )
-
-
-def _wrong(values: Mapping[str, Any], kinds: Mapping[str, Any], place: str) -> list[str]:
-    missing = [f"{place}{key} is missing" for key in kinds if key not in values]
-    return missing + [
-        f"{place}{key} is {values[key]!r:.40}"
-        for key, kind in kinds.items()
-        if key in values and (not isinstance(values[key], kind) or isinstance(values[key], bool))
-    ]
-
-
 def _unlike(runs: Sequence[Run]) -> list[str]:
     problems = []
     for run in runs[1:]:
@@ -165,11 +119,21 @@ def _unlike(runs: Sequence[Run]) -> list[str]:
                 f"{run.folder}: is of another network than {runs[0].folder} (groups {_sizes(here)}, not "
                 f"{_sizes(first)}). Report runs of the same network together, others apart."
             )
+        scores = [{key for key in seed if key.startswith("test_")} for seed in (here, first)]
+        if scores[0] != scores[1]:
+            problems.append(
+                f"{run.folder}: was scored by {_words(scores[0])}, {runs[0].folder} by {_words(scores[1])}, which "
+                "cannot be put side by side: report them apart."
+            )
     files = [file.resolve() for run in runs for file in run.files]
     twice = sorted({str(file.parent) for file in files if files.count(file) > 1})
     if twice:
         problems.append(f"{', '.join(twice)}: given twice. A fit counts once; leave one out.")
     return problems
+
+
+def _words(names: set[str]) -> str:
+    return " and ".join(sorted(names)) or "nothing"
 
 
 def _sizes(seed: dict[str, Any]) -> str:

@@ -68,8 +68,8 @@ def group_rows(seeds: Sequence[Row], groups: Groups) -> list[Row]:
     return rows
 
 
-def seed_rows(labels: Sequence[str], seeds: Sequence[Row]) -> list[Row]:
-    """One row a fit, and their mean and standard deviation last where there are several."""
+def seed_rows(labels: Sequence[str], seeds: Sequence[Row], alike: bool = True) -> list[Row]:
+    """One row a fit, and the mean and standard deviation last of several that are repetitions."""
     key = score_key(seeds[0])
     unit = SCORES.get(key or "", ("", ""))[1]
 
@@ -86,18 +86,19 @@ def seed_rows(labels: Sequence[str], seeds: Sequence[Row]) -> list[Row]:
         }
 
     rows = [row(label, [seed]) for label, seed in zip(labels, seeds, strict=True)]
-    return rows + ([row("mean ± standard deviation", seeds)] if len(seeds) > 1 else [])
+    return rows + ([row("mean ± standard deviation", seeds)] if len(seeds) > 1 and alike else [])
 
 
 def score_name(seeds: Sequence[Row]) -> str:
     """What the test score is called, for a table's heading."""
     key = score_key(seeds[0])
-    return "score" if key is None else SCORES.get(key, (key.replace("_", " "), ""))[0]
+    name = "score" if key is None else SCORES.get(key, (key.replace("_", " "), ""))[0]
+    return name[:1].upper() + name[1:]
 
 
 def setting_rows(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
     """Name of a setting → its value in each run; paths without their folders, which are nobody's business."""
-    asked = [{**_of_result(run), **run.settings} for run in runs]
+    asked = [_asked(run) for run in runs]
     names = list(dict.fromkeys(name for settings in asked for name in settings if name != "data_dir"))
     return [(name.replace("_", " "), [show(settings.get(name)) for settings in asked]) for name in names]
 
@@ -131,8 +132,10 @@ def spread(counts: Sequence[float]) -> str:
     return f"{least:,g}" if least == most else f"{least:,g} to {most:,g}"
 
 
-def _of_result(run: Run) -> Row:
-    return {key: run.result[key] for key in ("program", "inference", "data", "epochs") if key in run.result}
+def _asked(run: Run) -> Row:
+    """What was asked for, and what it came to where that was left to the program."""
+    told = {key: run.result[key] for key in ("program", "inference", "data", "epochs") if key in run.result}
+    return {**told, **{key: told.get(key) if value is None else value for key, value in run.settings.items()}}
 
 
 def _measure(name: str, value: float, threshold: str) -> str:

@@ -16,7 +16,7 @@ from bayesprune.export import ARCHITECTURE, read_architecture
 from bayesprune.files import write_atomically
 from bayesprune.posterior import Diagnosis, diagnose, join, read
 from bayesprune.posterior.arviz import unwrap
-from bayesprune.report.commands import afterwards, checksums, place, reproduce
+from bayesprune.report.commands import afterwards, checksums, page_again, place, reproduce
 from bayesprune.report.figures import Plot, plots_of
 from bayesprune.report.headline import cards
 from bayesprune.report.reading import Run, read_runs
@@ -40,6 +40,7 @@ def write_report(
     out: str | Path | None = None,
     force: bool = False,
     more: Sequence[Plot] = (),
+    answers: Diagnosis | None = None,
 ) -> Path:
     """Write one HTML file about a run, or about several of the same network side by side.
 
@@ -47,7 +48,9 @@ def write_report(
         folders: of finished runs, or of seeds.
         out: the file; by default ``report.html`` in the folder of the only run, or here for several.
         force: replace a file that is there.
-        more: plots of your own, shown last: ``Plot(title, text, axes)``.
+        more: plots of your own, shown last, such as evidence against price: ``Plot(title, text, axes)``.
+        answers: a diagnosis of your own. By default it is made from the draws that the runs left; one of the
+            results of ``fit``, with training rows, can ask more.
 
     Returns:
         The file.
@@ -60,7 +63,7 @@ def write_report(
     """
     out = Path(out) if out is not None else Path(folders[0]) / NAME if len(folders) == 1 else Path(NAME)
     check_free(out, force)
-    page = build(read_runs(folders), more)
+    page = build(read_runs(folders), more, answers)
     write_atomically(out, page)
     return out
 
@@ -79,12 +82,13 @@ def check_free(out: Path, force: bool) -> None:
         )
 
 
-def build(runs: Sequence[Run], more: Sequence[Plot] = ()) -> str:
+def build(runs: Sequence[Run], more: Sequence[Plot] = (), answers: Diagnosis | None = None) -> str:
     """The page as text.
 
     Args:
         runs: from ``read_runs``.
         more: plots of your own.
+        answers: a diagnosis of your own.
 
     Raises:
         PosteriorError: draws that cannot be read, are of another program, or do not fit together.
@@ -93,7 +97,7 @@ def build(runs: Sequence[Run], more: Sequence[Plot] = ()) -> str:
     groups = unwrap(container)
     labels = names_of(runs)
     shown = [*plots_of(container, groups, labels, _image(runs[0])), *more]
-    return render(runs, labels, diagnose(container), groups, shown)
+    return render(runs, labels, answers or diagnose(container), groups, shown)
 
 
 def render(
@@ -101,6 +105,7 @@ def render(
 ) -> str:
     """Fill the template; every value in it is escaped."""
     seeds = [seed for run in runs for seed in run.seeds]
+    apart = differing(runs)
     environment = Environment(
         loader=PackageLoader("bayesprune.report"), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
@@ -108,17 +113,18 @@ def render(
     return environment.get_template(TEMPLATE).render(
         programs=list(dict.fromkeys(f"{run.result['program']} on {run.result['data']}" for run in runs)),
         fits=len(seeds),
-        cards=cards(seeds, answers),
+        cards=cards(seeds, answers, not apart),
         answers=diagnosis_rows(answers),
         groups=group_rows(seeds, groups),
-        seeds=seed_rows(labels, seeds),
+        seeds=seed_rows(labels, seeds, not apart),
         score=score_name(seeds),
-        differing=differing(runs),
+        differing=apart,
         plots=[_plot(number, plot) for number, plot in enumerate(shown)],
         folders=[place(run.folder) for run in runs],
         settings=setting_rows(runs),
         versions=version_rows(runs),
         commands=[(place(run.folder), reproduce(run), afterwards(run), checksums(run)) for run in runs],
+        again=page_again(runs),
         made_by=bayesprune.__version__,
     )
 
@@ -127,8 +133,9 @@ def names_of(runs: Sequence[Run]) -> list[str]:
     """What each fit is called: by its seed, and by its folder where there are several."""
     names = []
     for run in runs:
-        before = f"{place(run.folder)} " if len(runs) > 1 else ""
-        names += [f"{before}seed {seed['seed']}" for seed in run.seeds]
+        where = place(run.folder)
+        seeds = [f"seed {seed['seed']}" for seed in run.seeds]
+        names += seeds if len(runs) == 1 else [where] if len(seeds) == 1 else [f"{where} {s}" for s in seeds]
     return names
 
 

@@ -48,8 +48,6 @@ def plot_draws(source: Any, ax: Axes | None = None, labels: Sequence[str] | None
     colours = [line_style(fit, number)["color"] for fit in range(number)]
     names = given.labels if len(set(given.labels)) == number else tuple(map(str, range(number)))
     drawn: Axes = forest({name: shares.isel(chain=[f]) for f, name in enumerate(names)}, colours, ax)
-    drawn.set(
-        xlabel="left under the drawn masks (% of dense)", ylabel="fit and cost" if number > 1 else "cost"
-    )
+    drawn.set(xlabel="cost of drawn masks (% of dense)", ylabel="fit and cost" if number > 1 else "cost")
     drawn.set_title("Size, over draws of the guide", fontsize=None)
     return drawn
