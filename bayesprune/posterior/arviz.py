@@ -22,8 +22,7 @@ from bayesprune.errors import PosteriorError
 MAKER = "bayesprune"
 FORMAT = 1
 Groups = dict[str, xr.Dataset]
-TAKES_AXES = hasattr(arviz, "psislw")
-"""Whether ArviZ's plots draw into given axes: 0.x does; 1.x lays out its own figure."""
+TAKES_AXES = hasattr(arviz, "psislw")  # plots of 0.x draw into given axes, 1.x lays out its own figure
 
 
 def wrap(groups: Mapping[str, xr.Dataset], tree: bool | None = None) -> Any:
@@ -179,19 +178,19 @@ def forest(fits: Mapping[str, xr.Dataset], colours: Sequence[str], ax: Any | Non
     Args:
         fits: name of a fit → variables of dimensions (chain, draw), chains taken together.
         colours: one a fit; ArviZ 1.x takes its own.
-        ax: to draw into; ArviZ 1.x lays out a figure of its own.
+        ax: to draw into; not for ArviZ 1.x.
 
     Returns:
         The matplotlib axes that hold the intervals.
     """
+    plot: Any = arviz.plot_forest  # without annotations in 0.x
     if TAKES_AXES:
-        plot: Any = arviz.plot_forest
         style = (
             {"model_names": list(fits), "colors": list(colours)} if len(fits) > 1 else {"colors": colours[0]}
         )
         return plot(list(fits.values()), combined=True, ax=ax, textsize=9, legend=False, **style)[0]
     trees = {name: xr.DataTree.from_dict({"/posterior": data}) for name, data in fits.items()}
-    drawn: Any = arviz.plot_forest(trees, combined=True, backend="matplotlib")
+    drawn = plot(trees, combined=True, backend="matplotlib")
     return drawn.get_target(next(iter(next(iter(fits.values())).data_vars)), {}).sel(column="forest").item()
 
 

@@ -70,7 +70,7 @@ def _odd(seed: Mapping[str, Any]) -> list[str]:
     """Entries of a seed's figures that are of another kind than they should be."""
     numbers = {key: [value] for key, value in seed.items() if key.startswith("test_")}
     numbers |= {key: seed[key] for key in ("dense_architecture", "architecture")}
-    kinds = {**dict.fromkeys(numbers, Number), "groups": str}
+    kinds: dict[str, Any] = {**dict.fromkeys(numbers, Number), "groups": str}
     wrong = [
         (key, value)
         for key, values in {**numbers, "groups": seed["groups"]}.items()

@@ -122,8 +122,8 @@ def _unlike(runs: Sequence[Run]) -> list[str]:
         scores = [{key for key in seed if key.startswith("test_")} for seed in (here, first)]
         if scores[0] != scores[1]:
             problems.append(
-                f"{run.folder}: was scored by {_words(scores[0])}, {runs[0].folder} by {_words(scores[1])}, which "
-                "cannot be put side by side: report them apart."
+                f"{run.folder}: was scored by {_words(scores[0])}, {runs[0].folder} by {_words(scores[1])}, "
+                "which cannot be put side by side: report them apart."
             )
     files = [file.resolve() for run in runs for file in run.files]
     twice = sorted({str(file.parent) for file in files if files.count(file) > 1})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from typing import Any
 from xml.etree import ElementTree
 
 import matplotlib
@@ -15,7 +16,7 @@ THEMED = {"#000000": "currentColor", REFERENCE: "var(--quiet)"} | {
     colour: f"var(--fit-{number})" for number, colour in enumerate(FITS)
 }
 """Colours of the plots → what the page calls them."""
-SETTINGS = {"svg.fonttype": "none", "svg.hashsalt": "bayesprune", "savefig.dpi": 144}
+SETTINGS: Any = {"svg.fonttype": "none", "svg.hashsalt": "bayesprune", "savefig.dpi": 144}
 DECIMALS = re.compile(r"(\d+\.\d{2})\d+")
 DROPPED = ("metadata", "style")
 

@@ -134,7 +134,8 @@ def spread(counts: Sequence[float]) -> str:
 
 def _asked(run: Run) -> Row:
     """What was asked for, and what it came to where that was left to the program."""
-    told = {key: run.result[key] for key in ("program", "inference", "data", "epochs") if key in run.result}
+    names = ("program", "inference", "data", "epochs")
+    told: Row = {key: run.result[key] for key in names if key in run.result}
     return {**told, **{key: told.get(key) if value is None else value for key, value in run.settings.items()}}
 
 

@@ -8,7 +8,6 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
-from matplotlib.figure import Figure
 
 import bayesprune
 from bayesprune.errors import RunFolderError
@@ -140,14 +139,13 @@ def names_of(runs: Sequence[Run]) -> list[str]:
 
 
 def _plot(number: int, plot: Plot) -> dict[str, Any]:
-    figure = plot.axes.get_figure(root=True)
-    assert isinstance(figure, Figure)
+    whole = plot.axes.figure.canvas.figure  # of a subfigure too
     label = f"Plot. {plot.title}. {plot.text}"
     return {
         "title": plot.title,
         "text": plot.text,
         "small": plot.small,
-        "svg": Markup(inline_svg(figure, number, label)),
+        "svg": Markup(inline_svg(whole, number, label)),
     }
 
 
