@@ -14,7 +14,7 @@ from bayesprune.structure.graph import analyse
 from bayesprune.svi import Epoch, FitResult, GateSteps, Quality, Recipe, Shrink, evaluate, fit, prune
 
 if TYPE_CHECKING:
-    from bayesprune.posterior import Diagnosis, EvidenceTable, Posterior, diagnose, evidence
+    from bayesprune.posterior import Diagnosis, EvidenceTable, Posterior, diagnose, evidence, plots
 
 __version__ = "0.1.0"
 
@@ -52,6 +52,7 @@ __all__ = [
     "fit",
     "gate",
     "load",
+    "plots",
     "priors",
     "prune",
     "save",
@@ -66,6 +67,7 @@ _LATE = (
     "Posterior",
     "diagnose",
     "evidence",
+    "plots",
 )  # they need ArviZ, which takes seconds to import
 
 
