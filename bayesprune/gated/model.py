@@ -23,6 +23,7 @@ from bayesprune.structure import Chain, Group
 from bayesprune.structure.graph import GraphNetwork
 
 Prior = Callable[[Group], TorchDistribution]
+"""Any function of a group that returns a distribution over its gates."""
 
 
 class GatedModel(GatedNetwork):
