@@ -30,7 +30,6 @@ html_theme_options = {"navigation_with_keys": True}
 
 myst_enable_extensions = ["dollarmath", "amsmath", "colon_fence", "deflist"]
 myst_heading_anchors = 3
-suppress_warnings = ["epub.unknown_project_files"]
 
 nb_execution_mode = "force"  # a stored result would outlive the code that it was computed with
 nb_execution_in_temp = True

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 import pyro
 import pyro.distributions as dist
 import torch
+from pyro import poutine
 from pyro.distributions import TorchDistribution
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
@@ -56,8 +57,9 @@ class GatedModel(GatedNetwork):
         self.weights = weights
         self.unit_noise = dict(unit_noise)
         self.default_guide = DefaultGuide(prior, self.groups, dtype=log_odds.dtype)
-        for group in self.groups:
-            self.gate_prior(group)  # complains now, not in the middle of a fit
+        with poutine.block():  # as in an inference: a prior may hold a pyro.factor
+            for group in self.groups:
+                self.gate_prior(group)  # complains now, not in the middle of a fit
         if weights.posterior == "normal":
             self.spread_weights_(weights.initial_scale)
 
