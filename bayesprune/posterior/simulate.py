@@ -134,7 +134,7 @@ def simulate_ranks(
 
 def _sites(program: Guide, x: Tensor) -> dict[str, Tensor]:
     """Every site that is drawn, by name; one run of the program."""
-    trace = poutine.trace(program).get_trace(x)
+    trace: Any = poutine.trace(program).get_trace(x)
     return {
         name: site["value"]
         for name, site in trace.nodes.items()
