@@ -20,7 +20,7 @@ from bayesprune.structure.trace import evaluating
 ROWS_AT_ONCE = 256
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Reading:
     """A value that operations read units from.
 
