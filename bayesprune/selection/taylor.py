@@ -16,7 +16,7 @@ from bayesprune.selection.subject import Subject
 ROWS_AT_ONCE = 256
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Taylor(Scored):
     r"""First-order importance.
 
