@@ -1,9 +1,10 @@
-"""A student learns from a teacher, in simulation and by its equations; then it is pruned, and theory says what is lost.
+"""A student learns from a teacher, in simulation and by its equations; then theory says what pruning loses.
 
     python examples/teacher_student.py [--inputs 300] [--time 300] [--out learning.png]
 
-The student has six units for the teacher's two, so that it learns each three times over. Two of six units are kept:
-at random or diverse ones (a k-DPP), as they were or re-weighted; or a third of the edges, as many parameters.
+The student has six units for the teacher's two, so that it learns each three times over. Two of six units are
+kept: at random or diverse ones (a k-DPP), as they were or re-weighted; or a third of the edges, as many
+parameters.
 """
 
 import argparse
@@ -11,7 +12,6 @@ import argparse
 import numpy as np
 
 from bayesprune import theory
-from bayesprune.posterior.plots import save_figure
 
 KEPT = 2
 
@@ -32,7 +32,7 @@ def main():
 
     (student,), simulated = theory.simulate([student], [teacher], times, training, progress=True)
     solved = theory.solve(simulated[0].orders[0], times, training)
-    save_figure(theory.plot_learning(simulated, [solved]), arguments.out)
+    theory.plot_learning(simulated, [solved]).figure.savefig(arguments.out, dpi=150)
     order = theory.order_parameters(student, teacher)
     print(
         f"error {theory.generalisation_error(order):.4f} in simulation, {solved.errors[-1]:.4f} by the equations"
@@ -48,14 +48,10 @@ def main():
     )
     print(f"  diverse nodes, expected      {theory.expected_error(order, diverse):.4f}")
     print(f"    re-weighted, expected      {theory.expected_fused_error(order, KEPT):.4f}")
-    print(
-        f"    re-weighted, units {units}   {theory.generalisation_error(theory.fuse_nodes(order, units)):.4f}"
-    )
-    print(
-        f"  random edges                 {theory.generalisation_error(theory.order_parameters(thin, teacher)):.4f}"
-    )
+    print(f"    re-weighted, units {units}   {error(theory.fuse_nodes(order, units)):.4f}")
+    print(f"  random edges                 {error(theory.order_parameters(thin, teacher)):.4f}")
     share = edges / student.weights.size
-    print(f"  random edges, by theory      {theory.generalisation_error(theory.thinned(order, share)):.4f}")
+    print(f"  random edges, by theory      {error(theory.thinned(order, share)):.4f}")
     print(f"learning curve in {arguments.out}")
 
 

@@ -1,8 +1,9 @@
 """A committee machine that learns from a smaller one, with a gate on every hidden unit.
 
 Brings its own data: a teacher of three erf units on thirty Gaussian inputs, and noise of 0.1. The student has
-twelve units, so that each of the teacher's could be there four times over. A good posterior keeps three, one for
-each of the teacher's, and finds the noise's standard deviation; `bayesprune.theory` says what such students do.
+twelve units, so that each of the teacher's could be there four times over. A good posterior keeps three, one
+for each of the teacher's, and finds the noise's standard deviation; `bayesprune.theory` says what such
+students do.
 """
 
 import math

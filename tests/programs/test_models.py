@@ -77,7 +77,7 @@ def test_a_price_beyond_all_evidence_leaves_one_unit_a_group(name, small_run):
     [("lenet_300_100", 12, 35.0), ("lenet5", 24, 20.0), ("regression_mlp", 12, 0.7), ("committee", 24, 1.3)],
 )
 def test_at_a_low_price_it_learns_and_still_prunes(name, epochs, worst, small_run):
-    """Guessing errs in 90 % of the digits; the targets' standard deviations are 0.76 and, for the committee, 2.0."""
+    """Guessing errs in 90 % of the digits; the targets' standard deviations are 0.76 and 2.0 (committee)."""
     gated, result, test = small_run(name, 0.1, epochs)
     assert bp.evaluate(result.gated, (test.x, test.y)).score < worst
     assert result.history[-1].nll < result.history[0].nll
