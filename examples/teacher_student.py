@@ -34,18 +34,16 @@ def main():
     solved = theory.solve(simulated[0].orders[0], times, training)
     theory.plot_learning(simulated, [solved]).figure.savefig(arguments.out, dpi=150)
     order = theory.order_parameters(student, teacher)
-    print(
-        f"error {theory.generalisation_error(order):.4f} in simulation, {solved.errors[-1]:.4f} by the equations"
-    )
+    error = theory.generalisation_error
+    print(f"error {error(order):.4f} in simulation, {solved.errors[-1]:.4f} by the equations")
 
     units = theory.dpp_nodes(order, KEPT, rng)
     edges = theory.equal_edges(student.units, student.inputs, KEPT)
     thin = theory.masked(student, theory.random_edges(student, edges, rng))
     diverse = theory.dpp_inclusion(theory.node_kernel(order), KEPT)
     print(f"kept at {KEPT * (student.inputs + 1):,} parameters         error")
-    print(
-        f"  random nodes, expected       {theory.expected_error(order, theory.random_inclusion(6, KEPT)):.4f}"
-    )
+    anything = theory.random_inclusion(student.units, KEPT)
+    print(f"  random nodes, expected       {theory.expected_error(order, anything):.4f}")
     print(f"  diverse nodes, expected      {theory.expected_error(order, diverse):.4f}")
     print(f"    re-weighted, expected      {theory.expected_fused_error(order, KEPT):.4f}")
     print(f"    re-weighted, units {units}   {error(theory.fuse_nodes(order, units)):.4f}")

@@ -22,7 +22,7 @@ PRICE = 30.0  # nats a unit
 
 EPOCHS = 150
 BATCH_SIZE = 50
-RECIPE = bp.Recipe(learning_rate=1e-2, compact_learning_rate=1e-2, warmup=0.2)
+RECIPE = bp.Recipe(learning_rate=1e-2, compact_learning_rate=1e-2, warmup=0.15)
 
 
 class Erf(nn.Module):
