@@ -12,7 +12,7 @@ every size; each verdict is a 95 % interval of its own, none is corrected for th
 Scenario `erf` has the settings of the public code of Acharyya et al. (UAI 2021): d = 500, M = 2, K = 6,
 v* = 4, η = 0.5, 800,000 examples, both layers trained. A map over perfect redundant students says where
 random edges beat DPP nodes. The time of the closed form at K = M = 512 is measured. `--replot` draws the
-record again, but for the learning curves.
+record again, but for the learning curves, and prints it as tables.
 """
 
 import argparse
@@ -24,6 +24,7 @@ from pathlib import Path
 import numpy as np
 import reporting
 import teacher_student_plots as plots
+import teacher_student_tables as tables
 from scipy.stats import t as student_t
 from teacher_student_rules import FUSED, RULES, predicted, simulated
 from tqdm import tqdm
@@ -84,6 +85,9 @@ def main():
         found = read_json(arguments.out)["results"]
         plots.pruning(found["scenarios"], f"{picture}_pruning.png")
         plots.regimes(found["regimes"], f"{picture}_regimes.png")
+        for name, scenario in found["scenarios"].items():
+            print(f"{name}\n\n{tables.errors(scenario)}\n")
+        print(tables.verdicts(found["scenarios"]))
         return
 
     results, courses, equations = {}, {}, {}

@@ -13,7 +13,7 @@ import numpy as np
 
 from bayesprune import theory
 
-KEPT = 2
+KEPT, DRAWS = 2, 200
 
 
 def main():
@@ -37,19 +37,19 @@ def main():
     error = theory.generalisation_error
     print(f"error {error(order):.4f} in simulation, {solved.errors[-1]:.4f} by the equations")
 
-    units = theory.dpp_nodes(order, KEPT, rng)
-    edges = theory.equal_edges(student.units, student.inputs, KEPT)
-    thin = theory.masked(student, theory.random_edges(student, edges, rng))
-    diverse = theory.dpp_inclusion(theory.node_kernel(order), KEPT)
-    print(f"kept at {KEPT * (student.inputs + 1):,} parameters         error")
     anything = theory.random_inclusion(student.units, KEPT)
-    print(f"  random nodes, expected       {theory.expected_error(order, anything):.4f}")
-    print(f"  diverse nodes, expected      {theory.expected_error(order, diverse):.4f}")
-    print(f"    re-weighted, expected      {theory.expected_fused_error(order, KEPT):.4f}")
-    print(f"    re-weighted, units {units}   {error(theory.fuse_nodes(order, units)):.4f}")
-    print(f"  random edges                 {error(theory.order_parameters(thin, teacher)):.4f}")
+    diverse = theory.dpp_inclusion(theory.node_kernel(order), KEPT)
+    edges = theory.equal_edges(student.units, student.inputs, KEPT)
+    thin = [theory.masked(student, theory.random_edges(student, edges, rng)) for _ in range(DRAWS)]
+    drawn = [theory.fuse_nodes(order, theory.dpp_nodes(order, KEPT, rng)) for _ in range(DRAWS)]
     share = edges / student.weights.size
-    print(f"  random edges, by theory      {error(theory.thinned(order, share)):.4f}")
+    print(f"kept at {KEPT * (student.inputs + 1):,} parameters    theory   mean of {DRAWS} draws")
+    print(f"  random nodes            {theory.expected_error(order, anything):.4f}")
+    print(f"  diverse nodes           {theory.expected_error(order, diverse):.4f}")
+    print(f"  diverse, re-weighted    {theory.expected_fused_error(order, KEPT):.4f}", end="   ")
+    print(f"{np.mean([error(one) for one in drawn]):.4f}")
+    print(f"  random edges            {error(theory.thinned(order, share)):.4f}", end="   ")
+    print(f"{np.mean([error(theory.order_parameters(one, teacher)) for one in thin]):.4f}")
     print(f"learning curve in {arguments.out}")
 
 

@@ -67,5 +67,4 @@ def model(train, classes, price=None):
         prior=bp.priors.BernoulliGates(bp.priors.Flattening(PRICE if price is None else price)),
         likelihood=bp.Gaussian(rows=len(train.x), scale=0.5),
         weights=bp.priors.NormalWeights(scale=3.0),
-        exclude=("input",),
     )

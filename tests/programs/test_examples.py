@@ -71,7 +71,10 @@ def test_teacher_student(run):
     simulated, solved = map(float, re.search(r"error ([\d.]+) in simulation, ([\d.]+) by", out).groups())
     assert 0 < simulated < 1 and 0 < solved < 1
     assert "kept at 122 parameters" in out
-    errors = [float(line.split()[-1]) for line in out.splitlines() if line.startswith("  ")]
-    random, diverse, fused, _, edges, limit = errors
-    assert simulated < fused < diverse < random * 1.1 and edges == pytest.approx(limit, rel=0.5)
+    rows = [line.split() for line in out.splitlines() if line.startswith("  ")]
+    random, diverse, fused, edges = (
+        [float(word) for word in row if re.match(r"[\d.]+$", word)] for row in rows
+    )
+    assert simulated < fused[0] < diverse[0] < random[0]
+    assert fused[1] == pytest.approx(fused[0], rel=0.25) and edges[1] == pytest.approx(edges[0], rel=0.25)
     assert Path("mine.png").read_bytes()[:4] == b"\x89PNG"
