@@ -1,6 +1,6 @@
 """A committee machine that learns from a smaller one, with a gate on every hidden unit.
 
-Brings its own data: a teacher of three erf units on thirty Gaussian inputs, and noise of 0.1. The student has
+Brings its own data: a teacher of three erf units on thirty Gaussian inputs, and noise of 0.3. The student has
 twelve units, so that each of the teacher's could be there four times over. A good posterior keeps three, one
 for each of the teacher's, and finds the noise's standard deviation; `bayesprune.theory` says what such
 students do.
@@ -15,7 +15,7 @@ from torch import nn
 import bayesprune as bp
 from bayesprune import theory
 
-ROWS, INPUTS, NOISE = 2_000, 30, 0.1
+ROWS, INPUTS, NOISE = 2_000, 30, 0.3
 TEACHER_UNITS, TEACHER_READOUT = 3, 2.0
 HIDDEN = 12
 PRICE = 30.0  # nats a unit

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from bayesprune.theory.activation import Array
+from bayesprune.theory.activation import Array, Units
 
 
 def symmetric(values: Array, degree: int) -> Array:
@@ -27,7 +27,7 @@ def symmetric(values: Array, degree: int) -> Array:
         >>> symmetric(np.array([1.0, 2.0, 3.0]), 2)
         array([ 1.,  6., 11.])
     """
-    return _without(values, degree, np.zeros((1, 0), np.intp))[0]
+    return np.asarray(_without(values, degree, np.zeros((1, 0), np.intp))[0])
 
 
 def symmetric_without_one(values: Array, degree: int) -> Array:
@@ -40,7 +40,7 @@ def symmetric_without_one(values: Array, degree: int) -> Array:
     Returns:
         (n,).
     """
-    return _without(values, degree, np.arange(len(values))[:, None])[:, degree]
+    return np.asarray(_without(values, degree, np.arange(len(values))[:, None])[:, degree])
 
 
 def symmetric_without_two(values: Array, degree: int) -> Array:
@@ -61,7 +61,7 @@ def symmetric_without_two(values: Array, degree: int) -> Array:
     return found + found.T
 
 
-def _without(values: Array, degree: int, left_out: Array) -> Array:
+def _without(values: Array, degree: int, left_out: Units) -> Array:
     """(cases, degree + 1): the polynomials, in each case without the values of a row of ``left_out``."""
     found = np.zeros((len(left_out), degree + 1))
     found[:, 0] = 1.0
