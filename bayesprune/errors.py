@@ -58,7 +58,8 @@ class RemovalError(BayespruneError):
 
 
 class SelectionError(BayespruneError):
-    """A rule cannot choose as asked: too many units, an unknown group, numbers that are not finite, no budget."""
+    """A rule cannot choose as asked: too many units, an unknown group, numbers that are not finite, no "
+    "budget."""
 
 
 class BudgetWarning(UserWarning):

@@ -9,9 +9,11 @@ from torch import Tensor
 
 from bayesprune.errors import SelectionError
 from bayesprune.structure import Group, Slot
+from bayesprune.structure.groups import close_over
 
 Masks = dict[str, Tensor]
-"""group → (group.size,) bool, on the CPU, by original unit id: True stays. Groups that are not named stay whole."""
+"""group → (group.size,) bool, on the CPU, by original unit id: True stays. Groups that are not named stay "
+"whole."""
 
 Scores = dict[str, Tensor]
 """group → (group.size,) float: the higher, the later a unit goes. Infinite: it stays whatever the budget."""
@@ -28,8 +30,8 @@ def whole(groups: tuple[Group, ...], masks: Mapping[str, Tensor] | None = None) 
         One mask a group, in order.
 
     Raises:
-        SelectionError: a group that there is not, a mask of another length or type, or one that keeps nothing.
-            All that is wrong is listed.
+        SelectionError: a group that there is not, or a mask of another length or type; all that is wrong is
+            listed.
     """
     given, sizes = dict(masks or {}), {group.name: group.size for group in groups}
     wrong = [
@@ -47,8 +49,6 @@ def whole(groups: tuple[Group, ...], masks: Mapping[str, Tensor] | None = None) 
             wrong.append(
                 f"the mask of {group.name!r} is {shape}{kind}: it must be ({group.size},) of torch.bool"
             )
-        elif not group.optional and not bool(mask.any()):
-            wrong.append(f"{group.name!r} keeps none of its {group.size} units: one at least must stay")
     if wrong:
         raise SelectionError("These masks cannot be used: " + "; ".join(wrong) + ".")
     return {
@@ -89,6 +89,32 @@ def floor(groups: tuple[Group, ...], slots: tuple[Slot, ...], scores: Scores, al
         best = ranked.max()
         mask[(candidates & (ranked == best)).nonzero()[0]] = True
     return kept
+
+
+def fed(groups: tuple[Group, ...], slots: tuple[Slot, ...], masks: Masks, alive: Masks, seed: int) -> Masks:
+    """Masks in which no group starves because another one has lost all that it sits on.
+
+    Groups that were drawn apart may miss each other: no feature of a kept filter is among the kept
+    features. One that is, drawn by lot, is then added.
+
+    Args:
+        groups: of the network.
+        slots: where their units sit now.
+        masks: of every group, none of them empty.
+        alive: units that are still there.
+        seed: of the lot.
+    """
+    masks = {name: mask.clone() for name, mask in masks.items()}
+    for number, group in enumerate(groups):
+        slot = next((s for s in slots if s.group == group.name and s.reads), None)
+        if slot is None or bool(close_over(slots, masks)[group.name].any()):
+            continue
+        others = {name: mask for name, mask in masks.items() if name != group.name}
+        open_units = (_on_open_columns(slot, slots, others, group.size) & alive[group.name]).nonzero()
+        if len(open_units):
+            generator = torch.Generator().manual_seed(seed + number)
+            masks[group.name][open_units[torch.randint(len(open_units), (1,), generator=generator)]] = True
+    return masks
 
 
 def _on_open_columns(slot: Slot, slots: tuple[Slot, ...], kept: Masks, size: int) -> Tensor:
