@@ -38,7 +38,9 @@ def certify(network, digits):
 
     def certify(**changes):
         settings = {"alpha": 0.08, "trained_on": x_train, "progress": False, "rows": rows, **changes}
-        return bp.certify(changes.pop("network", network), settings.pop("rows"), **_without(settings, "network"))
+        return bp.certify(
+            changes.pop("network", network), settings.pop("rows"), **_without(settings, "network")
+        )
 
     return certify
 

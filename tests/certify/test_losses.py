@@ -6,7 +6,14 @@ import torch
 from scipy import stats
 
 from bayesprune.certify.losses import (
-    Disagreement, Error, ExcessError, NewErrors, OwnLoss, Selective, coverage_of, loss_from,
+    Disagreement,
+    Error,
+    ExcessError,
+    NewErrors,
+    OwnLoss,
+    Selective,
+    coverage_of,
+    loss_from,
 )  # fmt: skip
 from bayesprune.certify.pvalues import Betting, Binomial, HoeffdingBentkus
 from bayesprune.errors import CertificateError
@@ -74,11 +81,9 @@ def test_coverage_is_guaranteed_where_it_is_asked_for():
     for _ in range(1000):
         sure = torch.from_numpy(generator.random(100) < 0.5)
         false += loss.p_value(loss.scores(*rows(torch.zeros(100).long(), sure)), 0.1, Binomial()) <= 0.1
-    assert 0 < false and stats.binom.sf(false - 1, 1000, 0.1) > 1e-4
+    assert false > 0 and stats.binom.sf(false - 1, 1000, 0.1) > 1e-4
     scores = loss.scores(*rows(torch.zeros(100).long(), torch.arange(100) < 70))
-    assert loss.p_value(scores, 0.1, Binomial()) == pytest.approx(
-        max(stats.binom.sf(69, 100, 0.5), 0.9**70)
-    )
+    assert loss.p_value(scores, 0.1, Binomial()) == pytest.approx(max(stats.binom.sf(69, 100, 0.5), 0.9**70))
 
 
 def test_the_excess_is_tested_as_a_shifted_mean():

@@ -8,7 +8,12 @@ import pytest
 from scipy import stats
 
 from bayesprune.certify.pvalues import (
-    Betting, Binomial, HoeffdingBentkus, p_value_from, rows_needed, upper_bound,
+    Betting,
+    Binomial,
+    HoeffdingBentkus,
+    p_value_from,
+    rows_needed,
+    upper_bound,
 )  # fmt: skip
 from bayesprune.errors import CertificateError
 
@@ -63,7 +68,7 @@ def test_validity_is_exact_on_all_outcomes_of_ten_rows(p_value, alpha):
 @pytest.mark.parametrize("p_value", ALL[1:], ids=str)
 @pytest.mark.parametrize("draw", ["beta", "three values", "uniform"])
 def test_validity_of_bounded_losses(p_value, draw):
-    """Risk exactly alpha, 4,000 calibrations of 300 rows: P(p ≤ 0.05) ≤ 0.05, at a false-alarm rate of 1e-4."""
+    """Risk exactly alpha, 4,000 calibrations of 300 rows: P(p ≤ 0.05) ≤ 0.05, false alarm 1e-4."""
     generator, size = np.random.default_rng(2), (4000, 300)
     losses = {
         "beta": lambda: generator.beta(0.5, 4.5, size),  # mean 0.1

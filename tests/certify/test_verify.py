@@ -47,7 +47,11 @@ def test_without_the_reference_the_rest_is_taken_as_written(found, rows, certify
     given = certify(path=[network])
     assert "no file can make again" in str(verify(given.certificate, network, rows, reference=network))
     with pytest.raises(CertificateError, match="give it too"):
-        verify(certify(path=PATH, loss="disagreement").certificate, certify(path=PATH, loss="disagreement").network, rows)
+        verify(
+            certify(path=PATH, loss="disagreement").certificate,
+            certify(path=PATH, loss="disagreement").network,
+            rows,
+        )
 
 
 def test_other_networks_and_rows_are_told(found, rows, network):
@@ -92,7 +96,7 @@ def tamperings():
         "a candidate's hash": put("path", 1, "sha256", "0" * 64),
         "a candidate left out": lambda record: record["path"].pop(0),
         "another share": put("path", 1, "recipe", "share", 0.4),
-        "another rule": put("rule", {"name": "bonferroni"}),
+        "another rule": put("rule", {"name": "split-fixed-sequence"}),
         "another loss": put("loss", {"name": "disagreement"}),
         "more rows": put("calibration", "rows", 5000),
         "other rows": put("calibration", "sha256", "0" * 64),
@@ -209,7 +213,7 @@ def test_a_network_of_any_form_is_saved_and_verified(digits, tmp_path):
             h = self.first(x.flatten(1)).relu()
             return self.last(h + self.second(h).relu())
 
-    (x_train, _), (x, y) = digits
+    (x_train, _), (x, _) = digits
     torch.manual_seed(0)
     network = Residual().eval()
     found = bp.certify(
