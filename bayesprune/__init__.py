@@ -14,7 +14,7 @@ from bayesprune.structure.graph import analyse
 from bayesprune.svi import Epoch, FitResult, GateSteps, Quality, Recipe, Shrink, evaluate, fit, prune
 
 if TYPE_CHECKING:
-    from bayesprune.posterior import Diagnosis, Posterior, diagnose
+    from bayesprune.posterior import Diagnosis, EvidenceTable, Posterior, diagnose, evidence, plots
 
 __version__ = "0.1.0"
 
@@ -27,6 +27,7 @@ __all__ = [
     "Cost",
     "Diagnosis",
     "Epoch",
+    "EvidenceTable",
     "FitResult",
     "GateSteps",
     "GatedModel",
@@ -46,10 +47,12 @@ __all__ = [
     "data",
     "diagnose",
     "evaluate",
+    "evidence",
     "export",
     "fit",
     "gate",
     "load",
+    "plots",
     "priors",
     "prune",
     "save",
@@ -58,7 +61,14 @@ __all__ = [
     "svi",
 ]
 
-_LATE = ("Diagnosis", "Posterior", "diagnose")  # they need ArviZ, which takes seconds to import
+_LATE = (
+    "Diagnosis",
+    "EvidenceTable",
+    "Posterior",
+    "diagnose",
+    "evidence",
+    "plots",
+)  # they need ArviZ, which takes seconds to import
 
 
 def __getattr__(name: str) -> Any:

@@ -62,7 +62,8 @@ class RemovalError(BayespruneError):
 
 
 class SelectionError(BayespruneError):
-    """A rule cannot choose as asked: too many units, an unknown group, numbers that are not finite, no budget."""
+    """A rule cannot choose as asked: too many units, an unknown group, numbers that are not finite, no "
+    "budget."""
 
 
 class BudgetWarning(UserWarning):
@@ -71,6 +72,10 @@ class BudgetWarning(UserWarning):
 
 class LatencyWarning(UserWarning):
     """Fewer units of a group did not make the network measurably faster; the group and times are named."""
+
+
+class TheoryError(BayespruneError):
+    """A teacher, a student or their order parameters do not fit together, or a setting is out of range."""
 
 
 class CertificateWarning(UserWarning):

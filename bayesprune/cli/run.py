@@ -92,7 +92,7 @@ def run_command(ctx: click.Context, /, out: Path | None, resume: bool, quiet: bo
 
     PROGRAM is a name from 'bayesprune list', or a file of your own, such as ./mine.py. The run's folder
     receives result.json, pruned.safetensors and architecture.json, history.json,
-    posterior.nc, gates.png, checkpoints, and digests of the rows that were trained on.
+    posterior.nc, gates.png, report.html, checkpoints, and digests of the rows that were trained on.
 
     \b
     bayesprune run lenet5 --data digits
@@ -117,7 +117,9 @@ def run_command(ctx: click.Context, /, out: Path | None, resume: bool, quiet: bo
 
 
 def _run_seeds(job: Job) -> None:
-    """All seeds, but for those that have finished before; then the figures over them."""
+    """All seeds, but for those that have finished before; then the figures over them, and the report."""
+    from bayesprune.report import write_report  # here: Matplotlib takes long to import
+
     settings = job.settings
     figures = []
     for number, seed in enumerate(range(settings.seed, settings.seed + settings.seeds), start=1):
@@ -141,6 +143,7 @@ def _run_seeds(job: Job) -> None:
     }
     TrainingRows.of(job.data.train.x).write(job.folder / TRAINING_ROWS)
     write_json(job.folder / folders.RESULT, result)
+    write_report([job.folder], force=True)
     if not job.quiet:
         click.echo(summary(result, job.folder, own=job.model.own))
 

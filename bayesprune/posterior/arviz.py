@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from bayesprune.errors import PosteriorError
 MAKER = "bayesprune"
 FORMAT = 1
 Groups = dict[str, xr.Dataset]
+TAKES_AXES = hasattr(arviz, "psislw")  # plots of 0.x draw into given axes, 1.x lays out its own figure
 
 
 def wrap(groups: Mapping[str, xr.Dataset], tree: bool | None = None) -> Any:
@@ -169,6 +170,28 @@ def pareto_k(log_weights: npt.NDArray[np.float64]) -> float:
     from arviz_stats.base import array_stats  # ArviZ 1.x, which takes minus the log-weights, as LOO has them
 
     return float(array_stats.psislw(-log_weights)[1])
+
+
+def forest(fits: Mapping[str, xr.Dataset], colours: Sequence[str], ax: Any | None = None) -> Any:
+    """ArviZ's forest plot of the variables of some fits, an interval each.
+
+    Args:
+        fits: name of a fit → variables of dimensions (chain, draw), chains taken together.
+        colours: one a fit; ArviZ 1.x takes its own.
+        ax: to draw into; not for ArviZ 1.x.
+
+    Returns:
+        The matplotlib axes that hold the intervals.
+    """
+    plot: Any = arviz.plot_forest  # without annotations in 0.x
+    if TAKES_AXES:
+        style = (
+            {"model_names": list(fits), "colors": list(colours)} if len(fits) > 1 else {"colors": colours[0]}
+        )
+        return plot(list(fits.values()), combined=True, ax=ax, textsize=9, legend=False, **style)[0]
+    trees = {name: xr.DataTree.from_dict({"/posterior": data}) for name, data in fits.items()}
+    drawn = plot(trees, combined=True, backend="matplotlib")
+    return drawn.get_target(next(iter(next(iter(fits.values())).data_vars)), {}).sel(column="forest").item()
 
 
 def _renamed(data: xr.Dataset, old: str, new: str) -> xr.Dataset:

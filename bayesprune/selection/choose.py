@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from torch import Tensor, nn
 
 from bayesprune.errors import SelectionError
-from bayesprune.selection.family import check_scope, largest
+from bayesprune.selection.family import Family, check_scope, largest
+from bayesprune.selection.fuse import Fuse
 from bayesprune.selection.masks import Masks
-from bayesprune.selection.rule import Decided, Rule, Scope
+from bayesprune.selection.rule import Rule, Scope
 from bayesprune.selection.subject import Prunable, Subject
 
 
@@ -21,8 +22,8 @@ class Candidate:
 
     Attributes:
         network: plain PyTorch.
-        masks: group → (size,) bool, the units that stay.
-        parameters: that it has.
+        masks: group → (size,) bool, the units that stay; of a rule over edges tensor → (its shape) bool.
+        parameters: that it has; weights that masks set to zero are not counted.
         share: of the dense network's parameters.
         rule: name of what chose it.
     """
@@ -42,7 +43,7 @@ def select(
     scope: Scope | None = None,
     seed: int = 0,
 ) -> Masks:
-    """Which units a rule keeps.
+    """Which units a rule keeps; of a rule over edges, which weights.
 
     Args:
         rule: any.
@@ -54,7 +55,7 @@ def select(
         seed: of random rules.
 
     Returns:
-        group → (size,) bool.
+        group → (size,) bool; tensor → (its shape) bool.
 
     Raises:
         SelectionError: both sizes, or none for a rule that has only an order; a size that is out of range, or
@@ -62,21 +63,24 @@ def select(
     """
     check_scope(scope or rule.scope)
     if share is None and parameters is None:
-        if isinstance(rule, Decided):
-            return subject.closed(rule.masks(subject))
-        raise SelectionError(
-            f"{rule.name} puts units in an order: say how small, with share= or parameters=."
-        )
-    budget = _budget(subject, share, parameters)
-    masks = largest(rule.family(subject, scope or rule.scope, seed), subject.parameters, budget)
+        own = rule.masks(subject, seed)
+        return own if rule.edges else subject.closed(own)
+    family = rule.family(subject, scope or rule.scope, seed)
+    return _within(rule, subject, family, _budget(subject, share, parameters))
+
+
+def _within(rule: Rule, subject: Subject, family: Family, budget: int) -> Masks:
+    """The largest of a rule's masks that is not above a budget."""
+    size = subject.edge_parameters if rule.edges else subject.parameters
+    masks = largest(family, size, budget)
     if masks is None:
-        least = subject.parameters(rule.family(subject, scope or rule.scope, seed).at(0))
+        least, dense = size(family.at(0)), subject.dense_parameters
+        what = "without any weight there" if rule.edges else "with one unit in every group there"
         raise SelectionError(
-            f"A budget of {budget:,} parameters ({budget / subject.dense_parameters:.2%}) is out of reach: with one "
-            f"unit in every group {least:,} are left ({least / subject.dense_parameters:.2%}). Ask for more, or "
-            "take fewer groups out with exclude=."
+            f"{rule.name}: a budget of {budget:,} parameters ({budget / dense:.2%}) is out of reach, for "
+            f"{what} are {least:,} ({least / dense:.2%}): ask for more."
         )
-    return subject.closed(masks)
+    return masks if rule.edges else subject.closed(masks)
 
 
 def _budget(subject: Subject, share: float | None, parameters: int | None) -> int:
@@ -96,6 +100,7 @@ def prune(
     keep: Mapping[str, Tensor],
     example: Tensor | None = None,
     exclude: Iterable[str] = (),
+    fuse: Fuse | None = None,
 ) -> nn.Module:
     """Remove the units that are not kept.
 
@@ -104,6 +109,7 @@ def prune(
         keep: group → (size,) bool; groups not named stay whole.
         example: (rows, ...), inputs of a network.
         exclude: groups of a network that stay whole.
+        fuse: re-weights the readers of what stays.
 
     Returns:
         A smaller network, plain PyTorch, of the same class where its code allows that.
@@ -112,7 +118,7 @@ def prune(
         SelectionError: masks that do not fit.
     """
     subject = what if isinstance(what, Subject) else Subject.of(what, example, exclude)
-    return subject.cut(keep)
+    return subject.cut(keep) if fuse is None else fuse(subject, keep)
 
 
 def path(
@@ -123,6 +129,7 @@ def path(
     scope: Scope | None = None,
     seed: int = 0,
     exclude: Iterable[str] = (),
+    fuse: Fuse | None = None,
 ) -> Iterator[Candidate]:
     """Pruned networks of given sizes, one after the other; each is built when it is asked for.
 
@@ -134,6 +141,7 @@ def path(
         scope: ``"global"`` or ``"layer"``; by default the rule's.
         seed: of random rules; the same for all sizes, so that a scored rule's masks are nested.
         exclude: groups of a network that stay whole.
+        fuse: re-weights the readers of what stays; rules over edges have no use for it.
 
     Yields:
         A candidate for each fraction, not above it by a single parameter.
@@ -149,8 +157,13 @@ def path(
         [203, 93, 13]
     """
     subject = what if isinstance(what, Subject) else Subject.of(what, example, exclude)
+    check_scope(scope or rule.scope)
+    family = rule.family(subject, scope or rule.scope, seed)
     for fraction in fractions:
-        masks = select(rule, subject, share=fraction, scope=scope, seed=seed)
-        network = subject.cut(masks)
-        parameters = sum(p.numel() for p in network.parameters())
+        masks = _within(rule, subject, family, _budget(subject, fraction, None))
+        if rule.edges:
+            network, parameters = subject.zeroed(masks), subject.edge_parameters(masks)
+        else:
+            network = subject.cut(masks) if fuse is None else fuse(subject, masks)
+            parameters = sum(p.numel() for p in network.parameters())
         yield Candidate(network, masks, parameters, parameters / subject.dense_parameters, rule.name)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from bayesprune.selection.masks import Masks, Scores, floor
-from bayesprune.selection.rule import Decided
+from bayesprune.selection.rule import Scope, Scored
 from bayesprune.selection.subject import Subject
 
 
 @dataclass(frozen=True)
-class InclusionProb(Decided):
+class InclusionProb(Scored):
     r"""The order of the inclusion probabilities θ_u = q(z_u = 1), and the median probability model.
 
     Scores are log-odds, log θ/(1 − θ), which keep their order where θ has rounded to 1. Its own answer is
@@ -18,11 +18,13 @@ class InclusionProb(Decided):
     2004, Optimal Predictive Model Selection); elsewhere it is a convention.
     """
 
+    scope: Scope = field(default="global", init=False, repr=False)
+
     def scores(self, subject: Subject, seed: int = 0) -> Scores:
         """group → (size,), log-odds of staying, nats."""
         return log_odds(subject)
 
-    def masks(self, subject: Subject) -> Masks:
+    def masks(self, subject: Subject, seed: int = 0) -> Masks:
         """θ > ½; the most probable unit of every group at least."""
         return above(subject, log_odds(subject), 0.0)
 

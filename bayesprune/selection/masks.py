@@ -11,7 +11,8 @@ from bayesprune.errors import SelectionError
 from bayesprune.structure import Group, Slot
 
 Masks = dict[str, Tensor]
-"""group → (group.size,) bool, on the CPU, by original unit id: True stays. Groups that are not named stay whole."""
+"""group → (group.size,) bool, on the CPU, by original unit id: True stays. Groups that are not named stay "
+"whole."""
 
 Scores = dict[str, Tensor]
 """group → (group.size,) float: the higher, the later a unit goes. Infinite: it stays whatever the budget."""
@@ -28,8 +29,8 @@ def whole(groups: tuple[Group, ...], masks: Mapping[str, Tensor] | None = None) 
         One mask a group, in order.
 
     Raises:
-        SelectionError: a group that there is not, a mask of another length or type, or one that keeps nothing.
-            All that is wrong is listed.
+        SelectionError: a group that there is not, or a mask of another length or type; all that is wrong is
+            listed.
     """
     given, sizes = dict(masks or {}), {group.name: group.size for group in groups}
     wrong = [
@@ -47,8 +48,6 @@ def whole(groups: tuple[Group, ...], masks: Mapping[str, Tensor] | None = None) 
             wrong.append(
                 f"the mask of {group.name!r} is {shape}{kind}: it must be ({group.size},) of torch.bool"
             )
-        elif not group.optional and not bool(mask.any()):
-            wrong.append(f"{group.name!r} keeps none of its {group.size} units: one at least must stay")
     if wrong:
         raise SelectionError("These masks cannot be used: " + "; ".join(wrong) + ".")
     return {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -20,10 +20,12 @@ class Rule(ABC):
     """Turns a posterior, or a trained network, into masks.
 
     Attributes:
+        edges: whether masks are of single weights, by tensor, and not of units, by group.
         scope: ``"global"`` compares scores over all groups; ``"layer"`` takes the same share of every group.
             A rule says which of them it is meant for; ``select`` and ``path`` let a caller say otherwise.
     """
 
+    edges: ClassVar[bool] = False
     scope: Scope = "layer"
 
     @property
@@ -40,6 +42,18 @@ class Rule(ABC):
             scope: over all groups, or in each.
             seed: of whatever is random in it.
         """
+
+    def masks(self, subject: Subject, seed: int = 0) -> Masks:
+        """The masks that it keeps of its own accord, for rules that have an answer besides an order.
+
+        Args:
+            subject: what is pruned.
+            seed: of whatever is random in it.
+
+        Raises:
+            SelectionError: this rule has none.
+        """
+        raise SelectionError(f"{self.name} only has an order: say how small, with share= or parameters=.")
 
 
 class Scored(Rule):
@@ -61,23 +75,6 @@ class Scored(Rule):
     def family(self, subject: Subject, scope: Scope, seed: int) -> Family:
         """Nested masks, in order of the scores."""
         return by_scores(subject, checked(self.name, subject, self.scores(subject, seed)), scope)
-
-
-class Decided(Scored):
-    """A rule with an answer of its own, not only an order: a posterior's."""
-
-    scope: Scope = "global"
-
-    @abstractmethod
-    def masks(self, subject: Subject) -> Masks:
-        """Which units it keeps.
-
-        Args:
-            subject: with a posterior.
-
-        Returns:
-            group → (group.size,) bool. At least the best unit of every group stays.
-        """
 
 
 def checked(name: str, subject: Subject, scores: Scores) -> Scores:

@@ -71,8 +71,8 @@ class Subject:
             )
         if not isinstance(example, Tensor):
             raise SelectionError(
-                f"example={type(example).__name__}: a network's units are found by running it, so give inputs of "
-                "the shape that it takes, as a tensor (rows, ...)."
+                f"example={type(example).__name__}: a network's units are found by running it, so give "
+                "inputs of the shape that it takes, as a tensor (rows, ...)."
             )
         network = GraphNetwork(provable_structure(what, example, tuple(exclude), "none"))
         dense = sum(p.numel() for p in what.parameters())
@@ -97,8 +97,8 @@ class Subject:
         """
         if self.gated is None:
             raise SelectionError(
-                "This rule reads a posterior, and a plain network has none: give the result of bp.fit(...), or a "
-                "rule for trained networks (Magnitude, Outgoing, Taylor, DPP, RandomNodes)."
+                "This rule reads a posterior, and a plain network has none: give the result of "
+                "bp.fit(...), or a rule for trained networks (Magnitude, Outgoing, Taylor, DPP, RandomNodes)."
             )
         return self.gated
 
@@ -110,12 +110,17 @@ class Subject:
         """
         checked = {name: mask & self.alive[name] for name, mask in whole(self.groups, masks).items()}
         closed = close_over(self.slots, checked)
-        sections_stay = all(bool(closed[g.name].all()) for g in self.groups if g.optional)
-        emptied = [g.name for g in self.groups if not g.optional and not bool(closed[g.name].any())]
-        if emptied and sections_stay:
+        sections = {g.name: checked[g.name] if g.optional else self.alive[g.name] for g in self.groups}
+        standing = close_over(self.slots, sections)  # what is inside a section goes with it
+        emptied = [
+            f"{g.name!r} ({int(checked[g.name].sum())} of {g.size} units asked for)"
+            for g in self.groups
+            if not g.optional and bool(standing[g.name].any()) and not bool(closed[g.name].any())
+        ]
+        if emptied:
             raise SelectionError(
-                f"These masks would leave {', '.join(map(repr, emptied))} without a unit that is still read: let "
-                "one more unit stay there, or a unit that reads it."
+                f"These masks would leave {', '.join(emptied)} without a unit that is still read, and a "
+                "layer without units is no network: let one more stay there, or one that reads it."
             )
         return closed
 
@@ -140,6 +145,42 @@ class Subject:
             return network.plain(handed_over=True)
         cut_(network, closed)
         return network.plain()
+
+    def edge_parameters(self, masks: Mapping[str, Tensor]) -> int:
+        """Parameters that are left of the whole network when single weights are set to zero.
+
+        Args:
+            masks: tensor → (its shape), bool, the weights that stay; tensors not named stay whole.
+        """
+        total = sum(p.numel() for p in self.network.parameters())
+        return total - sum(int((~mask).sum()) for mask in masks.values())
+
+    def zeroed(self, masks: Mapping[str, Tensor]) -> nn.Module:
+        """The whole network with single weights set to zero, as plain PyTorch.
+
+        Args:
+            masks: tensor → (its shape), bool, the weights that stay; tensors not named stay whole.
+
+        Raises:
+            SelectionError: a tensor that is no weight, or a mask of another shape or type.
+        """
+        weights = self.weights()
+        wrong = [
+            f"{name!r} ({'no weight' if name not in weights else f'{tuple(mask.shape)} of {mask.dtype}'})"
+            for name, mask in masks.items()
+            if name not in weights or mask.shape != weights[name].shape or mask.dtype != torch.bool
+        ]
+        if wrong:
+            raise SelectionError(
+                f"Masks of weights must be of torch.bool and of their weight's shape, and these are not: "
+                f"{', '.join(wrong)}."
+            )
+        network = copy.deepcopy(self.network).plain()
+        tensors = dict(network.named_parameters())
+        with torch.no_grad():
+            for name, mask in masks.items():
+                tensors[name].masked_fill_(~mask.to(tensors[name].device), 0.0)
+        return network
 
     def weights(self) -> dict[str, Tensor]:
         """Name → weight of a product or convolution, detached, as it is now; biases are left out."""

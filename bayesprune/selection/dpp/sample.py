@@ -20,9 +20,9 @@ Array = NDArray[Any]
 
 
 def log_polynomials(eigenvalues: Array, degree: int) -> Array:
-    r"""Logarithms of the elementary symmetric polynomials of all leading eigenvalues.
+    r"""Logarithms of the elementary symmetric polynomials of the first m eigenvalues, for all m.
 
-    .. math:: e_j(\lambda_1..\lambda_m) = e_j(\lambda_1..\lambda_{m-1}) + \lambda_m\, e_{j-1}(\lambda_1..\lambda_{m-1})
+    .. math:: e_j^{(m)} = e_j^{(m-1)} + \lambda_m\, e_{j-1}^{(m-1)}
 
     All terms are positive, so nothing cancels; in logarithms nothing overflows either.
 
@@ -69,8 +69,8 @@ class KDPP:
             jitter: is added to the diagonal: L + jitter·I, which gives subsets of any size a probability.
 
         Raises:
-            SelectionError: the kernel is not finite, not square, not symmetric, or not positive semi-definite;
-                a negative jitter.
+            SelectionError: the kernel is not finite, not square, not symmetric, or not positive
+                semi-definite; a negative jitter.
         """
         kernel = np.asarray(kernel, dtype=np.float64)
         if kernel.ndim != 2 or kernel.shape[0] != kernel.shape[1] or not len(kernel):
@@ -113,9 +113,9 @@ class KDPP:
             raise SelectionError(f"k={k} of {units} units: a subset has between 0 and {units} of them.")
         if k > self.rank:
             raise SelectionError(
-                f"k={k} is more than the rank {self.rank} of the kernel over {units} units: some units are copies "
-                f"of others, and no set of {k} has any probability. Ask for at most {self.rank}, or give "
-                "jitter=1e-6, which lets copies in where they are needed."
+                f"k={k} is more than the rank {self.rank} of the kernel over {units} units: some units are "
+                f"copies of others, and no set of {k} has any probability. Ask for at most {self.rank}, or "
+                "give jitter=1e-6, which lets copies in where they are needed."
             )
         chosen = self._eigenvectors(k, generator)
         return np.sort(sample_projection(self.eigenvectors[:, chosen], generator))

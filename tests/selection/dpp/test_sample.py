@@ -1,4 +1,5 @@
-"""The k-DPP: draws have the enumerated probabilities, polynomials neither cancel nor overflow, bad kernels are named."""
+"""The k-DPP: draws have the enumerated probabilities, polynomials neither cancel nor overflow, bad "
+"kernels are named."""
 
 from itertools import combinations
 from math import comb
@@ -51,7 +52,7 @@ def p_value(counts: dict[tuple[int, ...], int], probs: dict[tuple[int, ...], flo
 def test_draws_have_the_enumerated_probabilities(kernel, k):
     kernel = (kernel + kernel.T) / 2
     probs = enumerated(kernel / np.abs(kernel).max(), k)
-    sampler, generator, draws = KDPP.of(kernel), np.random.default_rng(7), 20_000
+    sampler, generator, draws = KDPP.of(kernel), np.random.default_rng(7), 8_000
     counts: dict[tuple[int, ...], int] = {}
     for _ in range(draws):
         subset = tuple(sampler.sample(k, generator).tolist())
@@ -62,7 +63,7 @@ def test_draws_have_the_enumerated_probabilities(kernel, k):
 
 def test_the_chi_square_test_can_fail():
     """Uniform subsets in place of a k-DPP's are found out."""
-    probs, generator, draws = enumerated(gaussian_kernel(6, 2, 0), 2), np.random.default_rng(0), 20_000
+    probs, generator, draws = enumerated(gaussian_kernel(6, 2, 0), 2), np.random.default_rng(0), 8_000
     counts: dict[tuple[int, ...], int] = {}
     for _ in range(draws):
         subset = tuple(sorted(generator.choice(6, 2, replace=False).tolist()))
@@ -73,7 +74,7 @@ def test_the_chi_square_test_can_fail():
 def test_a_projection_dpp_has_the_enumerated_probabilities():
     basis = np.linalg.qr(np.random.default_rng(3).normal(size=(6, 3)))[0]
     probs = enumerated(basis @ basis.T, 3)
-    generator, draws, counts = np.random.default_rng(5), 20_000, {}
+    generator, draws, counts = np.random.default_rng(5), 8_000, {}
     for _ in range(draws):
         subset = tuple(sorted(sample_projection(basis, generator).tolist()))
         counts[subset] = counts.get(subset, 0) + 1
