@@ -26,7 +26,8 @@ def needed(scores: Scores, loss: Loss, alpha: float, level: float, p_value: PVal
 
     Returns:
         ``alpha``: the lowest that would have been certified, rounded up; None where none below 1.
-        ``rows``: how many with as high a risk would be enough for the alpha asked for; None where four million
+        ``rows``: how many with as high a risk would be enough for the alpha asked for; None where four
+            million
         are not, as when its risk is not below alpha.
     """
     lowest = lowest_level(lambda a: loss.p_value(scores, a, p_value), level)

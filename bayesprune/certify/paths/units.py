@@ -70,6 +70,11 @@ class Units:
             NothingToGateError: it has no unit to remove.
         """
         own = self.fit is None
+        if self.rule.edges:
+            raise CertificateError(
+                f"{self.rule.name} chooses single weights, and Units removes whole ones: take Weights() for the "
+                "smallest weights, or pass networks of bayesprune.selection.path(...)."
+            )
         subject = Subject.of(reference if self.fit is None else self.fit, example, self.exclude)
         check_scope(self.scope or self.rule.scope)
         family = self.rule.family(subject, self.scope or self.rule.scope, self.seed)
