@@ -1,5 +1,6 @@
 """Folders of runs as `bayesprune run` leaves them, made in a second: one seed, two seeds, other prices."""
 
+import contextlib
 import shutil
 
 import pytest
@@ -11,6 +12,7 @@ from bayesprune.cli.diagnose import write_posterior
 from bayesprune.cli.measure import measure, over_seeds
 from bayesprune.cli.settings import Settings, versions
 from bayesprune.files import write_json
+from bayesprune.report import build, read_runs
 
 X = torch.randn(160, 1, 4, 4, generator=torch.Generator().manual_seed(0))
 Y = (X[:, 0, 0, 0] + X[:, 0, 2, 2] > 0).long()
@@ -62,6 +64,13 @@ def made(tmp_path_factory):
     write_run(base / "two", [0, 1])
     write_run(base / "dear", [3], price=3.0)
     return base
+
+
+@pytest.fixture(scope="session")
+def pages(made):
+    """Pages that several tests read: of one seed, of two, and of two runs of different prices."""
+    with contextlib.chdir(made):
+        return {names: build(read_runs(names.split())) for names in ("one", "two", "one dear")}
 
 
 @pytest.fixture
