@@ -61,7 +61,7 @@ def plots_of(container: Any, groups: Groups, labels: Sequence[str], image: tuple
     if INPUTS in _sizes(groups) and _is_image(image, _sizes(groups)[INPUTS]):
         found.append(_inputs(container, image, several))
     if "history" in groups:
-        found += [_kept(container, 1.2 + 0.2 * high), *_over_epochs(container, names)]
+        found += [_kept(container, 1.2 + 0.2 * high), *_over_epochs(container, groups, names)]
     found += _calibration(container, groups, names)
     if "history" in groups:
         found += _gates(container, groups, names)
@@ -129,13 +129,14 @@ def _kept(container: Any, height: float) -> Plot:
     )
 
 
-def _over_epochs(container: Any, names: Sequence[str]) -> Iterator[Plot]:
-    yield Plot(
-        "Did the training come to rest?",
-        "The evidence lower bound after each epoch. It may fall while the price of units is raised; what "
-        "counts is that it is level at the end. A dot marks the epoch in which every gate was decided.",
-        _drawn(plots.plot_elbo, container, labels=names),
-    )
+def _over_epochs(container: Any, groups: Groups, names: Sequence[str]) -> Iterator[Plot]:
+    if not np.isnan(groups["history"]["elbo"].values).all():
+        yield Plot(
+            "Did the training come to rest?",
+            "The evidence lower bound after each epoch. It may fall while the price of units is raised; what "
+            "counts is that it is level at the end. A dot marks the epoch in which every gate was decided.",
+            _drawn(plots.plot_elbo, container, labels=names),
+        )
     yield Plot(
         "How the cost fell",
         "Multiply-accumulates of one row after each epoch, in percent of the dense network, on a logarithmic "
