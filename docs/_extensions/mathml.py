@@ -18,6 +18,7 @@ SAME = {
     r"\\dots(?![a-zA-Z])": r"\\ldots",
     r"\\(big|Big|bigg|Bigg)(?![a-zA-Z])": r"\\\1l",
     r"\\textstyle(?![a-zA-Z])": "",
+    r"\\mathrel\{([^}]*)\}": r"\1",
     r"\\(d|t)?frac(\d)(\d)": r"\\\1frac{\2}{\3}",
     r"(?<=[\w)}\]])\s*\\log(?![a-zA-Z])": r"\\,\\log",
     r"\\log\s+(?=[\w\\])(?!\\(?:left|[bB]ig|frac|\W))": r"\\log\\,",

@@ -27,6 +27,7 @@ FORMULAS = [
     r"\theta\log\gamma - \log\tfrac{1}{2} + \log\left( x \right)",
     r"\begin{aligned} a &= b \\ &= c \end{aligned}",
     r"x_1, \dots, x_n \tag{3}",
+    r"w \mathrel{-}= \eta g",
 ]
 
 
