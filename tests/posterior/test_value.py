@@ -244,6 +244,32 @@ def test_arviz_1_gets_a_tree_from_everything(fits, tmp_path, monkeypatch):
     assert bp.diagnose(tree).decided.verdict == bp.diagnose(fits[0], draws=10).decided.verdict
 
 
+def test_arviz_1_is_recognised_without_being_asked_for_a_name_that_it_warns_of(fits, monkeypatch):
+    """ArviZ 1.3 answers to ``arviz.InferenceData`` with DataTree and a MigrationWarning."""
+    monkeypatch.delattr(arviz, "InferenceData")
+    monkeypatch.setattr(arviz, "__getattr__", lambda name: pytest.fail(f"asked for {name}"), raising=False)
+    assert isinstance(fits[0].posterior().to_arviz(draws=10), xr.DataTree)
+
+
+@pytest.mark.parametrize("answer", ["At least 5", "All tail values are the same", None])
+def test_weights_without_a_tail_that_can_be_fitted_have_an_infinite_one(answer, monkeypatch):
+    """ArviZ 1.x raises where 0.x says infinity, and says NaN where one weight outweighs all others."""
+    weights = np.random.default_rng(0).normal(size=20)
+    assert pareto_k(weights) == np.inf  # too few for ArviZ 0.x
+
+    def psislw(ary):
+        if answer:
+            raise ValueError(answer)
+        return ary, float("nan")
+
+    moved = types.ModuleType("arviz_stats.base")
+    moved.array_stats = types.SimpleNamespace(psislw=psislw)
+    monkeypatch.setitem(sys.modules, "arviz_stats", types.ModuleType("arviz_stats"))
+    monkeypatch.setitem(sys.modules, "arviz_stats.base", moved)
+    monkeypatch.delattr(arviz, "psislw", raising=False)
+    assert pareto_k(weights) == np.inf
+
+
 def test_draws_made_one_by_one_join_to_those_made_together(fits):
     parts = [fit.posterior().to_arviz(draws=30, thin=3, rows=(X, Y)) for fit in fits]
     joined, together = (
