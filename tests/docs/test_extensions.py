@@ -28,6 +28,7 @@ FORMULAS = [
     r"\begin{aligned} a &= b \\ &= c \end{aligned}",
     r"x_1, \dots, x_n \tag{3}",
     r"w \mathrel{-}= \eta g",
+    r"E[D] \le ½ \iff \big[\tfrac{1+D}2\big] \implies \dfrac34",
 ]
 
 
@@ -47,6 +48,17 @@ def test_what_cannot_be_shown_is_a_warning_and_stays_legible(extensions, monkeyp
     shown = mathml.convert(nodes.math("a < b", r"a < \nosuchcommand b"), False)
     assert len(said) == 1 and "nosuchcommand" in said[0]
     assert shown == r"<code>a &lt; \nosuchcommand b</code>"
+
+
+def test_bars_of_docstrings_are_escaped_and_those_of_code_and_formulas_are_not(extensions):
+    import bars
+
+    lines = ["The largest |q − p|, as ``a | b`` in code.", "", ".. math:: p(z | y)", "          = |x|", ""]
+    lines += ["    >>> 1 | 2", "q(w | z)"]
+    expected = [*lines]
+    expected[0] = r"The largest \|q − p\|, as ``a | b`` in code."
+    expected[-1] = r"q(w \| z)"
+    assert bars.escape(lines) == expected
 
 
 def test_every_public_name_has_one_place(extensions):
