@@ -13,6 +13,7 @@ from bayesprune.errors import SelectionError
 from bayesprune.structure import Chain
 from bayesprune.structure.graph import GraphNetwork
 from bayesprune.structure.graph.call import arguments
+from bayesprune.structure.graph.flatten import flat_gates
 from bayesprune.structure.graph.gates import Gate
 from bayesprune.structure.graph.weights import kind_of, listed
 from bayesprune.structure.trace import evaluating
@@ -121,7 +122,8 @@ def _of_graph(
     graph = network._graphs[False]
     recorder = _Recorder(graph, only)
     given = None if gates is None else {g: z.to(_like(network)) for g, z in gates.items()}
-    recorder.run(rows.to(_like(network)) if rows.is_floating_point() else rows, network._flat(given), None)
+    flat = flat_gates(network.groups, network.alive, given)
+    recorder.run(rows.to(_like(network)) if rows.is_floating_point() else rows, flat, None)
     names = listed(network.network)
     for node, value in recorder.seen:
         gate = graph.get_submodule(str(node.target))
