@@ -76,5 +76,6 @@ def _next(result: dict[str, Any], folder: Path, own: bool) -> list[str]:
         f"  read it:    {folder / REPORT}",
         f'  use it:     import bayesprune as bp; network = bp.load("{source}")',
         f"  ship it:    bayesprune export {source} {result['program']}.onnx",
+        f"  certify it: bayesprune certify {source}",
     ]
     return ["Next", *steps, *([] if own else [f"  change it:  bayesprune copy {result['program']} mine.py"])]

@@ -14,6 +14,7 @@ from bayesprune.files import read_json, write_atomically
 from bayesprune.structure.plain.values import CONSTANTS
 
 ARCHITECTURE = "architecture.json"
+"""The file of a saved network that says what runs."""
 FORMAT = "bayesprune architecture"
 LAYERS_VERSION = 1
 GRAPH_VERSION = 2

@@ -14,6 +14,7 @@ from torch import Tensor
 from bayesprune.errors import CheckpointError
 
 TENSORS = "pruned.safetensors"
+"""The file of a saved network that holds its tensors."""
 
 
 def tensor_bytes(tensors: Mapping[str, Tensor]) -> bytes:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 import pyro
 import pyro.distributions as dist
 import torch
+from pyro import poutine
 from pyro.distributions import TorchDistribution
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
@@ -23,6 +24,7 @@ from bayesprune.structure import Chain, Group
 from bayesprune.structure.graph import GraphNetwork
 
 Prior = Callable[[Group], TorchDistribution]
+"""Any function of a group that returns a distribution over its gates."""
 
 
 class GatedModel(GatedNetwork):
@@ -55,8 +57,9 @@ class GatedModel(GatedNetwork):
         self.weights = weights
         self.unit_noise = dict(unit_noise)
         self.default_guide = DefaultGuide(prior, self.groups, dtype=log_odds.dtype)
-        for group in self.groups:
-            self.gate_prior(group)  # complains now, not in the middle of a fit
+        with poutine.block():  # as in an inference: a prior may hold a pyro.factor
+            for group in self.groups:
+                self.gate_prior(group)  # complains now, not in the middle of a fit
         if weights.posterior == "normal":
             self.spread_weights_(weights.initial_scale)
 

@@ -139,8 +139,9 @@ class GatedNetwork(nn.Module):
         Args:
             x: (batch, ...), inputs.
             gates: group → (..., size), by original unit id.
-            weights: tensor name → values; by default the network's own. Those of several draws, (draws..., 1,
-                *shape), go with gates of (draws..., 1 or batch, size): a network for each draw.
+            weights: tensor name → values; by default the network's own. Those of several draws,
+                ``(draws..., 1, *shape)``, go with gates of (draws..., 1 or batch, size): a network for each
+                draw.
             noise: group → (batch, living units), factors on the units.
 
         Returns:

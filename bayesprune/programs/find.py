@@ -12,6 +12,7 @@ import bayesprune
 from bayesprune.errors import ProgramError
 
 Kind = Literal["models", "inference"]
+"""What a program is of: the folder that it lies in."""
 
 
 @dataclass(frozen=True)

@@ -89,7 +89,8 @@ def test_a_run_leaves_everything_behind(cli: Any, program: Path, name: str) -> N
     done = cli("run", f"./{name}.py", "--out", "out")
     assert done.code == 0
     files = "run.json result.json history.json pruned.safetensors architecture.json gates.png posterior.nc"
-    assert {path.name for path in Path("out").iterdir()} == {*files.split(), "checkpoints", "report.html"}
+    files += " report.html training_rows.safetensors"
+    assert {path.name for path in Path("out").iterdir()} == {*files.split(), "checkpoints"}
     assert "Warning" not in done.err
     result, network = result_of("out"), bp.load("out")
     test = bp.data.load("digits").test

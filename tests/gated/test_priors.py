@@ -13,6 +13,7 @@ from torch import nn
 import bayesprune as bp
 from bayesprune import priors
 from bayesprune.errors import LikelihoodError, NothingToGateError, PriorError, SettingsError
+from bayesprune.svi.objective import gate_nats
 from tests.svi.small import EXACT, Learned, OwnGuide, coupled, shared_rate, small_gated
 
 
@@ -95,6 +96,23 @@ def test_parameters_of_a_module_belong_to_the_model():
         "default_guide.loc.rate/0",
         "default_guide.log_scale.rate/0",
     }
+
+
+class LearnedUnderAPrior(Learned):
+    """What groups share is a parameter, and its own prior a factor."""
+
+    def forward(self, group):
+        pyro.factor(f"hyper/{group.name}", dist.Normal(-2.0, 1.0).log_prob(self.log_odds))
+        return super().forward(group)
+
+
+def test_a_factor_of_the_prior_counts_and_gates_without_a_warning():
+    with_factor, without = gate(LearnedUnderAPrior()), gate(Learned())
+    probs = with_factor.inclusion_prob()
+    extra = gate_nats(with_factor, probs) - gate_nats(without, probs)
+    assert extra.item() == pytest.approx(-2 * dist.Normal(-2.0, 1.0).log_prob(torch.tensor(-0.5)).item())
+    x, y = data()
+    assert torch.isfinite(Trace_ELBO().differentiable_loss(with_factor.model, with_factor.guide, x, y))
 
 
 def test_discrete_hyper_site_needs_a_guide():

@@ -4,6 +4,7 @@ Each takes what ``fit`` gave back (one result or several), a ``Posterior``, or d
 whichever has what it shows. ``bp.plots`` is this room.
 """
 
+from bayesprune.posterior.evidence.plot import plot_evidence
 from bayesprune.posterior.plots.cost import plot_cost
 from bayesprune.posterior.plots.coverage import plot_coverage
 from bayesprune.posterior.plots.draws import plot_draws
@@ -24,6 +25,7 @@ __all__ = [
     "plot_coverage",
     "plot_draws",
     "plot_elbo",
+    "plot_evidence",
     "plot_gates",
     "plot_inclusion",
     "plot_inputs",

@@ -20,6 +20,7 @@ ESTIMATORS: dict[str, Estimator] = {
     "reinforce": Reinforce(),
     "enumeration": Enumeration(),
 }
+"""Names for ``Recipe(estimator=...)``."""
 
 
 def find_estimator(estimator: str | Estimator) -> Estimator:

@@ -1,0 +1,63 @@
+"""Formulas as MathML, by docutils' own converter: nothing to download, for the build or for the reader."""
+
+import html
+import re
+
+from docutils import nodes
+from docutils.utils.math import MathError
+from docutils.utils.math.latex2mathml import tex2mathml
+from sphinx.application import Sphinx
+from sphinx.errors import ExtensionError
+from sphinx.util import logging
+from sphinx.writers.html5 import HTML5Translator
+
+logger = logging.getLogger(__name__)
+
+SAME = {
+    r"\\tag\{([^}]*)\}": r"\\qquad (\1)",
+    r"\\dots(?![a-zA-Z])": r"\\ldots",
+    r"\\(big|Big|bigg|Bigg)(?![a-zA-Z])": r"\\\1l",
+    r"\\textstyle(?![a-zA-Z])": "",
+    r"\\mathrel\{([^}]*)\}": r"\1",
+    r"\\(d|t)?frac(\d)(\d)": r"\\\1frac{\2}{\3}",
+    r"(\\[dt]?frac\{[^{}]*\})(\d)": r"\1{\2}",
+    r"\\iff(?![a-zA-Z])": r"\\;\\Leftrightarrow\\;",
+    r"\\implies(?![a-zA-Z])": r"\\;\\Rightarrow\\;",
+    "½": r"\\frac{1}{2}",
+    r"(?<=[\w)}\]])\s*\\log(?![a-zA-Z])": r"\\,\\log",
+    r"\\log\s+(?=[\w\\])(?!\\(?:left|[bB]ig|frac|\W))": r"\\log\\,",
+    r"\\log(?=\\(?!left|[bB]ig|frac)[a-zA-Z])": r"\\log\\,",
+}
+"""What docutils does not know, in words that it does; and the thin spaces around a logarithm."""
+
+
+def convert(node: nodes.math | nodes.math_block, block: bool) -> str:
+    """One formula; a warning, which fails a strict build, where it cannot be read."""
+    tex = node.astext()
+    for pattern, words in SAME.items():
+        tex = re.sub(pattern, words, tex)
+    try:
+        return tex2mathml(tex, as_block=block)
+    except (MathError, ValueError, IndexError, AttributeError) as problem:
+        logger.warning("formula cannot be shown: %s in %s", problem, node.astext(), location=node)
+        return f"<code>{html.escape(node.astext())}</code>"
+
+
+def inline(self: HTML5Translator, node: nodes.math) -> None:
+    """A formula within a line."""
+    self.body.append(convert(node, block=False))
+    raise nodes.SkipNode
+
+
+def display(self: HTML5Translator, node: nodes.math_block) -> None:
+    """A formula on a line of its own, which scrolls by itself where it is wider than the page."""
+    self.body.append(f'<div class="math" role="math" tabindex="0">{convert(node, block=True)}</div>\n')
+    raise nodes.SkipNode
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Register the renderer."""
+    if not hasattr(app, "add_html_math_renderer"):
+        raise ExtensionError("this Sphinx has no math renderers")
+    app.add_html_math_renderer("mathml", (inline, None), (display, None))
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
