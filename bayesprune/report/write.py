@@ -17,7 +17,8 @@ from bayesprune.posterior import Diagnosis, diagnose, join, read
 from bayesprune.posterior.arviz import unwrap
 from bayesprune.posterior.evidence import EVIDENCE, read_evidence
 from bayesprune.report.commands import afterwards, checksums, page_again, place, reproduce
-from bayesprune.report.figures import Plot, plot_of_gains, plots_of
+from bayesprune.report.drawing import Plot
+from bayesprune.report.figures import plot_of_gains, plots_of
 from bayesprune.report.headline import cards
 from bayesprune.report.reading import Run, read_runs
 from bayesprune.report.svg import inline_svg

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 
-EMPTY = {"meta", "br", "img", "link", "hr", "input"}
+EMPTY = {"col", "meta", "br", "img", "link", "hr", "input"}
 
 
 @dataclass
