@@ -118,6 +118,7 @@ def test_a_prior_without_a_closed_form_needs_a_price():
     assert select(FlatteningVertex(x, y, price=1.0), Subject.of(gated))
 
 
+@torch.no_grad()
 def test_bayes_factors_are_ratios_of_posterior_densities():
     network, x, y = small()
     subject, likelihood, scale = Subject.of(network, x), bp.Gaussian(rows=ROWS, scale=0.3), 0.7
