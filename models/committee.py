@@ -1,10 +1,10 @@
 """A committee machine that learns from a smaller one, with a gate on every hidden unit.
 
 Brings its own data: a teacher of three erf units on thirty Gaussian inputs, and noise of 0.3. The student has
-twelve units, so that each of the teacher's could be there four times over. The best posterior keeps three, one
-for each of the teacher's, and finds the noise's standard deviation. Seeds 0, 1 and 2 keep three, four and six: once
-copies have shared a unit of the teacher's, losing one of them costs more than its price, which is what
-`bayesprune.theory` finds for nodes that are pruned without re-weighting.
+twelve units, so that each of the teacher's could be there four times over. The best posterior keeps three,
+one for each of the teacher's, and finds the noise's standard deviation. Seeds 0, 1 and 2 keep three, four and
+six: once copies have shared a unit of the teacher's, losing one of them costs more than its price, which is
+what `bayesprune.theory` finds for nodes that are pruned without re-weighting.
 """
 
 import math
