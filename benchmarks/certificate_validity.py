@@ -1,15 +1,17 @@
 """Are certificates as rarely wrong as they say, and how tight is each way to test?
 
-    python benchmarks/certificate_validity.py [--calibrations 10000] [--splits 1000] [--parts simulated,bounds,mnist]
+    python benchmarks/certificate_validity.py [--calibrations 10000] [--splits 1000] [--parts
+    simulated,bounds,mnist]
 
-Three parts. (1) Simulation: candidates whose risks are known exactly, at the edge of the hypothesis and beyond; for
-every loss, p-value and rule the share of calibrations in which any candidate is certified whose risk is alpha or
-more. It has to be delta at most, within its binomial error: a count that would come up with a probability below
-1e-4 at delta is called a violation. (2) Upper confidence bounds: how much tighter than Hoeffding–Bentkus each
-p-value is. (3) MNIST: LeNet-300-100, trained on 50,000 rows, pruned by magnitude; 10,000 held-out and 10,000 test
-rows make a population. Calibration rows are drawn from it with replacement, so that the true risks are known; and,
-as one would, the population is split into calibration and test rows, where the risk on the test rows has an error of
-its own, so that the share above alpha may be somewhat more than delta.
+Three parts. (1) Simulation: candidates whose risks are known exactly, at the edge of the hypothesis and
+beyond; for every loss, p-value and rule the share of calibrations in which any candidate is certified whose
+risk is alpha or more. It has to be delta at most, within its binomial error: a count that would come up
+with a probability below 1e-4 at delta is called a violation. (2) Upper confidence bounds: how much tighter
+than Hoeffding–Bentkus each p-value is. (3) MNIST: LeNet-300-100, trained on 50,000 rows, pruned by magnitude;
+10,000 held-out and 10,000 test rows make a population. Calibration rows are drawn from it with replacement,
+so that the true risks are known; and, as one would, the population is split into calibration and test rows,
+where the risk on the test rows has an error of its own, so that the share above alpha may be somewhat more
+than delta.
 """
 
 import argparse
@@ -136,7 +138,9 @@ def bounds(repeats=40):
         generator = np.random.default_rng(23)
         data = [draw(generator, rows) for _ in range(repeats)]
         tests = [HoeffdingBentkus(), Betting(0.05)] + ([Binomial()] if kind.startswith("0/1") else [])
-        mean = {p.name: float(np.mean([upper_bound(p, losses, 0.05) for losses in data])) - risk for p in tests}
+        mean = {
+            p.name: float(np.mean([upper_bound(p, losses, 0.05) for losses in data])) - risk for p in tests
+        }
         scale = 2 if kind.startswith("excess") else 1  # back to the units of the difference
         for name, gap in mean.items():
             table.append({
@@ -154,7 +158,9 @@ def mnist(splits, epochs, data_dir):
     x, y = torch.cat([rest.x, test.x]), torch.cat([rest.y, test.y])
     candidates = Weights().candidates(network, x[:2])
     reference = outputs_of(network, x, 1000, "reference")
-    outputs = [outputs_of(c.build(), x, 1000, c.name) for c in tqdm(candidates, desc="networks", unit="network")]
+    outputs = [
+        outputs_of(c.build(), x, 1000, c.name) for c in tqdm(candidates, desc="networks", unit="network")
+    ]
     table = []
     for loss in LOSSES:
         scores = [loss.scores(o, reference, y) for o in outputs]
@@ -203,16 +209,22 @@ def last_certified(scores, rows, loss, alpha, p_value):
 
 def show(results):
     if "simulated" in results:
-        print(f"\nShare of calibrations with a false certificate, delta = {DELTA:.0%}; the largest over paths")
+        print(
+            f"\nShare of calibrations with a false certificate, delta = {DELTA:.0%}; the largest over paths"
+        )
         worst = {}
         for row in results["simulated"]:
             key = (row["loss"], row["p_value"], row["rule"])
             worst[key] = max(worst.get(key, row), row, key=lambda r: r["false"])
         for (loss, p, rule), row in worst.items():
-            print(f"  {loss:<14}{p:<20}{rule:<22}{row['false']:>7.4f}  {'valid' if row['valid'] else 'VIOLATED'}")
+            print(
+                f"  {loss:<14}{p:<20}{rule:<22}{row['false']:>7.4f}  {'valid' if row['valid'] else 'VIOLATED'}"
+            )
     for row in results.get("bounds", []):
         share = f"{row['of_hoeffding_bentkus']:.2f} of Hoeffding–Bentkus"
-        print(f"  {row['losses']:<34}{row['rows']:>6}  {row['p_value']:<20}+{100 * row['gap']:.3f} points  {share}")
+        print(
+            f"  {row['losses']:<34}{row['rows']:>6}  {row['p_value']:<20}+{100 * row['gap']:.3f} points  {share}"
+        )
     for row in results.get("mnist", {}).get("table", []):
         print({k: v for k, v in row.items()})
 

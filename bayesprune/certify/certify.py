@@ -55,7 +55,7 @@ def certify(
     p_value: str | PValue | None = None,
     rule: str | Rule = "fixed-sequence",
     trained_on: Tensor | TrainingRows | None = None,
-    batch_size: int = 500,
+    batch_size: int = 250,
     progress: bool = True,
 ) -> Certified:
     r"""Find the sparsest pruning of a network whose risk is at most alpha, with probability at least 1 −

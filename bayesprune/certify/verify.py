@@ -33,7 +33,7 @@ def verify(
     reference: nn.Module | None = None,
     loss: Loss | None = None,
     public_key: str | Path | None = None,
-    batch_size: int = 500,
+    batch_size: int = 250,
 ) -> Verification:
     """Recompute a certificate.
 
