@@ -217,16 +217,15 @@ def show(results):
             key = (row["loss"], row["p_value"], row["rule"])
             worst[key] = max(worst.get(key, row), row, key=lambda r: r["false"])
         for (loss, p, rule), row in worst.items():
-            print(
-                f"  {loss:<14}{p:<20}{rule:<22}{row['false']:>7.4f}  {'valid' if row['valid'] else 'VIOLATED'}"
-            )
+            verdict = "valid" if row["valid"] else "VIOLATED"
+            print(f"  {loss:<14}{p:<20}{rule:<22}{row['false']:>7.4f}  {verdict}")
     for row in results.get("bounds", []):
-        share = f"{row['of_hoeffding_bentkus']:.2f} of Hoeffding–Bentkus"
+        gap, share = f"+{100 * row['gap']:.3f} points", f"{row['of_hoeffding_bentkus']:.2f}"
         print(
-            f"  {row['losses']:<34}{row['rows']:>6}  {row['p_value']:<20}+{100 * row['gap']:.3f} points  {share}"
+            f"  {row['losses']:<34}{row['rows']:>6}  {row['p_value']:<20}{gap}, {share} of Hoeffding–Bentkus"
         )
     for row in results.get("mnist", {}).get("table", []):
-        print({k: v for k, v in row.items()})
+        print(row)
 
 
 def main():

@@ -2,9 +2,9 @@
 
     python benchmarks/certify_speed.py [--threads 2] [--rows 10000]
 
-It is the size that counts: the network has its initial weights, and the loss is disagreement with it. Unstructured
-candidates have the dense network's size; structured ones are physically smaller. Processor seconds are of all
-threads together, and do not depend on what else the machine is doing; wall seconds do.
+It is the size that counts: the network has its initial weights, and the loss is disagreement with it.
+Unstructured candidates have the dense network's size; structured ones are physically smaller. Processor
+seconds are of all threads together, and do not depend on what else the machine is doing; wall seconds do.
 """
 
 import argparse
