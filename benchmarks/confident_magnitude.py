@@ -99,7 +99,7 @@ def certified(table, loss, alpha, delta):
 
 
 def summarise(by_seed):
-    """A row for every path, loss, alpha and delta: means over seeds; None where any seed certified nothing."""
+    """A row for every path, loss, alpha and delta: means over seeds, where every seed certified something."""
     rows = []
     for name in by_seed[0]:
         for loss in LOSSES:

@@ -72,8 +72,8 @@ class Units:
         own = self.fit is None
         if self.rule.edges:
             raise CertificateError(
-                f"{self.rule.name} chooses single weights, and Units removes whole ones: take Weights() for the "
-                "smallest weights, or pass networks of bayesprune.selection.path(...)."
+                f"{self.rule.name} chooses single weights, and Units removes whole units: take Weights() for "
+                "the smallest weights, or give networks of bayesprune.selection.path(...)."
             )
         subject = Subject.of(reference if self.fit is None else self.fit, example, self.exclude)
         check_scope(self.scope or self.rule.scope)
