@@ -15,7 +15,6 @@ than delta.
 """
 
 import argparse
-import copy
 import itertools
 from pathlib import Path
 
@@ -35,6 +34,7 @@ from bayesprune.certify.scoring import outputs_of
 DELTA, ROWS, FALSE_ALARM = 0.1, 400, 1e-4
 GOOD = np.array([0.985, 0.004, 0.004, 0.005, 0.002])  # right, broken, repaired, both wrong, wrong in two ways
 BAD = np.array([0.800, 0.100, 0.010, 0.060, 0.030])
+CHUNK = 250  # calibrations at a time
 EDGE = 0.3  # how much of BAD a candidate has whose risk is alpha
 PATHS = {"rising": [0.0, 0.15, EDGE, EDGE, 0.45, 1.0], "bumpy": [0.0, EDGE, 0.05, 0.4, 0.1, EDGE]}
 SURE = 0.6  # probability that the candidate is confident, whatever the case
@@ -69,19 +69,18 @@ def scored_cases(loss):
     return loss.scores(outputs, reference, torch.zeros(10, dtype=torch.int64))
 
 
-def drawn_rows(path, nested, generator):
-    """(candidates, rows), numbers of cases. Nested: one uniform a row decides for all candidates."""
-    ends = np.array([np.cumsum(chances(share)) for share in path])
-    shape = (1, ROWS) if nested else (len(path), ROWS)
-    uniform = np.broadcast_to(generator.random(shape), (len(path), ROWS))
-    cases = (uniform[:, :, None] >= ends[:, None, :4]).sum(-1)
-    return cases + 5 * (generator.random(ROWS) < SURE)
+def drawn_rows(path, nested, count, generator):
+    """(count, candidates, rows), numbers of cases. Nested: one uniform a row decides for all candidates."""
+    ends = np.array([np.cumsum(chances(share)) for share in path])[:, None, :4]
+    uniform = generator.random((count, 1 if nested else len(path), ROWS))
+    cases = (uniform[..., None] >= ends).sum(-1)
+    return cases + 5 * (generator.random((count, 1, ROWS)) < SURE)
 
 
 def simulated(calibrations):
     """One row of figures for each path, dependence, loss, p-value and rule."""
     table = []
-    bar = tqdm(total=4 * len(LOSSES) * calibrations, desc="simulated", unit="calibration", mininterval=2)
+    bar = tqdm(total=4 * len(LOSSES) * calibrations, desc="simulated", unit="calibration", mininterval=5)
     for (path_name, path), nested, loss in itertools.product(PATHS.items(), (True, False), LOSSES):
         generator, asked = np.random.default_rng(17), scored_cases(loss)
         alpha = RISKS[loss.name](chances(EDGE))
@@ -89,16 +88,19 @@ def simulated(calibrations):
         tests = p_values_for(loss, DELTA)
         false = {(p.name, rule.name): 0 for p in tests for rule in RULES}
         power = dict.fromkeys(false, 0.0)
-        for _ in range(calibrations):
-            cases = drawn_rows(path, nested, generator)
-            scores = [Scores(asked.values[row], asked.counted[row]) for row in cases]
+        for start in range(0, calibrations, CHUNK):
+            cases = drawn_rows(path, nested, min(CHUNK, calibrations - start), generator)
+            scores = Scores(asked.values[cases], asked.counted[cases])
             for p in tests:
                 seen = {}
-                for rule in RULES:
-                    decision = rule.decide(remembered(seen, scores, loss, alpha, p), len(path), ROWS, DELTA)
+                for number, rule in itertools.product(range(len(cases)), RULES):
+                    decision = rule.decide(
+                        lambda rows: remembered(seen, scores, loss, alpha, p, rows)[number],  # noqa: B023
+                        len(path), ROWS, DELTA,
+                    )  # fmt: skip
                     false[p.name, rule.name] += bool((decision.certified & null).any())
                     power[p.name, rule.name] += float(decision.certified[~null].mean())
-            bar.update()
+            bar.update(len(cases))
         for (p, rule), count in false.items():
             tail = float(stats.binom.sf(count - 1, calibrations, DELTA))
             table.append({
@@ -110,16 +112,18 @@ def simulated(calibrations):
     return table
 
 
-def remembered(seen, scores, loss, alpha, p_value):
-    """p-values on some rows, computed once for all rules that ask for the same ones."""
-
-    def tests(rows):
-        key = rows.tobytes()
-        if key not in seen:
-            seen[key] = np.array([loss.p_value(s.on(rows), alpha, p_value) for s in scores])
-        return seen[key]
-
-    return tests
+def remembered(seen, scores, loss, alpha, p_value, rows):
+    """(calibrations, candidates), p-values on some rows, computed once for all rules that ask for them."""
+    key = (len(rows), int(rows[0]), int(rows[-1]))
+    if key not in seen:
+        values, counted = scores.values[..., rows], scores.counted[..., rows]
+        if counted.all():
+            seen[key] = p_value(values, loss.level(alpha))
+        else:  # another number of rows in each calibration
+            flat = zip(values.reshape(-1, len(rows)), counted.reshape(-1, len(rows)), strict=True)
+            found = [loss.p_value(Scores(v, c), alpha, p_value) for v, c in flat]
+            seen[key] = np.array(found).reshape(values.shape[:-1])
+    return seen[key]
 
 
 def bounds(repeats=40):
@@ -233,21 +237,20 @@ def main():
     parser.add_argument("--calibrations", type=int, default=10_000)
     parser.add_argument("--splits", type=int, default=1000)
     parser.add_argument("--epochs", type=int, default=15)
-    parser.add_argument("--parts", default="simulated,bounds,mnist")
+    parser.add_argument("--parts", default="bounds,mnist,simulated")
     parser.add_argument("--data-dir", type=Path, default=None)
     out = Path(__file__).parent / "results" / "certificate_validity.json"
     parser.add_argument("--out", type=Path, default=out)
     arguments = parser.parse_args()
-    parts = arguments.parts.split(",")
-    results = {"delta": DELTA, "rows": ROWS, "mnist_rows": MNIST_ROWS}
-    if "bounds" in parts:
-        results["bounds"] = bounds()
-    if "mnist" in parts:
-        results["mnist"] = mnist(arguments.splits, arguments.epochs, arguments.data_dir)
-    if "simulated" in parts:
-        results["simulated"] = simulated(arguments.calibrations)
-    show(copy.deepcopy(results))
-    write_results(arguments.out, vars(arguments), results)
+    run = {
+        "bounds": bounds,
+        "mnist": lambda: mnist(arguments.splits, arguments.epochs, arguments.data_dir),
+        "simulated": lambda: simulated(arguments.calibrations),
+    }
+    for part in arguments.parts.split(","):
+        results = {"delta": DELTA, "rows": MNIST_ROWS if part == "mnist" else ROWS, part: run[part]()}
+        show(results)
+        write_results(arguments.out.with_stem(f"{arguments.out.stem}_{part}"), vars(arguments), results)
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ def main():
     fit = bp.fit(gated, (train.x, train.y), epochs=epochs, batch_size=batch_size, recipe=program.recipe)
     small = bp.prune(fit)
 
-    # Whoever asks three paths, and ships the best, has three chances to be wrong: each gets its share of delta.
+    # Who asks three paths, and ships the best, has three chances to be wrong: each gets its share of delta.
     paths = ("magnitude", "magnitude-layers", "units")
     delta = arguments.delta / len(paths)
     found = [
