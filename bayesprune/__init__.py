@@ -1,5 +1,6 @@
 """bayesprune: prune networks while they learn, by inference."""
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from bayesprune import data, priors, selection, structure, svi
@@ -14,6 +15,7 @@ from bayesprune.structure.graph import analyse
 from bayesprune.svi import Epoch, FitResult, GateSteps, Quality, Recipe, Shrink, evaluate, fit, prune
 
 if TYPE_CHECKING:
+    from bayesprune import theory
     from bayesprune.posterior import Diagnosis, EvidenceTable, Posterior, diagnose, evidence, plots
 
 __version__ = "0.1.0"
@@ -59,6 +61,7 @@ __all__ = [
     "selection",
     "structure",
     "svi",
+    "theory",
 ]
 
 _LATE = (
@@ -72,9 +75,11 @@ _LATE = (
 
 
 def __getattr__(name: str) -> Any:
-    """Names of the room ``posterior``, imported when they are first asked for."""
+    """Names of the room ``posterior``, and the room ``theory``, imported when they are first asked for."""
     if name in _LATE:
         from bayesprune import posterior
 
         return getattr(posterior, name)
+    if name == "theory":
+        return import_module("bayesprune.theory")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -40,7 +40,7 @@ SIZES = {  # units a group, rows, draws of the reference, draws of each estimato
 }
 FITS = {  # epochs, budget, estimators, seeds
     "lenet_300_100": (20, {"params": 0.055}, ("straight_through", "curved", "second_order", "concrete"), 2),
-    "lenet5": (6, {"macs": 0.06}, ("curved", "concrete"), 1),
+    "lenet5": (6, {"macs": 0.06, "params": 0.03}, ("straight_through", "curved", "concrete"), 2),
 }
 
 

@@ -47,10 +47,16 @@ def plot(records: list[dict[str, Any]], dense: list[float], key: str, network: s
     panels[0].yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     panels[0].yaxis.set_minor_formatter(NullFormatter())
     panels[0].set_yticks([t for t in (1, 2, 5, 10, 20, 50, 90) if t > 0.5 * np.mean(dense)])
+    panels[0].set_ylim(0.85 * float(np.mean(dense)), 95)
     panels[0].annotate(
-        "dense", (0.01, np.mean(dense)), xycoords=("axes fraction", "data"), va="bottom", fontsize=8
+        "dense",
+        (0.99, np.mean(dense)),
+        xycoords=("axes fraction", "data"),
+        ha="right",
+        va="bottom",
+        fontsize=8,
     )
-    panels[1].legend(fontsize=8, loc="upper left")
+    panels[0].legend(fontsize=8, loc="upper left")
     seeds = len(dense)
     figure.suptitle(f"{network} on MNIST, {TITLES[key]}: means of {seeds} seeds, 95 % intervals", fontsize=11)
     buffer = io.BytesIO()

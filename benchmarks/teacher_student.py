@@ -3,15 +3,16 @@
     python benchmarks/teacher_student.py [--seeds 10] [--scenarios erf relu …] [--draws 50] [--inputs 500]
 
 Students learn on line from a teacher, in simulation and by the equations of their order parameters from the
-same start; both are pruned by every rule at equal parameter count, with the second layer as it was ("plain") and
-re-weighted by least squares ("fused"). Three claims are tested by paired differences over the seeds, at every
-size; each verdict is a 95 % interval of its own, none is corrected for their number:
+same start; both are pruned by every rule at equal parameter count, with the second layer as it was ("plain")
+and re-weighted by least squares ("fused"). Three claims are tested by paired differences over the seeds, at
+every size; each verdict is a 95 % interval of its own, none is corrected for their number:
 
     DPP nodes − random nodes, DPP nodes − importance nodes, random edges − DPP nodes.
 
 Scenario `erf` has the settings of the public code of Acharyya et al. (UAI 2021): d = 500, M = 2, K = 6,
-v* = 4, η = 0.5, 800,000 examples, both layers trained. A map over perfect redundant students says where random edges
-beat DPP nodes. The time of the closed form at K = M = 512 is measured.
+v* = 4, η = 0.5, 800,000 examples, both layers trained. A map over perfect redundant students says where
+random edges beat DPP nodes. The time of the closed form at K = M = 512 is measured. `--replot` draws the
+record again, but for the learning curves, and prints it as tables.
 """
 
 import argparse
@@ -23,13 +24,16 @@ from pathlib import Path
 import numpy as np
 import reporting
 import teacher_student_plots as plots
+import teacher_student_tables as tables
 from scipy.stats import t as student_t
 from teacher_student_rules import FUSED, RULES, predicted, simulated
 from tqdm import tqdm
 
 from bayesprune import theory as th
+from bayesprune.files import read_json
 
 WAYS = {False: "plain", True: "fused"}
+SAID = {False: "as pruned", True: "re-weighted"}
 CLAIMS = [
     (f"{kernel} < {other}", kernel, other)
     for kernel in ("dpp_gram", "dpp_fields", "dpp_gaussian")
@@ -74,7 +78,17 @@ def main():
     parser.add_argument(
         "--out", type=Path, default=Path(__file__).parent / "results" / "teacher_student.json"
     )
+    parser.add_argument("--replot", action="store_true", help="draw the record in --out, compute nothing")
     arguments = parser.parse_args()
+    picture = arguments.out.with_suffix("")
+    if arguments.replot:
+        found = read_json(arguments.out)["results"]
+        plots.pruning(found["scenarios"], f"{picture}_pruning.png")
+        plots.regimes(found["regimes"], f"{picture}_regimes.png")
+        for name, scenario in found["scenarios"].items():
+            print(f"{name}\n\n{tables.errors(scenario)}\n")
+        print(tables.verdicts(found["scenarios"]))
+        return
 
     results, courses, equations = {}, {}, {}
     for name in arguments.scenarios:
@@ -88,7 +102,6 @@ def main():
     found = {"scenarios": results, "regimes": regimes(), "closed_form_512_seconds": closed_form_seconds()}
     print(f"closed form at K = M = 512: {found['closed_form_512_seconds']:.4f} s")
     reporting.write_results(arguments.out, vars(arguments), found)
-    picture = arguments.out.with_suffix("")
     plots.learning(courses, equations, f"{picture}_learning.png")
     plots.pruning(results, f"{picture}_pruning.png")
     plots.regimes(found["regimes"], f"{picture}_regimes.png")
@@ -210,9 +223,7 @@ def regimes(teacher_units=4, most_copies=6):
             for fused in FUSED:
                 rows = [ratios(th.redundant(teacher, np.ones(teacher_units), z, activation), fused)
                         for z in range(1, most_copies + 1)]  # fmt: skip
-                title = (
-                    f"{activation}, T off-diagonal {correlation}, {'re-weighted' if fused else 'as pruned'}"
-                )
+                title = f"{activation}, T off-diagonal {correlation:g}, {SAID[fused]}"
                 found[title] = {"teacher_units": teacher_units, "log2_edge_over_dpp": rows}
     return found
 

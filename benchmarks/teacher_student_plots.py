@@ -28,7 +28,7 @@ def learning(simulated, equations, path):
 
 
 def pruning(scenarios, path):
-    """ε against parameters kept: lines from the equations, dots from simulated students with 95 % intervals."""
+    """ε against parameters kept: lines from the equations, dots from simulated students, 95 % intervals."""
     figure = Figure(figsize=(3.5 * len(scenarios), 6.4), layout="constrained")
     for column, (name, found) in enumerate(scenarios.items()):
         step = 0.06 * (len(found["pruned"]) + 1) / 6
@@ -44,16 +44,17 @@ def pruning(scenarios, path):
                 style = {"color": color, "marker": marker, "markersize": 4, "linestyle": "none", "capsize": 2}
                 beside = [size + (place - 2) * step for size in sizes]
                 ax.errorbar(beside, mean, yerr=[low, half], label=label, **style)
-            ax.axhline(
-                found["unpruned_error"]["simulation"]["mean"], color="black", linewidth=0.8, linestyle=":"
-            )
+            before = found["unpruned_error"]["simulation"]["mean"]
+            ax.axhline(before, color="black", linewidth=0.8, linestyle=":")
+            ax.xaxis.set_major_locator(MaxNLocator(integer=True))
             ax.set(yscale="log", title=f"{name}, {'re-weighted' if row else 'as pruned'}")
             ax.title.set_fontsize(10)
             ax.set_xlabel(f"size, in units of {found['settings']['inputs'] + 1} parameters")
             if not column:
                 ax.set_ylabel("generalisation error ε")
-            if not column and not row:
-                ax.legend(frameon=False, fontsize=7)
+    figure.legend(
+        *ax.get_legend_handles_labels(), loc="outside lower center", ncols=len(SHOWN), frameon=False
+    )
     figure.suptitle("Lines: theory. Dots: simulation. Dotted: the student before pruning.", fontsize=11)
     figure.savefig(path, dpi=110)
 

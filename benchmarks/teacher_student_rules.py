@@ -12,7 +12,7 @@ FUSED = (False, True)
 
 
 def predicted(order, kept, inputs):
-    """{(rule, fused): E ε} in closed form from order parameters; d enters through the equal number of edges."""
+    """{(rule, fused): E ε} in closed form from order parameters; d sets the equal number of edges."""
     share = th.equal_edges(order.units, inputs, kept) / (order.units * inputs)
     found = {}
     for fused in FUSED:

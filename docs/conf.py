@@ -16,7 +16,9 @@ project = "bayesprune"
 author = copyright = "the authors of bayesprune"
 release = version = bayesprune.__version__
 
-extensions = ["sphinx.ext.autodoc", "sphinx.ext.napoleon", "myst_nb", "mathml", "rooms"]
+extensions = ["sphinx.ext.autodoc", "sphinx.ext.napoleon", "myst_nb", "bars", "mathml", "rooms"]
+# Shapes in docstrings, (units,), are taken for types, of which there may be several of a name.
+suppress_warnings = ["ref.python"]
 exclude_patterns = ["_build", "_extensions"]
 
 # Furo: two small packages, readable on a telephone, light and dark, and no script or font from elsewhere.
@@ -46,6 +48,7 @@ autodoc_preserve_defaults = True
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
+napoleon_attr_annotations = False
 napoleon_use_rtype = False
 python_maximum_signature_line_length = 88
 nitpicky = False

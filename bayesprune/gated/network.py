@@ -140,7 +140,8 @@ class GatedNetwork(nn.Module):
             x: (batch, ...), inputs.
             gates: group → (..., size), by original unit id.
             weights: tensor name → values; by default the network's own. Those of several draws,
-                ``(draws..., 1, *shape)``, go with gates of (draws..., 1 or batch, size): a network for each draw.
+                ``(draws..., 1, *shape)``, go with gates of (draws..., 1 or batch, size): a network for each
+                draw.
             noise: group → (batch, living units), factors on the units.
 
         Returns:

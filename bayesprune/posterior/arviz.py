@@ -36,7 +36,8 @@ def wrap(groups: Mapping[str, xr.Dataset], tree: bool | None = None) -> Any:
         ``arviz.InferenceData`` (0.x) or ``xarray.DataTree`` (1.x).
     """
     if tree is None:
-        tree = getattr(arviz, "InferenceData", xr.DataTree) is xr.DataTree  # 1.x keeps the old name for it
+        # 1.x answers to the old name as well, with a warning: look, and do not ask.
+        tree = vars(arviz).get("InferenceData", xr.DataTree) is xr.DataTree
     if tree:
         return xr.DataTree.from_dict({f"/{name}": _renamed(part, "/", ":") for name, part in groups.items()})
     make: Any = arviz.InferenceData  # its annotations do not know groups as keywords
@@ -158,7 +159,7 @@ def pareto_k(log_weights: npt.NDArray[np.float64]) -> float:
 
     Returns:
         k̂; below 0.7 the weights can be trusted. NaN where all weights are equal: there is no tail;
-        infinity where some are zero.
+        infinity where some are zero, or one outweighs all others beyond what floating point can tell.
     """
     if not np.isfinite(log_weights).all():
         return float("inf")  # draws that the posterior forbids
@@ -166,10 +167,15 @@ def pareto_k(log_weights: npt.NDArray[np.float64]) -> float:
         return float("nan")
     if hasattr(arviz, "psislw"):
         psislw: Any = arviz.psislw
-        return float(psislw(log_weights.copy())[1])
-    from arviz_stats.base import array_stats  # ArviZ 1.x, which takes minus the log-weights, as LOO has them
+        k = float(psislw(log_weights.copy())[1])
+    else:
+        from arviz_stats.base import array_stats  # ArviZ 1.x: takes minus the log-weights, as LOO has them
 
-    return float(array_stats.psislw(-log_weights)[1])
+        try:
+            k = float(array_stats.psislw(-log_weights)[1])
+        except ValueError:  # fewer than five weights in the tail, or all of them equal: 0.x has infinity then
+            k = float("inf")
+    return float("inf") if np.isnan(k) else k  # no tail can be fitted to a single weight
 
 
 def forest(fits: Mapping[str, xr.Dataset], colours: Sequence[str], ax: Any | None = None) -> Any:

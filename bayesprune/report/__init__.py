@@ -1,6 +1,6 @@
 """A run as one page to read: how small, how good, how sure, and what to do next; one HTML file, by itself."""
 
-from bayesprune.report.figures import Plot
+from bayesprune.report.drawing import Plot
 from bayesprune.report.reading import Run, read_runs
 from bayesprune.report.write import NAME, build, write_report
 

@@ -69,7 +69,7 @@ def _program(name: str) -> str:
 
 def _argument(value: Any) -> str:
     if isinstance(value, dict):
-        return ",".join(f"{name}={number:g}" for name, number in value.items())
+        return ",".join(f"{name}={number!r}" for name, number in value.items())  # every digit
     if isinstance(value, str) and "/" in value:
         return f"./{Path(value).name}"
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return str(value)

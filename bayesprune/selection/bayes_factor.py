@@ -16,7 +16,7 @@ from bayesprune.selection.masks import Scores
 from bayesprune.selection.subject import Subject
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class BayesFactor(GainRule):
     r"""Posterior density of the weights without a unit, over that with it.
 

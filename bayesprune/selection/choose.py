@@ -16,7 +16,7 @@ from bayesprune.selection.rule import Rule, Scope
 from bayesprune.selection.subject import Prunable, Subject
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Candidate:
     """A pruned network on a path.
 

@@ -18,7 +18,7 @@ from bayesprune.selection.subject import Subject
 from bayesprune.selection.taylor import check_pairs, likelihood_of
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class GainRule(Scored):
     r"""Masks at which every unit that stays gains more than its line, and none that went would.
 

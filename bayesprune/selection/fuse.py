@@ -27,7 +27,7 @@ from bayesprune.selection.readings import Reading, readings
 from bayesprune.selection.subject import Subject
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Fuse:
     """Re-weight the readers of kept units by least squares.
 

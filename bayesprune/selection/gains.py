@@ -21,7 +21,7 @@ from bayesprune.structure.trace import evaluating
 ROWS_AT_ONCE = 2000
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Loss:
     """N · L(m): nats of all training rows, told from some of them.
 

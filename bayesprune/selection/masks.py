@@ -9,6 +9,7 @@ from torch import Tensor
 
 from bayesprune.errors import SelectionError
 from bayesprune.structure import Group, Slot
+from bayesprune.structure.groups import close_over
 
 Masks = dict[str, Tensor]
 """group → (group.size,) bool, on the CPU, by original unit id: True stays. Groups that are not named stay "
@@ -88,6 +89,32 @@ def floor(groups: tuple[Group, ...], slots: tuple[Slot, ...], scores: Scores, al
         best = ranked.max()
         mask[(candidates & (ranked == best)).nonzero()[0]] = True
     return kept
+
+
+def fed(groups: tuple[Group, ...], slots: tuple[Slot, ...], masks: Masks, alive: Masks, seed: int) -> Masks:
+    """Masks in which no group starves because another one has lost all that it sits on.
+
+    Groups that were drawn apart may miss each other: no feature of a kept filter is among the kept
+    features. One that is, drawn by lot, is then added.
+
+    Args:
+        groups: of the network.
+        slots: where their units sit now.
+        masks: of every group, none of them empty.
+        alive: units that are still there.
+        seed: of the lot.
+    """
+    masks = {name: mask.clone() for name, mask in masks.items()}
+    for number, group in enumerate(groups):
+        slot = next((s for s in slots if s.group == group.name and s.reads), None)
+        if slot is None or bool(close_over(slots, masks)[group.name].any()):
+            continue
+        others = {name: mask for name, mask in masks.items() if name != group.name}
+        open_units = (_on_open_columns(slot, slots, others, group.size) & alive[group.name]).nonzero()
+        if len(open_units):
+            generator = torch.Generator().manual_seed(seed + number)
+            masks[group.name][open_units[torch.randint(len(open_units), (1,), generator=generator)]] = True
+    return masks
 
 
 def _on_open_columns(slot: Slot, slots: tuple[Slot, ...], kept: Masks, size: int) -> Tensor:

@@ -14,7 +14,7 @@ from bayesprune.selection.rule import Scored
 from bayesprune.selection.subject import Subject
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Outgoing(Scored):
     r"""Importance: the weights that read a unit, and how much it sends through them.
 

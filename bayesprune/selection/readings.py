@@ -13,6 +13,7 @@ from bayesprune.errors import SelectionError
 from bayesprune.structure import Chain
 from bayesprune.structure.graph import GraphNetwork
 from bayesprune.structure.graph.call import arguments
+from bayesprune.structure.graph.flatten import flat_gates
 from bayesprune.structure.graph.gates import Gate
 from bayesprune.structure.graph.weights import kind_of, listed
 from bayesprune.structure.trace import evaluating
@@ -20,7 +21,7 @@ from bayesprune.structure.trace import evaluating
 ROWS_AT_ONCE = 256
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Reading:
     """A value that operations read units from.
 
@@ -64,21 +65,24 @@ def readings(
     parts: dict[str, list[Reading]] = {}
     with evaluating(network):
         for batch in rows.split(ROWS_AT_ONCE):
-            run = _of_chain if isinstance(network, Chain) else _of_graph
-            for reading in run(network, batch, gates, only):  # type: ignore[operator]
+            if isinstance(network, Chain):
+                found = _of_chain(network, batch, gates, only)
+            else:
+                found = _of_graph(network, batch, gates, only)
+            for reading in found:
                 parts.setdefault(reading.name, []).append(reading)
-    found = [
+    whole = [
         Reading(p[0].name, torch.cat([r.values for r in p], 1), p[0].units, p[0].weights, p[0].other)
         for p in parts.values()
     ]
-    strange = [r for r in found if not bool(torch.isfinite(r.values).all())]
+    strange = [r for r in whole if not bool(torch.isfinite(r.values).all())]
     if strange:
         groups = sorted({group for r in strange for group in r.units})
         raise SelectionError(
             f"Activations of {', '.join(map(repr, groups))} are not all finite at the {len(rows)} rows "
             "given: look at the rows and at the network's weights."
         )
-    return found
+    return whole
 
 
 def _of_chain(
@@ -118,7 +122,8 @@ def _of_graph(
     graph = network._graphs[False]
     recorder = _Recorder(graph, only)
     given = None if gates is None else {g: z.to(_like(network)) for g, z in gates.items()}
-    recorder.run(rows.to(_like(network)) if rows.is_floating_point() else rows, network._flat(given), None)
+    flat = flat_gates(network.groups, network.alive, given)
+    recorder.run(rows.to(_like(network)) if rows.is_floating_point() else rows, flat, None)
     names = listed(network.network)
     for node, value in recorder.seen:
         gate = graph.get_submodule(str(node.target))

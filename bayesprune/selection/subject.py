@@ -21,7 +21,7 @@ Prunable = nn.Module | GatedModel | FitResult
 """What can be pruned: a trained network, or what a fit gave back."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Subject:
     """What a rule looks at; nothing in it is changed by any rule.
 

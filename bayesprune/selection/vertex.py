@@ -17,7 +17,7 @@ from bayesprune.selection.masks import Scores
 from bayesprune.selection.subject import Subject
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class FlatteningVertex(GainRule):
     r"""The vertex of the flattening objective, for weights as they are: gain > price.
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
+Units = NDArray[np.intp]
 Pairwise = Callable[[Array, Array, Array], Array]
 """(covariance of a and b, variance of a, variance of b) → an expectation, element by element."""
 

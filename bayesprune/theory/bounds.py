@@ -19,7 +19,7 @@ from __future__ import annotations
 import numpy as np
 
 from bayesprune.errors import TheoryError
-from bayesprune.theory.activation import Array
+from bayesprune.theory.activation import Array, Units
 from bayesprune.theory.generalisation import generalisation_error, grams
 from bayesprune.theory.kernels import checked_kept
 from bayesprune.theory.order import OrderParameters
@@ -60,7 +60,7 @@ def error_range(before: float, changed: float) -> tuple[float, float]:
     return float(low**2), float(high**2)
 
 
-def node_distortion_bound(order: OrderParameters, units: Array | list[int]) -> float:
+def node_distortion_bound(order: OrderParameters, units: Units | list[int]) -> float:
     """The most that keeping these units alone can change; fusing, the best readout, changes no more.
 
     Args:

@@ -9,7 +9,7 @@ from bayesprune.theory.activation import Array
 from bayesprune.theory.generalisation import generalisation_error, grams
 from bayesprune.theory.kernels import spectrum
 from bayesprune.theory.order import OrderParameters
-from bayesprune.theory.symmetric import symmetric, symmetric_without_one
+from bayesprune.theory.symmetric import log_symmetric, log_symmetric_without_one
 
 
 def expected_error(order: OrderParameters, inclusion: Array) -> float:
@@ -98,6 +98,5 @@ def residual_share(gram: Array, kept: int) -> Array:
         TheoryError: k is out of range, or above the rank of G.
     """
     values, vectors = spectrum(gram, kept)
-    scaled = values / values.max()  # e_k over e_k does not depend on the scale
-    share = symmetric_without_one(scaled, kept) / symmetric(scaled, kept)[kept]
+    share = np.exp(log_symmetric_without_one(values, kept) - log_symmetric(values, kept)[kept])
     return np.asarray((vectors * share) @ vectors.T)

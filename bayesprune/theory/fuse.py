@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from bayesprune.theory.activation import Array
+from bayesprune.theory.activation import Array, Units
 from bayesprune.theory.committee import Committee
 from bayesprune.theory.generalisation import grams
 from bayesprune.theory.kernels import checked_kept
@@ -52,7 +52,7 @@ def fuse(pruned: Committee, original: Committee) -> Committee:
     return pruned.with_readout(fused_readout(order_parameters(pruned, original)))
 
 
-def fuse_nodes(order: OrderParameters, units: Array | list[int]) -> OrderParameters:
+def fuse_nodes(order: OrderParameters, units: Units | list[int]) -> OrderParameters:
     """Keep some units, re-weighted, on the level of order parameters.
 
     Args:

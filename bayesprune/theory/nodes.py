@@ -6,15 +6,13 @@ from itertools import combinations
 from math import comb
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bayesprune.errors import TheoryError
 from bayesprune.selection import KDPP
-from bayesprune.theory.activation import Array
+from bayesprune.theory.activation import Array, Units
 from bayesprune.theory.kernels import checked_kept, node_kernel, spectrum
 from bayesprune.theory.order import OrderParameters
 
-Units = NDArray[np.intp]
 MOST_SUBSETS = 200_000
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bayesprune.errors import TheoryError
-from bayesprune.theory.activation import Activation, Array
+from bayesprune.theory.activation import Activation, Array, Units
 from bayesprune.theory.committee import Committee
 from bayesprune.theory.named import activation_named
 
@@ -93,7 +93,7 @@ class OrderParameters:
         """
         return OrderParameters(Q, R, self.T, self.readout, self.teacher_readout, self.activation)
 
-    def keep(self, units: Array | list[int]) -> OrderParameters:
+    def keep(self, units: Units | list[int]) -> OrderParameters:
         """The student with these units alone: rows and columns of Q, rows of R, entries of v.
 
         Args:

@@ -38,8 +38,8 @@ def plot_learning(
         ax.plot(_shown(course), _positive(course), color=f"C{index % 10}", linewidth=1.2, label=label)
     for index, course in enumerate(simulated):
         label = "simulation" if index == 0 else None
-        style = {"color": f"C{index % 10}", "linestyle": "none", "marker": "o", "markersize": 3.5}
-        ax.plot(_shown(course), _positive(course), label=label, **style)
+        color = f"C{index % 10}"
+        ax.plot(_shown(course), _positive(course), "o", color=color, markersize=3.5, label=label)
     ax.set(xscale="log", yscale="log", xlabel="α, steps / inputs", ylabel="generalisation error ε")
     ax.legend(frameon=False)
     return ax

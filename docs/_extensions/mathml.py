@@ -18,9 +18,17 @@ SAME = {
     r"\\dots(?![a-zA-Z])": r"\\ldots",
     r"\\(big|Big|bigg|Bigg)(?![a-zA-Z])": r"\\\1l",
     r"\\textstyle(?![a-zA-Z])": "",
+    r"\\mathrel\{([^}]*)\}": r"\1",
     r"\\(d|t)?frac(\d)(\d)": r"\\\1frac{\2}{\3}",
+    r"(\\[dt]?frac\{[^{}]*\})(\d)": r"\1{\2}",
+    r"\\iff(?![a-zA-Z])": r"\\;\\Leftrightarrow\\;",
+    r"\\implies(?![a-zA-Z])": r"\\;\\Rightarrow\\;",
+    "½": r"\\frac{1}{2}",
+    r"(?<=[\w)}\]])\s*\\log(?![a-zA-Z])": r"\\,\\log",
+    r"\\log\s+(?=[\w\\])(?!\\(?:left|[bB]ig|frac|\W))": r"\\log\\,",
+    r"\\log(?=\\(?!left|[bB]ig|frac)[a-zA-Z])": r"\\log\\,",
 }
-"""What docutils does not know, in words that it does."""
+"""What docutils does not know, in words that it does; and the thin spaces around a logarithm."""
 
 
 def convert(node: nodes.math | nodes.math_block, block: bool) -> str:

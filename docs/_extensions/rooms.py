@@ -1,7 +1,7 @@
 """The API pages: one for each room of the library, written from what the rooms say is public.
 
-A room is a package with ``__all__``. A name is described once: at the top level if ``bayesprune`` has it, else
-in the outermost room. New rooms and names appear by themselves.
+A room is a package with ``__all__``. A name is described once: at the top level if ``bayesprune`` has it,
+else in the outermost room. New rooms and names appear by themselves.
 """
 
 import importlib

@@ -19,6 +19,8 @@ from bayesprune.posterior import join, read, to_arviz, write
 from bayesprune.posterior.arviz import pareto_k, unwrap, wrap
 from bayesprune.priors import Gates
 
+OLD = hasattr(arviz, "psislw")  # the series 0.x
+OF_0 = pytest.mark.skipif(not OLD, reason="of ArviZ 0.x, and 1.x is installed")
 ROWS = 40
 X = torch.randn(ROWS, 3, generator=torch.Generator().manual_seed(0))
 Y = (X[:, 0] > 0).long()
@@ -169,7 +171,7 @@ def test_one_fit_has_a_posterior_and_leaves_torchs_random_state_alone(fits):
     assert "log_likelihood" not in unwrap(one)
 
 
-@pytest.mark.parametrize("tree", [False, True], ids=["InferenceData", "DataTree"])
+@pytest.mark.parametrize("tree", [pytest.param(False, marks=OF_0), True], ids=["InferenceData", "DataTree"])
 def test_files_keep_everything_in_either_container(tree, idata, tmp_path):
     groups = unwrap(idata)
     container = wrap(groups, tree=tree)
@@ -189,7 +191,8 @@ def test_files_keep_everything_in_either_container(tree, idata, tmp_path):
 
 def test_files_of_other_programs_are_refused_and_left_alone(tmp_path):
     other = tmp_path / "other.nc"
-    arviz.from_dict(posterior={"mu": np.zeros((2, 5))}).to_netcdf(str(other))
+    foreign = {"posterior": {"mu": np.zeros((2, 5))}}
+    (arviz.from_dict(**foreign) if OLD else arviz.from_dict(foreign)).to_netcdf(str(other))
     text = tmp_path / "text.nc"
     text.write_text("no NetCDF")
     for path, message in (
@@ -220,6 +223,7 @@ def test_what_does_not_fit_is_named(fits):
             posterior.to_arviz(**settings)
 
 
+@OF_0
 def test_arviz_1_gets_a_tree_from_everything(fits, tmp_path, monkeypatch):
     """ArviZ 1.x calls DataTree InferenceData too, and has moved psislw, which wants minus the weights."""
     weights = np.random.default_rng(0).standard_t(2, size=500)
@@ -242,6 +246,32 @@ def test_arviz_1_gets_a_tree_from_everything(fits, tmp_path, monkeypatch):
     assert isinstance(read(write(tree, tmp_path / "tree.nc")), xr.DataTree)
     assert to_arviz(fits[0], draws=10)["posterior"]["gate:0"].shape == (1, 10, 5)
     assert bp.diagnose(tree).decided.verdict == bp.diagnose(fits[0], draws=10).decided.verdict
+
+
+def test_arviz_1_is_recognised_without_being_asked_for_a_name_that_it_warns_of(fits, monkeypatch):
+    """ArviZ 1.3 answers to ``arviz.InferenceData`` with DataTree and a MigrationWarning."""
+    monkeypatch.delitem(vars(arviz), "InferenceData", raising=False)
+    monkeypatch.setitem(vars(arviz), "__getattr__", lambda name: pytest.fail(f"asked for {name}"))
+    assert isinstance(fits[0].posterior().to_arviz(draws=10), xr.DataTree)
+
+
+@pytest.mark.parametrize("answer", ["At least 5", "All tail values are the same", None])
+def test_weights_without_a_tail_that_can_be_fitted_have_an_infinite_one(answer, monkeypatch):
+    """ArviZ 1.x raises where 0.x says infinity, and says NaN where one weight outweighs all others."""
+    weights = np.random.default_rng(0).normal(size=20)
+    assert pareto_k(weights) == np.inf  # too few for ArviZ 0.x
+
+    def psislw(ary):
+        if answer:
+            raise ValueError(answer)
+        return ary, float("nan")
+
+    moved = types.ModuleType("arviz_stats.base")
+    moved.array_stats = types.SimpleNamespace(psislw=psislw)
+    monkeypatch.setitem(sys.modules, "arviz_stats", types.ModuleType("arviz_stats"))
+    monkeypatch.setitem(sys.modules, "arviz_stats.base", moved)
+    monkeypatch.delattr(arviz, "psislw", raising=False)
+    assert pareto_k(weights) == np.inf
 
 
 def test_draws_made_one_by_one_join_to_those_made_together(fits):

@@ -14,7 +14,7 @@ from bayesprune.selection import (
     gaussian_kernel,
     select,
 )
-from tests.selection.networks import example_of
+from tests.selection.networks import example_of, posterior_of
 
 
 def test_magnitudes_are_norms_of_the_weights_that_make_a_unit():
@@ -102,3 +102,17 @@ def test_a_size_given_by_group_is_kept():
     masks = select(DPP(k={"fc1": 5}), Subject.of(example.network, example.x))
     assert {g: int(m.sum()) for g, m in masks.items()} == {"fc1": 5, "fc2": 8}
     assert isinstance(bp.selection.prune(example.network, masks, example.x), torch.nn.Sequential)
+
+
+def test_filters_and_features_that_were_drawn_apart_do_not_starve():
+    """One of six filters and one of 24 features: most draws miss each other."""
+    example = example_of("lenet5")
+    subject = Subject.of(posterior_of(example), example.x)
+    added = 0
+    for seed in range(20):
+        masks = select(DPP(k={"conv2": 1, "flatten": 1}), subject, seed=seed)
+        assert all(bool(mask.any()) for mask in masks.values())
+        filters = torch.arange(24) // 4
+        assert bool(masks["conv2"][filters[masks["flatten"]]].all())
+        added += int(masks["flatten"].sum()) == 1
+    assert added

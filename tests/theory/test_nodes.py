@@ -23,7 +23,7 @@ from bayesprune.theory import (
     subset_law,
 )
 from bayesprune.theory.expected import residual_share
-from bayesprune.theory.symmetric import symmetric, symmetric_without_one, symmetric_without_two
+from bayesprune.theory.symmetric import log_symmetric, log_symmetric_without_one, log_symmetric_without_two
 
 FALSE_ALARM = 1e-5
 KERNELS = ["gram", "fields", "gaussian"]
@@ -121,18 +121,28 @@ def test_kernels_on_sampled_activations(activation, pair):
     assert node_kernel(order, "gaussian", 3.0) == pytest.approx(np.exp(-3 * apart), abs=0.03)
 
 
+@pytest.mark.parametrize("scale", [1e-160, 1e160])
+def test_expectations_neither_overflow_nor_underflow(scale):
+    """Of 20 units with powers from 1 to 10⁻⁶, far beyond what products of floats can hold."""
+    gram = scale * np.diag(np.geomspace(1, 1e-6, 20))
+    assert dpp_inclusion(gram, 10).trace() == pytest.approx(10)
+    assert np.trace(gram @ residual_share(gram, 10)) / scale == pytest.approx(
+        np.trace(gram / scale @ residual_share(gram / scale, 10))
+    )
+
+
 def test_symmetric_polynomials():
     values = np.array([0.5, 2.0, 3.0, 1e-9])
-    assert symmetric(values, 4) == pytest.approx(np.abs(np.poly(values)))
+    whole = lambda left, degree: np.exp(log_symmetric(left, degree)[degree])  # noqa: E731
+    assert [whole(values, degree) for degree in range(5)] == pytest.approx(np.abs(np.poly(values)))
     for degree in (0, 1, 2):
-        one, two = symmetric_without_one(values, degree), symmetric_without_two(values, degree)
+        one = np.exp(log_symmetric_without_one(values, degree))
+        two = np.exp(log_symmetric_without_two(values, degree))
         for i in range(4):
-            assert one[i] == pytest.approx(symmetric(np.delete(values, i), degree)[degree], rel=1e-12)
+            assert one[i] == pytest.approx(whole(np.delete(values, i), degree), rel=1e-12)
             for j in set(range(4)) - {i}:
-                assert two[i, j] == pytest.approx(
-                    symmetric(np.delete(values, [i, j]), degree)[degree], rel=1e-12
-                )
-    assert (symmetric_without_two(values, -1) == 0).all()
+                assert two[i, j] == pytest.approx(whole(np.delete(values, [i, j]), degree), rel=1e-12)
+    assert (log_symmetric_without_two(values, -1) == -np.inf).all()
 
 
 def test_what_cannot_be_kept(order):

@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
+from bayesprune.errors import PosteriorError
 from bayesprune.posterior.plots.colours import label, line_style
 from bayesprune.posterior.plots.figures import legend, panel
 from bayesprune.posterior.plots.source import source_of
@@ -30,10 +31,15 @@ def plot_elbo(source: Any, ax: Axes | None = None, labels: Sequence[str] | None 
         decided.
 
     Raises:
-        PosteriorError: there is no history.
+        PosteriorError: there is no history, or no bound in it, as of samples that no guide gave.
     """
     given = source_of(source, labels)
     elbo = given.over_epochs("elbo")  # (fits, epochs)
+    if np.isnan(elbo).all():
+        raise PosteriorError(
+            "The history has no ELBO: these samples were drawn without a guide. Look at the sampler's own "
+            "R-hat and effective sample size (arviz.summary)."
+        )
     decided = np.asarray(given.groups["constant_data"]["decided_at"].values, np.float64)
     ax = panel(ax)
     epochs = np.arange(1, elbo.shape[1] + 1)

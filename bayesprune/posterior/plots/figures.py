@@ -58,16 +58,21 @@ def plain(name: str) -> str:
     return name.replace("$", r"\$")
 
 
-def short(name: str, longest: int = LONGEST_NAME) -> str:
+def cut(name: str, longest: int = LONGEST_NAME) -> str:
     """A name that fits beside an axis; the middle of a longer one is left out.
 
     Example:
-        >>> short("encoder_layers_11_self_attention_heads")
+        >>> cut("encoder_layers_11_self_attention_heads")
         'encoder_la…tention_heads'
     """
-    if len(name) > longest + 2:
-        name = f"{name[: longest // 2 - 1]}…{name[-(longest // 2 + 2) :]}"
-    return plain(name)
+    if len(name) <= longest + 2:
+        return name
+    return f"{name[: longest // 2 - 1]}…{name[-(longest // 2 + 2) :]}"
+
+
+def short(name: str) -> str:
+    """A name that fits beside an axis, and is written as it is."""
+    return plain(cut(name))
 
 
 def save_figure(axes: Sequence[Axes] | Axes, path: str) -> None:

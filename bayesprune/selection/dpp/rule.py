@@ -14,12 +14,12 @@ from bayesprune.selection.activations import rows_of, unit_vectors
 from bayesprune.selection.dpp.kernel import gaussian_kernel
 from bayesprune.selection.dpp.sample import KDPP
 from bayesprune.selection.family import Family, by_sizes, check_scope
-from bayesprune.selection.masks import Masks
+from bayesprune.selection.masks import Masks, fed
 from bayesprune.selection.rule import Rule, Scope
 from bayesprune.selection.subject import Subject
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class DPP(Rule):
     r"""A set of units drawn from a k-DPP over their activations, in every group.
 
@@ -107,4 +107,4 @@ def _draw(subject: Subject, samplers: dict[str, KDPP], sizes: dict[str, int], se
         chosen = torch.from_numpy(samplers[group.name].sample(sizes[group.name], generator))
         masks[group.name].fill_(False)
         masks[group.name][alive.nonzero().squeeze(1)[chosen]] = True
-    return masks
+    return fed(subject.groups, subject.slots, masks, subject.alive, seed)

@@ -46,7 +46,7 @@ def log_polynomials(eigenvalues: Array, degree: int) -> Array:
     return table
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class KDPP:
     """A kernel, decomposed once, from which subsets of any size are drawn.
 

@@ -59,7 +59,7 @@ class CurvedStraightThrough:
     """Straight-through, corrected for what the loss bends between the two ends of a gate.
 
     With ℓ a row's negative log-likelihood, Taylor's rule from the end that was drawn gives
-    ℓ(1) − ℓ(0) ≈ ℓ′(z) + (½ − z) ℓ″(z), and ℓ″ ≈ min((ℓ′)², abs ℓ′): the gate's empirical Fisher information
+    ℓ(1) − ℓ(0) ≈ ℓ′(z) + (½ − z) ℓ″(z), and ℓ″ ≈ min((ℓ′)², |ℓ′|): the gate's empirical Fisher information
     (Martens 2020, "New insights and perspectives on the natural gradient method", section 11), but never more
     than the curvature that has the minimum at the other end. So the correction is at most half of ℓ′: for a
     row that the draw has thrown far off, the empirical Fisher alone would turn the sign. The mean over rows

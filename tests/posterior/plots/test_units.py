@@ -15,7 +15,7 @@ from bayesprune.errors import PosteriorError
 from bayesprune.posterior import arviz as adapter
 from bayesprune.posterior.arviz import unwrap, wrap
 from bayesprune.posterior.plots import draws as room
-from bayesprune.posterior.plots.figures import short
+from bayesprune.posterior.plots.figures import cut
 
 
 def theta_of(fit):
@@ -141,4 +141,4 @@ def test_many_groups_and_long_odd_names_stay_readable(draws):
         assert ax.figure.get_size_inches()[1] > 10
         boxes = [label.get_window_extent() for label in ax.get_yticklabels()]
         assert all(a.y0 >= b.y1 - 1 for a, b in pairwise(boxes))  # none on another
-    assert len(short("encoder_layers_encoder_layer_11_self_attention")) <= 24
+    assert len(cut("encoder_layers_encoder_layer_11_self_attention")) <= 24
