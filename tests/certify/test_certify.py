@@ -213,4 +213,7 @@ def test_units_of_a_fit_are_certified(digits):
 
     path = Units(InclusionProb(), fit=fit)
     found = bp.certify(bp.prune(fit), rows, alpha=0.3, path=path, trained_on=x, progress=False)
+    assert found.certificate.record["path"][0]["sha256"] == hash_of_network(bp.prune(fit))
+    with pytest.raises(CertificateError, match=r"Cannot certify a FitResult.*bp.prune"):
+        bp.certify(fit, rows, alpha=0.3)
     assert found and found.certificate.record["path_name"].startswith("the posterior's units")
