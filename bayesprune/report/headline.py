@@ -14,6 +14,7 @@ SCORES = {
     "test_rmse": ("test RMSE", ""),
     "test_deviance": ("test deviance", ""),
 }
+BY_EVIDENCE = {"decided": "decided by evidence"}  # where the clock decides, no gate is undecided either
 UNFAITHFUL = "certain but unfaithful"
 
 
@@ -101,7 +102,9 @@ def _sure(seeds: Sequence[dict[str, Any]], answers: Diagnosis) -> Card:
     total = sum(seeds[0]["dense_architecture"])
     most = "at most " if several else ""
     lines = [
-        f"{most}{undecided:,g} of {total:,} gates are undecided" if undecided else "every gate is decided",
+        f"{most}{undecided:,g} of {total:,} gates are undecided"
+        if undecided
+        else "no gate is left in between",
         f"{most}{rounded:,g} of {total:,} were put at the nearer vertex when time was up" if rounded else "",
         _agreement(answers, fits),
     ]
@@ -115,7 +118,7 @@ def verdict(answers: Diagnosis) -> tuple[str, str]:
         return "Certain, but unfaithful", "the guide is sure of this mask, and the posterior is not"
     if answers.converged:
         return "Converged", "the mask is at rest and decided, and nothing that was asked speaks against it"
-    names = [a.question for a in answers.problems]
+    names = [BY_EVIDENCE.get(a.question, a.question) for a in answers.problems]
     if names:
         return "Not converged", "it is not " + _listed(names)
     missing = [a.question for a in (answers.optimised, answers.decided) if a.verdict == "not asked"]

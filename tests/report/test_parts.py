@@ -30,7 +30,7 @@ def diagnosis(verdicts, why="because"):
         ("yes yes yes yes yes", "Converged", "nothing that was asked speaks against it"),
         ("yes yes ? ? ?", "Converged", "nothing that was asked"),
         ("no yes ? ? ?", "Not converged", "it is not optimised"),
-        ("yes no no yes ?", "Not converged", "it is not decided and reproducible"),
+        ("yes no no yes ?", "Not converged", "it is not decided by evidence and reproducible"),
         ("? yes ? ? ?", "Unknown", "whether it is optimised is missing"),
     ],
 )
