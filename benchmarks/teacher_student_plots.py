@@ -52,8 +52,9 @@ def pruning(scenarios, path):
             ax.set_xlabel(f"size, in units of {found['settings']['inputs'] + 1} parameters")
             if not column:
                 ax.set_ylabel("generalisation error ε")
-            if not column and not row:
-                ax.legend(frameon=False, fontsize=7)
+    figure.legend(
+        *ax.get_legend_handles_labels(), loc="outside lower center", ncols=len(SHOWN), frameon=False
+    )
     figure.suptitle("Lines: theory. Dots: simulation. Dotted: the student before pruning.", fontsize=11)
     figure.savefig(path, dpi=110)
 

@@ -14,6 +14,7 @@ from bayesprune.cli import job as jobs
 from bayesprune.cli.budgets import check_exclusive, parse_budget
 from bayesprune.cli.calibration import TRAINING_ROWS
 from bayesprune.cli.diagnose import write_posterior
+from bayesprune.cli.gains import write_gains
 from bayesprune.cli.job import Job
 from bayesprune.cli.measure import history, measure, over_seeds
 from bayesprune.cli.prices import parse_price
@@ -92,7 +93,8 @@ def run_command(ctx: click.Context, /, out: Path | None, resume: bool, quiet: bo
 
     PROGRAM is a name from 'bayesprune list', or a file of your own, such as ./mine.py. The run's folder
     receives result.json, pruned.safetensors and architecture.json, history.json,
-    posterior.nc, gates.png, report.html, checkpoints, and digests of the rows that were trained on.
+    posterior.nc, evidence.json, gates.png, report.html, checkpoints, and digests of the
+    rows that were trained on.
 
     \b
     bayesprune run lenet5 --data digits
@@ -159,6 +161,7 @@ def _run_seed(job: Job, seed: int, folder: Path) -> dict[str, Any]:
     write_json(folder / "history.json", {"epochs": history(result.history)}, indent=None)
     save_figure(plot_gates(result), str(folder / "gates.png"))
     write_posterior(result, job.data.test, folder)
+    write_gains(result, job.data.train, folder)
     if job.settings.seeds > 1:
         write_json(folder / folders.RESULT, figures)
     return figures

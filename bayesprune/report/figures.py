@@ -9,6 +9,7 @@ import numpy as np
 
 from bayesprune.posterior import plots
 from bayesprune.posterior.arviz import TAKES_AXES, Groups
+from bayesprune.posterior.evidence import EvidenceTable, plot_evidence
 from bayesprune.posterior.plots.figures import cut
 from bayesprune.posterior.plots.inputs import INPUTS
 from bayesprune.report.drawing import Plot, axes_of, drawn, sizes_of, width_for
@@ -42,6 +43,23 @@ def plots_of(container: Any, groups: Groups, labels: Sequence[str], image: tuple
     if "history" in groups:
         found += gates(groups, names)
     return found
+
+
+def plot_of_gains(table: EvidenceTable, labels: Sequence[str]) -> Plot:
+    """What every unit costs and what it saves.
+
+    Args:
+        table: of the first fit.
+        labels: what the fits are called.
+    """
+    whose = f", of {labels[0]}" if len(labels) > 1 else ""
+    return Plot(
+        "Which units pay for themselves",
+        f"What each unit that is left saves of the training rows' nats, against its price{whose}. In the "
+        "grey part a unit saves less than it costs, were nothing else to change; those nearest to the line "
+        "are named. " + table.conditions,
+        drawn(plot_evidence, table, height=3.4),
+    )
 
 
 def _inclusion(container: Any, names: Sequence[str], groups: Sequence[str]) -> Plot:

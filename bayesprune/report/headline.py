@@ -102,9 +102,7 @@ def _sure(seeds: Sequence[dict[str, Any]], answers: Diagnosis) -> Card:
     total = sum(seeds[0]["dense_architecture"])
     most = "at most " if several else ""
     lines = [
-        f"{most}{undecided:,g} of {total:,} gates are undecided"
-        if undecided
-        else "no gate is left in between",
+        f"{most}{undecided:,g} of {total:,} gates are undecided" if undecided else "every gate is at 0 or 1",
         f"{most}{rounded:,g} of {total:,} were put at the nearer vertex when time was up" if rounded else "",
         _agreement(answers, fits),
     ]

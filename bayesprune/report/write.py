@@ -15,10 +15,11 @@ from bayesprune.export import ARCHITECTURE, read_architecture
 from bayesprune.files import write_atomically
 from bayesprune.posterior import Diagnosis, diagnose, join, read
 from bayesprune.posterior.arviz import unwrap
+from bayesprune.posterior.evidence import EVIDENCE, read_evidence
 from bayesprune.report.certificates import certificate_rows
 from bayesprune.report.commands import afterwards, checksums, page_again, place, reproduce
 from bayesprune.report.drawing import Plot
-from bayesprune.report.figures import plots_of
+from bayesprune.report.figures import plot_of_gains, plots_of
 from bayesprune.report.headline import cards
 from bayesprune.report.reading import Run, read_runs
 from bayesprune.report.svg import inline_svg
@@ -98,7 +99,7 @@ def build(runs: Sequence[Run], more: Sequence[Plot] = (), answers: Diagnosis | N
     container = join([read(file) for run in runs for file in run.files])
     groups = unwrap(container)
     labels = names_of(runs)
-    shown = [*plots_of(container, groups, labels, _image(runs[0])), *more]
+    shown = [*plots_of(container, groups, labels, _image(runs[0])), *_weighed(runs, labels), *more]
     return render(runs, labels, answers or diagnose(container), groups, shown)
 
 
@@ -151,6 +152,12 @@ def _plot(number: int, plot: Plot) -> dict[str, Any]:
         "small": plot.small,
         "svg": Markup(inline_svg(whole, number, label)),
     }
+
+
+def _weighed(runs: Sequence[Run], labels: Sequence[str]) -> list[Plot]:
+    """Evidence against price of the first fit, where the runs have it; older ones have not."""
+    tables = [file.parent / EVIDENCE for run in runs for file in run.files]
+    return [plot_of_gains(read_evidence(tables[0]), labels)] if tables[0].is_file() else []
 
 
 def _image(run: Run) -> tuple[int, ...]:

@@ -12,6 +12,7 @@ from bayesprune.likelihoods import Likelihood
 from bayesprune.selection.masks import Scores
 from bayesprune.selection.rule import Scope, Scored
 from bayesprune.selection.subject import Subject
+from bayesprune.structure.trace import evaluating
 
 ROWS_AT_ONCE = 256
 
@@ -65,7 +66,6 @@ class Taylor(Scored):
 def _slopes(subject: Subject, likelihood: Likelihood, x: Tensor, y: Tensor) -> Scores:
     """group → (rows, size), ∂ℓ/∂z at z = 1; zeros for removed units."""
     network = subject.network
-    training = network.training
     like = next(p for p in network.parameters() if p.is_floating_point())
     x = x.to(like) if x.is_floating_point() else x
     gates, living = {}, {}
@@ -74,13 +74,9 @@ def _slopes(subject: Subject, likelihood: Likelihood, x: Tensor, y: Tensor) -> S
         shape = (int(alive.sum()),) if len(x) == 1 else (len(x), int(alive.sum()))
         gates[group.name] = torch.ones(shape, dtype=like.dtype, device=like.device, requires_grad=True)
         living[group.name] = alive
-    try:
-        network.eval()
-        with torch.enable_grad():
-            loss = likelihood.nll(network(x, gates), y.to(like.device)).sum()
-            found = torch.autograd.grad(loss, list(gates.values()), allow_unused=True)
-    finally:
-        network.train(training)
+    with evaluating(network), torch.enable_grad():
+        loss = likelihood.nll(network(x, gates), y.to(like.device)).sum()
+        found = torch.autograd.grad(loss, list(gates.values()), allow_unused=True)
     slopes: Scores = {}
     for (name, alive), slope in zip(living.items(), found, strict=True):
         slopes[name] = torch.zeros(len(x), len(alive), dtype=like.dtype)

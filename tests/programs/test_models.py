@@ -22,6 +22,7 @@ GROUPS = {
     "regression_mlp": {"input": 10, "0": 50},
 }
 SCORE = {"committee": "test_rmse", "regression_mlp": "test_rmse"}
+SMALLEST = {"committee": 100 / 12 + 1e-9}  # per cent that one unit a group is; else it is under 1
 DEAR = 1e4  # nats a unit: more than all that the rows could ever pay
 
 
@@ -69,7 +70,7 @@ def test_a_price_beyond_all_evidence_leaves_one_unit_a_group(name, small_run):
         gated, result, _ = small_run(name, DEAR)
     assert {g.name: g.size for g in gated.groups} == GROUPS[name]
     assert result.gated.kept() == dict.fromkeys(GROUPS[name], 1)
-    assert result.undecided == 0 and result.history[-1].parameters_percent < 1
+    assert result.undecided == 0 and result.history[-1].parameters_percent < SMALLEST.get(name, 1)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,8 @@
 """Price and evidence: what every unit costs under the prior, and what it saves of the data's nats."""
 
 from bayesprune.posterior.evidence.ask import evidence
+from bayesprune.posterior.evidence.file import EVIDENCE, read_evidence, write_evidence
 from bayesprune.posterior.evidence.plot import plot_evidence
 from bayesprune.posterior.evidence.table import EvidenceTable
 
-__all__ = ["EvidenceTable", "evidence", "plot_evidence"]
+__all__ = ["EVIDENCE", "EvidenceTable", "evidence", "plot_evidence", "read_evidence", "write_evidence"]

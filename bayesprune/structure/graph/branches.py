@@ -171,9 +171,7 @@ def _before(inside: set[fx.Node]) -> set[fx.Node]:
     return seen
 
 
-def _linear_ends(
-    node: fx.Node, sizes: Mapping[fx.Node, torch.Size], constant: set[fx.Node]
-) -> set[fx.Node]:
+def _linear_ends(node: fx.Node, sizes: Mapping[fx.Node, torch.Size], constant: set[fx.Node]) -> set[fx.Node]:
     """A value, and all values from which a path of linear operations leads to it."""
     seen: set[fx.Node] = set()
     waiting = {node}
