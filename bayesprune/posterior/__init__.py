@@ -2,9 +2,9 @@
 
 from bayesprune.posterior.arviz import read, write
 from bayesprune.posterior.diagnose import Diagnosis, diagnose
-from bayesprune.posterior.evidence import EvidenceTable, evidence, plot_evidence
+from bayesprune.posterior.evidence import EvidenceTable, evidence
 from bayesprune.posterior.join import join
-from bayesprune.posterior.plots import plot_gates, plot_inputs
+from bayesprune.posterior.plots import plot_evidence, plot_gates, plot_inputs
 from bayesprune.posterior.simulate import Ranks, simulate_ranks
 from bayesprune.posterior.value import Posterior, to_arviz
 

@@ -196,7 +196,10 @@ def forest(fits: Mapping[str, xr.Dataset], colours: Sequence[str], ax: Any | Non
         )
         return plot(list(fits.values()), combined=True, ax=ax, textsize=9, legend=False, **style)[0]
     trees = {name: xr.DataTree.from_dict({"/posterior": data}) for name, data in fits.items()}
-    drawn = plot(trees, combined=True, backend="matplotlib")
+    size = {"figsize": (5.5, 1.6 + 0.25 * len(fits)), "figsize_units": "inches", "layout": "constrained"}
+    drawn = plot(trees, combined=True, backend="matplotlib", figure_kwargs=size)
+    if len(fits) > 1:
+        drawn.add_legend("model", title="", loc="outside right upper", frameon=False)
     return drawn.get_target(next(iter(next(iter(fits.values())).data_vars)), {}).sel(column="forest").item()
 
 

@@ -10,7 +10,10 @@ from typing import Any
 
 from bayesprune.report.reading import Run
 
-FLAGS = ("inference", "data", "epochs", "batch_size", "seeds", "seed", "price", "budget", "threads")
+FLAGS = ("inference", "data", "epochs", "batch_size", "seeds", "seed", "price", "budget")
+"""Settings that a result tells too, where the record of the run is missing."""
+NOT_SAID = ("program", "data_dir")
+"""The first has its own place; the second is where the data lie on one machine."""
 
 
 def place(folder: Path) -> str:
@@ -27,10 +30,11 @@ def reproduce(run: Run) -> str:
     """
     told = {key: run.result.get(key) for key in FLAGS if not isinstance(run.result.get(key), list)}
     asked = {**told, "seeds": len(run.seeds), "seed": run.seeds[0]["seed"], **run.settings}
+    if run.settings:
+        asked.setdefault("calibration", 0.0)  # what runs did before it could be said
     words = ["bayesprune", "run", _program(str(asked.get("program") or run.result["program"]))]
-    for name in FLAGS:
-        value = asked.get(name)
-        if value is not None:
+    for name, value in asked.items():
+        if value is not None and name not in NOT_SAID and (name, value) != ("device", "auto"):
             words += [f"--{name.replace('_', '-')}", _argument(value)]
     return " ".join(shlex.quote(word) for word in words)
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from bayesprune.posterior import plots
 from bayesprune.posterior.arviz import TAKES_AXES, Groups
-from bayesprune.posterior.evidence import EvidenceTable, plot_evidence
+from bayesprune.posterior.evidence import EvidenceTable
 from bayesprune.posterior.plots.figures import cut
 from bayesprune.posterior.plots.inputs import INPUTS
 from bayesprune.report.drawing import Plot, axes_of, drawn, sizes_of, width_for
@@ -58,7 +58,7 @@ def plot_of_gains(table: EvidenceTable, labels: Sequence[str]) -> Plot:
         f"What each unit that is left saves of the training rows' nats, against its price{whose}. In the "
         "grey part a unit saves less than it costs, were nothing else to change; those nearest to the line "
         "are named. " + table.conditions,
-        drawn(plot_evidence, table, height=3.4),
+        drawn(plots.plot_evidence, table, height=3.4),
     )
 
 

@@ -14,6 +14,7 @@ SCORES = {
     "test_rmse": ("test RMSE", ""),
     "test_deviance": ("test deviance", ""),
 }
+BY_EVIDENCE = {"decided": "decided by evidence"}  # where the clock decides, no gate is undecided either
 UNFAITHFUL = "certain but unfaithful"
 
 
@@ -115,7 +116,7 @@ def verdict(answers: Diagnosis) -> tuple[str, str]:
         return "Certain, but unfaithful", "the guide is sure of this mask, and the posterior is not"
     if answers.converged:
         return "Converged", "the mask is at rest and decided, and nothing that was asked speaks against it"
-    names = [a.question for a in answers.problems]
+    names = [BY_EVIDENCE.get(a.question, a.question) for a in answers.problems]
     if names:
         return "Not converged", "it is not " + _listed(names)
     missing = [a.question for a in (answers.optimised, answers.decided) if a.verdict == "not asked"]

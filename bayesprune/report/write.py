@@ -16,6 +16,7 @@ from bayesprune.files import write_atomically
 from bayesprune.posterior import Diagnosis, diagnose, join, read
 from bayesprune.posterior.arviz import unwrap
 from bayesprune.posterior.evidence import EVIDENCE, read_evidence
+from bayesprune.report.certificates import certificate_rows
 from bayesprune.report.commands import afterwards, checksums, page_again, place, reproduce
 from bayesprune.report.drawing import Plot
 from bayesprune.report.figures import plot_of_gains, plots_of
@@ -61,6 +62,7 @@ def write_report(
             and was not to be replaced. Nothing is written.
         PosteriorError: draws that cannot be read, are of another program, or do not fit together.
         CheckpointError: ``architecture.json`` was changed.
+        CertificateError: a certificate in the folder was changed.
     """
     out = Path(out) if out is not None else Path(folders[0]) / NAME if len(folders) == 1 else Path(NAME)
     check_free(out, force)
@@ -116,6 +118,7 @@ def render(
         fits=len(seeds),
         cards=cards(seeds, answers, not apart),
         answers=diagnosis_rows(answers),
+        certificates=certificate_rows(runs),
         groups=group_rows(seeds, groups),
         seeds=seed_rows(labels, seeds, not apart),
         score=score_name(seeds),

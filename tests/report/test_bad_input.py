@@ -3,9 +3,9 @@
 import json
 from pathlib import Path
 
-import arviz
 import numpy as np
 import pytest
+import xarray as xr
 
 from bayesprune.cli import main
 
@@ -37,7 +37,8 @@ def damaged_draws():
 
 def of_another_program():
     Path("one/posterior.nc").unlink()
-    arviz.from_dict(posterior={"mu": np.zeros((2, 5))}).to_netcdf("one/posterior.nc")
+    foreign = xr.Dataset({"mu": (("chain", "draw"), np.zeros((2, 5)))})
+    foreign.to_netcdf("one/posterior.nc", group="posterior", engine="h5netcdf")
 
 
 def of_a_later_format():

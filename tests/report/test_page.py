@@ -6,10 +6,12 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+import torch
 from matplotlib.figure import Figure
 
 import bayesprune as bp
 from bayesprune.cli import main
+from bayesprune.errors import CertificateError
 from bayesprune.posterior import join, read
 from bayesprune.report import Plot, build, read_runs, write_report
 from tests.report.pages import parse
@@ -193,3 +195,22 @@ def test_the_command_writes_it_once(runs, capsys):
     assert Path("one/report.html").read_bytes() == before
     assert main(["report", "one", "dear"]) == 0 and Path("report.html").is_file()
     assert not list(runs.rglob("*.tmp"))
+
+
+def test_a_certificate_beside_the_run_is_repeated(runs):
+    assert "What is guaranteed" not in page_of("one").words
+    x = torch.randn(400, 1, 4, 4, generator=torch.Generator().manual_seed(5))
+    rows = x[:300], (x[:300, 0, 0, 0] + x[:300, 0, 2, 2] > 0).long()
+    found = bp.certify(
+        bp.load("one"), rows, alpha=0.5, delta=0.05, trained_on=x[300:], progress=False
+    ).certificate
+    Path("one/certificate").mkdir()
+    found.write("one/certificate/certificate.json")
+    assert found.certified
+    words = page_of("one").words
+    assert found.statement in words and found.record["assumes"] in words
+    assert "bayesprune certify --verify one/certificate/certificate.json one/certificate one" in words
+    assert "A smaller network is certified" in words
+    Path("one/certificate/certificate.json").write_text("{}")
+    with pytest.raises(CertificateError, match=r"one/certificate/certificate\.json"):
+        page_of("one")

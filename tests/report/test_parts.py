@@ -1,7 +1,6 @@
 """Parts of a page: the verdict in a word, commands that give the run again, SVG that is its own."""
 
 import shlex
-from dataclasses import replace
 from pathlib import Path
 
 import matplotlib
@@ -31,7 +30,7 @@ def diagnosis(verdicts, why="because"):
         ("yes yes yes yes yes", "Converged", "nothing that was asked speaks against it"),
         ("yes yes ? ? ?", "Converged", "nothing that was asked"),
         ("no yes ? ? ?", "Not converged", "it is not optimised"),
-        ("yes no no yes ?", "Not converged", "it is not decided and reproducible"),
+        ("yes no no yes ?", "Not converged", "it is not decided by evidence and reproducible"),
         ("? yes ? ? ?", "Unknown", "whether it is optimised is missing"),
     ],
 )
@@ -58,6 +57,7 @@ SHORT = {"epochs": 1, "batch_size": 2}
     [
         Settings("lenet5", "svi_shrink", "mnist", epochs=3, batch_size=64, seeds=2, seed=5, threads=2),
         Settings("lenet5", "svi_shrink", "digits", price={"conv1": 0.1 + 0.2, "fc*": 8.0}, **SHORT),
+        Settings("lenet5", "svi_shrink", "digits", calibration=0.125, device="cpu", **SHORT),
         Settings("vit_small", "svi_shrink", "digits-32", price=12.345678901234567, **SHORT),
         Settings("lenet5", "svi_shrink", "digits", budget={"macs": 0.1, "params": 1 / 3}, **SHORT),
     ],
@@ -69,7 +69,7 @@ def test_the_command_asks_for_the_same_settings(settings):
     assert words[:2] == ["bayesprune", "run"]
     options = run_command.make_context("run", words[2:]).params
     asked = {name: options[name] for name in vars(settings) if name in options}
-    assert Settings(**asked) == replace(settings, device="auto")
+    assert Settings(**asked) == settings
 
 
 def test_own_files_are_named_without_their_folders():

@@ -2,7 +2,6 @@
 
 from bayesprune.posterior.evidence.ask import evidence
 from bayesprune.posterior.evidence.file import EVIDENCE, read_evidence, write_evidence
-from bayesprune.posterior.evidence.plot import plot_evidence
 from bayesprune.posterior.evidence.table import EvidenceTable
 
-__all__ = ["EVIDENCE", "EvidenceTable", "evidence", "plot_evidence", "read_evidence", "write_evidence"]
+__all__ = ["EVIDENCE", "EvidenceTable", "evidence", "read_evidence", "write_evidence"]

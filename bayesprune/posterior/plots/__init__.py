@@ -4,11 +4,11 @@ Each takes what ``fit`` gave back (one result or several), a ``Posterior``, or d
 whichever has what it shows. ``bp.plots`` is this room.
 """
 
-from bayesprune.posterior.evidence.plot import plot_evidence
 from bayesprune.posterior.plots.cost import plot_cost
 from bayesprune.posterior.plots.coverage import plot_coverage
 from bayesprune.posterior.plots.draws import plot_draws
 from bayesprune.posterior.plots.elbo import plot_elbo
+from bayesprune.posterior.plots.evidence import plot_evidence
 from bayesprune.posterior.plots.figures import save_figure
 from bayesprune.posterior.plots.gates import plot_gates
 from bayesprune.posterior.plots.history import describe_history

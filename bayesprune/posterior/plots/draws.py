@@ -47,7 +47,8 @@ def plot_draws(source: Any, ax: Axes | None = None, labels: Sequence[str] | None
     ax = panel(ax, 5.5, 1.6 + 0.25 * number) if TAKES_AXES else None
     colours = [line_style(fit, number)["color"] for fit in range(number)]
     names = given.labels if len(set(given.labels)) == number else tuple(map(str, range(number)))
-    drawn: Axes = forest({name: shares.isel(chain=[f]) for f, name in enumerate(names)}, colours, ax)
+    parts = [shares.isel(chain=[fit]).assign_coords(chain=[0]) for fit in range(number)]
+    drawn: Axes = forest(dict(zip(names, parts, strict=True)), colours, ax)
     drawn.set(xlabel="cost of drawn masks (% of dense)", ylabel="fit and cost" if number > 1 else "cost")
     drawn.set_title("Size, over draws of the guide", fontsize=None)
     return drawn

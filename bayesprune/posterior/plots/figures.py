@@ -41,11 +41,11 @@ def panels(count: int, blocks: int = 1) -> list[Axes]:
     return [figure.add_subplot(lines * blocks, columns, place + 1) for place in places]
 
 
-def legend(ax: Axes) -> None:
+def legend(ax: Axes, title: str | None = None) -> None:
     """Name what was drawn with a label, right of the data."""
     handles, labels = ax.get_legend_handles_labels()
     if labels:
-        ax.legend(handles, labels, loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False)
+        ax.legend(handles, labels, loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False, title=title)
 
 
 def plain(name: str) -> str:

@@ -94,6 +94,10 @@ def test_the_plot_has_every_unit_and_names_the_nearest(halfway):
     low, high = ax.get_ylim()
     assert low <= table.gain.min() and table.gain.max() <= high
     ax.figure.canvas.draw()  # scales accept all values
+    left, right = ax.get_xlim()
+    assert sum(left <= tick <= right for tick in ax.get_xticks()) >= 2  # prices can be read
+    colours = {text.get_color() for text in ax.get_legend().get_texts()}
+    assert colours == {"black"} and not ax.get_legend().get_frame_on()
 
 
 def test_negative_prices_can_be_drawn():
