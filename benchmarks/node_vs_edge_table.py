@@ -22,6 +22,10 @@ PAIRS = (
     ("posterior node", "DPP node"),
     ("posterior node, fused", "DPP node, fused"),
     ("posterior node, fused", "Taylor node, fused"),
+    ("posterior node, fused", "importance × activation node, fused"),
+    ("DPP node", "importance × activation node"),
+    ("magnitude edge", "importance × activation node"),
+    ("magnitude edge", "posterior node"),
     ("magnitude edge", "posterior node, fused"),
 )
 LEVEL = 0.95
