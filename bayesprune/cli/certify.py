@@ -10,10 +10,12 @@ import click
 from bayesprune.certify import Certificate, sign, verify
 from bayesprune.certify.certificate import FORMAT
 from bayesprune.certify.losses import LOSSES, Loss, Selective, loss_from
+from bayesprune.certify.paths import NAMES as NAMES_OF_PATHS
 from bayesprune.certify.pvalues import NAMES
 from bayesprune.certify.rules import RULES
 from bayesprune.cli import folder as folders
 from bayesprune.cli.calibration import rows_of
+from bayesprune.cli.certify_order import ORDERS
 from bayesprune.cli.certify_run import CERTIFICATE, REFERENCE, certify_run
 from bayesprune.cli.export import pruned_folder
 from bayesprune.cli.job import data_of
@@ -21,7 +23,7 @@ from bayesprune.errors import CertificateError, RunFolderError
 from bayesprune.export import load
 
 NO = 1
-PATHS = ("magnitude", "magnitude-layers", "units", "posterior")
+PATHS = (*NAMES_OF_PATHS, *ORDERS)
 
 
 FILE = click.Path(path_type=Path)
@@ -40,8 +42,8 @@ FILE = click.Path(path_type=Path)
     type=click.Choice(PATHS),
     default="magnitude",
     show_default=True,
-    help="What is pruned further: weights over all layers or layer by layer, whole units by their weights "
-    "or by the posterior.",
+    help="What goes first: small weights, over all layers or layer by layer; or whole units, those of small "
+    "weights, of low inclusion probability, or of little evidence.",
 )
 @click.option("--p-value", type=click.Choice(NAMES), help="[binomial for 0/1 losses, else betting]")
 @click.option("--rule", type=click.Choice([*RULES]), default="fixed-sequence", show_default=True)

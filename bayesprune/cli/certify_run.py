@@ -5,19 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from bayesprune.certify import CalibrationRows, Certificate, TrainingRows, certify, hash_of_network
 from bayesprune.certify.losses import Loss
-from bayesprune.certify.paths import Given, Units
 from bayesprune.cli import folder as folders
 from bayesprune.cli.calibration import SPLIT_SEED, TRAINING_ROWS, keep_apart, rows_of
+from bayesprune.cli.certify_order import ORDERS
 from bayesprune.cli.export import pruned_folder
 from bayesprune.cli.job import data_of
 from bayesprune.errors import CertificateError, RunFolderError
 from bayesprune.export import load, save
-from bayesprune.files import read_json
 
 CERTIFICATE, FOLDER, REFERENCE = "certificate.json", "certificate", "reference"
 
@@ -50,7 +48,7 @@ def certify_run(run: Path, loss: Loss, quiet: bool, options: dict[str, Any]) -> 
         rows,
         alpha=options["alpha"],
         delta=options["delta"],
-        path=_posterior(source) if options["path"] == "posterior" else options["path"],
+        path=ORDERS[options["path"]](source) if options["path"] in ORDERS else options["path"],
         loss=loss,
         p_value=options["p_value"],
         rule=options["rule"],
@@ -97,31 +95,3 @@ def _write(network: nn.Module, folder: Path, example: Tensor) -> None:
             "a certificate could not be checked. Certify it in Python, bp.certify(...), and keep its "
             "state_dict."
         )
-
-
-def _posterior(source: Path) -> Units:
-    """Units in the order of their inclusion probabilities, averaged over the run's epochs.
-
-    In the end all that is left has probability 1; how early, and how surely, differs.
-    """
-    result, history = read_json(source / folders.RESULT), read_json(source / "history.json")["epochs"]
-    figures = result["seeds"][0] if "seeds" in result else result
-    inclusion = torch.tensor([epoch["inclusion"] for epoch in history], dtype=torch.float64)
-    parts = inclusion.split(figures["dense_architecture"], dim=1)
-    table = {name: part.mean(0)[part[-1] > 0.5] for name, part in zip(figures["groups"], parts, strict=True)}
-    return Units(_Kept(table, "inclusion probability over the epochs"))
-
-
-class _Kept(Given):
-    """Scores of the groups that the pruned network still has, of the size that they have there."""
-
-    def scores(self, subject: Any, seed: int = 0) -> dict[str, Tensor]:
-        """The table, restricted to groups of the same name and size."""
-        sizes = {group.name: group.size for group in subject.groups}
-        found = {n: s for n, s in self.table.items() if sizes.get(n) == len(s)}
-        if not found:
-            raise CertificateError(
-                f"None of the run's groups ({', '.join(self.table)}) is a group of the pruned network "
-                f"({', '.join(sizes)}): take --path units."
-            )
-        return found

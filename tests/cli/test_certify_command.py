@@ -58,7 +58,7 @@ def test_a_run_trains_on_the_others_and_leaves_their_digests(run: Path) -> None:
     assert record_of(run / "run.json")["settings"]["calibration"] == 0.1
 
 
-@pytest.mark.parametrize("path", ["magnitude", "magnitude-layers", "units", "posterior"])
+@pytest.mark.parametrize("path", ["magnitude", "magnitude-layers", "units", "posterior", "evidence"])
 def test_a_run_is_certified_and_the_certificate_is_true(cli: Any, run: Path, path: str) -> None:
     done = cli("certify", "out", *WITHIN, "--path", path)
     assert done.code == 0, done.out + done.err
