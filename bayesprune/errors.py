@@ -66,6 +66,10 @@ class SelectionError(BayespruneError):
     "budget."""
 
 
+class TiesWarning(UserWarning):
+    """A rule had to choose among units that it cannot tell apart; how many is named."""
+
+
 class BudgetWarning(UserWarning):
     """The network could not be brought within two per cent of its budget; what it came to is named."""
 

@@ -1,19 +1,20 @@
 """Are certificates as rarely wrong as they say, and how tight is each way to test?
 
-    python benchmarks/certificate_validity.py [--calibrations 10000] [--splits 1000] [--parts simulated,bounds,mnist]
+    python benchmarks/certificate_validity.py [--calibrations 10000] [--splits 1000] [--parts
+    simulated,bounds,mnist]
 
-Three parts. (1) Simulation: candidates whose risks are known exactly, at the edge of the hypothesis and beyond; for
-every loss, p-value and rule the share of calibrations in which any candidate is certified whose risk is alpha or
-more. It has to be delta at most, within its binomial error: a count that would come up with a probability below
-1e-4 at delta is called a violation. (2) Upper confidence bounds: how much tighter than Hoeffding–Bentkus each
-p-value is. (3) MNIST: LeNet-300-100, trained on 50,000 rows, pruned by magnitude; 10,000 held-out and 10,000 test
-rows make a population. Calibration rows are drawn from it with replacement, so that the true risks are known; and,
-as one would, the population is split into calibration and test rows, where the risk on the test rows has an error of
-its own, so that the share above alpha may be somewhat more than delta.
+Three parts. (1) Simulation: candidates whose risks are known exactly, at the edge of the hypothesis and
+beyond; for every loss, p-value and rule the share of calibrations in which any candidate is certified whose
+risk is alpha or more. It has to be delta at most, within its binomial error: a count that would come up
+with a probability below 1e-4 at delta is called a violation. (2) Upper confidence bounds: how much tighter
+than Hoeffding–Bentkus each p-value is. (3) MNIST: LeNet-300-100, trained on 50,000 rows, pruned by magnitude;
+10,000 held-out and 10,000 test rows make a population. Calibration rows are drawn from it with replacement,
+so that the true risks are known; and, as one would, the population is split into calibration and test rows,
+where the risk on the test rows has an error of its own, so that the share above alpha may be somewhat more
+than delta.
 """
 
 import argparse
-import copy
 import itertools
 from pathlib import Path
 
@@ -33,6 +34,7 @@ from bayesprune.certify.scoring import outputs_of
 DELTA, ROWS, FALSE_ALARM = 0.1, 400, 1e-4
 GOOD = np.array([0.985, 0.004, 0.004, 0.005, 0.002])  # right, broken, repaired, both wrong, wrong in two ways
 BAD = np.array([0.800, 0.100, 0.010, 0.060, 0.030])
+CHUNK = 250  # calibrations at a time
 EDGE = 0.3  # how much of BAD a candidate has whose risk is alpha
 PATHS = {"rising": [0.0, 0.15, EDGE, EDGE, 0.45, 1.0], "bumpy": [0.0, EDGE, 0.05, 0.4, 0.1, EDGE]}
 SURE = 0.6  # probability that the candidate is confident, whatever the case
@@ -67,19 +69,18 @@ def scored_cases(loss):
     return loss.scores(outputs, reference, torch.zeros(10, dtype=torch.int64))
 
 
-def drawn_rows(path, nested, generator):
-    """(candidates, rows), numbers of cases. Nested: one uniform a row decides for all candidates."""
-    ends = np.array([np.cumsum(chances(share)) for share in path])
-    shape = (1, ROWS) if nested else (len(path), ROWS)
-    uniform = np.broadcast_to(generator.random(shape), (len(path), ROWS))
-    cases = (uniform[:, :, None] >= ends[:, None, :4]).sum(-1)
-    return cases + 5 * (generator.random(ROWS) < SURE)
+def drawn_rows(path, nested, count, generator):
+    """(count, candidates, rows), numbers of cases. Nested: one uniform a row decides for all candidates."""
+    ends = np.array([np.cumsum(chances(share)) for share in path])[:, None, :4]
+    uniform = generator.random((count, 1 if nested else len(path), ROWS))
+    cases = (uniform[..., None] >= ends).sum(-1)
+    return cases + 5 * (generator.random((count, 1, ROWS)) < SURE)
 
 
 def simulated(calibrations):
     """One row of figures for each path, dependence, loss, p-value and rule."""
     table = []
-    bar = tqdm(total=4 * len(LOSSES) * calibrations, desc="simulated", unit="calibration", mininterval=2)
+    bar = tqdm(total=4 * len(LOSSES) * calibrations, desc="simulated", unit="calibration", mininterval=5)
     for (path_name, path), nested, loss in itertools.product(PATHS.items(), (True, False), LOSSES):
         generator, asked = np.random.default_rng(17), scored_cases(loss)
         alpha = RISKS[loss.name](chances(EDGE))
@@ -87,16 +88,19 @@ def simulated(calibrations):
         tests = p_values_for(loss, DELTA)
         false = {(p.name, rule.name): 0 for p in tests for rule in RULES}
         power = dict.fromkeys(false, 0.0)
-        for _ in range(calibrations):
-            cases = drawn_rows(path, nested, generator)
-            scores = [Scores(asked.values[row], asked.counted[row]) for row in cases]
+        for start in range(0, calibrations, CHUNK):
+            cases = drawn_rows(path, nested, min(CHUNK, calibrations - start), generator)
+            scores = Scores(asked.values[cases], asked.counted[cases])
             for p in tests:
                 seen = {}
-                for rule in RULES:
-                    decision = rule.decide(remembered(seen, scores, loss, alpha, p), len(path), ROWS, DELTA)
+                for number, rule in itertools.product(range(len(cases)), RULES):
+                    decision = rule.decide(
+                        lambda rows: remembered(seen, scores, loss, alpha, p, rows)[number],  # noqa: B023
+                        len(path), ROWS, DELTA,
+                    )  # fmt: skip
                     false[p.name, rule.name] += bool((decision.certified & null).any())
                     power[p.name, rule.name] += float(decision.certified[~null].mean())
-            bar.update()
+            bar.update(len(cases))
         for (p, rule), count in false.items():
             tail = float(stats.binom.sf(count - 1, calibrations, DELTA))
             table.append({
@@ -108,16 +112,18 @@ def simulated(calibrations):
     return table
 
 
-def remembered(seen, scores, loss, alpha, p_value):
-    """p-values on some rows, computed once for all rules that ask for the same ones."""
-
-    def tests(rows):
-        key = rows.tobytes()
-        if key not in seen:
-            seen[key] = np.array([loss.p_value(s.on(rows), alpha, p_value) for s in scores])
-        return seen[key]
-
-    return tests
+def remembered(seen, scores, loss, alpha, p_value, rows):
+    """(calibrations, candidates), p-values on some rows, computed once for all rules that ask for them."""
+    key = (len(rows), int(rows[0]), int(rows[-1]))
+    if key not in seen:
+        values, counted = scores.values[..., rows], scores.counted[..., rows]
+        if counted.all():
+            seen[key] = p_value(values, loss.level(alpha))
+        else:  # another number of rows in each calibration
+            flat = zip(values.reshape(-1, len(rows)), counted.reshape(-1, len(rows)), strict=True)
+            found = [loss.p_value(Scores(v, c), alpha, p_value) for v, c in flat]
+            seen[key] = np.array(found).reshape(values.shape[:-1])
+    return seen[key]
 
 
 def bounds(repeats=40):
@@ -136,7 +142,9 @@ def bounds(repeats=40):
         generator = np.random.default_rng(23)
         data = [draw(generator, rows) for _ in range(repeats)]
         tests = [HoeffdingBentkus(), Betting(0.05)] + ([Binomial()] if kind.startswith("0/1") else [])
-        mean = {p.name: float(np.mean([upper_bound(p, losses, 0.05) for losses in data])) - risk for p in tests}
+        mean = {
+            p.name: float(np.mean([upper_bound(p, losses, 0.05) for losses in data])) - risk for p in tests
+        }
         scale = 2 if kind.startswith("excess") else 1  # back to the units of the difference
         for name, gap in mean.items():
             table.append({
@@ -154,7 +162,9 @@ def mnist(splits, epochs, data_dir):
     x, y = torch.cat([rest.x, test.x]), torch.cat([rest.y, test.y])
     candidates = Weights().candidates(network, x[:2])
     reference = outputs_of(network, x, 1000, "reference")
-    outputs = [outputs_of(c.build(), x, 1000, c.name) for c in tqdm(candidates, desc="networks", unit="network")]
+    outputs = [
+        outputs_of(c.build(), x, 1000, c.name) for c in tqdm(candidates, desc="networks", unit="network")
+    ]
     table = []
     for loss in LOSSES:
         scores = [loss.scores(o, reference, y) for o in outputs]
@@ -203,18 +213,23 @@ def last_certified(scores, rows, loss, alpha, p_value):
 
 def show(results):
     if "simulated" in results:
-        print(f"\nShare of calibrations with a false certificate, delta = {DELTA:.0%}; the largest over paths")
+        print(
+            f"\nShare of calibrations with a false certificate, delta = {DELTA:.0%}; the largest over paths"
+        )
         worst = {}
         for row in results["simulated"]:
             key = (row["loss"], row["p_value"], row["rule"])
             worst[key] = max(worst.get(key, row), row, key=lambda r: r["false"])
         for (loss, p, rule), row in worst.items():
-            print(f"  {loss:<14}{p:<20}{rule:<22}{row['false']:>7.4f}  {'valid' if row['valid'] else 'VIOLATED'}")
+            verdict = "valid" if row["valid"] else "VIOLATED"
+            print(f"  {loss:<14}{p:<20}{rule:<22}{row['false']:>7.4f}  {verdict}")
     for row in results.get("bounds", []):
-        share = f"{row['of_hoeffding_bentkus']:.2f} of Hoeffding–Bentkus"
-        print(f"  {row['losses']:<34}{row['rows']:>6}  {row['p_value']:<20}+{100 * row['gap']:.3f} points  {share}")
+        gap, share = f"+{100 * row['gap']:.3f} points", f"{row['of_hoeffding_bentkus']:.2f}"
+        print(
+            f"  {row['losses']:<34}{row['rows']:>6}  {row['p_value']:<20}{gap}, {share} of Hoeffding–Bentkus"
+        )
     for row in results.get("mnist", {}).get("table", []):
-        print({k: v for k, v in row.items()})
+        print(row)
 
 
 def main():
@@ -222,21 +237,20 @@ def main():
     parser.add_argument("--calibrations", type=int, default=10_000)
     parser.add_argument("--splits", type=int, default=1000)
     parser.add_argument("--epochs", type=int, default=15)
-    parser.add_argument("--parts", default="simulated,bounds,mnist")
+    parser.add_argument("--parts", default="bounds,mnist,simulated")
     parser.add_argument("--data-dir", type=Path, default=None)
     out = Path(__file__).parent / "results" / "certificate_validity.json"
     parser.add_argument("--out", type=Path, default=out)
     arguments = parser.parse_args()
-    parts = arguments.parts.split(",")
-    results = {"delta": DELTA, "rows": ROWS, "mnist_rows": MNIST_ROWS}
-    if "bounds" in parts:
-        results["bounds"] = bounds()
-    if "mnist" in parts:
-        results["mnist"] = mnist(arguments.splits, arguments.epochs, arguments.data_dir)
-    if "simulated" in parts:
-        results["simulated"] = simulated(arguments.calibrations)
-    show(copy.deepcopy(results))
-    write_results(arguments.out, vars(arguments), results)
+    run = {
+        "bounds": bounds,
+        "mnist": lambda: mnist(arguments.splits, arguments.epochs, arguments.data_dir),
+        "simulated": lambda: simulated(arguments.calibrations),
+    }
+    for part in arguments.parts.split(","):
+        results = {"delta": DELTA, "rows": MNIST_ROWS if part == "mnist" else ROWS, part: run[part]()}
+        show(results)
+        write_results(arguments.out.with_stem(f"{arguments.out.stem}_{part}"), vars(arguments), results)
 
 
 if __name__ == "__main__":

@@ -33,6 +33,7 @@ from reporting import write_results
 
 import bayesprune as bp
 from bayesprune import selection
+from bayesprune.selection.activations import unit_vectors
 
 BATCH, PEAK, PENALTY = 128, 1e-3, 0.0
 ROWS = 1000  # training rows at which activations are looked at
@@ -176,6 +177,17 @@ def kdpp_seconds(units: int = 500, k: int = 50, repeats: int = 5) -> float:
     return sorted(times)[repeats // 2]
 
 
+def likeness(network: nn.Module, x: Tensor) -> dict[str, dict[str, float]]:
+    """β → group → median entry of the k-DPP's kernel off its diagonal: near 0, a draw is nearly by lot."""
+    vectors = unit_vectors(selection.Subject.of(network, x), x)
+    found: dict[str, dict[str, float]] = {"rows": {}, "median": {}}
+    for beta, table in found.items():
+        for group, v in vectors.items():
+            kernel = selection.gaussian_kernel(v.numpy(), beta)
+            table[group] = float(np.median(kernel[np.triu_indices(len(kernel), 1)]))
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--network", choices=NETWORKS, default="mlp")
@@ -191,7 +203,7 @@ def main() -> None:
 
     data = bp.data.load(arguments.data)
     train, test = (data.train.x[: arguments.rows], data.train.y[: arguments.rows]), (data.test.x, data.test.y)
-    fractions, records, dense = tuple(arguments.fractions), [], []
+    fractions, records, dense, alike = tuple(arguments.fractions), [], [], []
     seconds = kdpp_seconds()
     print(f"k-DPP of 50 from 500 (kernel over {ROWS:,} numbers, decomposition, draw): {seconds:.3f} s")
     per_seed = (len(rules(train[0][:2], train[1][:2], 1)) + 2) * len(fractions)
@@ -204,6 +216,7 @@ def main() -> None:
             bar.update()
         dense.append(error_percent(plain.network, test))
         chosen = torch.randperm(len(train[0]), generator=torch.Generator().manual_seed(seed))[:ROWS]
+        alike.append(likeness(plain.network.eval(), train[0][chosen]))
         for name, fraction, candidate in pruned(
             plain.network.eval(), train[0][chosen], train[1][chosen], train, fractions, seed
         ):
@@ -219,8 +232,13 @@ def main() -> None:
     keys = ["error_percent", *(["finetuned_error_percent"] if arguments.finetune else [])]
     results = {
         "dense_error_percent": dense, "records": records, "kdpp_50_of_500_seconds": seconds,
+        "kernel_median_off_diagonal": alike,
         "comparisons": {key: comparisons(records, key) for key in keys},
     }  # fmt: skip
+    for beta in ("rows", "median"):
+        medians = {group: np.mean([of[beta][group] for of in alike]) for group in alike[0][beta]}
+        told = ", ".join(f"{group} {value:.2g}" for group, value in medians.items())
+        print(f"median entry of the k-DPP's kernel off its diagonal, β by {beta}: {told}")
     for key in keys:
         print(f"\n{key}, mean over {arguments.seeds} seeds (dense: {np.mean(dense):.2f})")
         print(summary(records, key))

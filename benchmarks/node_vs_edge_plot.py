@@ -20,6 +20,7 @@ NODES = {
     "importance node": ("#9467bd", "D"),
     "Taylor node": ("#8c564b", "v"),
     "DPP node": ("#d62728", "^"),
+    "DPP node, median β": ("#e377c2", "<"),
     "posterior node": ("#2ca02c", "P"),
 }
 EDGES = {"random edge": ("#ff7f0e", "x"), "magnitude edge": ("#17becf", "+")}
@@ -29,7 +30,7 @@ TITLES = {"error_percent": "without training again", "finetuned_error_percent": 
 def plot(records: list[dict[str, Any]], dense: list[float], key: str, network: str, file: Path) -> None:
     """Two panels: units cut, and units cut with their readers re-weighted; edges in both."""
     table = by_rule(records, key)
-    figure, panels = plt.subplots(1, 2, figsize=(10.5, 4.6), sharey=True, layout="constrained")
+    figure, panels = plt.subplots(1, 2, figsize=(10.5, 5.0), sharey=True, layout="constrained")
     titles = ("units cut", "units cut, readers re-weighted")
     for axes, tail, title in zip(panels, ("", ", fused"), titles, strict=True):
         for name, (colour, marker) in NODES.items():
@@ -56,7 +57,8 @@ def plot(records: list[dict[str, Any]], dense: list[float], key: str, network: s
         va="bottom",
         fontsize=8,
     )
-    panels[0].legend(fontsize=8, loc="upper left")
+    lines, labels = panels[0].get_legend_handles_labels()
+    figure.legend(lines, labels, fontsize=9, loc="outside lower center", ncols=5, frameon=False)
     seeds = len(dense)
     figure.suptitle(f"{network} on MNIST, {TITLES[key]}: means of {seeds} seeds, 95 % intervals", fontsize=11)
     buffer = io.BytesIO()

@@ -7,9 +7,12 @@ from scipy import stats
 
 PAIRS = (
     ("DPP node", "random node"),
+    ("DPP node, median β", "random node"),
     ("DPP node", "importance node"),
     ("DPP node, fused", "random node, fused"),
+    ("DPP node, median β, fused", "random node, fused"),
     ("DPP node, fused", "importance node, fused"),
+    ("DPP node, median β, fused", "importance node, fused"),
     ("DPP node, fused", "random node"),
     ("DPP node, fused", "importance node"),
     ("DPP node, fused", "magnitude node, fused"),

@@ -16,9 +16,7 @@ project = "bayesprune"
 author = copyright = "the authors of bayesprune"
 release = version = bayesprune.__version__
 
-extensions = ["sphinx.ext.autodoc", "sphinx.ext.napoleon", "myst_nb", "bars", "mathml", "rooms"]
-# Shapes in docstrings, (units,), are taken for types, of which there may be several of a name.
-suppress_warnings = ["ref.python"]
+extensions = ["sphinx.ext.autodoc", "sphinx.ext.napoleon", "myst_nb", "mathml", "plain_text", "rooms"]
 exclude_patterns = ["_build", "_extensions"]
 
 # Furo: two small packages, readable on a telephone, light and dark, and no script or font from elsewhere.

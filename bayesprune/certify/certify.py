@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from bayesprune.certify.certificate import FORMAT, FORMAT_VERSION, Certificate, versions
-from bayesprune.certify.checks import check_levels, check_outputs, check_test
+from bayesprune.certify.checks import check_levels, check_network, check_outputs, check_test
 from bayesprune.certify.hashes import hash_of_network
 from bayesprune.certify.losses import Loss, coverage_of, loss_from
 from bayesprune.certify.needed import needed
@@ -55,7 +55,7 @@ def certify(
     p_value: str | PValue | None = None,
     rule: str | Rule = "fixed-sequence",
     trained_on: Tensor | TrainingRows | None = None,
-    batch_size: int = 500,
+    batch_size: int = 250,
     progress: bool = True,
 ) -> Certified:
     r"""Find the sparsest pruning of a network whose risk is at most alpha, with probability at least 1 −
@@ -109,6 +109,7 @@ def certify(
         >>> found.certificate.statement[:66]
         'With probability at least 95 % over the draw of the 300 calibratio'
     """
+    check_network(network)
     check_levels(alpha, delta)
     calibration = CalibrationRows.of(rows)
     chosen_loss, chosen_rule, chosen_path = loss_from(loss), rule_from(rule), path_from(path)

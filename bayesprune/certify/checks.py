@@ -4,13 +4,28 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from bayesprune.certify.losses import Loss
 from bayesprune.certify.pvalues import PValue, rows_needed
 from bayesprune.certify.rows import CalibrationRows
 from bayesprune.certify.rules import Rule
 from bayesprune.errors import CertificateError
+from bayesprune.gated import GatedModel
+from bayesprune.svi import FitResult
+
+
+def check_network(network: Any) -> None:
+    """The reference must be a plain network.
+
+    Raises:
+        CertificateError: it is something else.
+    """
+    if isinstance(network, FitResult | GatedModel) or not isinstance(network, nn.Module):
+        raise CertificateError(
+            f"Cannot certify a {type(network).__name__}: give a plain network, such as bp.prune(result). To "
+            "remove what a posterior holds least of, give path=Units(rule, fit=result) besides."
+        )
 
 
 def check_levels(alpha: Any, delta: Any) -> None:

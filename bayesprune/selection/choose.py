@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
-from bayesprune.errors import SelectionError
+from bayesprune.errors import SelectionError, TiesWarning
 from bayesprune.selection.family import Family, check_scope, largest
 from bayesprune.selection.fuse import Fuse
 from bayesprune.selection.masks import Masks
@@ -79,6 +80,14 @@ def _within(rule: Rule, subject: Subject, family: Family, budget: int) -> Masks:
         raise SelectionError(
             f"{rule.name}: a budget of {budget:,} parameters ({budget / dense:.2%}) is out of reach, for "
             f"{what} are {least:,} ({least / dense:.2%}): ask for more."
+        )
+    ties = 0 if family.ties is None else family.ties(masks)
+    if ties:
+        warnings.warn(
+            f"{rule.name}: {ties} units are equally probable, and {budget:,} parameters do not hold them all:"
+            " those of low numbers stay. FlatteningVertex(rows, targets) orders them by their evidence.",
+            TiesWarning,
+            stacklevel=3,
         )
     return masks if rule.edges else subject.closed(masks)
 

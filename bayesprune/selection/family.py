@@ -20,10 +20,12 @@ class Family:
     Attributes:
         steps: units between the smallest network and the whole one; ``at(0)`` … ``at(steps)``.
         at: step → masks.
+        ties: masks → units that the rule cannot tell from one on the other side; None where it never asks.
     """
 
     steps: int
     at: Callable[[int], Masks]
+    ties: Callable[[Masks], int] | None = None
 
 
 def by_scores(subject: Subject, scores: Scores, scope: str) -> Family:
@@ -70,6 +72,22 @@ def _place(scores: Tensor, alive: Tensor, kept: Tensor) -> Tensor:
         1, len(scores) + 1, dtype=torch.float64
     )
     return torch.where(kept, torch.inf, -places / max(int(alive.sum()), 1))
+
+
+def tied(subject: Subject, scores: Scores, masks: Masks) -> int:
+    """How many units have the same score as one on the other side of the masks.
+
+    Args:
+        subject: what is pruned.
+        scores: group → (size,), compared over all groups.
+        masks: group → (size,) bool.
+    """
+    alive = torch.cat([subject.alive[g.name] for g in subject.groups])
+    flat, kept = (torch.cat([of[g.name] for g in subject.groups])[alive] for of in (scores, masks))
+    if bool(kept.all()):
+        return 0
+    best = flat[~kept].max()
+    return int((flat == best).sum()) if bool((flat[kept] == best).any()) else 0
 
 
 def by_sizes(subject: Subject, draw: Callable[[dict[str, int]], Masks]) -> Family:

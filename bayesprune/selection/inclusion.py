@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from bayesprune.selection.family import Family, by_scores, tied
 from bayesprune.selection.masks import Masks, Scores, floor
 from bayesprune.selection.rule import Scope, Scored
 from bayesprune.selection.subject import Subject
@@ -15,7 +16,8 @@ class InclusionProb(Scored):
 
     Scores are log-odds, log θ/(1 − θ), which keep their order where θ has rounded to 1. Its own answer is
     θ > ½: for the squared error of an orthogonal linear model it is the best single model (Barbieri & Berger,
-    2004, Optimal Predictive Model Selection); elsewhere it is a convention.
+    2004, Optimal Predictive Model Selection); elsewhere it is a convention. A fit bounds its log-odds:
+    units at the bound are all as probable, and a path that has to choose among them warns (``TiesWarning``).
     """
 
     scope: Scope = field(default="global", init=False, repr=False)
@@ -23,6 +25,14 @@ class InclusionProb(Scored):
     def scores(self, subject: Subject, seed: int = 0) -> Scores:
         """group → (size,), log-odds of staying, nats."""
         return log_odds(subject)
+
+    def family(self, subject: Subject, scope: Scope, seed: int) -> Family:
+        """Nested masks, which know where log-odds that are equal would be told apart by position alone."""
+        scores = self.scores(subject, seed)
+        family = by_scores(subject, scores, scope)
+        return (
+            replace(family, ties=lambda masks: tied(subject, scores, masks)) if scope == "global" else family
+        )
 
     def masks(self, subject: Subject, seed: int = 0) -> Masks:
         """θ > ½; the most probable unit of every group at least."""

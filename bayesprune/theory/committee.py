@@ -82,7 +82,12 @@ class Committee:
 
         Returns:
             (rows, units).
+
+        Raises:
+            TheoryError: x has another shape.
         """
+        if np.ndim(x) != 2 or np.shape(x)[1] != self.inputs:
+            raise TheoryError(f"Inputs have shape {np.shape(x)}: give (rows, {self.inputs}).")
         return np.asarray(x @ self.weights.T / np.sqrt(self.inputs))
 
     def __call__(self, x: Array) -> Array:

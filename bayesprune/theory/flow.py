@@ -12,8 +12,8 @@ by −(η_v/d) g(λ_i) Δ. For d → ∞ order parameters follow their expected 
                    + \sigma^2 E[g'(\lambda_i) g'(\lambda_k)]\big) \\
     \dot v_i &= -\eta_v \textstyle\sum_a u_a E[g(\lambda_i) g(z_a)]
 
-Here D_ib = E[g'(λ_i) z_b Δ]. Integrating by parts, E[z_b f(z)] = Σ_c C_bc E[∂f/∂z_c], gives the integral that
-the literature calls I₃ and, summed over a,
+Here Δ_0 is Δ without the noise ζ, and D_ib = E[g'(λ_i) z_b Δ]. Integrating by parts, E[z_b f(z)] =
+Σ_c C_bc E[∂f/∂z_c], gives the integral that the literature calls I₃ and, summed over a,
 
 .. math:: D_{ib} = C_{ib} \sum_a u_a E[g''(\lambda_i) g(z_a)] + \sum_a E[g'(\lambda_i) g'(z_a)]\, u_a C_{ab}
 

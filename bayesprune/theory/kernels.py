@@ -70,7 +70,7 @@ def spectrum(kernel: Array, kept: int) -> tuple[Array, Array]:
     if found.rank < kept:
         raise TheoryError(
             f"The kernel has rank {found.rank}: no {kept} units are independent under it. Keep at most "
-            f"{found.rank}, or use the kernel 'gaussian'."
+            f"{found.rank}; the others are copies or mixtures of those."
         )
     return found.eigenvalues, found.eigenvectors
 

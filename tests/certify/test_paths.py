@@ -10,7 +10,7 @@ import bayesprune as bp
 from bayesprune.certify.hashes import hash_of_network
 from bayesprune.certify.paths import Given, Networks, Units, Weights, numbers_left, path_from, rebuild
 from bayesprune.errors import CertificateError
-from bayesprune.selection import InclusionProb, Subject
+from bayesprune.selection import InclusionProb, MagnitudeEdges, Subject
 
 
 def small():
@@ -127,6 +127,8 @@ def test_what_is_no_path_is_named():
         Networks([small(), 3])
     with pytest.raises(CertificateError, match="must fall"):
         Units(shares=[0.2, 0.5]).candidates(small(), X)
+    with pytest.raises(CertificateError, match="single weights"):
+        Units(MagnitudeEdges()).candidates(small(), X)
     broken = small()
     broken[0].weight.data[0, 0] = float("nan")
     with pytest.raises(CertificateError, match=r"'0\.weight' are not all finite"):

@@ -127,6 +127,14 @@ def test_a_consistent_forgery_of_alpha_is_found_by_recomputing(found, rows, netw
     assert [check.what for check in answer.problems] == ["risk"]
 
 
+def test_an_order_that_was_chosen_afterwards_is_found_without_the_reference(found, rows):
+    """The fixed sequence must take the path's order: another would be free to begin with the lucky ones."""
+    record = copy.deepcopy(found.certificate.record)
+    best = record["certified"]
+    record["order"] = [best, *(place for place in range(4) if place != best)]
+    assert not verify(Certificate(record), found.network, rows)
+
+
 def test_a_certificate_of_nothing_is_false(certify, network, rows):
     answer = verify(certify(alpha=0.01, path=PATH).certificate, network, rows)
     assert not answer and "certifies no network" in str(answer)

@@ -1,4 +1,4 @@
-"""`bayesprune certify`: a run keeps rows apart, its network is certified on them, and a certificate is verified."""
+"""`bayesprune certify`: rows are kept apart, a network is certified on them, a certificate is verified."""
 
 import json
 import shutil
@@ -91,6 +91,7 @@ def test_none_ends_with_1_and_says_what_was_needed(cli: Any, run: Path) -> None:
     assert cli("certify", "--verify", "none", "out", "digits").code == 1
 
 
+@pytest.mark.filterwarnings("default::bayesprune.errors.CertificateWarning")
 def test_other_rows_are_taken_and_those_trained_on_refused(cli: Any, run: Path) -> None:
     test, train = bp.data.load("digits").test, keep_apart(bp.data.load("digits"), 0.1)[0].train
     assert cli("certify", "out", *WITHIN, "--rows", "digits", "--out", "a", "--quiet").code == 0

@@ -51,14 +51,24 @@ def test_what_cannot_be_shown_is_a_warning_and_stays_legible(extensions, monkeyp
 
 
 def test_bars_of_docstrings_are_escaped_and_those_of_code_and_formulas_are_not(extensions):
-    import bars
+    import plain_text
 
     lines = ["The largest |q − p|, as ``a | b`` in code.", "", ".. math:: p(z | y)", "          = |x|", ""]
     lines += ["    >>> 1 | 2", "q(w | z)"]
     expected = [*lines]
     expected[0] = r"The largest \|q − p\|, as ``a | b`` in code."
     expected[-1] = r"q(w \| z)"
-    assert bars.escape(lines) == expected
+    assert plain_text.escape_bars(lines) == expected
+
+
+def test_first_colon_of_an_attribute_is_no_type(extensions):
+    import plain_text
+
+    lines = ["(units,), nats: gain, as ``a: b``.", "", "Args: none"]
+    assert plain_text.escape_colon(lines) == [
+        r"(units,), nats\ :as-text:`:` gain, as ``a: b``.", "", "Args: none"
+    ]  # fmt: skip
+    assert plain_text.escape_colon([]) == []
 
 
 def test_every_public_name_has_one_place(extensions):

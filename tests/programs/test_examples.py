@@ -30,7 +30,10 @@ def parameters(folder):
 
 
 def test_every_example_is_tested():
-    tested = {"custom_prior", "own_network", "posterior_diagnostics", "prune_lenet_mnist", "teacher_student"}
+    tested = {
+        "certify_lenet", "custom_prior", "own_network", "posterior_diagnostics", "prune_lenet_mnist",
+        "teacher_student",
+    }  # fmt: skip
     assert {path.stem for path in EXAMPLES.glob("*.py")} == tested
 
 
@@ -64,6 +67,15 @@ def test_own_network(run):
     out = run("own_network", "--epochs", "2")
     assert re.search(r"Residual: [\d.]+ % error with [\d,]+ of 77,914 numbers", out)
     assert "'block3_conv2'" in out
+
+
+def test_certify_lenet(run):
+    out = run("certify_lenet", "--data", "digits", "--epochs", "3", "--alpha", "0.4", "--out", "certified")
+    assert out.startswith("With probability at least 98.3333 % over the draw of the 143 calibration rows")
+    left = int(re.search(r"dense 431,080 parameters, certified ([\d,]+);", out)[1].replace(",", ""))
+    found = sum(int(parameter.count_nonzero()) for parameter in bp.load("certified").parameters())
+    assert left == found < 431_080
+    assert "\ntrue\n" in out and Path("certified/certificate.json").is_file()
 
 
 def test_teacher_student(run):

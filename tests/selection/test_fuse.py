@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+import bayesprune as bp
 from bayesprune.errors import SelectionError
 from bayesprune.selection import DPP, Fuse, Magnitude, RandomNodes, Subject, path, prune
 from bayesprune.selection.fuse import fusable
@@ -87,6 +88,9 @@ def test_combinations_of_kept_units_are_replaced_exactly(build, layer, x):
     torch.testing.assert_close(fused(x), whole, rtol=0, atol=1e-9)
     fresh = torch.randn_like(x)
     torch.testing.assert_close(fused(fresh), network(fresh), rtol=0, atol=1e-8)
+    prior = bp.priors.BernoulliGates(bp.priors.Flattening(price=1.0))
+    gated = bp.gate(network, x[:1], prior=prior, likelihood=bp.Categorical(rows=60))
+    torch.testing.assert_close(prune(gated, masks, x, fuse=Fuse(ridge=0.0))(x), whole, rtol=0, atol=1e-9)
 
 
 def test_one_reader_gets_what_least_squares_gives():

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import bayesprune as bp
-from bayesprune.errors import SelectionError
+from bayesprune.errors import SelectionError, TiesWarning
 from bayesprune.selection import (
     BayesFactor,
     FlatteningVertex,
@@ -42,6 +42,16 @@ def test_the_median_probability_masks_are_those_above_one_half():
             assert masks[group].nonzero().squeeze(1).tolist() == [4]  # the most probable stays
         else:
             assert torch.equal(masks[group], probs > 0.5)
+
+
+def test_a_path_through_equally_probable_units_warns():
+    gated = posterior_of(example_of("mlp"))
+    gated.log_odds.data = torch.where(gated.log_odds > 0, 8.0, gated.log_odds)
+    subject, kept = Subject.of(gated), int((gated.log_odds > 0).sum())
+    masks = select(InclusionProb(), subject)
+    select(InclusionProb(), subject, parameters=subject.parameters(masks))  # not between equals
+    with pytest.warns(TiesWarning, match=f"{kept} units are equally probable.*FlatteningVertex"):
+        select(InclusionProb(), subject, parameters=subject.parameters(masks) // 2)
 
 
 @torch.no_grad()
@@ -108,6 +118,7 @@ def test_a_prior_without_a_closed_form_needs_a_price():
     assert select(FlatteningVertex(x, y, price=1.0), Subject.of(gated))
 
 
+@torch.no_grad()
 def test_bayes_factors_are_ratios_of_posterior_densities():
     network, x, y = small()
     subject, likelihood, scale = Subject.of(network, x), bp.Gaussian(rows=ROWS, scale=0.3), 0.7

@@ -20,6 +20,7 @@ from bayesprune.selection import (
     Outgoing,
     RandomEdges,
     RandomNodes,
+    Scored,
     Subject,
     Taylor,
     path,
@@ -166,3 +167,14 @@ def test_a_posterior_that_has_lost_units_is_pruned_further():
         alive = gated.by_group(gated.alive)
         assert all(not bool((m & ~alive[g]).any()) for g, m in candidate.masks.items())
     assert gated.kept() == before
+
+
+def test_a_rule_of_ones_own_is_a_class_with_one_method(example, trained):
+    class Last(Scored):
+        def scores(self, subject, seed=0):
+            return {group.name: torch.arange(group.size).double() for group in subject.groups}
+
+    for scope in ("global", "layer"):
+        masks = select(Last(), trained, share=0.6, scope=scope)
+        assert all(mask.tolist() == sorted(mask.tolist()) for mask in masks.values())
+    assert Last().name == "Last"

@@ -7,8 +7,10 @@ from bayesprune.errors import TheoryError
 from bayesprune.theory import (
     Committee,
     OrderParameters,
+    Training,
     distortion,
     dpp_nodes,
+    draw_committee,
     edge_distortion_bound,
     error_range,
     expected_error,
@@ -17,6 +19,7 @@ from bayesprune.theory import (
     fuse_nodes,
     generalisation_error,
     grams,
+    important_nodes,
     magnitude_edges,
     masked,
     node_distortion_bound,
@@ -26,6 +29,7 @@ from bayesprune.theory import (
     random_inclusion,
     random_nodes,
     redundant,
+    simulate,
     subset_law,
     thinned,
     volume_distortion_bound,
@@ -71,33 +75,52 @@ def test_nodes_fuse_alike_as_networks_and_as_order_parameters(activation, pair):
     )
 
 
+def prunings(student, kept, rng):
+    """Pruned students, by every rule, as they are and fused; and each one's bound on its distortion."""
+    order = order_parameters(student, student)
+    whole = np.ones(student.inputs, bool)
+    for units in (random_nodes(order, kept, rng), important_nodes(order, kept), dpp_nodes(order, kept, rng)):
+        plain = masked(silenced(student, units), np.isin(range(student.units), units)[:, None] & whole)
+        bound = node_distortion_bound(order, units)
+        yield from ((plain, bound), (fuse(plain, student), bound))
+    edges = kept * student.inputs // 2
+    for mask in (random_edges(student, edges, rng), magnitude_edges(student, edges)):
+        plain = masked(student, mask)
+        bound = edge_distortion_bound(order, (student.weights**2 * ~mask).mean(1))
+        yield from ((plain, bound), (fuse(plain, student), bound))
+
+
+def check_bounds(student, teacher, rng):
+    before = generalisation_error(order_parameters(student, teacher))
+    for pruned, bound in prunings(student, int(rng.integers(1, student.units)), rng):
+        changed = distortion(order_parameters(pruned, student))
+        after = generalisation_error(order_parameters(pruned, teacher))
+        assert changed <= bound * ROUNDING
+        low, high = error_range(before, changed)
+        assert low / ROUNDING - 1e-12 <= after <= high * ROUNDING
+
+
 @pytest.mark.parametrize("seed", SEEDS)
 def test_bounds_are_never_violated(activation, seed, pair):
     rng = np.random.default_rng(seed)
-    student, teacher = pair(activation, int(rng.integers(2, 8)), 3, seed=seed)
-    order = order_parameters(student, teacher)
-    before, kept = generalisation_error(order), int(rng.integers(1, student.units))
-    prunings = []
-    for units in (random_nodes(order, kept, rng), dpp_nodes(order, kept, rng)):
-        plain = silenced(student, units)
-        for pruned in (
-            plain,
-            fuse(masked(student, (plain.readout != 0)[:, None] & np.ones(30, bool)), student),
-        ):
-            prunings.append((pruned, node_distortion_bound(order, units)))
-    for mask in (random_edges(student, 20 * kept, rng), magnitude_edges(student, 20 * kept)):
-        pruned = masked(student, mask)
-        bound = edge_distortion_bound(order, (student.weights**2 * ~mask).mean(1))
-        prunings += [(pruned, bound), (fuse(pruned, student), bound)]
-    for pruned, bound in prunings:
-        changed = distortion(order_parameters(pruned, student))
-        assert changed <= bound * ROUNDING
-        low, high = error_range(before, changed)
-        assert (
-            low / ROUNDING - 1e-12
-            <= generalisation_error(order_parameters(pruned, teacher))
-            <= high * ROUNDING
-        )
+    check_bounds(*pair(activation, int(rng.integers(2, 8)), 3, seed=seed), rng)
+
+
+def test_bounds_on_trained_students(activation):
+    """Students as learning leaves them, early and late: redundant, some units nearly dead."""
+    rng = np.random.default_rng(0)
+    teachers = [draw_committee(2, 60, rng, 2.0, activation) for _ in range(6)]
+    students = [draw_committee(6, 60, rng, rng.standard_normal(6), activation, 0.5) for _ in teachers]
+    training = Training(0.5 if activation == "erf" else 0.1)
+    for time in (5.0, 60.0):
+        trained, _ = simulate(students, teachers, [time], training)
+        for student, teacher in zip(trained, teachers, strict=True):
+            check_bounds(student, teacher, rng)
+            own = order_parameters(student, student)
+            for kept in range(1, 6):
+                assert (
+                    expected_fused_error(own, kept) <= volume_distortion_bound(own, kept) * ROUNDING + 1e-12
+                )
 
 
 @pytest.mark.parametrize("seed", SEEDS)

@@ -97,5 +97,7 @@ def test_misfits_are_all_named(pair):
         TheoryError, match=r"Units \[0, 0\] cannot be kept: give different numbers from 0 to 1"
     ):
         OrderParameters(eye, eye, eye, np.ones(2), np.ones(2)).keep([0, 0])
+    with pytest.raises(TheoryError, match=r"Inputs have shape \(2, 7\): give \(rows, 30\)"):
+        student(np.ones((2, 7)))
     with pytest.raises(TheoryError, match="rows=1 cannot give a standard error"):
         monte_carlo_error(student, student, 1, np.random.default_rng(0))

@@ -18,6 +18,7 @@ from bayesprune.selection.family import Family, check_scope, largest
 from bayesprune.svi import FitResult
 
 STEPS = 50
+WHOLE: dict[str, Any] = {"kind": "reference"}
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Units:
     Args:
         rule: which units stay at a given size: by default those of large weights. Rules of a posterior
             (inclusion probability, evidence against price) need ``fit``.
-        fit: the result of the fit whose posterior orders the units; the reference is then ``bp.prune(fit)``.
+        fit: the result of the fit whose posterior orders the units, and whose network the path begins with.
         shares: of the reference's parameters to keep, falling, in (0, 1]; by default 50, each the same
             fraction of the one before.
         scope: ``"global"`` or ``"layer"``; by default the rule's own.
@@ -72,13 +73,14 @@ class Units:
         own = self.fit is None
         if self.rule.edges:
             raise CertificateError(
-                f"{self.rule.name} chooses single weights, and Units removes whole ones: take Weights() for the "
-                "smallest weights, or pass networks of bayesprune.selection.path(...)."
+                f"{self.rule.name} chooses single weights, and Units removes whole units: take Weights() for "
+                "the smallest weights, or give networks of bayesprune.selection.path(...)."
             )
         subject = Subject.of(reference if self.fit is None else self.fit, example, self.exclude)
         check_scope(self.scope or self.rule.scope)
         family = self.rule.family(subject, self.scope or self.rule.scope, self.seed)
-        found = [Candidate(_units(subject.alive), lambda: reference, {"kind": "reference"})]
+        first, recipe = (partial(subject.cut, subject.alive), {}) if self.fit else (lambda: reference, WHOLE)
+        found = [Candidate(_units(subject.alive), first, recipe)]
         for masks in self._masks(subject, family):
             recipe = {"kind": "units", "exclude": list(self.exclude), "kept": _to_hex(masks)} if own else {}
             found.append(Candidate(_units(masks), partial(subject.cut, masks), recipe))

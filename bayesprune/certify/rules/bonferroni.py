@@ -25,6 +25,7 @@ class Bonferroni:
     """
 
     name = "bonferroni"
+    orders = False
 
     def decide(self, tests: Tests, candidates: int, rows: int, delta: float) -> Decision:
         """Test all candidates.

@@ -33,6 +33,7 @@ class FixedSequence:
     """
 
     name = "fixed-sequence"
+    orders = False
 
     def decide(self, tests: Tests, candidates: int, rows: int, delta: float) -> Decision:
         """Test the candidates in order.

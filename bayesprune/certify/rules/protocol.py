@@ -45,6 +45,11 @@ class Rule(Protocol):
         """How a certificate calls it."""
         ...
 
+    @property
+    def orders(self) -> bool:
+        """Whether it chooses the order of the tests itself, and does not take the path's."""
+        ...
+
     def decide(self, tests: Tests, candidates: int, rows: int, delta: float) -> Decision:
         """Test the candidates.
 

@@ -38,6 +38,7 @@ class SplitFixedSequence:
     seed: int = 0
 
     name = "split-fixed-sequence"
+    orders = True
 
     def __post_init__(self) -> None:
         if not 0.0 < self.share < 1.0:
