@@ -1,8 +1,10 @@
 """bayesprune: prune networks while they learn, by inference."""
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from bayesprune import data, priors, structure, svi
+from bayesprune import data, priors, selection, structure, svi
+from bayesprune.certify import Certificate, certify
 from bayesprune.errors import BayespruneError
 from bayesprune.export import export, load, save
 from bayesprune.gated import GatedModel, gate
@@ -13,7 +15,8 @@ from bayesprune.structure.graph import analyse
 from bayesprune.svi import Epoch, FitResult, GateSteps, Quality, Recipe, Shrink, evaluate, fit, prune
 
 if TYPE_CHECKING:
-    from bayesprune.posterior import Diagnosis, Posterior, diagnose
+    from bayesprune import theory
+    from bayesprune.posterior import Diagnosis, EvidenceTable, Posterior, diagnose, evidence, plots
 
 __version__ = "0.1.0"
 
@@ -22,9 +25,11 @@ __all__ = [
     "Bernoulli",
     "Budget",
     "Categorical",
+    "Certificate",
     "Cost",
     "Diagnosis",
     "Epoch",
+    "EvidenceTable",
     "FitResult",
     "GateSteps",
     "GatedModel",
@@ -39,28 +44,42 @@ __all__ = [
     "Recipe",
     "Shrink",
     "analyse",
+    "certify",
     "count",
     "data",
     "diagnose",
     "evaluate",
+    "evidence",
     "export",
     "fit",
     "gate",
     "load",
+    "plots",
     "priors",
     "prune",
     "save",
+    "selection",
     "structure",
     "svi",
+    "theory",
 ]
 
-_LATE = ("Diagnosis", "Posterior", "diagnose")  # they need ArviZ, which takes seconds to import
+_LATE = (
+    "Diagnosis",
+    "EvidenceTable",
+    "Posterior",
+    "diagnose",
+    "evidence",
+    "plots",
+)  # they need ArviZ, which takes seconds to import
 
 
 def __getattr__(name: str) -> Any:
-    """Names of the room ``posterior``, imported when they are first asked for."""
+    """Names of the room ``posterior``, and the room ``theory``, imported when they are first asked for."""
     if name in _LATE:
         from bayesprune import posterior
 
         return getattr(posterior, name)
+    if name == "theory":
+        return import_module("bayesprune.theory")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -45,6 +45,10 @@ class PosteriorError(BayespruneError):
     """Posterior draws are missing, of another program, or do not fit together."""
 
 
+class CertificateError(BayespruneError):
+    """A certificate cannot be made or checked: levels, rows, labels, outputs or a file do not fit."""
+
+
 class DivergedError(BayespruneError):
     """The loss became NaN or infinite."""
 
@@ -57,9 +61,26 @@ class RemovalError(BayespruneError):
     """A removal would have changed what the network computes; nothing was removed."""
 
 
+class SelectionError(BayespruneError):
+    """A rule cannot choose as asked: too many units, an unknown group, numbers that are not finite, no "
+    "budget."""
+
+
+class TiesWarning(UserWarning):
+    """A rule had to choose among units that it cannot tell apart; how many is named."""
+
+
 class BudgetWarning(UserWarning):
     """The network could not be brought within two per cent of its budget; what it came to is named."""
 
 
 class LatencyWarning(UserWarning):
     """Fewer units of a group did not make the network measurably faster; the group and times are named."""
+
+
+class TheoryError(BayespruneError):
+    """A teacher, a student or their order parameters do not fit together, or a setting is out of range."""
+
+
+class CertificateWarning(UserWarning):
+    """It cannot be known whether calibration rows were trained on; then a certificate would say nothing."""

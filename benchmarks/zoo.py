@@ -1,6 +1,7 @@
 """Every classification network of torchvision: analysed, 30 % of its units removed, and is that exact?
 
     python benchmarks/zoo.py [--only resnet18 vit_b_16] [--share 0.3] [--no-peer] [--resume]
+    python benchmarks/zoo.py --size 224 --only densenet121 --out benchmarks/results/zoo_224.json
 
 Random weights, random biases and normalisation statistics, two images of 64 × 64 (or the least that a network
 accepts). Each network is measured in a process of its own, with a time-out; times in the table are the
@@ -28,7 +29,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent))
 from reporting import write_results
 from tqdm import tqdm
-from zoo_networks import names
+from zoo_networks import SIZE, names
 
 TOLERANCE = {"float64": 1e-10, "float32": 1e-5}
 EFFECT = 1e-3
@@ -40,6 +41,7 @@ def measure(name: str, side: str, arguments: argparse.Namespace) -> Record:
     """One network in a process of its own; what it told before it ended or was ended."""
     script = Path(__file__).with_name("zoo_measure.py")
     words = [name, side, str(arguments.share), str(arguments.memory_gib), str(arguments.threads)]
+    words.append(str(arguments.size))
     environment = {**os.environ, "OMP_NUM_THREADS": str(arguments.threads)}
     start = time.perf_counter()
     try:
@@ -166,12 +168,14 @@ def _remarks(run: Record) -> str:
     return ", ".join(remarks)
 
 
-def resumed(path: Path, share: float) -> list[Record]:
+def resumed(path: Path, share: float, size: int) -> list[Record]:
     """The measurements that an interrupted sweep has written."""
     results = json.loads(path.read_text())["results"] if path.exists() else {"share": share, "runs": []}
-    if results["share"] != share:
+    before = results["share"], results.get("size", 64)
+    if path.exists() and before != (share, size):
         raise SystemExit(
-            f"{path} removed {results['share']} of the units, not {share}: choose another --out."
+            f"{path} removed {before[0]} of the units at images of {before[1]}, not {share} at {size}: "
+            "choose another --out."
         )
     return list(results["runs"])
 
@@ -187,6 +191,7 @@ def main() -> None:
     parser.add_argument("--memory-gib", type=float, default=0, help="limit for one process; none by default")
     parser.add_argument("--resume", action="store_true", help="go on from the measurements in --out")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--size", type=int, default=SIZE, help="height and width of the images")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "zoo.json")
     arguments = parser.parse_args()
     known = names()
@@ -195,7 +200,8 @@ def main() -> None:
         parser.error(f"torchvision has no classification network named {', '.join(unknown)}")
     if not 0 < arguments.share < 1:
         parser.error(f"--share {arguments.share}: the share of units to remove lies between 0 and 1")
-    runs = resumed(arguments.out, arguments.share) if arguments.resume else []
+    runs = resumed(arguments.out, arguments.share, arguments.size) if arguments.resume else []
+    asked = {"share": arguments.share, "size": arguments.size}
     done = {(run["name"], run["side"]) for run in runs}
     sides = ("ours", "peer") if arguments.peer else ("ours",)
     trials = [(name, side) for name in arguments.only or known for side in sides]
@@ -204,8 +210,8 @@ def main() -> None:
         progress.set_postfix_str(f"{name} {side}")
         if (name, side) not in done:
             runs.append(measure(name, side, arguments))
-        write_results(arguments.out, vars(arguments), {"share": arguments.share, "runs": runs}, quiet=True)
-    results = {"share": arguments.share, "summary": show(runs), "runs": runs}
+        write_results(arguments.out, vars(arguments), {**asked, "runs": runs}, quiet=True)
+    results = {**asked, "summary": show(runs), "runs": runs}
     write_results(arguments.out, vars(arguments), results)
 
 

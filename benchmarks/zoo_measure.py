@@ -1,4 +1,6 @@
-"""One network of the zoo, measured in a process of its own: ``python zoo_measure.py NAME ours|peer SHARE``.
+"""One network of the zoo, in a process of its own.
+
+    python zoo_measure.py NAME ours|peer SHARE GIB THREADS SIZE
 
 After every stage the record so far is printed as one line of JSON, so that a time-out loses only what came
 after. Exact means: removal gives what zeros at the input of every reader give.
@@ -23,6 +25,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 sys.path.insert(0, str(Path(__file__).parent))
+import zoo_networks
 from zoo_networks import batch, build
 
 CLASSES = 1000
@@ -326,6 +329,7 @@ def main() -> None:
     """Measure, printing the record as it grows; whatever goes wrong is part of it."""
     name, side, share, gibibytes = sys.argv[1], sys.argv[2], float(sys.argv[3]), float(sys.argv[4])
     torch.set_num_threads(int(sys.argv[5]))
+    zoo_networks.SIZE = int(sys.argv[6])
     warnings.simplefilter("ignore")
     if gibibytes:
         limit = int(gibibytes * 2**30)

@@ -20,11 +20,6 @@ SETTINGS: dict[str, dict[str, Any]] = {
     # Its auxiliary classifier needs images of 299, in train mode only.
     "inception_v3": {"aux_logits": False, "init_weights": False},
     "googlenet": {"init_weights": False},
-    **{
-        name: {"image_size": SIZES.get(name, SIZE)}
-        for name in ("vit_b_16", "vit_b_32", "vit_l_16", "vit_l_32")
-    },
-    "vit_h_14": {"image_size": SIZES["vit_h_14"]},
 }
 
 
@@ -48,7 +43,10 @@ def build(name: str, dtype: torch.dtype) -> nn.Module:
     if name not in names():
         raise SystemExit(f"torchvision has no classification network {name!r}; see names() for those it has.")
     torch.manual_seed(0)
-    network = models.get_model(name, weights=None, **SETTINGS.get(name, {}))
+    settings = dict(SETTINGS.get(name, {}))
+    if name.startswith("vit_"):  # these have a position for every patch
+        settings["image_size"] = SIZES.get(name, SIZE)
+    network = models.get_model(name, weights=None, **settings)
     return without_chance_(randomise_(network, batch(name, torch.float32, rows=8))).to(dtype).train()
 
 

@@ -68,6 +68,7 @@ def test_the_wheel_holds_the_programs_types_and_licence(wheel: Path) -> None:
             if name.startswith(f"bayesprune/{kind}/")
         } == shipped
     assert "bayesprune/py.typed" in names
+    assert {f"bayesprune/report/templates/page.{kind}" for kind in ("html.j2", "css")} <= names
     assert any(name.endswith("licenses/LICENSE") for name in names)
     outside = {name.split("/")[0] for name in names} - {"bayesprune"}
     assert all(name.endswith(".dist-info") for name in outside), (
@@ -83,6 +84,7 @@ def test_the_installed_wheel_runs_the_main_job(scripts: Path, tmp_path: Path) ->
     assert "Test error" in summary
     result = json.loads((tmp_path / "runs/lenet5-digits/result.json").read_text())
     assert result["dense_parameters"] == 431_080
+    assert "prefers-color-scheme" in (tmp_path / "runs/lenet5-digits/report.html").read_text(encoding="utf-8")
     _run(scripts / "bayesprune", "copy", "lenet5", "mine.py", cwd=tmp_path)
     assert (tmp_path / "mine.py").read_bytes() == (REPOSITORY / "models/lenet5.py").read_bytes()
     script = (

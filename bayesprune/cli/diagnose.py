@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING
 import click
 
 from bayesprune.data import Split
-from bayesprune.errors import RunFolderError
+from bayesprune.runs import POSTERIOR, posterior_files
 from bayesprune.svi import FitResult
 
 if TYPE_CHECKING:
     from bayesprune.posterior import Diagnosis
 
-POSTERIOR = "posterior.nc"
 DRAWS, ROWS = 1000, 1000
 DRAWS_OF_WEIGHTS, ROWS_FOR_WEIGHTS = 200, 200  # each draw of weights is a network of its own to run
 NOT_CONVERGED = 1
@@ -44,28 +43,7 @@ def diagnose_command(ctx: click.Context, runs: tuple[Path, ...]) -> None:
 
 def converged(answers: Diagnosis) -> bool:
     """Whether the mask has come to rest, is decided, and nothing that could be asked speaks against it."""
-    settled = answers.optimised.verdict == answers.decided.verdict == "yes"
-    return settled and not answers.problems
-
-
-def posterior_files(run: Path) -> list[Path]:
-    """The draws in a run's folder, or in those of its seeds.
-
-    Args:
-        run: a folder.
-
-    Raises:
-        RunFolderError: there is no folder, or it has none; what to do is said.
-    """
-    if not run.is_dir():
-        raise RunFolderError(f"{run}: there is no such folder. Give the folder that 'bayesprune run' named.")
-    found = [run / POSTERIOR] if (run / POSTERIOR).is_file() else sorted(run.glob(f"seed-*/{POSTERIOR}"))
-    if not found:
-        raise RunFolderError(
-            f"{run}: has no {POSTERIOR}: the run has not finished, was made by an older version, or this is "
-            f"no run's folder. Continue it with --resume, or run the program again."
-        )
-    return found
+    return answers.converged
 
 
 def write_posterior(result: FitResult, test: Split, folder: Path) -> None:

@@ -21,7 +21,7 @@ def export_command(run_folder: Path, out: Path) -> None:
     bayesprune export runs/lenet5-digits lenet5.onnx
     bayesprune export runs/lenet5-mnist/seed-3 deployed/
     """
-    source = _pruned_folder(run_folder)
+    source = pruned_folder(run_folder)
     if out.exists():
         raise RunFolderError(f"{out}: exists already, and is left as it is. Choose another name.")
     network = load(source)
@@ -33,8 +33,15 @@ def export_command(run_folder: Path, out: Path) -> None:
     )
 
 
-def _pruned_folder(run_folder: Path) -> Path:
-    """The folder with the network: the run's own, or a seed's."""
+def pruned_folder(run_folder: Path) -> Path:
+    """The folder with the network: the run's own, or a seed's.
+
+    Args:
+        run_folder: that the user named.
+
+    Raises:
+        RunFolderError: there is none, or there are several; they are named.
+    """
     if not run_folder.is_dir():
         raise RunFolderError(
             f"{run_folder}: there is no such folder. Give the folder that 'bayesprune run' named."

@@ -9,9 +9,9 @@ from typing import Any
 from bayesprune.cli.settings import Settings, from_json
 from bayesprune.errors import RunFolderError
 from bayesprune.files import read_json, write_json
+from bayesprune.runs import RESULT as RESULT
+from bayesprune.runs import RUN as RUN
 
-RUN = "run.json"
-RESULT = "result.json"
 FORMAT_VERSION = 1
 
 

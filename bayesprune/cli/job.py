@@ -10,6 +10,7 @@ import click
 import torch
 
 from bayesprune.cli import folder as folders
+from bayesprune.cli.calibration import keep_apart
 from bayesprune.cli.settings import Settings, resumed, versions
 from bayesprune.data import Dataset, load
 from bayesprune.errors import ProgramError, SettingsError
@@ -25,7 +26,7 @@ class Job:
         settings: what is computed, every default filled in.
         model: the model's program.
         inference: the inference's program.
-        data: rows.
+        data: rows; those that are kept for calibration are not among the training rows.
         folder: where it goes, claimed.
         device: 'cpu' or 'cuda'.
         quiet: print nothing.
@@ -65,7 +66,8 @@ def begin(asked: Settings, out: Path | None, quiet: bool) -> Job:
     device = _device(settings)
     folder = out or folders.new_folder(model.name, data.name)
     folders.begin(folder, settings, _digests(model, inference, data), versions())
-    return _noted(Job(settings, model, inference, data, folder, device, quiet))
+    left = keep_apart(data, settings.calibration)[0]
+    return _noted(Job(settings, model, inference, left, folder, device, quiet))
 
 
 def resume(asked: Settings, given: set[str], out: Path | None, quiet: bool) -> Job:
@@ -89,7 +91,8 @@ def resume(asked: Settings, given: set[str], out: Path | None, quiet: bool) -> J
     saved, record = folders.read_run(folder)
     settings, model, inference, data = _load(resumed(saved, asked, given, folder), quiet)
     folders.check_unchanged(folder, record, _digests(model, inference, data))
-    job = _noted(Job(settings, model, inference, data, folder, _device(settings), quiet))
+    left = keep_apart(data, settings.calibration)[0]
+    job = _noted(Job(settings, model, inference, left, folder, _device(settings), quiet))
     began = record.get("versions", {})
     changed = [
         f"{name} {began.get(name)} → {now}" for name, now in versions().items() if began.get(name) != now
@@ -97,6 +100,27 @@ def resume(asked: Settings, given: set[str], out: Path | None, quiet: bool) -> J
     if changed:
         job.say(f"Note: begun with other versions ({', '.join(changed)}); the last bits may differ.")
     return job
+
+
+def data_of(folder: Path) -> tuple[Settings, Dataset]:
+    """The data of a run, read again as it began: with the rows that it kept apart.
+
+    Args:
+        folder: the run's folder.
+
+    Returns:
+        Its settings, and all of its data.
+
+    Raises:
+        BayespruneError: it is no run's folder, or its data changed since.
+    """
+    settings, record = folders.read_run(folder)
+    if settings.data is not None:
+        data = load(settings.data, settings.data_dir)
+    else:
+        data = _read_data(settings, load_model(settings.program), quiet=True)
+    folders.check_unchanged(folder, record, {"data": _digest_of(data)})
+    return settings, data
 
 
 def absolute(asked: Settings) -> Settings:
@@ -157,14 +181,18 @@ def _noted(job: Job) -> Job:
 
 
 def _digests(model: ModelProgram, inference: InferenceProgram, data: Dataset) -> dict[str, str]:
-    rows = hashlib.sha256()
-    for tensor in (data.train.x, data.train.y, data.test.x, data.test.y):
-        rows.update(tensor.contiguous().numpy().data)
     return {
         "model file": sha256_of(model.path),
         "inference file": sha256_of(inference.path),
-        "data": rows.hexdigest(),
+        "data": _digest_of(data),
     }
+
+
+def _digest_of(data: Dataset) -> str:
+    rows = hashlib.sha256()
+    for tensor in (data.train.x, data.train.y, data.test.x, data.test.y):
+        rows.update(tensor.contiguous().numpy().data)
+    return rows.hexdigest()
 
 
 def _device(settings: Settings) -> str:

@@ -11,11 +11,13 @@ from typing import Any
 import click
 
 import bayesprune
+from bayesprune.cli.certify import certify_command
 from bayesprune.cli.diagnose import diagnose_command
 from bayesprune.cli.export import export_command
 from bayesprune.cli.programs import copy_command, list_command
+from bayesprune.cli.report import report_command
 from bayesprune.cli.run import run_command
-from bayesprune.errors import BayespruneError, BudgetWarning, EmptyGroupWarning
+from bayesprune.errors import BayespruneError, BudgetWarning, CertificateWarning, EmptyGroupWarning
 
 USER_ERROR = 2
 INTERRUPTED = 130
@@ -31,11 +33,23 @@ def command(debug: bool) -> None:
     bayesprune run lenet5 --data digits     train and prune LeNet-5 on embedded digits, offline
     bayesprune list                         what can be run
     bayesprune diagnose runs/lenet5-digits  is the mask converged, and can it be trusted?
+    bayesprune report runs/lenet5-digits    the run as one page to read
+    bayesprune certify runs/lenet5-digits   prune it further, with a bound on what that costs
     bayesprune copy lenet5 mine.py          take a program to change, then: bayesprune run ./mine.py
     """
 
 
-for _command in (run_command, list_command, copy_command, diagnose_command, export_command):
+_COMMANDS = (
+    run_command,
+    list_command,
+    copy_command,
+    diagnose_command,
+    report_command,
+    certify_command,
+    export_command,
+)
+
+for _command in _COMMANDS:
     command.add_command(_command)
 
 
@@ -86,7 +100,7 @@ def _show_warning(
     """A warning as one line of text; whose code gave it matters only where it is not ours."""
     place = (
         ""
-        if category in (BudgetWarning, EmptyGroupWarning)
+        if category in (BudgetWarning, CertificateWarning, EmptyGroupWarning)
         else f"{filename}:{lineno}: {category.__name__}: "
     )
     click.echo(f"Warning: {place}{message}", err=True)

@@ -8,10 +8,13 @@ from typing import Any
 import click
 import pyro
 
+from bayesprune.certify import TrainingRows
 from bayesprune.cli import folder as folders
 from bayesprune.cli import job as jobs
 from bayesprune.cli.budgets import check_exclusive, parse_budget
+from bayesprune.cli.calibration import TRAINING_ROWS
 from bayesprune.cli.diagnose import write_posterior
+from bayesprune.cli.gains import write_gains
 from bayesprune.cli.job import Job
 from bayesprune.cli.measure import history, measure, over_seeds
 from bayesprune.cli.prices import parse_price
@@ -66,6 +69,14 @@ class Interruption(click.ClickException):
     callback=parse_budget,
     help="What shall be left of the cost, instead of prices: macs=0.1, params=0.05, or both by a comma.",
 )
+@click.option(
+    "--calibration",
+    metavar="SHARE",
+    type=click.FloatRange(0, 1, max_open=True),
+    default=0.1,
+    show_default=True,
+    help="Share of the training rows that is kept apart, for 'bayesprune certify'; 0 trains on all.",
+)
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option("--threads", type=AT_LEAST_ONE, help="CPU threads.  [default: PyTorch's choice]")
 @click.option(
@@ -82,7 +93,8 @@ def run_command(ctx: click.Context, /, out: Path | None, resume: bool, quiet: bo
 
     PROGRAM is a name from 'bayesprune list', or a file of your own, such as ./mine.py. The run's folder
     receives result.json, pruned.safetensors and architecture.json, history.json,
-    posterior.nc, gates.png and checkpoints.
+    posterior.nc, evidence.json, gates.png, report.html, checkpoints, and digests of the
+    rows that were trained on.
 
     \b
     bayesprune run lenet5 --data digits
@@ -107,7 +119,9 @@ def run_command(ctx: click.Context, /, out: Path | None, resume: bool, quiet: bo
 
 
 def _run_seeds(job: Job) -> None:
-    """All seeds, but for those that have finished before; then the figures over them."""
+    """All seeds, but for those that have finished before; then the figures over them, and the report."""
+    from bayesprune.report import write_report  # here: Matplotlib takes long to import
+
     settings = job.settings
     figures = []
     for number, seed in enumerate(range(settings.seed, settings.seed + settings.seeds), start=1):
@@ -129,7 +143,9 @@ def _run_seeds(job: Job) -> None:
         **over_seeds(figures),
         "seeds": figures,
     }
+    TrainingRows.of(job.data.train.x).write(job.folder / TRAINING_ROWS)
     write_json(job.folder / folders.RESULT, result)
+    write_report([job.folder], force=True)
     if not job.quiet:
         click.echo(summary(result, job.folder, own=job.model.own))
 
@@ -145,6 +161,7 @@ def _run_seed(job: Job, seed: int, folder: Path) -> dict[str, Any]:
     write_json(folder / "history.json", {"epochs": history(result.history)}, indent=None)
     save_figure(plot_gates(result), str(folder / "gates.png"))
     write_posterior(result, job.data.test, folder)
+    write_gains(result, job.data.train, folder)
     if job.settings.seeds > 1:
         write_json(folder / folders.RESULT, figures)
     return figures

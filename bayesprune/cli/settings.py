@@ -33,6 +33,7 @@ class Settings:
         budget: 'macs' or 'params' → share of the dense network's to keep; None: prices decide.
         device: 'auto', 'cpu' or 'cuda'.
         threads: CPU threads; None: PyTorch's choice.
+        calibration: share of the training rows that is kept apart; 0 in runs that began before there was any.
     """
 
     program: str
@@ -47,6 +48,7 @@ class Settings:
     budget: dict[str, float] | None = None
     device: str = "auto"
     threads: int | None = None
+    calibration: float = 0.0
 
     def to_json(self) -> dict[str, Any]:
         """The settings as plain values."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+REPORT = "report.html"
 SCORES = {
     "test_error_percent": ("Test error", " %"),
     "test_rmse": ("Test RMSE", ""),
@@ -72,7 +73,9 @@ def _plural(number: int, word: str) -> str:
 def _next(result: dict[str, Any], folder: Path, own: bool) -> list[str]:
     source = folder / f"seed-{result['seeds'][0]['seed']}" if len(result["seeds"]) > 1 else folder
     steps = [
+        f"  read it:    {folder / REPORT}",
         f'  use it:     import bayesprune as bp; network = bp.load("{source}")',
         f"  ship it:    bayesprune export {source} {result['program']}.onnx",
+        f"  certify it: bayesprune certify {source}",
     ]
     return ["Next", *steps, *([] if own else [f"  change it:  bayesprune copy {result['program']} mine.py"])]

@@ -2,18 +2,25 @@
 
 from bayesprune.posterior.arviz import read, write
 from bayesprune.posterior.diagnose import Diagnosis, diagnose
+from bayesprune.posterior.evidence import EvidenceTable, evidence
 from bayesprune.posterior.join import join
-from bayesprune.posterior.plots import plot_gates, plot_inputs
+from bayesprune.posterior.plots import plot_evidence, plot_gates, plot_inputs
+from bayesprune.posterior.simulate import Ranks, simulate_ranks
 from bayesprune.posterior.value import Posterior, to_arviz
 
 __all__ = [
     "Diagnosis",
+    "EvidenceTable",
     "Posterior",
+    "Ranks",
     "diagnose",
+    "evidence",
     "join",
+    "plot_evidence",
     "plot_gates",
     "plot_inputs",
     "read",
+    "simulate_ranks",
     "to_arviz",
     "write",
 ]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from bayesprune.errors import PosteriorError
 MAKER = "bayesprune"
 FORMAT = 1
 Groups = dict[str, xr.Dataset]
+TAKES_AXES = hasattr(arviz, "psislw")  # plots of 0.x draw into given axes, 1.x lays out its own figure
 
 
 def wrap(groups: Mapping[str, xr.Dataset], tree: bool | None = None) -> Any:
@@ -175,6 +176,31 @@ def pareto_k(log_weights: npt.NDArray[np.float64]) -> float:
         except ValueError:  # fewer than five weights in the tail, or all of them equal: 0.x has infinity then
             k = float("inf")
     return float("inf") if np.isnan(k) else k  # no tail can be fitted to a single weight
+
+
+def forest(fits: Mapping[str, xr.Dataset], colours: Sequence[str], ax: Any | None = None) -> Any:
+    """ArviZ's forest plot of the variables of some fits, an interval each.
+
+    Args:
+        fits: name of a fit → variables of dimensions (chain, draw), chains taken together.
+        colours: one a fit; ArviZ 1.x takes its own.
+        ax: to draw into; not for ArviZ 1.x.
+
+    Returns:
+        The matplotlib axes that hold the intervals.
+    """
+    plot: Any = arviz.plot_forest  # without annotations in 0.x
+    if TAKES_AXES:
+        style = (
+            {"model_names": list(fits), "colors": list(colours)} if len(fits) > 1 else {"colors": colours[0]}
+        )
+        return plot(list(fits.values()), combined=True, ax=ax, textsize=9, legend=False, **style)[0]
+    trees = {name: xr.DataTree.from_dict({"/posterior": data}) for name, data in fits.items()}
+    size = {"figsize": (5.5, 1.6 + 0.25 * len(fits)), "figsize_units": "inches", "layout": "constrained"}
+    drawn = plot(trees, combined=True, backend="matplotlib", figure_kwargs=size)
+    if len(fits) > 1:
+        drawn.add_legend("model", title="", loc="outside right upper", frameon=False)
+    return drawn.get_target(next(iter(next(iter(fits.values())).data_vars)), {}).sel(column="forest").item()
 
 
 def _renamed(data: xr.Dataset, old: str, new: str) -> xr.Dataset:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import copy
-import statistics
 import time
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -25,6 +25,9 @@ Timer = Callable[[nn.Module, Tensor], float]
 """How a layer is timed: (layer, its input) → milliseconds of one forward pass."""
 
 SHARES = (0.25, 0.5, 0.75, 1.0)
+ROUNDS = 3
+"""How often all widths take turns; the fastest turn counts, for other programs only ever make one slower."""
+
 NOTICEABLE = 0.05
 """Share of its layers' time that a group must save over the measured widths, to count as faster."""
 
@@ -78,27 +81,35 @@ def measure_latency(
     exclude: Iterable[str] = (),
 ) -> Latency:
     """See ``Price.latency``."""
-    exclude, timer = tuple(exclude), timer or median_milliseconds
+    exclude, timer = tuple(exclude), timer or fastest_milliseconds
     try:
         chain = find_chain(network, example, exclude).to(device).eval()
     except UnsupportedNetworkError:
         return _whole_times(network, example, device, rounding, timer, exclude)
     example = example.to(device)
-    dense = _layer_times(chain, example, timer, set(chain.producers()))
+    holding = set(chain.producers())
+    dense = _fastest([lambda: _layer_times(chain, example, timer, holding)])[0]
     slopes: dict[str, float] = {}
     measured: dict[str, tuple[tuple[int, float], ...]] = {}
     for group in chain.groups:
         holders = {s.tensor.removesuffix(".weight") for s in chain.slots if s.group == group.name}
         layers = holders & dense.keys()
         step = by_name(rounding, group.name, "rounding") if isinstance(rounding, Mapping) else rounding
-        times = []
-        for width in _widths(group, step):
-            narrow = _narrowed(chain, group, width)
-            seen = dense if width == group.size else _layer_times(narrow, example, timer, layers)
-            times.append((width, sum(seen[name] for name in layers)))
+        widths = _widths(group, step)
+        narrow = [_narrowed(chain, group, width) for width in widths]
+        seen = _fastest([partial(_layer_times, c, example, timer, layers) for c in narrow])
+        times = [(width, sum(of.values())) for width, of in zip(widths, seen, strict=True)]
         measured[group.name] = tuple(times)
         slopes[group.name] = _slope(group, times, str(device))
     return Latency(slopes, sum(dense.values()), measured, str(device))
+
+
+def _fastest(measure: Sequence[Callable[[], dict[str, float]]]) -> list[dict[str, float]]:
+    """What each measures, in turns; of every time the shortest."""
+    rounds = [[times() for times in measure] for _ in range(ROUNDS)]
+    return [
+        {name: min(turn[name] for turn in turns) for name in turns[0]} for turns in zip(*rounds, strict=True)
+    ]
 
 
 def _whole_times(
@@ -112,27 +123,27 @@ def _whole_times(
     """Times of the whole network with one group after the other narrowed: its layers do not run in a row."""
     analysis, x = analyse(network, example, exclude), example.to(device)
 
-    def milliseconds(alive: dict[str, Tensor]) -> float:
-        return timer(analysis.cut(alive).to(device).eval(), x)
+    def timed(alive: dict[str, Tensor]) -> Callable[[], dict[str, float]]:
+        network = analysis.cut(alive).to(device).eval()
+        return lambda: {"": timer(network, x)}
 
-    dense = milliseconds({})
+    dense = _fastest([timed({})])[0][""]
     slopes: dict[str, float] = {}
     measured: dict[str, tuple[tuple[int, float], ...]] = {}
     for group in analysis.groups:
         step = by_name(rounding, group.name, "rounding") if isinstance(rounding, Mapping) else rounding
-        times = []
-        for width in _widths(group, 1 if group.optional else step):
-            alive = {group.name: torch.arange(group.size) < width}
-            times.append((width, dense if width == group.size else milliseconds(alive)))
+        widths = _widths(group, 1 if group.optional else step)
+        seen = _fastest([timed({group.name: torch.arange(group.size) < width}) for width in widths])
+        times = [(width, of[""]) for width, of in zip(widths, seen, strict=True)]
         measured[group.name] = tuple(times)
         slopes[group.name] = _slope(group, times, str(device))
     return Latency(slopes, dense, measured, str(device))
 
 
-def median_milliseconds(
+def fastest_milliseconds(
     layer: nn.Module, x: Tensor, repeats: int = 15, clock: Callable[[], float] = time.perf_counter
 ) -> float:
-    """Median time of a forward pass, after a few that do not count.
+    """Shortest time of a forward pass, after a few that do not count: other programs only make one longer.
 
     Args:
         layer: what is timed.
@@ -151,7 +162,7 @@ def median_milliseconds(
             layer(x)
             _wait(x)
             seconds.append(clock() - started)
-    return 1000 * statistics.median(seconds[3:])
+    return 1000 * min(seconds[3:])
 
 
 def _wait(x: Tensor) -> None:

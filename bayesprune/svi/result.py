@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ from bayesprune.svi.settings import Shrink
 from bayesprune.svi.shrink import dead_units
 
 if TYPE_CHECKING:
-    from bayesprune.posterior import Posterior
+    from bayesprune.posterior import EvidenceTable, Posterior
 
 
 @dataclass(frozen=True)
@@ -83,6 +83,17 @@ class FitResult:
         from bayesprune.posterior import Posterior  # here: ArviZ takes long to import
 
         return Posterior((self,))
+
+    def evidence(self, rows: tuple[Tensor, Tensor], **settings: Any) -> EvidenceTable:
+        """Price and evidence of every unit that is left.
+
+        Args:
+            rows: (inputs, targets), the training rows.
+            settings: of ``bp.evidence``, such as ``units=10``: exact gains of the ten nearest to the line.
+        """
+        from bayesprune.posterior import evidence
+
+        return evidence(self, rows, **settings)
 
 
 def prune(result: FitResult | GatedModel) -> nn.Module:

@@ -43,7 +43,7 @@ def dead_units(gated: GatedModel, settings: Shrink, velocity: Tensor, below: flo
         if int((alive & ~dead[part]).sum()) < floors[name]:
             best = torch.where(alive, probs[part], -1.0).topk(floors[name]).indices
             dead[part] = dead[part].index_fill(0, best, False)
-            _warn(name, gated, probs[part], settings.least)
+            _warn(name, gated, settings.least)
     return _unless_starved(gated, dead, probs, settings.least)
 
 
@@ -70,7 +70,7 @@ def _unless_starved(gated: GatedModel, dead: Tensor, probs: Tensor, least: int) 
             break
         for name in starved:
             _spare_(gated, dead, probs.cpu(), name, least)
-            _warn(name, gated, probs[gated.slices()[name]], least)
+            _warn(name, gated, least)
     return dead
 
 
@@ -92,13 +92,12 @@ def _spare_(gated: GatedModel, dead: Tensor, probs: Tensor, group: str, least: i
                 dead[parts[owner.group].start + int(owner.unit_ids[column])] = False
 
 
-def _warn(group: str, gated: GatedModel, probs: Tensor, least: int) -> None:
-    removed = int((~gated.alive[gated.slices()[group]]).sum())
+def _warn(group: str, gated: GatedModel, least: int) -> None:
+    """The same words every time, so that Python says them once."""
+    size = next(g.size for g in gated.groups if g.name == group)
     warnings.warn(
-        f"Group {group!r}: the prior wants all of its units gone (largest inclusion probability "
-        f"{float(probs.max()):.3g} after {removed} of {len(probs)} were removed). Kept the {least} most "
-        f"probable: a layer without units would be no network. Lower the price of {group!r}, or list it in "
-        "exclude=.",
+        f"Group {group!r}: the prior wants all of its {size} units gone. Kept the {least} most probable: a "
+        f"layer without units would be no network. Lower the price of {group!r}, or list it in exclude=.",
         EmptyGroupWarning,
         stacklevel=2,
     )

@@ -30,7 +30,10 @@ def parameters(folder):
 
 
 def test_every_example_is_tested():
-    tested = {"custom_prior", "own_network", "posterior_diagnostics", "prune_lenet_mnist"}
+    tested = {
+        "certify_lenet", "custom_prior", "own_network", "posterior_diagnostics", "prune_lenet_mnist",
+        "teacher_student",
+    }  # fmt: skip
     assert {path.stem for path in EXAMPLES.glob("*.py")} == tested
 
 
@@ -64,3 +67,26 @@ def test_own_network(run):
     out = run("own_network", "--epochs", "2")
     assert re.search(r"Residual: [\d.]+ % error with [\d,]+ of 77,914 numbers", out)
     assert "'block3_conv2'" in out
+
+
+def test_certify_lenet(run):
+    out = run("certify_lenet", "--data", "digits", "--epochs", "3", "--alpha", "0.4", "--out", "certified")
+    assert out.startswith("With probability at least 98.3333 % over the draw of the 143 calibration rows")
+    left = int(re.search(r"dense 431,080 parameters, certified ([\d,]+);", out)[1].replace(",", ""))
+    found = sum(int(parameter.count_nonzero()) for parameter in bp.load("certified").parameters())
+    assert left == found < 431_080
+    assert "\ntrue\n" in out and Path("certified/certificate.json").is_file()
+
+
+def test_teacher_student(run):
+    out = run("teacher_student", "--inputs", "60", "--time", "60", "--out", "mine.png")
+    simulated, solved = map(float, re.search(r"error ([\d.]+) in simulation, ([\d.]+) by", out).groups())
+    assert 0 < simulated < 1 and 0 < solved < 1
+    assert "kept at 122 parameters" in out
+    rows = [line.split() for line in out.splitlines() if line.startswith("  ")]
+    random, diverse, fused, edges = (
+        [float(word) for word in row if re.match(r"[\d.]+$", word)] for row in rows
+    )
+    assert simulated < fused[0] < diverse[0] < random[0]
+    assert fused[1] == pytest.approx(fused[0], rel=0.25) and edges[1] == pytest.approx(edges[0], rel=0.25)
+    assert Path("mine.png").read_bytes()[:4] == b"\x89PNG"

@@ -90,16 +90,14 @@ def test_draws_given_weights_are_the_enumerated_masks():
 @pytest.mark.parametrize("name", POSTERIORS)
 def test_it_runs_from_the_command_line(name):
     Path("line.py").write_text(PROGRAM)
-    words = ["run", "./line.py", "--inference", name, "--epochs", "2" if name == "nuts_reference" else "150"]
+    words = ["run", "./line.py", "--inference", name, "--epochs", "2" if name == "nuts_reference" else "250"]
     assert main([*words, "--batch-size", "50", "--out", "out", "--quiet"]) == 0
     result = json.loads(Path("out/result.json").read_text())
     assert result["inference"] == name and result["architecture"] == [1]
     assert result["test_rmse"] < 1.5
     assert bp.load("out")(torch.ones(1, 3)).shape == (1, 1)
     last = json.loads(Path("out/history.json").read_text())["epochs"][-1]
-    assert last["inclusion"][0] > 0.9 and last["inclusion"][1:] == pytest.approx(
-        [0.3, 0.3], abs=0.15
-    )  # few steps
+    assert last["inclusion"][0] > 0.9 and last["inclusion"][1:] == pytest.approx([0.3, 0.3], abs=0.1)
 
 
 def test_hidden_units_and_hyper_sites_are_learnt_too():

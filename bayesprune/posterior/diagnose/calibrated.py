@@ -55,6 +55,16 @@ def sbc_rank(truth: float, draws: Array, generator: np.random.Generator) -> int:
     return int((draws < truth).sum()) + int(generator.integers(ties + 1))
 
 
+def rank_edges(draws: int, bins: int) -> Array:
+    """(bins + 1,), the ranks at which each bin begins; a bin holds whole ranks, at least one.
+
+    Args:
+        draws: posterior draws in each simulation.
+        bins: of ranks.
+    """
+    return np.linspace(0, draws + 1, min(bins, draws + 1) + 1).round().astype(int)
+
+
 def rank_uniformity(ranks: Array, draws: int, bins: int = 10) -> float:
     """p-value of the χ² test that ranks are uniform on 0 … draws.
 
@@ -63,7 +73,7 @@ def rank_uniformity(ranks: Array, draws: int, bins: int = 10) -> float:
         draws: posterior draws in each simulation.
         bins: of ranks; expect at least five simulations in each.
     """
-    edges = np.linspace(0, draws + 1, min(bins, draws + 1) + 1).round().astype(int)
+    edges = rank_edges(draws, bins)
     counts, widths = np.histogram(ranks, edges)[0], np.diff(edges)
     return float(chisquare(counts, len(ranks) * widths / (draws + 1)).pvalue)
 

@@ -59,6 +59,12 @@ def optimised(evidence: Evidence) -> Answer:
         return not_asked(
             QUESTION, "the draws have no history", "give the results of fit(), or their posterior()."
         )
+    if np.isnan(history["elbo"].values).all(axis=1).any():
+        return not_asked(
+            QUESTION,
+            "a fit's history has no ELBO, as of samples that were not drawn from a guide",
+            "look at the sampler's own R-hat and effective sample size (arviz.summary).",
+        )
     rows = float(evidence.groups["constant_data"]["rows"])
     thetas = np.concatenate(
         [v.values for n, v in history.items() if str(n).startswith("inclusion_prob/")], -1

@@ -53,6 +53,11 @@ class Diagnosis:
         """Answers that are no; those that were not asked are none of them."""
         return tuple(answer for answer in self.answers if answer.verdict == "no")
 
+    @property
+    def converged(self) -> bool:
+        """Whether the mask is at rest and decided, and nothing that could be asked speaks against it."""
+        return self.optimised.verdict == self.decided.verdict == "yes" and not self.problems
+
     def __str__(self) -> str:
         lines = [f"{'question':<14}{'answer':<11}why"]
         for answer in self.answers:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -64,6 +64,7 @@ def find_branches(
     found: dict[frozenset[str], tuple[Branch, frozenset[str]]] = {}
     order = {node: number for number, node in enumerate(graph.graph.nodes)}
     idle = set(order) - _before({n for n in order if n.op == "output"}) - {next(reversed(order))}
+    constant = _of_parameters(order)
     uses = Counter(id(t) for node in order if (t := _tensor(network, node)) is not None)
     for add in order:
         for argument in _operands(add):
@@ -77,9 +78,9 @@ def find_branches(
             parameters = frozenset(n for n in own if isinstance(find_tensor(network, n), nn.Parameter))
             if not parameters:
                 continue
-            if not _linear_ends(last, sizes) <= inside:
+            if not _linear_ends(last, sizes, constant) <= inside:
                 continue  # a linear path leads through it: it is (with) the shortcut
-            if not (_linear_ends(other, sizes) - inside) & _before(inside):
+            if not (_linear_ends(other, sizes, constant) - inside) & _before(inside):
                 continue  # nothing leads around it
             inside |= _side_effects(network, order, own)
             own |= _own_tensors(network, inside, uses)
@@ -170,7 +171,7 @@ def _before(inside: set[fx.Node]) -> set[fx.Node]:
     return seen
 
 
-def _linear_ends(node: fx.Node, sizes: Mapping[fx.Node, torch.Size]) -> set[fx.Node]:
+def _linear_ends(node: fx.Node, sizes: Mapping[fx.Node, torch.Size], constant: set[fx.Node]) -> set[fx.Node]:
     """A value, and all values from which a path of linear operations leads to it."""
     seen: set[fx.Node] = set()
     waiting = {node}
@@ -181,17 +182,21 @@ def _linear_ends(node: fx.Node, sizes: Mapping[fx.Node, torch.Size]) -> set[fx.N
         seen.add(value)
         name = _operation(value)
         if name in ("mul", "div", "matmul", "mm", "bmm"):
-            factors = [n for n in value.all_input_nodes if not _is_parameter(n)]
+            factors = [n for n in value.all_input_nodes if n not in constant]
             waiting |= set(factors) if len(factors) == 1 else set()
         elif name in LINEAR or name in MOVES or _is_getitem(value):
             waiting |= set(value.all_input_nodes)
     return seen
 
 
-def _is_parameter(node: fx.Node) -> bool:
-    """A tensor of the network's own, perhaps turned or spread."""
-    sources = node.all_input_nodes
-    return node.op == "get_attr" or (bool(sources) and all(_is_parameter(source) for source in sources))
+def _of_parameters(order: Iterable[fx.Node]) -> set[fx.Node]:
+    """What is computed from the network's own tensors alone: a weight, perhaps turned or spread."""
+    found: set[fx.Node] = set()
+    for node in order:  # as they run, so that what a node reads comes before it
+        sources = node.all_input_nodes
+        if node.op == "get_attr" or (sources and found.issuperset(sources)):
+            found.add(node)
+    return found
 
 
 def _is_getitem(node: fx.Node) -> bool:

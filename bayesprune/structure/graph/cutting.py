@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
 from bayesprune.structure.graph.analyse import Structure
 from bayesprune.structure.graph.capture import find_tensor
+from bayesprune.structure.groups import WHOLE, Slot
 
 
 def kept_places(structure: Structure, before: Tensor, after: Tensor) -> list[tuple[str, int, Tensor]]:
@@ -42,6 +45,28 @@ def tensors_gone(structure: Structure, alive: Tensor) -> set[str]:
     """
     first = structure.first_section
     return {n for s in structure.sections if not bool(alive[first + s.unit]) for n in s.tensors}
+
+
+def living_slots(structure: Structure, alive: Tensor) -> tuple[Slot, ...]:
+    """Where the units that are left sit.
+
+    Args:
+        structure: of the whole network.
+        alive: (units,), bool.
+
+    Returns:
+        The slots of the tensors that are left, each with the ids of its units that are left.
+    """
+    known, gone = torch.cat([alive, torch.ones(1, dtype=torch.bool)]), tensors_gone(structure, alive)
+    starts, left = structure.findings[True].labels.starts, []
+    for slot in structure.slots:
+        if slot.tensor in gone:
+            continue
+        if slot.dim != WHOLE:
+            start, size = starts[slot.tensor, slot.dim]
+            slot = replace(slot, unit_ids=slot.unit_ids[known[structure.unit_of[start : start + size]]])
+        left.append(slot)
+    return tuple(left)
 
 
 def cut_tensor_(

@@ -1,16 +1,10 @@
-"""Gates at the inputs of all readers, put into a network's graphs."""
+"""What multiplies units by their gates: at the input of a reader, and inside a layer norm."""
 
 from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, fx, nn
-
-from bayesprune.structure.graph.analyse import Structure
-from bayesprune.structure.graph.call import arguments
-from bayesprune.structure.graph.rates import follow_rates_
-from bayesprune.structure.graph.sections import stand_ins
-from bayesprune.structure.graph.weighted import weighted_node
+from torch import Tensor, nn
 
 
 class UnitGates(nn.Module):
@@ -120,92 +114,3 @@ class WeightedNorm(UnitGates):
         y = x * torch.rsqrt((z * x.square()).sum(-1, keepdim=True) + self.eps)
         y = y if weight is None else y * weight
         return y if bias is None else y + bias
-
-
-def gated_graphs(
-    structure: Structure, graphs: dict[bool, fx.GraphModule], alive: Tensor
-) -> dict[bool, fx.GraphModule]:
-    """Graphs that take all gates as a last input.
-
-    Args:
-        structure: of the network.
-        graphs: training or not → the graph, after the cuts made so far.
-        alive: (units,), bool: not cut.
-
-    Returns:
-        Training or not → the graph with a gate in front of every reader.
-    """
-    return {training: _insert(structure, graph, training, alive) for training, graph in graphs.items()}
-
-
-def _insert(structure: Structure, graph: fx.GraphModule, training: bool, alive: Tensor) -> fx.GraphModule:
-    found = structure.findings[training]
-    by_name, values = {node.name: node for node in graph.graph.nodes}, stand_ins(graph)
-    found_node = {node.name: node for node in found.sizes}
-    last = [node for node in graph.graph.nodes if node.op == "placeholder"][-1]
-    with graph.graph.inserting_after(last):
-        gates = graph.graph.placeholder("gates", default_value=None)
-
-    def unit_gates(source: str, dim: int, labels: Tensor) -> UnitGates | None:
-        units = structure.unit_of[labels]
-        if not bool((units >= 0).any()):
-            return None
-        columns = torch.where(units < 0, len(alive), units)[_extended(alive)[units]]
-        return UnitGates(columns, dim, *found.rows.get(source, (None, 1, 1)))
-
-    made: dict[tuple[str, int, tuple[int, ...]], fx.Node] = {}
-    for number, norm in enumerate(found.norms):
-        node, units = by_name.get(norm.node.name), unit_gates(norm.source.name, norm.dim, norm.labels)
-        if node is None or units is None:
-            continue
-        name, given = f"bp_norm_{number}", arguments(node)
-        if not str(node.target).startswith(("aten.layer_norm", "aten.rms_norm")):
-            by_name[norm.node.name] = values[norm.node.name] = weighted_node(graph, node, name, units, gates)
-            continue
-        centred = str(node.target).startswith("aten.layer_norm")
-        eps = given.get("eps", 1e-5 if centred else None)
-        eps = (
-            torch.finfo(next(iter(structure.captured.network.parameters())).dtype).eps if eps is None else eps
-        )
-        graph.add_submodule(name, WeightedNorm(units, centred, eps))
-        with graph.graph.inserting_before(node):
-            new = graph.graph.call_module(
-                name, (given["input"], given.get("weight"), given.get("bias"), gates)
-            )
-        node.replace_all_uses_with(new)
-        graph.graph.erase_node(node)
-        by_name[norm.node.name] = values[norm.node.name] = new
-    for read in found.reads:
-        node, source = by_name.get(read.node.name), values.get(read.source.name)
-        if node is None or source is None:
-            continue
-        units = unit_gates(read.source.name, read.dim, read.labels)
-        if units is None:
-            continue
-        key = (source.name, read.dim, tuple(units.columns.tolist()))
-        if key not in made:
-            name = f"bp_gate_{len(made)}"
-            graph.add_submodule(name, Gate(units.columns, units.dim, units.rows, units.inner, units.outer))
-            with graph.graph.inserting_before(node):
-                made[key] = graph.graph.call_module(name, (source, gates))
-        node.replace_input_with(source, made[key])
-    for number, section in enumerate(structure.sections):
-        branch = section.branches[training]
-        node, source = by_name.get(branch.add), values.get(branch.last)
-        if node is None or source is None:
-            continue
-        rows, dims = found.rows.get(branch.last, (None, 1, 1)), len(found.sizes[found_node[branch.last]])
-        columns, dim = torch.tensor([structure.first_section + section.unit]), 0 if rows[0] else dims - 1
-        name = f"bp_section_{number}"
-        graph.add_submodule(name, Gate(columns, dim, *rows))
-        with graph.graph.inserting_before(node):
-            node.replace_input_with(source, graph.graph.call_module(name, (source, gates)))
-    graph.graph.lint()
-    follow_rates_(graph, structure.captured, training)
-    graph.recompile()
-    return graph
-
-
-def _extended(alive: Tensor) -> Tensor:
-    """(units + 1,), with a last one for what belongs to no unit; index −1 finds it."""
-    return torch.cat([alive, torch.ones(1, dtype=torch.bool)])

@@ -23,17 +23,19 @@ from bayesprune.structure.graph.cutting import (
     cut_tensor_,
     follow_counts_,
     kept_places,
+    living_slots,
     strip_,
     tensors_gone,
 )
-from bayesprune.structure.graph.gates import gated_graphs
+from bayesprune.structure.graph.flatten import flat_gates
+from bayesprune.structure.graph.insert import gated_graphs
 from bayesprune.structure.graph.noise import Noise, insert_noise_
 from bayesprune.structure.graph.plain import adopt_, alike, graph_forward, same, share
 from bayesprune.structure.graph.resizing import resize_by_inputs_, resize_layers_
 from bayesprune.structure.graph.shipped import plain_graph_of
 from bayesprune.structure.graph.statistics import renormalise_
 from bayesprune.structure.graph.weights import weight_names
-from bayesprune.structure.groups import WHOLE, Group, Slot
+from bayesprune.structure.groups import Group, Slot
 from bayesprune.structure.terms import Term
 
 
@@ -90,32 +92,11 @@ class GraphNetwork(nn.Module):
             inputs = tuple(x.expand(lead + x.shape).reshape(-1, *x.shape[1:]) for x in inputs)
             gates = {group: flat_rows(z, lead, rows) for group, z in gates.items()}
         graph = self._graphs[self.training]
-        leaves = graph_forward(graph, self, *inputs, gates=self._flat(gates), noise=noise)
+        leaves = graph_forward(
+            graph, self, *inputs, gates=flat_gates(self.structure.groups, self.alive, gates), noise=noise
+        )
         outputs = tree_unflatten(leaves, self.structure.captured.outputs[self.training])
         return outputs.reshape(*lead, -1, *outputs.shape[1:]) if lead else outputs
-
-    def _flat(self, gates: Mapping[str, Tensor] | None) -> Tensor | None:
-        """(units + 1,) or (rows, units + 1), the last one open."""
-        if not gates:
-            return None
-        like = next(iter(gates.values()))
-        rows = max((len(z) for z in gates.values() if z.ndim == 2), default=0)
-        lead = (rows,) if rows else ()
-        start, whole = 0, {}
-        for group in self.structure.groups:
-            alive = self.alive[start : start + group.size]
-            start += group.size
-            z = gates.get(group.name)
-            if z is not None and z.shape[-1] != group.size:  # only the units that are left
-                full = z.new_zeros(*z.shape[:-1], group.size)
-                whole[group.name] = full.index_copy(-1, alive.nonzero().squeeze(1).to(z.device), z)
-            elif z is not None:
-                whole[group.name] = z
-        gates = whole
-        parts = [
-            gates.get(g.name, like.new_ones(g.size)).expand(*lead, g.size) for g in self.structure.groups
-        ]
-        return torch.cat([*parts, like.new_ones(*lead, 1)], -1)
 
     def _rebuild(self) -> None:
         """Graphs for the units that are left, over the parameters as they are now."""
@@ -126,7 +107,7 @@ class GraphNetwork(nn.Module):
         for training, graph in gated.items():
             insert_noise_(self.structure, graph, training, self._weights)
         object.__setattr__(self, "_graphs", gated)
-        object.__setattr__(self, "_slots", self._living_slots())
+        object.__setattr__(self, "_slots", living_slots(self.structure, self.alive))
         self._follow_()
 
     def _apply(self, fn: Any, recurse: bool = True) -> GraphNetwork:
@@ -162,21 +143,6 @@ class GraphNetwork(nn.Module):
     def terms(self) -> tuple[Term, ...]:
         """What its parameters and multiply-accumulates are the sum of, now."""
         return living_terms(self.structure, self.alive)
-
-    def _living_slots(self) -> tuple[Slot, ...]:
-        alive = torch.cat([self.alive, torch.ones(1, dtype=torch.bool)])
-        starts = self.structure.findings[True].labels.starts
-        left, gone = [], tensors_gone(self.structure, self.alive)
-        for slot in self.structure.slots:
-            if slot.tensor in gone:
-                continue
-            if slot.dim == WHOLE:
-                left.append(slot)
-                continue
-            start, size = starts[slot.tensor, slot.dim]
-            stays = alive[self.structure.unit_of[start : start + size]]
-            left.append(replace(slot, unit_ids=slot.unit_ids[stays]))
-        return tuple(left)
 
     def weight_names(self) -> frozenset[str]:
         """The parameters that have a prior: those of products and convolutions, and embedding tables."""

@@ -5,10 +5,11 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import fx, nn
 
 from bayesprune.errors import SettingsError
 from bayesprune.structure.graph import analyse
+from bayesprune.structure.graph.branches import find_branches
 from bayesprune.structure.plain import PlainGraph
 from tests.structure.graph.checks import assert_matters, assert_same, everything, gates_of, run
 from tests.structure.graph.networks import CASES, randomise_
@@ -291,3 +292,18 @@ def test_networks_of_the_collection_lose_all_their_sections(name):
         masked = run(analysis.gated, x, training, gates_of(alive, torch.float64))
         assert_same(run(analysis.cut(alive), x, training), masked)
         assert_matters(masked, run(network, x, training))
+
+
+def test_depth_is_no_limit():
+    """A section behind more operations than Python's stack has room for calls."""
+    network, graph, aten = nn.Linear(3, 3), fx.Graph(), torch.ops.aten
+    x = deep = graph.placeholder("x")
+    for _ in range(3000):
+        deep = graph.call_function(aten.relu.default, (deep,))
+    inner = graph.call_function(aten.linear.default, (deep, graph.get_attr("weight"), graph.get_attr("bias")))
+    scaled = graph.call_function(aten.mul.Tensor, (graph.call_function(aten.tanh.default, (inner,)), deep))
+    total = graph.call_function(aten.add.Tensor, (x, scaled))
+    graph.output((total,))
+    sizes = {node: torch.Size([2, 3]) for node in graph.nodes if node.op in ("placeholder", "call_function")}
+    found = find_branches(fx.GraphModule(network, graph), network, sizes)
+    assert list(found) == [frozenset({"weight", "bias"})]

@@ -1,0 +1,20 @@
+"""Certificates: a bound on what a pruned network loses, which holds with a stated probability (Learn then
+Test).
+
+`certify` finds the sparsest certified network of a path, `verify` recomputes a certificate, `sign` says
+whose it is.
+"""
+
+from bayesprune.certify import losses, paths, pvalues, rules
+from bayesprune.certify.certificate import Certificate
+from bayesprune.certify.certify import Certified, certify
+from bayesprune.certify.hashes import hash_of_network, hash_of_rows
+from bayesprune.certify.rows import CalibrationRows, TrainingRows
+from bayesprune.certify.signing import sign
+from bayesprune.certify.verification import Check, Verification
+from bayesprune.certify.verify import verify
+
+__all__ = [
+    "CalibrationRows", "Certificate", "Certified", "Check", "TrainingRows", "Verification", "certify",
+    "hash_of_network", "hash_of_rows", "losses", "paths", "pvalues", "rules", "sign", "verify",
+]  # fmt: skip

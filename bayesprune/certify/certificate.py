@@ -1,0 +1,103 @@
+"""The certificate: plain values that say what is guaranteed, and from which it can be recomputed."""
+
+from __future__ import annotations
+
+import json
+import platform
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from bayesprune.errors import CertificateError
+from bayesprune.files import read_json, write_json
+
+FORMAT, FORMAT_VERSION = "bayesprune certificate", 1
+KEYS = (
+    "statement", "assumes", "alpha", "delta", "loss", "p_value", "rule", "calibration", "reference",
+    "certified", "network", "path_name", "path", "order", "next",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """What ``certify`` found, as it is written to a file.
+
+    Attributes:
+        record: plain values: ``statement``, ``assumes``, ``alpha``, ``delta``, ``loss``, ``p_value``,
+            ``rule``, ``calibration`` (rows, SHA-256, what is known of training), ``reference`` (SHA-256,
+            parameters), ``certified`` (position on the path, or None), ``network`` (SHA-256 of the
+            certified one, or None), ``path`` (of each candidate name, sparsity, risk, p-value, coverage,
+            SHA-256, recipe), ``order`` (of the tests), ``next`` (the first candidate that failed, and what
+            it would have needed), ``versions``.
+    """
+
+    record: dict[str, Any]
+
+    @property
+    def certified(self) -> bool:
+        """Whether a network is certified at all."""
+        return self.record["certified"] is not None
+
+    @property
+    def statement(self) -> str:
+        """What is guaranteed, in one sentence."""
+        return str(self.record["statement"])
+
+    @property
+    def chosen(self) -> dict[str, Any] | None:
+        """The certified candidate's entry, or None."""
+        return dict(self.record["path"][self.record["certified"]]) if self.certified else None
+
+    def write(self, path: str | Path) -> None:
+        """Write it as JSON, whole or not at all.
+
+        Args:
+            path: file to write.
+        """
+        write_json(path, self.record)
+
+    @staticmethod
+    def read(path: str | Path) -> Certificate:
+        """Read a certificate; that it holds is for ``verify`` to say.
+
+        Args:
+            path: the file.
+
+        Raises:
+            CertificateError: it is missing, no JSON, or no certificate of this version.
+        """
+        record = read_json(path, CertificateError)
+        found = record.get("format"), record.get("format_version")
+        if found != (FORMAT, FORMAT_VERSION):
+            raise CertificateError(
+                f"{path}: is no certificate of this version: its format is {found[0]!r}, version "
+                f"{found[1]!r}, and "
+                f"{FORMAT!r}, version {FORMAT_VERSION}, can be read."
+            )
+        missing = [key for key in KEYS if key not in record]
+        if missing:
+            raise CertificateError(f"{path}: lacks {', '.join(missing)}. It is truncated or was changed.")
+        return Certificate(record)
+
+    def __str__(self) -> str:
+        from bayesprune.certify.table import table
+
+        return table(self.record)
+
+
+def canonical(record: dict[str, Any]) -> bytes:
+    """The bytes that are signed: sorted, without white space, without the signature."""
+    unsigned = {key: value for key, value in record.items() if key != "signature"}
+    return json.dumps(unsigned, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+
+
+def versions() -> dict[str, str]:
+    """Versions of what computed the certificate, by package."""
+    found = {"python": platform.python_version()}
+    for package in ("bayesprune", "torch", "numpy", "scipy"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "unknown"
+    return found

@@ -1,0 +1,206 @@
+"""certify(): the sparsest network of a path whose risk is below a level, with a stated probability."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from bayesprune.certify.certificate import FORMAT, FORMAT_VERSION, Certificate, versions
+from bayesprune.certify.checks import check_levels, check_network, check_outputs, check_test
+from bayesprune.certify.hashes import hash_of_network
+from bayesprune.certify.losses import Loss, coverage_of, loss_from
+from bayesprune.certify.needed import needed
+from bayesprune.certify.paths import Path, parameters_of, path_from
+from bayesprune.certify.pvalues import PValue, p_value_from
+from bayesprune.certify.rows import CalibrationRows, TrainingRows, held_out
+from bayesprune.certify.rules import Decision, Rule, rule_from
+from bayesprune.certify.scoring import Scored, outputs_of, p_values, score
+from bayesprune.certify.statement import ASSUMES, statement_of
+
+
+@dataclass(frozen=True)
+class Certified:
+    """What ``certify`` gives back.
+
+    Attributes:
+        network: the sparsest certified one, or None where no candidate could be certified.
+        certificate: what is guaranteed of it, to be written to a file.
+    """
+
+    network: nn.Module | None = field(repr=False)
+    certificate: Certificate
+
+    def __bool__(self) -> bool:
+        return self.network is not None
+
+    def __str__(self) -> str:
+        return str(self.certificate)
+
+
+def certify(
+    network: nn.Module,
+    rows: Any,
+    *,
+    alpha: float,
+    delta: float = 0.05,
+    path: str | Path | Iterable[nn.Module] = "magnitude",
+    loss: str | Loss = "error",
+    p_value: str | PValue | None = None,
+    rule: str | Rule = "fixed-sequence",
+    trained_on: Tensor | TrainingRows | None = None,
+    batch_size: int = 250,
+    progress: bool = True,
+) -> Certified:
+    r"""Find the sparsest pruning of a network whose risk is at most alpha, with probability at least 1 −
+    delta.
+
+    .. math:: P\big( R(\text{network}) \le \alpha \big) \ge 1 - \delta
+
+    over the draw of the calibration rows, for any number of rows, any network and any source of rows (Learn
+    then Test). For each candidate the hypothesis that its risk is above alpha gets a p-value; the rule says
+    which are rejected, so that the probability of a single false rejection is at most delta; the sparsest
+    of these ships.
+
+    Args:
+        network: the reference: dense, or pruned already. Left alone.
+        rows: of calibration, never trained on: inputs (rows, ...), or a pair (x, y) with labels (rows,).
+        alpha: the risk that is allowed, in (0, 1). Choose it before the rows are looked at.
+        delta: how often the guarantee may fail, in (0, 1).
+        path: ``"magnitude"`` (weights set to zero, over all layers), ``"magnitude-layers"``, ``"units"``
+            (removed, by magnitude), one of ``bayesprune.certify.paths``, or any networks, the least pruned
+            first.
+        loss: ``"error"``, ``"excess"``, ``"new-errors"``, ``"disagreement"``, ``"selective"``, or one of
+            ``bayesprune.certify.losses``.
+        p_value: ``"binomial"``, ``"hoeffding-bentkus"`` or ``"betting"``; by default the exact binomial for
+            losses of 0 and 1, betting for others.
+        rule: ``"fixed-sequence"``, ``"split-fixed-sequence"`` or ``"bonferroni"``.
+        trained_on: inputs of the training rows, or their digests, by which a row that is used twice is found.
+        batch_size: rows at a time.
+        progress: show a progress bar on stderr.
+
+    Returns:
+        The network, or None, and the certificate.
+
+    Raises:
+        CertificateError: a level out of range, too few rows (the number needed is told), labels that are
+            missing, outputs that are not finite, or rows that were trained on.
+
+    Warns:
+        CertificateWarning: ``trained_on`` is not given.
+
+    Source:
+        A. Angelopoulos et al. (2021), Learn then Test, arXiv 2110.01052; for pruning by magnitude V. Alvarez
+        (2024), Confident magnitude-based neural network pruning, arXiv 2408.04759.
+
+    Example:
+        >>> import torch
+        >>> _ = torch.manual_seed(0)
+        >>> network = nn.Linear(20, 2)
+        >>> x = torch.randn(400, 20)
+        >>> found = certify(network, x[:300], alpha=0.1, loss="disagreement", trained_on=x[300:],
+        progress=False)
+        >>> found.certificate.statement[:66]
+        'With probability at least 95 % over the draw of the 300 calibratio'
+    """
+    check_network(network)
+    check_levels(alpha, delta)
+    calibration = CalibrationRows.of(rows)
+    chosen_loss, chosen_rule, chosen_path = loss_from(loss), rule_from(rule), path_from(path)
+    candidates = chosen_path.candidates(network, calibration.x[:2])
+    level = chosen_rule.level(len(candidates), delta)
+    test = p_value_from(p_value or ("binomial" if chosen_loss.zero_one else "betting"), level)
+    check_test(calibration, len(candidates), chosen_loss, test, chosen_rule, alpha, delta)
+    known = held_out(calibration, trained_on)
+
+    reference = outputs_of(network, calibration.x, batch_size, "reference")
+    check_outputs(chosen_loss, reference, calibration)
+    bar = tqdm(candidates, desc="certify", unit="network", file=sys.stderr, disable=not progress)
+    scored = [score(c, calibration, reference, chosen_loss, batch_size) for c in bar]
+    decision = chosen_rule.decide(
+        lambda some: p_values(scored, some, chosen_loss, alpha, test), len(scored), len(calibration), delta
+    )
+    whole = parameters_of(network)
+    record: dict[str, Any] = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "statement": "",
+        "assumes": ASSUMES,
+        "alpha": alpha,
+        "delta": delta,
+        "loss": chosen_loss.to_json(),
+        "p_value": test.to_json(),
+        "rule": chosen_rule.to_json(),
+        "calibration": {"rows": len(calibration), "sha256": calibration.sha256, "held_out": known},
+        "reference": {"sha256": hash_of_network(network), "parameters": whole},
+        "certified": sparsest(decision, [s.left for s in scored]),
+        "path_name": chosen_path.name,
+        "path": entries(scored, decision, chosen_loss, whole),
+        "order": decision.order.tolist(),
+        "next": _next(scored, decision, chosen_loss, alpha, level, test),
+        "versions": versions(),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    best = record["certified"]
+    record["network"] = None if best is None else scored[best].sha256
+    record["statement"] = statement_of(record, chosen_loss)
+    return Certified(None if best is None else candidates[best].build(), Certificate(record))
+
+
+def sparsest(decision: Decision, left: Sequence[int]) -> int | None:
+    """Position of the certified candidate with the fewest numbers left, or None.
+
+    Args:
+        decision: of the rule.
+        left: of each candidate, parameters that are not zero.
+    """
+    passed = np.flatnonzero(decision.certified).tolist()
+    return min(passed, key=lambda position: (left[position], -position), default=None)
+
+
+def entries(
+    scored: Sequence[Scored], decision: Decision, loss: Loss, parameters: int
+) -> list[dict[str, Any]]:
+    """What a certificate says of each candidate.
+
+    Args:
+        scored: the candidates.
+        decision: of the rule.
+        loss: what is bounded.
+        parameters: of the reference network.
+    """
+    found = []
+    for candidate, p, passed in zip(scored, decision.p_values, decision.certified, strict=True):
+        tested = candidate.scores.on(decision.rows)
+        risk = loss.risk(tested)
+        found.append(
+            {
+                "name": candidate.name,
+                "sparsity": 1 - candidate.left / parameters,
+                "parameters_left": candidate.left,
+                "risk": risk if np.isfinite(risk) else None,
+                "coverage": coverage_of(tested),
+                "p_value": float(p),
+                "certified": bool(passed),
+                "sha256": candidate.sha256,
+                "recipe": candidate.recipe,
+            }
+        )
+    return found
+
+
+def _next(
+    scored: Sequence[Scored], decision: Decision, loss: Loss, alpha: float, level: float, p_value: PValue
+) -> dict[str, Any] | None:
+    """The first candidate, in the order of the tests, that failed, and what it would have needed."""
+    failed = [int(place) for place in decision.order if not decision.certified[place]]
+    if not failed:
+        return None
+    scores = scored[failed[0]].scores.on(decision.rows)
+    return {"candidate": failed[0], **needed(scores, loss, alpha, level, p_value)}

@@ -1,0 +1,93 @@
+"""What a loss is: a number in [0, 1] for each calibration row, and what a bound on its mean says."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from bayesprune.certify.pvalues import Array, PValue
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The losses of one network.
+
+    Attributes:
+        values: (rows,), float64 in [0, 1].
+        counted: (rows,), bool: the rows that the risk is about; all of them, but for selective losses.
+    """
+
+    values: Array
+    counted: npt.NDArray[np.bool_]
+
+    def on(self, rows: npt.NDArray[np.int64]) -> Scores:
+        """Those of some rows."""
+        return Scores(self.values[rows], self.counted[rows])
+
+    @property
+    def losses(self) -> Array:
+        """(counted rows,), float64."""
+        return self.values[self.counted]
+
+
+class Loss:
+    """Base of the losses. One of your own is made by ``OwnLoss``, or overrides ``values`` and ``promise``.
+
+    Attributes:
+        name: as a certificate calls it.
+        zero_one: whether every value is 0 or 1, so that the binomial p-value is exact.
+        labelled: whether targets are needed.
+        comparing: whether the reference network's outputs are needed.
+    """
+
+    name: str = "loss"
+    zero_one: bool = True
+    labelled: bool = True
+    comparing: bool = False
+
+    def scores(self, outputs: Tensor, reference: Tensor, targets: Tensor | None) -> Scores:
+        """The loss of each row.
+
+        Args:
+            outputs: (rows, ...), of the candidate.
+            reference: (rows, ...), of the reference network.
+            targets: (rows,), labels, where the loss needs them.
+        """
+        values = self.values(outputs, reference, targets).detach().cpu().double().numpy()
+        return Scores(values, np.ones(len(values), dtype=np.bool_))
+
+    def values(self, outputs: Tensor, reference: Tensor, targets: Tensor | None) -> Tensor:
+        """(rows,), in [0, 1]."""
+        raise NotImplementedError(f"{type(self).__name__} must define values(outputs, reference, targets).")
+
+    def promise(self, level: str) -> str:
+        """What is said of the network where the risk is at most alpha: the end of a sentence about it.
+
+        Args:
+            level: alpha, in percent: ``'2 %'``.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define promise(level).")
+
+    def level(self, alpha: float) -> float:
+        """The mean of ``values`` that stands for a risk of alpha."""
+        return alpha
+
+    def risk(self, scores: Scores) -> float:
+        """The risk on these rows; NaN where none is counted."""
+        return float(scores.losses.mean()) if len(scores.losses) else float("nan")
+
+    def p_value(self, scores: Scores, alpha: float, p_value: PValue) -> float:
+        """The p-value of the hypothesis that the risk is above alpha."""
+        return float(p_value(scores.losses, self.level(alpha)))
+
+    def problems(self, reference: Tensor, targets: Tensor | None) -> list[str]:
+        """Every reason why these outputs and targets cannot be scored; empty if they can."""
+        return []
+
+    def to_json(self) -> dict[str, Any]:
+        """Name and settings, from which the same loss is made again."""
+        return {"name": self.name}

@@ -1,0 +1,116 @@
+"""Candidates run on calibration rows: one forward pass each, in batches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from bayesprune.certify.hashes import hash_of_network
+from bayesprune.certify.losses import Loss, Scores
+from bayesprune.certify.paths import Candidate, numbers_left
+from bayesprune.certify.pvalues import Array, PValue
+from bayesprune.certify.rows import CalibrationRows
+from bayesprune.certify.rules import Rows
+from bayesprune.errors import CertificateError
+from bayesprune.structure.trace import evaluating
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A candidate that has been run.
+
+    Attributes:
+        name: of the candidate.
+        scores: its losses.
+        left: parameters that are not zero.
+        sha256: of its weights.
+        recipe: how it is made from the reference network.
+    """
+
+    name: str
+    scores: Scores = field(repr=False)
+    left: int
+    sha256: str
+    recipe: dict[str, object] = field(repr=False)
+
+
+def outputs_of(network: nn.Module, x: Tensor, batch_size: int, name: str) -> Tensor:
+    """(rows, ...), what a network returns in eval mode, on the CPU.
+
+    Args:
+        network: left in the mode that it was in.
+        x: (rows, ...), inputs.
+        batch_size: rows at a time.
+        name: of the network, for messages.
+
+    Raises:
+        CertificateError: outputs that are no tensor of as many rows, or not finite.
+    """
+    parameter = next(network.parameters(), None)
+    device = parameter.device if parameter is not None else x.device
+    parts = []
+    with evaluating(network), torch.inference_mode():
+        for batch in x.split(batch_size):
+            outputs = network(batch.to(device))
+            if not isinstance(outputs, Tensor) or outputs.ndim == 0 or len(outputs) != len(batch):
+                found = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
+                raise CertificateError(
+                    f"Network {name!r}: returned {found} for {len(batch)} rows, not a tensor of one output "
+                    "a row."
+                )
+            parts.append(outputs.cpu())
+    outputs = torch.cat(parts)
+    broken = int((~torch.isfinite(outputs.reshape(len(outputs), -1))).any(1).sum())
+    if broken:
+        raise CertificateError(
+            f"Network {name!r}: its outputs for {broken:,} of {len(x):,} rows hold NaN or infinity, so "
+            "that it has "
+            "no risk to certify. Look at its weights, or leave it out of the path."
+        )
+    return outputs
+
+
+def score(
+    candidate: Candidate, rows: CalibrationRows, reference: Tensor, loss: Loss, batch_size: int
+) -> Scored:
+    """Build a candidate, run it, and keep nothing of it but its losses.
+
+    Args:
+        candidate: of a path.
+        rows: of calibration.
+        reference: (rows, ...), outputs of the reference network.
+        loss: what is bounded.
+        batch_size: rows at a time.
+    """
+    network = candidate.build()
+    outputs = outputs_of(network, rows.x, batch_size, candidate.name)
+    if outputs.shape != reference.shape:
+        raise CertificateError(
+            f"Network {candidate.name!r}: its outputs are {tuple(outputs.shape)}, and the reference "
+            "network's "
+            f"{tuple(reference.shape)}: a path is of prunings of one network."
+        )
+    return Scored(
+        candidate.name,
+        loss.scores(outputs, reference, rows.y),
+        numbers_left(network),
+        hash_of_network(network),
+        dict(candidate.recipe),
+    )
+
+
+def p_values(scored: Sequence[Scored], rows: Rows, loss: Loss, alpha: float, p_value: PValue) -> Array:
+    """(candidates,), p-values on some of the rows.
+
+    Args:
+        scored: the candidates.
+        rows: positions of the rows.
+        loss: what is bounded.
+        alpha: the level of its risk.
+        p_value: the test.
+    """
+    return np.array([loss.p_value(candidate.scores.on(rows), alpha, p_value) for candidate in scored])

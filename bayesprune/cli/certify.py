@@ -1,0 +1,155 @@
+"""`bayesprune certify`: a certificate for a run's network, and whether one is true."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from bayesprune.certify import Certificate, sign, verify
+from bayesprune.certify.certificate import FORMAT
+from bayesprune.certify.losses import LOSSES, Loss, Selective, loss_from
+from bayesprune.certify.pvalues import NAMES
+from bayesprune.certify.rules import RULES
+from bayesprune.cli import folder as folders
+from bayesprune.cli.calibration import rows_of
+from bayesprune.cli.certify_run import CERTIFICATE, REFERENCE, certify_run
+from bayesprune.cli.export import pruned_folder
+from bayesprune.cli.job import data_of
+from bayesprune.errors import CertificateError, RunFolderError
+from bayesprune.export import load
+
+NO = 1
+PATHS = ("magnitude", "magnitude-layers", "units", "posterior")
+
+
+FILE = click.Path(path_type=Path)
+
+
+@click.command("certify")
+@click.argument("places", metavar="RUN | FILE NETWORK DATA", nargs=-1, required=True)
+@click.option("--verify", "check", is_flag=True, help="Recompute the certificate FILE: true or false?")
+@click.option("--alpha", type=float, default=0.05, show_default=True, help="The risk that is allowed.")
+@click.option("--delta", type=float, default=0.05, show_default=True, help="How often it may fail.")
+@click.option("--loss", type=click.Choice([*LOSSES]), default="error", show_default=True)
+@click.option("--confidence", type=float, help="From which on a row counts, for --loss selective.  [0.9]")
+@click.option("--coverage", type=float, help="Share of rows to be confident on, for --loss selective.  [0]")
+@click.option(
+    "--path",
+    type=click.Choice(PATHS),
+    default="magnitude",
+    show_default=True,
+    help="What is pruned further: weights over all layers or layer by layer, whole units by their weights "
+    "or by the posterior.",
+)
+@click.option("--p-value", type=click.Choice(NAMES), help="[binomial for 0/1 losses, else betting]")
+@click.option("--rule", type=click.Choice([*RULES]), default="fixed-sequence", show_default=True)
+@click.option(
+    "--rows",
+    metavar="FILE|DATA",
+    help="Other rows than the run kept: x and y in a safetensors file, or the test rows of a data set.",
+)
+@click.option("--data-dir", metavar="DIR", help="Where the MNIST files lie.")
+@click.option("--out", metavar="DIR", type=FILE, help="[default: RUN/certificate]")
+@click.option("--sign", "key", metavar="KEY.pem", type=FILE, help="Sign it with an Ed25519 key.")
+@click.option("--public-key", metavar="KEY.pem", type=FILE, help="With --verify: who is to have signed.")
+@click.option(
+    "--reference",
+    metavar="FOLDER",
+    type=FILE,
+    help="With --verify: the network before pruning.  [default: reference/ beside FILE]",
+)
+@click.option("--quiet", is_flag=True, help="Print nothing but errors; the exit code answers.")
+@click.pass_context
+def certify_command(
+    ctx: click.Context, /, places: tuple[str, ...], check: bool, quiet: bool, **options: Any
+) -> None:
+    """Prune the network of RUN as far as its risk stays below alpha, with probability 1 - delta.
+
+    The rows that show it are those that the run kept apart (bayesprune run --calibration). RUN/certificate
+    receives certificate.json, the certified network, and the one that it was pruned from. The exit code is 0
+    where a network is certified, 1 where none is.
+
+    With --verify, FILE is recomputed from the folder NETWORK and from DATA: a data set, a run's folder, or a
+    safetensors file. The exit code is 0 where it is true, 1 where it is false.
+
+    \b
+    bayesprune certify runs/lenet5-mnist --alpha 0.02
+    bayesprune certify --verify certificate.json runs/lenet5-mnist/certificate mnist
+    """  # fmt: skip
+    if check:
+        if len(places) != 3:
+            raise click.UsageError("--verify takes three things: FILE NETWORK DATA.")
+        answer = _verify(*places, options["reference"], options["public_key"], options["data_dir"])
+        if not quiet:
+            click.echo(answer)
+        ctx.exit(0 if answer else NO)
+    if len(places) != 1:
+        raise click.UsageError("Name one RUN; to check a certificate: --verify FILE NETWORK DATA.")
+    loss = _loss(options["loss"], options["confidence"], options["coverage"])
+    out, found = certify_run(Path(places[0]), loss, quiet, options)
+    if options["key"] is not None:
+        found = sign(found, options["key"])
+    found.write(out / CERTIFICATE)
+    if not quiet:
+        click.echo(f"{found}\n\nThe certificate is {out / CERTIFICATE}." + _check_it(out, places[0], found))
+    ctx.exit(0 if found.certified else NO)
+
+
+def _loss(name: str, confidence: float | None, coverage: float | None) -> Loss:
+    given = {"confidence": confidence, "coverage": coverage}
+    settings = {key: value for key, value in given.items() if value is not None}
+    if settings and name != Selective.name:
+        raise click.UsageError(f"--{next(iter(settings))} goes with --loss selective alone.")
+    return loss_from({"name": name, **settings})
+
+
+def _check_it(out: Path, run: str, found: Certificate) -> str:
+    if not found.certified:
+        return ""
+    rows = run if found.record["calibration"]["split"] != {} else "DATA"
+    return f" Check it with:\n  bayesprune certify --verify {out / CERTIFICATE} {out} {rows}"
+
+
+def _verify(
+    file: str, network: str, data: str, reference: Path | None, public_key: Path | None, data_dir: str | None
+) -> Any:
+    path = Path(file) / CERTIFICATE if Path(file).is_dir() else Path(file)
+    if not path.is_file():
+        raise CertificateError(f"{path}: there is no such file. Give a {FORMAT}: certificate.json.")
+    certificate = Certificate.read(path)
+    beside = path.parent / REFERENCE
+    if reference is None and beside.is_dir():
+        reference = beside
+    return verify(
+        certificate,
+        load(pruned_folder(Path(network))),
+        _rows(data, data_dir, dict(certificate.record["calibration"].get("split", {}))),
+        reference=None if reference is None else load(pruned_folder(reference)),
+        public_key=public_key,
+    )
+
+
+def _rows(data: str, data_dir: str | None, split: dict[str, Any]) -> Any:
+    """Of a run's folder, by the run; else of a data set or a file."""
+    folder = Path(data)
+    for place in (folder, folder.parent):
+        if (place / folders.RUN).is_file():
+            return _rows_of_run(place, split)
+    return rows_of(data, data_dir, split)
+
+
+def _rows_of_run(folder: Path, split: dict[str, Any]) -> Any:
+    from bayesprune.cli.calibration import keep_apart
+
+    _, whole = data_of(folder)
+    if split.get("of") == "test":
+        return whole.test
+    kept = keep_apart(whole, float(split.get("share", 0.0)), int(split.get("seed", 0)))[1]
+    if kept is None:
+        raise RunFolderError(
+            f"{folder}: the certificate does not rest on rows of this run. Give its rows as a safetensors "
+            "file."
+        )
+    return kept

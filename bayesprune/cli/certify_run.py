@@ -1,0 +1,127 @@
+"""From a run's folder to a certificate: its network, its rows, its path."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bayesprune.certify import CalibrationRows, Certificate, TrainingRows, certify, hash_of_network
+from bayesprune.certify.losses import Loss
+from bayesprune.certify.paths import Given, Units
+from bayesprune.cli import folder as folders
+from bayesprune.cli.calibration import SPLIT_SEED, TRAINING_ROWS, keep_apart, rows_of
+from bayesprune.cli.export import pruned_folder
+from bayesprune.cli.job import data_of
+from bayesprune.errors import CertificateError, RunFolderError
+from bayesprune.export import load, save
+from bayesprune.files import read_json
+
+CERTIFICATE, FOLDER, REFERENCE = "certificate.json", "certificate", "reference"
+
+
+def certify_run(run: Path, loss: Loss, quiet: bool, options: dict[str, Any]) -> tuple[Path, Certificate]:
+    """Certify the network of a run, and write it and its reference; the certificate is left to be written.
+
+    Args:
+        run: a run's folder, or a seed's.
+        loss: what is bounded.
+        quiet: no progress bar.
+        options: of the command line.
+
+    Returns:
+        The folder for the certificate, and the certificate.
+
+    Raises:
+        BayespruneError: the run, its rows or the settings cannot be used; nothing was written.
+    """
+    source = pruned_folder(run)
+    folder = source if (source / folders.RUN).is_file() else source.parent
+    out = options["out"] or source / FOLDER
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise RunFolderError(f"{out}: exists already, and is left as it is. Choose another --out.")
+    rows, split = _rows(folder, options["rows"], options["data_dir"])
+    network = load(source)
+    known = folder / TRAINING_ROWS
+    found = certify(
+        network,
+        rows,
+        alpha=options["alpha"],
+        delta=options["delta"],
+        path=_posterior(source) if options["path"] == "posterior" else options["path"],
+        loss=loss,
+        p_value=options["p_value"],
+        rule=options["rule"],
+        trained_on=TrainingRows.read(known) if known.is_file() else None,
+        progress=not quiet,
+    )
+    if found.network is not None:
+        _write(found.network, out, rows.x[:1])
+        _write(network, out / REFERENCE, rows.x[:1])
+    record = found.certificate.record
+    return out, Certificate({**record, "calibration": {**record["calibration"], "split": split}})
+
+
+def _rows(folder: Path, other: str | None, data_dir: str | None) -> tuple[CalibrationRows, dict[str, Any]]:
+    """The rows, and how they are taken from their data again."""
+    if other is not None:
+        split = {} if other.endswith(".safetensors") else {"of": "test"}
+        return CalibrationRows.of(rows_of(other, data_dir, split)), split
+    if not (folder / folders.RUN).is_file():
+        raise RunFolderError(
+            f"{folder}: is not the folder of a run. Give the folder that 'bayesprune run' named."
+        )
+    settings, data = data_of(folder)
+    trained, kept = keep_apart(data, settings.calibration)
+    if kept is None:
+        raise CertificateError(
+            f"{folder}: this run trained on all of its training rows, and kept none to certify with. Give "
+            "rows that "
+            "it has never seen, --rows FILE, or run it again with --calibration 0.1."
+        )
+    repeats = int(TrainingRows.of(trained.train.x).among(kept.x).sum())
+    known = "kept apart by the run, before it trained on the others"
+    known += f"; {repeats} equal a training row all the same: the data repeat themselves" if repeats else ""
+    rows = CalibrationRows.of(CalibrationRows(kept.x, kept.y, known))
+    return rows, {"of": "train", "share": settings.calibration, "seed": SPLIT_SEED}
+
+
+def _write(network: nn.Module, folder: Path, example: Tensor) -> None:
+    save(network, folder, example)
+    if hash_of_network(load(folder)) != hash_of_network(network):
+        raise CertificateError(
+            f"{folder}: the network that was read back has other weights' names than the one that was "
+            "written, so that "
+            "a certificate could not be checked. Certify it in Python, bp.certify(...), and keep its "
+            "state_dict."
+        )
+
+
+def _posterior(source: Path) -> Units:
+    """Units in the order of their inclusion probabilities, averaged over the run's epochs.
+
+    In the end all that is left has probability 1; how early, and how surely, differs.
+    """
+    result, history = read_json(source / folders.RESULT), read_json(source / "history.json")["epochs"]
+    figures = result["seeds"][0] if "seeds" in result else result
+    inclusion = torch.tensor([epoch["inclusion"] for epoch in history], dtype=torch.float64)
+    parts = inclusion.split(figures["dense_architecture"], dim=1)
+    table = {name: part.mean(0)[part[-1] > 0.5] for name, part in zip(figures["groups"], parts, strict=True)}
+    return Units(_Kept(table, "inclusion probability over the epochs"))
+
+
+class _Kept(Given):
+    """Scores of the groups that the pruned network still has, of the size that they have there."""
+
+    def scores(self, subject: Any, seed: int = 0) -> dict[str, Tensor]:
+        """The table, restricted to groups of the same name and size."""
+        sizes = {group.name: group.size for group in subject.groups}
+        found = {n: s for n, s in self.table.items() if sizes.get(n) == len(s)}
+        if not found:
+            raise CertificateError(
+                f"None of the run's groups ({', '.join(self.table)}) is a group of the pruned network "
+                f"({', '.join(sizes)}): take --path units."
+            )
+        return found

@@ -1,0 +1,28 @@
+"""What a run leaves of price and evidence: which of the units that stayed pay for themselves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from bayesprune.data import Split
+from bayesprune.svi import FitResult
+
+ROWS = 5000
+EXACTLY = 10
+
+
+def write_gains(result: FitResult, train: Split, folder: Path) -> None:
+    """Write every unit's price and gain, those nearest to the line exactly, into a run's folder.
+
+    Args:
+        result: of the fit.
+        train: training rows; of many, 5,000 spread evenly over them stand for all.
+        folder: of the run or seed.
+    """
+    from bayesprune.posterior.evidence import EVIDENCE, evidence, write_evidence  # here: ArviZ takes long
+
+    chosen = torch.linspace(0, len(train.x) - 1, min(ROWS, len(train.x))).round().long()
+    rows = train.x[chosen], train.y[chosen]
+    write_evidence(evidence(result, rows, units=EXACTLY, progress=False), folder / EVIDENCE)

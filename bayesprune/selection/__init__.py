@@ -1,0 +1,45 @@
+"""Rules that turn a posterior, or a trained network, into masks: one protocol for all of them."""
+
+from bayesprune.selection.bayes_factor import BayesFactor
+from bayesprune.selection.choose import Candidate, path, prune, select
+from bayesprune.selection.dpp import DPP, KDPP, gaussian_kernel, sample_kdpp
+from bayesprune.selection.edges import EdgeRule, MagnitudeEdges, RandomEdges
+from bayesprune.selection.fuse import Fuse
+from bayesprune.selection.inclusion import InclusionProb
+from bayesprune.selection.magnitude import Magnitude
+from bayesprune.selection.masks import Masks, Scores
+from bayesprune.selection.outgoing import Outgoing
+from bayesprune.selection.random_nodes import RandomNodes
+from bayesprune.selection.reduction import ModelReduction
+from bayesprune.selection.rule import Rule, Scored
+from bayesprune.selection.subject import Subject
+from bayesprune.selection.taylor import Taylor
+from bayesprune.selection.vertex import FlatteningVertex
+
+__all__ = [
+    "DPP",
+    "KDPP",
+    "BayesFactor",
+    "Candidate",
+    "EdgeRule",
+    "FlatteningVertex",
+    "Fuse",
+    "InclusionProb",
+    "Magnitude",
+    "MagnitudeEdges",
+    "Masks",
+    "ModelReduction",
+    "Outgoing",
+    "RandomEdges",
+    "RandomNodes",
+    "Rule",
+    "Scored",
+    "Scores",
+    "Subject",
+    "Taylor",
+    "gaussian_kernel",
+    "path",
+    "prune",
+    "sample_kdpp",
+    "select",
+]

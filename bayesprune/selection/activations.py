@@ -1,0 +1,75 @@
+"""The activations of every unit as one vector: what makes units alike or different."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from bayesprune.errors import SelectionError
+from bayesprune.selection.readings import Reading, readings
+from bayesprune.selection.subject import Subject
+
+
+def rows_of(subject: Subject, rows: Tensor | None, rule: str, least: int = 2) -> Tensor:
+    """The rows that a rule looks at: its own, else the subject's example.
+
+    Args:
+        subject: what is pruned.
+        rows: the rule's own.
+        rule: its name, for the message.
+        least: how many it takes.
+
+    Raises:
+        SelectionError: there are none, or too few.
+    """
+    found = subject.rows if rows is None else rows
+    if found is None or len(found) < least:
+        raise SelectionError(
+            f"{rule} looks at activations, at {0 if found is None else len(found)} rows: give it rows= "
+            f"(rows, ...) of inputs, at least {least} and better some hundreds, or such an example."
+        )
+    return found
+
+
+def unit_vectors(subject: Subject, rows: Tensor) -> dict[str, Tensor]:
+    """What the readers of each unit see of it, over all rows.
+
+    Args:
+        subject: what is pruned.
+        rows: (rows, ...), inputs.
+
+    Returns:
+        group → (group.size, numbers): row after row; of a filter, position after position. They are taken
+        where all units of the group are read together; where no reader sees all of them, readers stand
+        side by side, with zeros for those that do not see a unit. Zeros for removed units. Sections have
+        none.
+    """
+    found = readings(subject.network, rows)
+    vectors: dict[str, Tensor] = {}
+    for group in subject.groups:
+        alive = subject.alive[group.name]
+        parts = []
+        for reading in found:
+            if group.name in reading.units:
+                part, seen = _vectors(reading, group.name, group.size)
+                parts.append(part)
+                if bool(seen[alive].all()):
+                    parts = [part]
+                    break
+        if parts:
+            vectors[group.name] = torch.cat(parts, 1)
+    return vectors
+
+
+def _vectors(reading: Reading, group: str, size: int) -> tuple[Tensor, Tensor]:
+    """(size, most columns of a unit · samples), and (size,) whether a unit is there at all."""
+    ids, samples = reading.units[group], reading.values.shape[1]
+    own = ids >= 0
+    counts = torch.bincount(ids[own], minlength=size)
+    stacked = reading.values.new_zeros(size, int(counts.max()), samples)
+    filled = torch.zeros(size, dtype=torch.long)
+    for column in own.nonzero().squeeze(1).tolist():
+        unit = int(ids[column])
+        stacked[unit, filled[unit]] = reading.values[column]
+        filled[unit] += 1
+    return stacked.flatten(1), counts > 0

@@ -1,0 +1,209 @@
+"""Readings: what the readers of a network's units are handed, while it runs on given rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from bayesprune.errors import SelectionError
+from bayesprune.structure import Chain
+from bayesprune.structure.graph import GraphNetwork
+from bayesprune.structure.graph.call import arguments
+from bayesprune.structure.graph.flatten import flat_gates
+from bayesprune.structure.graph.gates import Gate
+from bayesprune.structure.graph.weights import kind_of, listed
+from bayesprune.structure.trace import evaluating
+
+ROWS_AT_ONCE = 256
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """A value that operations read units from.
+
+    Attributes:
+        name: of the place; the same before and after weights change.
+        values: (columns, samples): what every column of the readers is multiplied by. Samples are rows
+            and, of a convolution, positions.
+        units: group → (columns,), original id of the unit that a column belongs to; −1 for none of this
+        group's. weights: names of the weights of linear maps and convolutions that sum over these columns,
+        dimension 1. other: readers whose sums are none of a weight's columns, by name: they cannot be
+        re-weighted.
+    """
+
+    name: str
+    values: Tensor = field(repr=False)
+    units: dict[str, Tensor] = field(repr=False)
+    weights: tuple[str, ...]
+    other: tuple[str, ...] = ()
+
+
+def readings(
+    network: Chain | GraphNetwork,
+    rows: Tensor,
+    gates: Mapping[str, Tensor] | None = None,
+    only: str | None = None,
+) -> list[Reading]:
+    """Run a network in evaluation, and keep what readers of its units are handed.
+
+    Args:
+        network: left alone.
+        rows: (rows, ...), inputs.
+        gates: group → (size,), zeros and ones; groups not named are open.
+        only: name of the one place that is asked for.
+
+    Returns:
+        Readings in the order in which the network gets to them; values in float64 on the CPU.
+
+    Raises:
+        SelectionError: values that are not finite; the groups are named.
+    """
+    parts: dict[str, list[Reading]] = {}
+    with evaluating(network):
+        for batch in rows.split(ROWS_AT_ONCE):
+            if isinstance(network, Chain):
+                found = _of_chain(network, batch, gates, only)
+            else:
+                found = _of_graph(network, batch, gates, only)
+            for reading in found:
+                parts.setdefault(reading.name, []).append(reading)
+    whole = [
+        Reading(p[0].name, torch.cat([r.values for r in p], 1), p[0].units, p[0].weights, p[0].other)
+        for p in parts.values()
+    ]
+    strange = [r for r in whole if not bool(torch.isfinite(r.values).all())]
+    if strange:
+        groups = sorted({group for r in strange for group in r.units})
+        raise SelectionError(
+            f"Activations of {', '.join(map(repr, groups))} are not all finite at the {len(rows)} rows "
+            "given: look at the rows and at the network's weights."
+        )
+    return whole
+
+
+def _of_chain(
+    chain: Chain, rows: Tensor, gates: Mapping[str, Tensor] | None, only: str | None
+) -> Iterator[Reading]:
+    """Every layer whose columns belong to units: its input."""
+    inputs: dict[str, Tensor] = {}
+    owners: dict[str, list[Any]] = {}
+    for slot in chain.slots:
+        if slot.reads and slot.dim == 1:
+            owners.setdefault(slot.tensor.removesuffix(".weight"), []).append(slot)
+
+    def call(name: str, layer: nn.Module, x: Tensor) -> Tensor:
+        if name in owners and only in (None, name):
+            inputs[name] = x
+        return layer(x)  # type: ignore[no-any-return]
+
+    chain(rows.to(_like(chain)), None if gates is None else _living(chain, gates), call)
+    for name, x in inputs.items():
+        units = {slot.group: slot.unit_ids for slot in owners[name]}
+        yield Reading(name, _by_column(x, 1), units, (f"{name}.weight",))
+
+
+def _living(chain: Chain, gates: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Gates of the units that a chain still has: it takes no others."""
+    living = {}
+    for group, z in gates.items():
+        ids = torch.cat([s.unit_ids for s in chain.slots if s.group == group]).unique()
+        living[group] = z[ids[ids >= 0]].to(_like(chain))
+    return living
+
+
+def _of_graph(
+    network: GraphNetwork, rows: Tensor, gates: Mapping[str, Tensor] | None, only: str | None
+) -> Iterator[Reading]:
+    """Every gate of the graph: what it lets through."""
+    graph = network._graphs[False]
+    recorder = _Recorder(graph, only)
+    given = None if gates is None else {g: z.to(_like(network)) for g, z in gates.items()}
+    flat = flat_gates(network.groups, network.alive, given)
+    recorder.run(rows.to(_like(network)) if rows.is_floating_point() else rows, flat, None)
+    names = listed(network.network)
+    for node, value in recorder.seen:
+        gate = graph.get_submodule(str(node.target))
+        assert isinstance(gate, Gate)
+        weights, other = [], []
+        for user in node.users:
+            target = _weight_of(user, gate.dim, value.ndim)
+            name = None if target is None else names.get(id(_attribute(graph, target)))
+            if name is None:
+                other.append(user.name)
+            else:
+                weights.append(name)
+        yield Reading(
+            node.name,
+            _by_column(value, gate.dim),
+            _units(network, gate.columns),
+            tuple(weights),
+            tuple(other),
+        )
+
+
+class _Recorder(fx.Interpreter):
+    """Runs a graph, and keeps the outputs of its gates."""
+
+    def __init__(self, graph: fx.GraphModule, only: str | None) -> None:
+        super().__init__(graph)
+        self.only = only
+        self.seen: list[tuple[fx.Node, Tensor]] = []
+
+    def run_node(self, n: fx.Node) -> Any:
+        result = super().run_node(n)
+        if n.op == "call_module" and self.only in (None, n.name):
+            gate = self.fetch_attr(str(n.target))
+            if isinstance(gate, Gate) and not str(n.target).startswith("bp_section"):
+                self.seen.append((n, result))
+        return result
+
+
+def _weight_of(user: fx.Node, dim: int, ndim: int) -> str | None:
+    """The weight whose dimension 1 a linear map or ordinary convolution sums the gated columns over."""
+    if user.op == "call_module" and str(user.target).startswith("bp_linear_"):
+        kind, weight = "linear", user.args[1]
+    else:
+        kind, given = kind_of(user), arguments(user) if user.op == "call_function" else {}
+        weight = given.get("weight")
+        if kind in ("conv1d", "conv2d", "conv3d", "convolution") and (
+            given.get("groups", 1) != 1 or given.get("transposed", False)
+        ):
+            return None
+    if isinstance(weight, fx.Node) and weight.op == "call_module":
+        weight = weight.args[0]  # where noise would act
+    if not isinstance(weight, fx.Node) or weight.op != "get_attr":
+        return None
+    if kind == "linear":
+        return str(weight.target) if dim % ndim == ndim - 1 else None
+    return str(weight.target) if kind.startswith("conv") and dim == 1 else None
+
+
+def _attribute(graph: fx.GraphModule, target: str) -> Any:
+    found: Any = graph
+    for part in target.split("."):
+        found = getattr(found, part)
+    return found
+
+
+def _units(network: GraphNetwork, columns: Tensor) -> dict[str, Tensor]:
+    """group → (columns,), original unit ids, −1 elsewhere; only groups that are there."""
+    units, start = {}, 0
+    for group in network.groups:
+        inside = (columns >= start) & (columns < start + group.size)
+        if bool(inside.any()):
+            units[group.name] = torch.where(inside, columns - start, -1)
+        start += group.size
+    return units
+
+
+def _by_column(value: Tensor, dim: int) -> Tensor:
+    """(columns, samples), float64 on the CPU."""
+    return value.detach().movedim(dim, 0).flatten(1).double().cpu()
+
+
+def _like(network: nn.Module) -> Tensor:
+    return next(p for p in network.parameters() if p.is_floating_point())

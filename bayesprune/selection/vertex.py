@@ -1,0 +1,80 @@
+"""FlatteningVertex: a unit stays where it saves more nats than it costs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from bayesprune.errors import SelectionError
+from bayesprune.priors.naming import by_name
+from bayesprune.priors.protocol import closed_form
+from bayesprune.selection.descent import GainRule
+from bayesprune.selection.masks import Scores
+from bayesprune.selection.subject import Subject
+
+
+@dataclass(frozen=True, eq=False)
+class FlatteningVertex(GainRule):
+    r"""The vertex of the flattening objective, for weights as they are: gain > price.
+
+    .. math:: J(m) = N L(m) + \sum_u \mathrm{price}_u\, m_u
+
+    Under the flattening hyper-prior (Guenter & Sideris, arXiv 2205.04650) the objective is multilinear in the
+    inclusion probabilities, so that for given weights a minimiser is a mask. How it is sought, and what is
+    found, is told at ``GainRule``. With a ``price`` it prunes a trained network as well.
+
+    Attributes:
+        price: nats a unit, one for all or by group name or glob; by default what the posterior's prior
+        charges.
+    """
+
+    price: float | Mapping[str, float] | None = None
+
+    def line(self, subject: Subject) -> Scores:
+        """group → (size,), prices, nats.
+
+        Raises:
+            SelectionError: no price is known for a group, or one that is no number from 0 up.
+        """
+        if self.price is None:
+            return {group.name: prior_prices(subject, group.name) for group in subject.groups}
+        table = self.price if isinstance(self.price, Mapping) else {"*": self.price}
+        prices = {group.name: by_name(table, group.name, "price") for group in subject.groups}
+        wrong = [f"{name}: {price!r}" for name, price in prices.items() if not 0 <= price < math.inf]
+        if wrong:
+            raise SelectionError(f"{self.name}: a price is 0 nats or more, and not {', '.join(wrong)}.")
+        return {g.name: torch.full((g.size,), float(prices[g.name])).double() for g in subject.groups}
+
+
+def prior_prices(subject: Subject, group: str) -> Tensor:
+    """(size,), by how much the prior side of the objective grows with a unit, the others at θ > ½: nats.
+
+    For a flattening prior that is its price, log γ.
+
+    Args:
+        subject: with a posterior.
+        group: name.
+
+    Raises:
+        SelectionError: there is no posterior, or its prior has no closed form.
+    """
+    gated = subject.posterior
+    found = next(g for g in subject.groups if g.name == group)
+    prior = closed_form(gated.prior, found)
+    if prior is None:
+        raise SelectionError(
+            f"The prior of group {group!r} has no closed form, so what a unit costs is not known: give "
+            "price=."
+        )
+    theta = (gated.by_group(gated.inclusion_prob().detach())[group] > 0.5).double()
+    prices = torch.zeros(found.size, dtype=torch.float64)
+    with torch.no_grad():
+        for unit in subject.alive[group].nonzero().squeeze(1).tolist():
+            on, off = theta.clone(), theta.clone()
+            on[unit], off[unit] = 1.0, 0.0
+            prices[unit] = float(prior.penalty(found, on) - prior.penalty(found, off))
+    return prices

@@ -1,0 +1,181 @@
+"""Posterior rules against enumeration and closed forms."""
+
+from itertools import product
+
+import pytest
+import torch
+from torch import nn
+
+import bayesprune as bp
+from bayesprune.errors import SelectionError, TiesWarning
+from bayesprune.selection import (
+    BayesFactor,
+    FlatteningVertex,
+    InclusionProb,
+    ModelReduction,
+    Subject,
+    select,
+)
+from bayesprune.selection.gains import Loss, gains
+from bayesprune.selection.vertex import prior_prices
+from tests.selection.networks import example_of, posterior_of
+
+ROWS = 60
+
+
+def small() -> tuple[nn.Module, torch.Tensor, torch.Tensor]:
+    """A regression of ten gates that some of them matter to."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(3, 7), nn.Tanh(), nn.Linear(7, 1)).double()
+    x = torch.randn(ROWS, 3).double()
+    return network, x, network(x).detach() + 0.3 * torch.randn(ROWS, 1).double()
+
+
+def test_the_median_probability_masks_are_those_above_one_half():
+    example = example_of("mlp")
+    gated = posterior_of(example)
+    gated.log_odds.data[: gated.groups[0].size] = -3.0  # a whole group below
+    gated.log_odds.data[4] = -1.0
+    masks = InclusionProb().masks(Subject.of(gated))
+    for group, probs in gated.by_group(gated.inclusion_prob()).items():
+        if group == "input":
+            assert masks[group].nonzero().squeeze(1).tolist() == [4]  # the most probable stays
+        else:
+            assert torch.equal(masks[group], probs > 0.5)
+
+
+def test_a_path_through_equally_probable_units_warns():
+    gated = posterior_of(example_of("mlp"))
+    gated.log_odds.data = torch.where(gated.log_odds > 0, 8.0, gated.log_odds)
+    subject, kept = Subject.of(gated), int((gated.log_odds > 0).sum())
+    masks = select(InclusionProb(), subject)
+    select(InclusionProb(), subject, parameters=subject.parameters(masks))  # not between equals
+    with pytest.warns(TiesWarning, match=f"{kept} units are equally probable.*FlatteningVertex"):
+        select(InclusionProb(), subject, parameters=subject.parameters(masks) // 2)
+
+
+@torch.no_grad()
+def test_gains_are_differences_of_the_loss():
+    network, x, y = small()
+    subject, likelihood = Subject.of(network, x), bp.Gaussian(rows=500, scale=0.3)
+    found = gains(Loss(subject, likelihood, x, y), {"0": torch.ones(7, dtype=torch.bool)})["0"]
+    hidden = network[1](network[0](x))
+    for unit in range(7):
+        gate = torch.ones(7, dtype=torch.double)
+        gate[unit] = 0
+        nll = [likelihood.nll(network[2](hidden * z), y).mean() for z in (gate, torch.ones(7))]
+        assert float(found[unit]) == pytest.approx(500 * float(nll[0] - nll[1]), rel=1e-9)
+
+
+def objective(loss, price: float, mask: torch.Tensor) -> float:
+    return loss({"0": mask}) + price * float(mask.sum())
+
+
+@pytest.mark.parametrize("price", [0.0, 2.0, 20.0, 200.0, 5000.0])
+def test_the_vertex_is_a_minimum_among_single_flips_and_near_the_best_of_all(price):
+    network, x, y = small()
+    subject, likelihood = Subject.of(network, x), bp.Gaussian(rows=500, scale=0.3)
+    rule = FlatteningVertex(x, y, price=price, likelihood=likelihood)
+    mask, loss = rule.masks(subject)["0"], Loss(subject, likelihood, x, y)
+    here = objective(loss, price, mask)
+    for unit in range(7):
+        flipped = mask.clone()
+        flipped[unit] = ~flipped[unit]
+        if bool(flipped.any()):
+            assert objective(loss, price, flipped) >= here - 1e-9
+    assert here <= objective(loss, price, torch.ones(7, dtype=torch.bool)) + 1e-9
+    every = [torch.tensor(bits, dtype=torch.bool) for bits in product([0, 1], repeat=7) if any(bits)]
+    better = sum(objective(loss, price, m) < here - 1e-9 for m in every)
+    assert better <= len(every) // 10
+
+
+def test_prices_are_those_of_the_flattening_prior():
+    gated = posterior_of(example_of("mlp"), price=7.5)
+    for group in gated.groups:
+        assert torch.allclose(
+            prior_prices(Subject.of(gated), group.name), torch.full((group.size,), 7.5).double()
+        )
+
+
+def test_prices_of_a_known_rate_are_its_log_odds():
+    network, x, _ = small()
+    prior = bp.priors.BernoulliGates(bp.priors.Fixed(0.2))
+    gated = bp.gate(network, x[:1], prior=prior, likelihood=bp.Gaussian(rows=500, scale=0.3))
+    expected = torch.full((7,), torch.log(torch.tensor(4.0)).item()).double()
+    assert torch.allclose(prior_prices(Subject.of(gated), "0"), expected, atol=1e-6)
+
+
+def test_a_prior_without_a_closed_form_needs_a_price():
+    network, x, y = small()
+    gated = bp.gate(
+        network,
+        x[:1],
+        prior=lambda group: bp.priors.Gates(logits=torch.zeros(group.size).double()),
+        likelihood=bp.Gaussian(rows=500, scale=0.3),
+    )
+    with pytest.raises(SelectionError, match=r"no closed form.*give price="):
+        select(FlatteningVertex(x, y), Subject.of(gated))
+    assert select(FlatteningVertex(x, y, price=1.0), Subject.of(gated))
+
+
+@torch.no_grad()
+def test_bayes_factors_are_ratios_of_posterior_densities():
+    network, x, y = small()
+    subject, likelihood, scale = Subject.of(network, x), bp.Gaussian(rows=ROWS, scale=0.3), 0.7
+    rule = BayesFactor(x, y, weight_scale=scale, likelihood=likelihood)
+    scores = rule.scores(subject)["0"]
+    prior = torch.distributions.Normal(torch.zeros(()).double(), scale)
+
+    def log_posterior(weight: torch.Tensor) -> float:
+        outputs = network[1](network[0](x)) @ weight.T + network[2].bias
+        return float(-likelihood.nll(outputs, y).sum() + prior.log_prob(weight).sum())
+
+    weight = network[2].weight.detach()
+    for unit in range(7):
+        without = weight.clone()
+        without[:, unit] = 0
+        log_factor = log_posterior(without) - log_posterior(weight)  # for removal
+        assert float(scores[unit]) == pytest.approx(-log_factor, rel=1e-8)
+    stricter = BayesFactor(x, y, weight_scale=scale, likelihood=likelihood, least_evidence=1e3)
+    assert torch.allclose(stricter.scores(subject)["0"], scores + torch.log(torch.tensor(1e3).double()))
+
+
+def test_model_reduction_is_the_exact_bayes_factor_of_an_orthogonal_linear_model():
+    """y = Σ x_u w_u + noise, orthogonal x: the posterior is a product, and both evidences are closed "
+    "forms."""
+    torch.manual_seed(0)
+    rows, units, noise, slab = 32, 6, 0.5, 0.8
+    x = torch.linalg.qr(torch.randn(rows, units).double())[0] * rows**0.5
+    true = torch.tensor([1.0, 0.0, -0.4, 0.05, 0.0, 0.2]).double()
+    y = x @ true + noise * torch.randn(rows).double()
+    network = nn.Sequential(nn.Linear(units, 1, bias=False)).double()
+    gated = bp.gate(
+        network,
+        x[:1],
+        prior=bp.priors.BernoulliGates(bp.priors.Fixed(0.5)),
+        likelihood=bp.Gaussian(rows=rows, scale=noise),
+        weights=bp.priors.NormalWeights(scale=slab, posterior="normal"),
+    )
+    precision = (x**2).sum(0) / noise**2 + 1 / slab**2
+    weight = gated.weight_tensors()["0.weight"]
+    weight.data = ((x.T @ y) / noise**2 / precision)[None]
+    gated.log_scales["0/weight"].data = (-0.5 * precision.log())[None]
+    subject = Subject.of(gated)
+    scores = ModelReduction().scores(subject)["input"]
+
+    def log_evidence(kept: torch.Tensor) -> torch.Tensor:
+        covariance = noise**2 * torch.eye(rows).double() + slab**2 * x[:, kept] @ x[:, kept].T
+        return torch.distributions.MultivariateNormal(torch.zeros(rows).double(), covariance).log_prob(y)
+
+    everything = torch.ones(units, dtype=torch.bool)
+    for unit in range(units):
+        without = everything.clone()
+        without[unit] = False
+        exact = log_evidence(everything) - log_evidence(without)
+        assert float(scores[unit]) == pytest.approx(float(exact), abs=1e-8)
+    assert torch.equal(ModelReduction().masks(subject)["input"], scores > 0)
+
+
+def test_model_reduction_needs_a_gaussian_posterior():
+    with pytest.raises(SelectionError, match='posterior="normal"'):
+        select(ModelReduction(), Subject.of(posterior_of(example_of("mlp"))))
