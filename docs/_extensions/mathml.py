@@ -44,7 +44,7 @@ def convert(node: nodes.math | nodes.math_block, block: bool) -> str:
     for pattern, words in SAME.items():
         tex = re.sub(pattern, words, tex)
     try:
-        shown = with_indices_beside_accents(tex2mathml(tex, as_block=block))
+        shown = with_accents_apart(tex2mathml(tex, as_block=block))
     except (MathError, ValueError, IndexError, AttributeError, ElementTree.ParseError) as problem:
         logger.warning("formula cannot be shown: %s in %s", problem, node.astext(), location=node)
         return f"<code>{html.escape(node.astext())}</code>"
@@ -52,8 +52,10 @@ def convert(node: nodes.math | nodes.math_block, block: bool) -> str:
     return f'<span class="math-long">{shown}</span>' if long else shown
 
 
-def with_indices_beside_accents(mathml: str) -> str:
-    """An index of a letter with an accent goes beside it, where docutils puts it underneath.
+def with_accents_apart(mathml: str) -> str:
+    """Accents above their letters, with indices beside them: docutils puts an index underneath.
+
+    Without the mark ``accent`` a dot stays clear of its letter also where no font for formulas is installed.
 
     Args:
         mathml: of one formula.
@@ -63,8 +65,10 @@ def with_indices_beside_accents(mathml: str) -> str:
         letter, index, accent = node
         if accent.tag == f"{{{MATHML}}}mo" and accent.text in ACCENTS:
             node.tag = f"{{{MATHML}}}msub"
-            node[:] = [ElementTree.Element(f"{{{MATHML}}}mover", {"accent": "true"}), index]
+            node[:] = [ElementTree.Element(f"{{{MATHML}}}mover"), index]
             node[0].extend([letter, accent])
+    for node in tree.iter(f"{{{MATHML}}}mover"):
+        node.attrib.pop("accent", None)
     return ElementTree.tostring(tree, encoding="unicode")
 
 
