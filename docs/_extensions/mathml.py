@@ -2,6 +2,7 @@
 
 import html
 import re
+from xml.etree import ElementTree
 
 from docutils import nodes
 from docutils.utils.math import MathError
@@ -12,6 +13,12 @@ from sphinx.util import logging
 from sphinx.writers.html5 import HTML5Translator
 
 logger = logging.getLogger(__name__)
+
+LONG = 45  # characters of a formula within a line that is wider than a telephone
+ACCENTS = "˙¨ˉ¯~˜ˆ^ˇ´`→⃗‾"
+ENTITY = re.compile(r"&(?!lt;|gt;|amp;|#)\w+;")  # XML knows no names but these three
+MATHML = "http://www.w3.org/1998/Math/MathML"
+ElementTree.register_namespace("", MATHML)
 
 SAME = {
     r"\\tag\{([^}]*)\}": r"\\qquad (\1)",
@@ -37,10 +44,32 @@ def convert(node: nodes.math | nodes.math_block, block: bool) -> str:
     for pattern, words in SAME.items():
         tex = re.sub(pattern, words, tex)
     try:
-        return tex2mathml(tex, as_block=block)
-    except (MathError, ValueError, IndexError, AttributeError) as problem:
+        shown = with_accents_apart(tex2mathml(tex, as_block=block))
+    except (MathError, ValueError, IndexError, AttributeError, ElementTree.ParseError) as problem:
         logger.warning("formula cannot be shown: %s in %s", problem, node.astext(), location=node)
         return f"<code>{html.escape(node.astext())}</code>"
+    long = not block and len(tex) > LONG
+    return f'<span class="math-long">{shown}</span>' if long else shown
+
+
+def with_accents_apart(mathml: str) -> str:
+    """Accents above their letters, with indices beside them: docutils puts an index underneath.
+
+    Without the mark ``accent`` a dot stays clear of its letter also where no font for formulas is installed.
+
+    Args:
+        mathml: of one formula.
+    """
+    tree = ElementTree.fromstring(ENTITY.sub(lambda found: html.unescape(found[0]), mathml))
+    for node in tree.iter(f"{{{MATHML}}}munderover"):
+        letter, index, accent = node
+        if accent.tag == f"{{{MATHML}}}mo" and accent.text in ACCENTS:
+            node.tag = f"{{{MATHML}}}msub"
+            node[:] = [ElementTree.Element(f"{{{MATHML}}}mover"), index]
+            node[0].extend([letter, accent])
+    for node in tree.iter(f"{{{MATHML}}}mover"):
+        node.attrib.pop("accent", None)
+    return ElementTree.tostring(tree, encoding="unicode")
 
 
 def inline(self: HTML5Translator, node: nodes.math) -> None:
