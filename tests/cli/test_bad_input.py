@@ -77,7 +77,7 @@ def test_cuda_where_there_is_none(cli: Any) -> None:
     [
         ("return bp.gate(", "return network\n    bp.gate(", "model() returned Sequential, not a gated model"),
         ("nn.Linear(784, 16)", "nn.Linear(700, 16)", "(1, 1, 28, 28)"),
-        ("rows=len(train.y)", "rows=10", "Build it with rows=1437"),
+        ("rows=len(train.y)", "rows=10", "Build it with rows=1293"),
         ("rows=len(train.y)", "rows=0", "rows"),
         ("nn.Linear(16, classes)", "nn.Linear(16, 3)", "Categorical"),
         (
