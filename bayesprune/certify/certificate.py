@@ -72,8 +72,7 @@ class Certificate:
         if found != (FORMAT, FORMAT_VERSION):
             raise CertificateError(
                 f"{path}: is no certificate of this version: its format is {found[0]!r}, version "
-                f"{found[1]!r}, and "
-                f"{FORMAT!r}, version {FORMAT_VERSION}, can be read."
+                f"{found[1]!r}, and {FORMAT!r}, version {FORMAT_VERSION}, can be read."
             )
         missing = [key for key in KEYS if key not in record]
         if missing:

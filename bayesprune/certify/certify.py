@@ -104,8 +104,8 @@ def certify(
         >>> _ = torch.manual_seed(0)
         >>> network = nn.Linear(20, 2)
         >>> x = torch.randn(400, 20)
-        >>> found = certify(network, x[:300], alpha=0.1, loss="disagreement", trained_on=x[300:],
-        progress=False)
+        >>> rows = dict(rows=x[:300], trained_on=x[300:])
+        >>> found = certify(network, **rows, alpha=0.1, loss="disagreement", progress=False)
         >>> found.certificate.statement[:66]
         'With probability at least 95 % over the draw of the 300 calibratio'
     """

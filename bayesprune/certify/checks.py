@@ -65,8 +65,7 @@ def check_test(
     if loss.labelled and rows.y is None:
         wrong.append(
             f"The loss {loss.name!r} needs labels, and there are none: give rows=(x, y), or take a loss "
-            "without, "
-            "loss='disagreement'."
+            "without, loss='disagreement'."
         )
     if p_value.zero_one and not loss.zero_one:
         wrong.append(

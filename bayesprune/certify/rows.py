@@ -117,8 +117,7 @@ class TrainingRows:
         except (OSError, SafetensorError, KeyError) as problem:
             raise CertificateError(
                 f"{path}: cannot be read as digests of training rows ({problem}). It is missing, truncated "
-                "or "
-                "was changed."
+                "or was changed."
             ) from None
         return TrainingRows(content)
 
@@ -144,8 +143,7 @@ def held_out(rows: CalibrationRows, trained_on: Tensor | TrainingRows | None) ->
     if trained_on is None:
         warnings.warn(
             "It cannot be known whether the calibration rows were trained on; if they were, the "
-            "certificate is "
-            "worth nothing. Give the training inputs, trained_on=x_train, and it is checked.",
+            "certificate is worth nothing. Give the training inputs, trained_on=x_train, and it is checked.",
             CertificateWarning,
             stacklevel=3,
         )
@@ -155,7 +153,6 @@ def held_out(rows: CalibrationRows, trained_on: Tensor | TrainingRows | None) ->
     if reused:
         raise CertificateError(
             f"{reused:,} of the {len(rows):,} calibration rows were trained on: the network knows them, "
-            "and its "
-            "risk on new rows may be far higher. Give rows that it has never seen."
+            "and its risk on new rows may be far higher. Give rows that it has never seen."
         )
     return f"none of them is among the {len(known):,} training rows, by digest"

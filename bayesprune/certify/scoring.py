@@ -68,8 +68,7 @@ def outputs_of(network: nn.Module, x: Tensor, batch_size: int, name: str) -> Ten
     if broken:
         raise CertificateError(
             f"Network {name!r}: its outputs for {broken:,} of {len(x):,} rows hold NaN or infinity, so "
-            "that it has "
-            "no risk to certify. Look at its weights, or leave it out of the path."
+            "that it has no risk to certify. Look at its weights, or leave it out of the path."
         )
     return outputs
 
@@ -91,8 +90,7 @@ def score(
     if outputs.shape != reference.shape:
         raise CertificateError(
             f"Network {candidate.name!r}: its outputs are {tuple(outputs.shape)}, and the reference "
-            "network's "
-            f"{tuple(reference.shape)}: a path is of prunings of one network."
+            f"network's {tuple(reference.shape)}: a path is of prunings of one network."
         )
     return Scored(
         candidate.name,

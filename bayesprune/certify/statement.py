@@ -8,10 +8,8 @@ from bayesprune.certify.losses import Loss
 
 ASSUMES = (
     "The calibration rows are independent draws from the source that new rows come from, and were not used "
-    "to "
-    "train, prune or choose any network of the path; alpha, delta, loss, path and rule were fixed before "
-    "they "
-    "were looked at."
+    "to train, prune or choose any network of the path; alpha, delta, loss, path and rule were fixed before "
+    "they were looked at."
 )
 
 

@@ -155,8 +155,7 @@ class _Claims:
         if self.loss.comparing and reference is None:
             raise CertificateError(
                 f"The loss {self.loss.name!r} compares with the reference network: give it too "
-                "(reference=, or "
-                "--reference FOLDER)."
+                "(reference=, or --reference FOLDER)."
             )
         if self.loss.labelled and rows.y is None:
             raise CertificateError(f"The loss {self.loss.name!r} needs labels: give rows as (x, y).")

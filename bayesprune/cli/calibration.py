@@ -61,8 +61,7 @@ def rows_of_file(path: Path) -> Split:
     if "x" not in tensors or set(tensors) - {"x", "y"}:
         raise CertificateError(
             f"{path}: holds the tensors {', '.join(sorted(tensors)) or 'none'}. Rows are x, (rows, …), and "
-            "y, (rows,), "
-            "which may be left out where no labels are needed."
+            "y, (rows,), which may be left out where no labels are needed."
         )
     return Split(tensors["x"], tensors.get("y"))  # type: ignore[arg-type]
 
@@ -89,6 +88,5 @@ def rows_of(source: str, data_dir: str | None, split: dict[str, Any]) -> Split:
             return kept
     raise CertificateError(
         f"{source}: the certificate does not say which of its rows are meant. Give the calibration rows "
-        "themselves, "
-        "as a safetensors file with the tensors x and y."
+        "themselves, as a safetensors file with the tensors x and y."
     )

@@ -76,8 +76,7 @@ def _rows(folder: Path, other: str | None, data_dir: str | None) -> tuple[Calibr
     if kept is None:
         raise CertificateError(
             f"{folder}: this run trained on all of its training rows, and kept none to certify with. Give "
-            "rows that "
-            "it has never seen, --rows FILE, or run it again with --calibration 0.1."
+            "rows that it has never seen, --rows FILE, or run it again with --calibration 0.1."
         )
     repeats = int(TrainingRows.of(trained.train.x).among(kept.x).sum())
     known = "kept apart by the run, before it trained on the others"

@@ -29,8 +29,7 @@ def check_free(folder: Path) -> None:
     if (folder / RUN).exists() or (folder / RESULT).exists():
         raise RunFolderError(
             f"{folder}: holds another run, which is left as it is. To continue it, add --resume; for a new "
-            "run choose "
-            "another --out."
+            "run choose another --out."
         )
     if folder.is_dir() and any(folder.iterdir()):
         raise RunFolderError(f"{folder}: is not empty, and is left as it is. Choose another --out.")
@@ -140,8 +139,7 @@ def read_run(folder: Path) -> tuple[Settings, dict[str, Any]]:
     if record.get("format_version") != FORMAT_VERSION:
         raise RunFolderError(
             f"{path}: has format version {record.get('format_version')!r}, this bayesprune writes "
-            f"{FORMAT_VERSION}. "
-            "Continue the run with the version that began it."
+            f"{FORMAT_VERSION}. Continue the run with the version that began it."
         )
     return from_json(record.get("settings"), path), record
 
@@ -162,8 +160,7 @@ def check_unchanged(folder: Path, record: dict[str, Any], digests: dict[str, str
     if changed:
         raise RunFolderError(
             f"{folder}: cannot be resumed, since the {' and the '.join(changed)} changed after the run "
-            "began. "
-            "Put back what it began with, or start a new run with another --out."
+            "began. Put back what it began with, or start a new run with another --out."
         )
 
 

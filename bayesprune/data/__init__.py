@@ -54,8 +54,7 @@ def load(name_or_dir: str | Path, data_dir: str | Path | None = None, progress: 
     if data_dir is not None:
         raise DataError(
             f"A data folder ({data_dir}) says where MNIST lies, but the data asked for are {name!r}. Ask "
-            "for 'mnist', "
-            "or give the folder itself as the data: --data DIR."
+            "for 'mnist', or give the folder itself as the data: --data DIR."
         )
     if name == "digits":
         return digits()

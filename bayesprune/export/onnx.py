@@ -59,8 +59,7 @@ def _export_onnx(network: nn.Module, path: Path, inputs: tuple[Tensor, ...]) -> 
     if absent:
         raise SettingsError(
             f"ONNX needs {' and '.join(absent)}, not installed here. Install with: pip install "
-            "'bayesprune[export]'. "
-            f"Or export to a folder ({path.with_suffix('')}), which needs nothing more."
+            f"'bayesprune[export]'. Or export to a folder ({path.with_suffix('')}), which needs nothing more."
         )
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp.onnx")

@@ -54,8 +54,7 @@ def _own(settings: dict[str, Any], own: Loss | None) -> Loss:
     if own is None:
         raise CertificateError(
             f"The loss {settings.get('function')!r} is somebody's own, and its code is in no file: verify "
-            "with "
-            "bayesprune.certify.verify(..., loss=OwnLoss(function, …)), or choose one of "
+            "with bayesprune.certify.verify(..., loss=OwnLoss(function, …)), or choose one of "
             f"{', '.join(LOSSES)}."
         )
     if own.to_json() != {"name": "own", **settings}:

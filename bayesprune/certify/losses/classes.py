@@ -58,8 +58,7 @@ def no_classes(outputs: Tensor, targets: Tensor | None = None) -> list[str]:
     elif len(targets) and (int(targets.min()) < 0 or int(targets.max()) >= classes):
         wrong.append(
             f"the labels run from {int(targets.min())} to {int(targets.max())}, and the network has "
-            f"{classes} "
-            "classes: count them from 0."
+            f"{classes} classes: count them from 0."
         )
     return wrong
 

@@ -31,8 +31,9 @@ class OwnLoss(Loss):
     Example:
         >>> import torch
         >>> far = OwnLoss(lambda y_hat, y: ((y_hat[:, 0] - y).abs() / 10).clamp(max=1), "distance / 10")
-        >>> far.scores(torch.tensor([[1.0], [20.0]]), torch.empty(0), torch.tensor([2.0,
-        0.0])).values.round(3) array([0.1, 1. ])
+        >>> y_hat, y = torch.tensor([[1.0], [20.0]]), torch.tensor([2.0, 0.0])
+        >>> far.scores(y_hat, torch.empty(0), y).values.round(3)
+        array([0.1, 1. ])
     """
 
     def __init__(
@@ -55,8 +56,7 @@ class OwnLoss(Loss):
             found = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
             raise CertificateError(
                 f"Loss {self.name!r}: returned {found} for {len(outputs)} rows, not a tensor of one value "
-                "each, "
-                f"({len(outputs)},)."
+                f"each, ({len(outputs)},)."
             )
         if len(values) and not bool(((values >= 0) & (values <= 1)).all()):
             raise CertificateError(
@@ -67,8 +67,7 @@ class OwnLoss(Loss):
         if self.zero_one and not bool(((values == 0) | (values == 1)).all()):
             raise CertificateError(
                 f"Loss {self.name!r}: has values between 0 and 1, though zero_one=True says that there are "
-                "none. "
-                "Leave zero_one out."
+                "none. Leave zero_one out."
             )
         return values
 
