@@ -248,7 +248,7 @@ def main() -> None:
     tail = f"_finetuned{arguments.finetune}" if arguments.finetune else ""
     name = f"node_vs_edge_{arguments.network}{tail}"
     write_results(arguments.out / f"{name}.json", vars(arguments), results)
-    for key in keys:
+    for key in keys if len(fractions) > 1 else []:  # a line needs two points
         file = arguments.plots / f"{name}{'_after' if key.startswith('fine') else ''}.png"
         plot(records, dense, key, arguments.network, file)
         print(f"written to {file.name}")
