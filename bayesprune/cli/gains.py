@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import click
 import torch
 
 from bayesprune.data import Split
+from bayesprune.errors import PosteriorError
 from bayesprune.svi import FitResult
 
 ROWS = 5000
@@ -15,6 +17,8 @@ EXACTLY = 10
 
 def write_gains(result: FitResult, train: Split, folder: Path) -> None:
     """Write every unit's price and gain, those nearest to the line exactly, into a run's folder.
+
+    Where they cannot be had, a run that took hours is not lost for it: what is missing is said on stderr.
 
     Args:
         result: of the fit.
@@ -25,4 +29,7 @@ def write_gains(result: FitResult, train: Split, folder: Path) -> None:
 
     chosen = torch.linspace(0, len(train.x) - 1, min(ROWS, len(train.x))).round().long()
     rows = train.x[chosen], train.y[chosen]
-    write_evidence(evidence(result, rows, units=EXACTLY, progress=False), folder / EVIDENCE)
+    try:
+        write_evidence(evidence(result, rows, units=EXACTLY, progress=False), folder / EVIDENCE)
+    except PosteriorError as problem:
+        click.echo(f"Warning: no {EVIDENCE} was written. {problem}", err=True)

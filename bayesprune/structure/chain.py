@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 
@@ -142,4 +143,5 @@ def batch_shape(gates: Mapping[str, Tensor]) -> tuple[int, ...]:
 def flat_rows(gate: Tensor, lead: tuple[int, ...], rows: int) -> Tensor:
     """Gates with draws in front → one row of gates for each row of the enlarged batch."""
     gate = gate if gate.ndim > 1 else gate.unsqueeze(0)
-    return gate.expand(*lead, rows, gate.shape[-1]).reshape(-1, gate.shape[-1])
+    units = gate.shape[-1]  # none of them may be left
+    return gate.expand(*lead, rows, units).reshape(math.prod(lead) * rows, units)
