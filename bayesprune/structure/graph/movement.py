@@ -141,7 +141,8 @@ def _compacted(labels: Any) -> Any:
         return [_compacted(part) for part in labels]
     units = varying(labels)
     index = tuple(slice(None) if d in units else slice(0, 1) for d in range(labels.ndim))
-    return labels[index].expand(labels.shape)
+    one = labels[index]
+    return (one if one.numel() == labels.numel() else one.clone()).expand(labels.shape)  # lets go of the rest
 
 
 def _permuted(call: Call, raw: Raw) -> Raw | None:
