@@ -7,11 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from bayesprune.errors import SelectionError
 from bayesprune.priors.naming import by_name
-from bayesprune.priors.protocol import closed_form
 from bayesprune.selection.descent import GainRule
 from bayesprune.selection.masks import Scores
 from bayesprune.selection.subject import Subject
@@ -41,7 +39,7 @@ class FlatteningVertex(GainRule):
             SelectionError: no price is known for a group, or one that is no number from 0 up.
         """
         if self.price is None:
-            return {group.name: prior_prices(subject, group.name) for group in subject.groups}
+            return prior_prices(subject)
         table = self.price if isinstance(self.price, Mapping) else {"*": self.price}
         prices = {group.name: by_name(table, group.name, "price") for group in subject.groups}
         wrong = [f"{name}: {price!r}" for name, price in prices.items() if not 0 <= price < math.inf]
@@ -50,31 +48,22 @@ class FlatteningVertex(GainRule):
         return {g.name: torch.full((g.size,), float(prices[g.name])).double() for g in subject.groups}
 
 
-def prior_prices(subject: Subject, group: str) -> Tensor:
-    """(size,), by how much the prior side of the objective grows with a unit, the others at θ > ½: nats.
+def prior_prices(subject: Subject) -> Scores:
+    """group → (size,), by how much the prior side of the objective grows with a unit, nats; 0 if removed.
 
-    For a flattening prior that is its price, log γ.
+    The other units are at θ > ½. For a flattening prior it is its price, log γ; for others see
+    ``bayesprune.posterior.evidence``, whose prices they are.
 
     Args:
         subject: with a posterior.
-        group: name.
 
     Raises:
-        SelectionError: there is no posterior, or its prior has no closed form.
+        SelectionError: there is no posterior.
     """
+    from bayesprune.posterior.evidence.prices import unit_prices  # here: ArviZ takes long to import
+
     gated = subject.posterior
-    found = next(g for g in subject.groups if g.name == group)
-    prior = closed_form(gated.prior, found)
-    if prior is None:
-        raise SelectionError(
-            f"The prior of group {group!r} has no closed form, so what a unit costs is not known: give "
-            "price=."
-        )
-    theta = (gated.by_group(gated.inclusion_prob().detach())[group] > 0.5).double()
-    prices = torch.zeros(found.size, dtype=torch.float64)
-    with torch.no_grad():
-        for unit in subject.alive[group].nonzero().squeeze(1).tolist():
-            on, off = theta.clone(), theta.clone()
-            on[unit], off[unit] = 1.0, 0.0
-            prices[unit] = float(prior.penalty(found, on) - prior.penalty(found, off))
-    return prices
+    theta = gated.inclusion_prob().detach()
+    prices = unit_prices(gated, (theta > 0.5).to(theta))
+    alive = gated.alive.cpu()
+    return dict(gated.by_group(torch.where(alive, prices, torch.zeros_like(prices))))

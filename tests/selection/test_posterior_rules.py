@@ -93,7 +93,7 @@ def test_prices_are_those_of_the_flattening_prior():
     gated = posterior_of(example_of("mlp"), price=7.5)
     for group in gated.groups:
         assert torch.allclose(
-            prior_prices(Subject.of(gated), group.name), torch.full((group.size,), 7.5).double()
+            prior_prices(Subject.of(gated))[group.name], torch.full((group.size,), 7.5).double()
         )
 
 
@@ -102,20 +102,28 @@ def test_prices_of_a_known_rate_are_its_log_odds():
     prior = bp.priors.BernoulliGates(bp.priors.Fixed(0.2))
     gated = bp.gate(network, x[:1], prior=prior, likelihood=bp.Gaussian(rows=500, scale=0.3))
     expected = torch.full((7,), torch.log(torch.tensor(4.0)).item()).double()
-    assert torch.allclose(prior_prices(Subject.of(gated), "0"), expected, atol=1e-6)
+    assert torch.allclose(prior_prices(Subject.of(gated))["0"], expected, atol=1e-6)
 
 
-def test_a_prior_without_a_closed_form_needs_a_price():
+def test_a_program_of_the_users_own_costs_what_the_same_prior_in_closed_form_costs():
     network, x, y = small()
-    gated = bp.gate(
-        network,
-        x[:1],
-        prior=lambda group: bp.priors.Gates(logits=torch.zeros(group.size).double()),
-        likelihood=bp.Gaussian(rows=500, scale=0.3),
-    )
-    with pytest.raises(SelectionError, match=r"no closed form.*give price="):
-        select(FlatteningVertex(x, y), Subject.of(gated))
-    assert select(FlatteningVertex(x, y, price=1.0), Subject.of(gated))
+    likelihood = bp.Gaussian(rows=500, scale=0.3)
+
+    def own(group):
+        return bp.priors.Gates(logits=torch.full((group.size,), 0.2).double().logit())
+
+    known = bp.priors.BernoulliGates(bp.priors.Fixed(0.2))
+    mine, theirs = (Subject.of(bp.gate(network, x[:1], prior=p, likelihood=likelihood)) for p in (own, known))
+    assert torch.allclose(prior_prices(mine)["0"], prior_prices(theirs)["0"], atol=1e-6)
+    masks = [select(FlatteningVertex(x, y), subject)["0"] for subject in (mine, theirs)]
+    assert torch.equal(*masks)
+
+
+def test_removed_units_have_no_price():
+    gated = posterior_of(example_of("mlp"), price=7.5)
+    gated.remove_(torch.arange(len(gated.alive)) == 1)
+    prices = torch.cat(list(prior_prices(Subject.of(gated)).values()))
+    assert prices[1] == 0 and (prices[gated.alive] == 7.5).all()
 
 
 @torch.no_grad()
