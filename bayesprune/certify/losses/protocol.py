@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,7 +35,7 @@ class Scores:
         return self.values[self.counted]
 
 
-class Loss:
+class Loss(ABC):
     """Base of the losses. One of your own is made by ``OwnLoss``, or overrides ``values`` and ``promise``.
 
     Attributes:
@@ -60,17 +61,17 @@ class Loss:
         values = self.values(outputs, reference, targets).detach().cpu().double().numpy()
         return Scores(values, np.ones(len(values), dtype=np.bool_))
 
+    @abstractmethod
     def values(self, outputs: Tensor, reference: Tensor, targets: Tensor | None) -> Tensor:
         """(rows,), in [0, 1]."""
-        raise NotImplementedError(f"{type(self).__name__} must define values(outputs, reference, targets).")
 
+    @abstractmethod
     def promise(self, level: str) -> str:
         """What is said of the network where the risk is at most alpha: the end of a sentence about it.
 
         Args:
             level: alpha, in percent: ``'2 %'``.
         """
-        raise NotImplementedError(f"{type(self).__name__} must define promise(level).")
 
     def level(self, alpha: float) -> float:
         """The mean of ``values`` that stands for a risk of alpha."""

@@ -66,7 +66,11 @@ class Selective(Loss):
         """The other loss, counted where the network is confident."""
         confidence = confidence_of(outputs if self.by == "candidate" else reference)
         counted = (confidence >= self.confidence).cpu().numpy()
-        return Scores(self.loss.scores(outputs, reference, targets).values, counted)
+        return Scores(super().scores(outputs, reference, targets).values, counted)
+
+    def values(self, outputs: Tensor, reference: Tensor, targets: Tensor | None) -> Tensor:
+        """(rows,), the other loss, of rows that count and of others."""
+        return self.loss.values(outputs, reference, targets)
 
     def level(self, alpha: float) -> float:
         """The other loss's."""
