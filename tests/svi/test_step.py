@@ -1,0 +1,259 @@
+"""Numbers of the fused step, one line of it at a time: scale, ramp, clip, guard, moments.
+
+Learning tests see most of these lines only where they are very wrong; here each is held to its formula.
+"""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+import bayesprune as bp
+from bayesprune import priors
+from bayesprune.svi import Engine, GateSteps, Recipe
+from bayesprune.svi.objective import exact_negative_elbo, gate_nats, weight_nats
+from tests.svi.small import EXACT, HALF, small_batch, small_gated
+
+pytestmark = pytest.mark.usefixtures("double_precision")
+SPREAD = priors.NormalWeights(scale=0.7, posterior="normal", initial_scale=0.2)
+SLAB = priors.NormalWeights(scale=0.7, posterior="normal", masked=True, initial_scale=0.2)
+FREE = GateSteps(learning_rate=1e-3, momentum=0.0, clip=1e3, every=1, bound=50.0)
+
+
+class Indifferent(bp.Categorical):
+    """A likelihood that every output explains equally well: only priors are left to move anything."""
+
+    def nll(self, outputs, targets):
+        return 0.0 * outputs.sum(-1)
+
+
+def by_gradient_descent(engine, rate=1.0):
+    """Adam's place taken by plain descent, so that a step shows the gradient itself."""
+    groups = [
+        {"params": g["params"], "weight_decay": g["weight_decay"]} for g in engine.optimiser.param_groups
+    ]
+    engine.optimiser = torch.optim.SGD(groups, lr=rate)
+    return engine
+
+
+def copies(gated):
+    return {name: p.detach().clone() for name, p in gated.named_parameters()}
+
+
+# ---- weights
+
+
+@pytest.mark.parametrize("weights", [SPREAD, SLAB], ids=["Gaussian", "spike and slab"])
+@pytest.mark.parametrize("removed", [False, True], ids=["whole", "after a removal"])
+def test_divergence_of_the_weights_counts_once_for_the_rows_of_the_data_set(weights, removed):
+    gated = small_gated(EXACT["fixed"], weights=weights, likelihood=Indifferent(rows=40), removed=removed)
+    learnt = {n: p for n, p in gated.named_parameters() if p.requires_grad and n != "log_odds"}
+    nats = weight_nats(gated, gated.inclusion_prob().detach())
+    slopes = torch.autograd.grad(nats, list(learnt.values()), allow_unused=True)
+    before = copies(gated)
+    engine = by_gradient_descent(Engine(gated, Recipe(estimator="enumeration", gates=FREE)))
+    engine.step(engine.init(), small_batch())
+    assert any("log_scale" in name for name in learnt)
+    for (name, parameter), slope in zip(learnt.items(), slopes, strict=True):
+        torch.testing.assert_close(before[name] - parameter.detach(), slope / 40, rtol=1e-9, atol=1e-12)
+
+
+def test_prior_of_points_is_a_decay_of_one_over_rows_and_variance():
+    gated = small_gated(EXACT["fixed"], weights=HALF, likelihood=Indifferent(rows=40))
+    before = {n: t.detach().clone() for n, t in gated.weight_tensors().items()}
+    engine = by_gradient_descent(Engine(gated, Recipe(estimator="enumeration", gates=FREE)))
+    engine.step(engine.init(), small_batch())
+    for name, tensor in gated.weight_tensors().items():
+        torch.testing.assert_close(tensor.detach(), before[name] * (1 - 1 / (40 * 0.7**2)))
+
+
+def test_weights_are_moved_by_adam_at_the_recipes_rate():
+    """Adam's first step is the rate times the gradient's sign, but for ε."""
+    gated = small_gated(EXACT["fixed"], weights=HALF)
+    before = {n: t.detach().clone() for n, t in gated.weight_tensors().items()}
+    slopes = torch.autograd.grad(
+        exact_negative_elbo(gated, *small_batch()), list(gated.weight_tensors().values())
+    )
+    engine = Engine(gated, Recipe(estimator="enumeration", gates=FREE, learning_rate=3e-3))
+    engine.step(engine.init(), small_batch())
+    for (name, tensor), slope in zip(gated.weight_tensors().items(), slopes, strict=True):
+        torch.testing.assert_close(before[name] - tensor.detach(), 3e-3 * slope.sign(), rtol=1e-4, atol=1e-9)
+    assert all(p.grad is None for p in gated.parameters())
+
+
+# ---- gates
+
+
+def velocity_at(prior_weight, **settings):
+    gated = small_gated(EXACT["flattening"])
+    engine = Engine(gated, Recipe(estimator="enumeration", gates=FREE))
+    state = engine.init()
+    state = type(state)(**{**vars(state), "prior_weight": prior_weight, **settings})
+    return engine.step(state, small_batch())[0].velocity
+
+
+def test_the_ramp_weighs_the_priors_slope_and_nothing_else():
+    none, half, whole = (velocity_at(weight) for weight in (0.0, 0.5, 1.0))
+    torch.testing.assert_close(whole - none, torch.full_like(none, 2.5))  # the price
+    torch.testing.assert_close(half, (none + whole) / 2)
+
+
+def test_the_likelihoods_slope_counts_for_all_rows_of_the_data_set():
+    """Without a prior: N times the derivative of the expected loss of a row, by enumeration."""
+    gated = small_gated(EXACT["flattening"])
+    probs = gated.inclusion_prob().detach()
+    (by_log_odds,) = torch.autograd.grad(
+        exact_negative_elbo(gated, *small_batch()) - gate_nats(gated, gated.inclusion_prob()), gated.log_odds
+    )
+    torch.testing.assert_close(velocity_at(0.0), by_log_odds / (probs * (1 - probs)))
+
+
+@pytest.mark.parametrize(
+    "settings", [{"moving": False}, {"step": 1}, {"decided": True}], ids=["warm-up", "between", "decided"]
+)
+def test_gates_stand_still(settings):
+    gated = small_gated(EXACT["flattening"])
+    before = gated.log_odds.detach().clone()
+    engine = Engine(gated, Recipe(estimator="enumeration", gates=GateSteps(every=2)))
+    state = engine.init()
+    state, info = engine.step(type(state)(**{**vars(state), **settings}), small_batch())
+    assert not info.moved
+    assert torch.equal(gated.log_odds.detach(), before)
+    assert torch.equal(state.velocity, torch.zeros_like(before))
+
+
+def test_gates_move_every_few_steps():
+    gated = small_gated(EXACT["flattening"])
+    engine = Engine(gated, Recipe(estimator="enumeration", gates=GateSteps(every=3)))
+    state, moved = engine.init(), []
+    for _ in range(7):
+        state, info = engine.step(state, small_batch())
+        moved.append(info.moved)
+    assert moved == [True, False, False, True, False, False, True]
+    assert state.step == 7
+
+
+def test_gates_that_are_gone_have_neither_velocity_nor_change():
+    gated = small_gated(EXACT["flattening"], removed=True)
+    before = gated.log_odds.detach().clone()
+    engine = Engine(gated, Recipe(estimator="enumeration", gates=FREE))
+    state, _ = engine.step(engine.init(), small_batch())
+    gone = ~gated.alive
+    assert int(gone.sum()) == 1
+    assert torch.equal(state.velocity[gone], torch.zeros(1))
+    assert torch.equal(gated.log_odds.detach()[gone], before[gone])
+    assert bool((gated.log_odds.detach()[~gone] != before[~gone]).all())
+
+
+@pytest.mark.parametrize("price", [0.25, 4.0, 1e9])
+def test_a_unit_without_evidence_falls_by_the_rate_whatever_its_price(price):
+    """Prices under a nat count as one: 0.25 nats move a quarter of the way."""
+    gated = small_gated(priors.BernoulliGates(priors.Flattening(price)), likelihood=Indifferent(rows=40))
+    before = gated.log_odds.detach().clone()
+    gates = GateSteps(learning_rate=0.1, momentum=0.0, clip=0.4, every=1, bound=50.0)
+    engine = Engine(gated, Recipe(estimator="enumeration", gates=gates))
+    engine.step(engine.init(), small_batch())
+    fall = torch.full_like(before, 0.1 * min(price, 1.0))
+    torch.testing.assert_close(before - gated.log_odds.detach(), fall)
+
+
+def test_units_are_measured_in_the_mean_price_of_their_own_group():
+    prices = {"input": 2.0, "*": 8.0}
+    gated = small_gated(priors.BernoulliGates(priors.Flattening(prices)), removed=True)
+    engine = Engine(gated, Recipe(estimator="enumeration", gates=FREE))
+    slope = torch.tensor([1.0, 5.0, 9.0, 100.0, -3.0])  # the last but one is gone
+    typical = engine._typical(slope)
+    torch.testing.assert_close(typical, torch.tensor([3.0, 3.0, 6.0, 6.0, 6.0]))
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_no_gate_moves_further_than_the_clip(sign):
+    """A price of 10⁹ nats against none in the group's mean would throw every gate to its bound."""
+    gated = small_gated(EXACT["flattening"], likelihood=Indifferent(rows=40))
+    before = gated.log_odds.detach().clone()
+    gates = GateSteps(learning_rate=0.1, momentum=0.0, clip=0.37, every=1, bound=50.0)
+    engine = Engine(gated, Recipe(estimator="enumeration", gates=gates))
+    engine._move_gates(engine.init(), sign * torch.full((5,), 1e9))
+    torch.testing.assert_close(before - gated.log_odds.detach(), torch.full((5,), sign * 0.37))
+
+
+def test_the_next_step_draws_gates_as_they_have_become():
+    gated = small_gated(EXACT["flattening"])
+    engine = Engine(gated, Recipe(estimator="enumeration", gates=GateSteps(every=1)))
+    engine.step(engine.init(), small_batch())
+    problem = engine._problem(*small_batch())
+    torch.testing.assert_close(problem.probs, gated.inclusion_prob().detach())
+    torch.testing.assert_close(problem.log_odds, gated.log_odds.detach())
+    assert problem.units == {"input": 2, "0": 3} and problem.rows == 7
+
+
+def test_hyper_sites_go_on_learning_once_gates_are_decided():
+    gated = small_gated(EXACT["learned"])
+    before = gated.prior.log_odds.detach().clone()
+    engine = Engine(gated, Recipe(estimator="enumeration", gates=GateSteps(every=2)))
+    state = engine.init()
+    decided = type(state)(**{**vars(state), "decided": True})
+    decided, _ = engine.step(decided, small_batch())
+    moved = gated.prior.log_odds.detach().clone()
+    assert not torch.equal(moved, before)
+    kept = gated.inclusion_prob().detach().sum()  # towards the rate of what is kept
+    assert math.copysign(1, float(moved - before)) == math.copysign(
+        1, float(kept / 5 - torch.sigmoid(before))
+    )
+
+
+# ---- the decision
+
+
+@pytest.fixture
+def run():
+    from bayesprune.svi.batches import Batches
+    from bayesprune.svi.run import Run
+
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 2)).double()
+    prior = priors.BernoulliGates(priors.Flattening(1.0))
+    gated = bp.gate(network, torch.zeros(1, 4), prior=prior, likelihood=bp.Categorical(rows=32))
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(32, 4, generator=generator)
+    batches = Batches((x, (x[:, 0] > 0).long()), 8, torch.device("cpu"), 0)
+    recipe = Recipe(learning_rate=1e-2, compact_learning_rate=3e-3, warmup=0.0, ramp=0.1, decide=0.5)
+    return Run(gated, batches, recipe, epochs=4, seed=0)
+
+
+def first(run):
+    return next(iter(run.batches.epoch(0)))
+
+
+def test_adams_moments_live_on_past_the_decision(run):
+    for batch in run.batches.epoch(0):
+        run.step_(batch)
+    names = {id(p): n for n, p in run.gated.named_parameters()}
+    before = {names[id(p)]: s for p, s in run.engine.optimiser.state.items()}
+    run.enter_compact_()
+    after = {names[id(p)]: s for p, s in run.engine.optimiser.state.items()}
+    assert {"step", "exp_avg", "exp_avg_sq"} <= set(before["network.0.weight"])
+    assert after.keys() == before.keys()
+    for name, moments in before.items():
+        for key, value in moments.items():
+            assert torch.equal(value, after[name][key]), (name, key)
+            assert float(after[name]["step"]) == 4
+
+
+def test_a_step_after_the_decision_is_adams_own(run):
+    """By hand: m ← β₁m + (1 − β₁)g, v ← β₂v + (1 − β₂)g², both corrected for five steps."""
+    for batch in run.batches.epoch(0):
+        run.step_(batch)
+    run.decide_()
+    (weight,) = (p for n, p in run.gated.network.named_parameters() if n == "2.weight")
+    moments = {k: v.clone() for k, v in run.engine.optimiser.state[weight].items()}
+    x, y = first(run)
+    old = weight.detach().clone()
+    loss = run.gated.likelihood.nll(run.gated.network(x, {}), y).mean()
+    (gradient,) = torch.autograd.grad(loss, weight)
+    gradient = gradient + old / (32 * run.gated.weights.scale_of("2.weight") ** 2)  # their prior, per row
+    run.step_((x, y))
+    mean = (0.9 * moments["exp_avg"] + 0.1 * gradient) / (1 - 0.9**5)
+    square = (0.999 * moments["exp_avg_sq"] + 0.001 * gradient.square()) / (1 - 0.999**5)
+    torch.testing.assert_close(weight.detach(), old - 3e-3 * mean / (square.sqrt() + 1e-8))
