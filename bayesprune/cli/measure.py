@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
-from copy import deepcopy
 from typing import Any
 
 import torch
 from torch import nn
 
 from bayesprune.data import Split
-from bayesprune.svi import Epoch, FitResult, evaluate, prune
+from bayesprune.svi import Epoch, FitResult, evaluate
+from bayesprune.svi.result import pruned
 
 
 def measure(result: FitResult, test: Split) -> tuple[nn.Module, dict[str, Any]]:
@@ -28,10 +28,8 @@ def measure(result: FitResult, test: Split) -> tuple[nn.Module, dict[str, Any]]:
         `dense_architecture`, `architecture` (units kept per group, in order), `undecided_gates`,
         `rounded_gates` (undecided until they were put at the nearer vertex), `seconds`.
     """
-    gated = deepcopy(result.gated).to("cpu")
-    # With decided gates this finds nothing left to remove.
-    gated.remove_(gated.alive & (gated.inclusion_prob().detach() < 0.5))
-    network = prune(gated)
+    gated = pruned(result).to("cpu")
+    network = gated.network.plain().eval()
     quality = evaluate(network, (test.x, test.y), gated.likelihood)
     parameters = sum(parameter.numel() for parameter in network.parameters())
     macs = gated.network.macs()

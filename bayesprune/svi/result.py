@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -99,17 +100,31 @@ class FitResult:
 def prune(result: FitResult | GatedModel) -> nn.Module:
     """The small network, as plain PyTorch in eval mode.
 
-    Units below one half that are still in a gated model are removed from the copy; with gates decided nothing
-    is left to remove.
-
     Args:
-        result: of a fit, or a gated model.
+        result: of a fit, or a gated model; left alone.
 
     Returns:
-        Layers in order under their original names, with the posterior means of the weights.
+        Layers in order under their original names, with the posterior means of the weights: of the
+        median-probability model, as `pruned` has it.
     """
-    from copy import deepcopy
+    return pruned(result).network.plain().eval()
 
+
+def pruned(result: FitResult | GatedModel) -> GatedModel:
+    """The gated model of the median-probability model: without the units below one half.
+
+    With gates decided nothing is left to remove. Every group keeps its most probable unit: a layer without
+    units would be no network.
+
+    Args:
+        result: of a fit, or a gated model; left alone.
+
+    Returns:
+        A copy, cut; its counts are those of the network that `prune` gives.
+
+    Warns:
+        EmptyGroupWarning: all of a group's probabilities are below one half; it is named.
+    """
     gated = deepcopy(result.gated if isinstance(result, FitResult) else result)
     gated.remove_(dead_units(gated, Shrink(), torch.zeros_like(gated.log_odds), below=0.5))
-    return gated.network.plain().eval()
+    return gated

@@ -1,6 +1,12 @@
-import pytest
+import json
 
-from bayesprune.cli.measure import over_seeds
+import pytest
+import torch
+from torch import nn
+
+import bayesprune as bp
+from bayesprune.cli.measure import measure, over_seeds
+from bayesprune.data import Split
 
 SEEDS = [
     {
@@ -34,3 +40,61 @@ def test_means_and_sample_deviations() -> None:
     assert means["dense_parameters"] == 90
     assert "dense_parameters_std" not in means
     assert "seed" not in means
+
+
+def fitted(initial_inclusion: dict[str, float]) -> tuple[bp.FitResult, Split]:
+    """What an inference leaves that does not decide: gates are as they began."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 3))
+    gated = bp.gate(
+        network,
+        torch.zeros(1, 4),
+        prior=bp.priors.BernoulliGates(bp.priors.Flattening(1.0)),
+        likelihood=bp.Categorical(rows=20),
+        initial_inclusion=initial_inclusion,
+    )
+    rows = Split(torch.randn(20, 4), torch.randint(3, (20,)))
+    return bp.FitResult(gated, (), 0.0, rounded=0, decided_at=None), rows
+
+
+@pytest.mark.parametrize(
+    ("inclusion", "kept"), [({"0": 0.27}, [4, 1]), ({"input": 0.27}, [1, 5]), ({"*": 0.27}, [1, 1])]
+)
+def test_an_undecided_posterior_is_pruned_as_prune_does(inclusion: dict[str, float], kept: list[int]) -> None:
+    result, rows = fitted(inclusion)
+    with pytest.warns(bp.errors.EmptyGroupWarning):
+        network, figures = measure(result, rows)
+    with pytest.warns(bp.errors.EmptyGroupWarning):
+        expected = bp.prune(result)
+    assert figures["architecture"] == kept
+    assert str(network) == str(expected)
+    assert torch.equal(network(rows.x), expected(rows.x))
+    assert figures["parameters_kept"] == sum(p.numel() for p in expected.parameters())
+    assert figures["macs_kept"] == bp.count(expected, rows.x[:1]).macs
+    assert figures["test_nll"] == bp.evaluate(expected, (rows.x, rows.y), result.gated.likelihood).nll
+
+
+UNDECIDED = '''"""An inference that leaves every gate of a hidden layer at 0.27, and decides nothing."""
+import torch
+
+import bayesprune as bp
+
+
+def infer(gated, train, **settings):
+    with torch.no_grad():
+        gated.by_group(gated.log_odds)["1"].fill_(-1.0)
+    record = bp.svi.record(gated, gated.inclusion_prob(), epoch=1, elbo=0.0, nll=0.0, seconds=0.0)
+    return bp.FitResult(gated, (record,), 0.0, rounded=0, decided_at=None)
+'''
+
+
+@pytest.mark.filterwarnings("default::bayesprune.errors.EmptyGroupWarning")
+def test_a_run_folder_never_holds_a_layer_without_units(cli, tmp_path) -> None:
+    (tmp_path / "undecided.py").write_text(UNDECIDED)
+    ran = cli("run", "./mine.py", "--inference", "./undecided.py", "--out", "run", "--quiet")
+    assert ran.code == 0, ran.err
+    assert "Kept the 1 most probable" in ran.err
+    architecture = json.loads((tmp_path / "run" / "result.json").read_text())["architecture"]
+    network = bp.load("run")
+    assert architecture == [784, 1]
+    assert [p.shape for p in network.parameters()] == [(1, 784), (1,), (10, 1), (10,)]
