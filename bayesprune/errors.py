@@ -84,3 +84,7 @@ class TheoryError(BayespruneError):
 
 class CertificateWarning(UserWarning):
     """It cannot be known whether calibration rows were trained on; then a certificate would say nothing."""
+
+
+class LockWarning(UserWarning):
+    """A folder's file system knows no locks: nothing keeps two processes from working in it at once."""

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import fnmatch
 import hashlib
 import json
 import os
+import re
 import secrets
 from pathlib import Path
 from typing import Any
@@ -17,14 +20,15 @@ def write_atomically(path: str | Path, data: bytes | str) -> None:
     """Write a file so that a reader, even after a crash, sees all of the old one or all of the new one.
 
     The data go to a temporary file in the same folder, are flushed to disk, and take the file's name in one
-    step.
+    step; then the folder is flushed too, since a name that is not on disk is lost with the power.
 
     Args:
         path: file to write; folders above it are made as needed.
         data: its content; text is written as UTF-8.
 
     Raises:
-        OSError: the disk is full, or the folder cannot be written; the old file is untouched.
+        OSError: the disk is full, or the folder cannot be written; the old file is untouched, and the error
+            names the file.
 
     Example:
         >>> import tempfile
@@ -34,18 +38,73 @@ def write_atomically(path: str | Path, data: bytes | str) -> None:
         'whole'
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    content = data.encode() if isinstance(data, str) else data
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "xb") as file:
-            file.write(data.encode() if isinstance(data, str) else data)
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
+        sync_folder(path.parent)
+    except BaseException as problem:
         with contextlib.suppress(OSError):
             temporary.unlink()
+        if isinstance(problem, OSError):
+            problem.filename, problem.filename2 = str(path), None  # a failed write() names none
         raise
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush a folder's list of names to disk; a no-op where folders cannot be opened, as on Windows.
+
+    Args:
+        folder: whose entries were changed.
+    """
+    if os.name == "nt":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as problem:
+        if problem.errno not in (errno.EINVAL, errno.ENOTSUP):  # what network disks answer
+            raise
+    finally:
+        os.close(handle)
+
+
+_TEMPORARY = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{8}\.tmp")
+
+
+def is_temporary(path: Path) -> bool:
+    """Whether a file is what a writer that was killed left of ``write_atomically``.
+
+    Example:
+        >>> is_temporary(Path("run/.result.json.0a1b2c3d.tmp")), is_temporary(Path("run/notes.tmp"))
+        (True, False)
+    """
+    return _TEMPORARY.fullmatch(path.name) is not None
+
+
+def sweep(folder: Path, names: str = "*") -> list[Path]:
+    """Delete what killed writers left, in a folder and those in it; whoever calls holds the folder's lock.
+
+    Args:
+        folder: where to look.
+        names: pattern of the files that were being written.
+
+    Returns:
+        What was deleted. What cannot be is left: it harms nobody.
+    """
+    swept = []
+    for path in folder.rglob(".*.tmp"):
+        found = _TEMPORARY.fullmatch(path.name)
+        if found and fnmatch.fnmatchcase(found["name"], names) and path.is_file():
+            with contextlib.suppress(OSError):
+                path.unlink()
+                swept.append(path)
+    return swept
 
 
 def write_json(path: str | Path, value: Any, indent: int | None = 2) -> None:

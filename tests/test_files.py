@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from bayesprune.errors import CheckpointError, RunFolderError
-from bayesprune.files import read_json, sha256_of, write_atomically, write_json
+from bayesprune.files import is_temporary, read_json, sha256_of, sweep, write_atomically, write_json
 
 
 def test_writes_bytes_and_text_making_folders(tmp_path: Path) -> None:
@@ -33,10 +33,39 @@ def test_a_failed_write_keeps_the_old_file(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, failing, fail)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(OSError, match="No space left") as caught:
         write_atomically(tmp_path / "a", "new")
+    assert caught.value.filename == str(tmp_path / "a")
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
     assert (tmp_path / "a").read_text() == "old"
+
+
+def test_the_file_its_name_and_the_folder_are_flushed_in_this_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[str] = []
+    fsync, replace = os.fsync, os.replace
+
+    def flush(handle: int) -> None:
+        events.append("folder" if stat.S_ISDIR(os.fstat(handle).st_mode) else "file")
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", flush)
+    monkeypatch.setattr(os, "replace", lambda *ends: (events.append("name"), replace(*ends)))
+    write_atomically(tmp_path / "a", "whole")
+    assert events == ["file", "name", "folder"]
+
+
+def test_what_a_killed_writer_left_is_swept_and_nothing_else(tmp_path: Path) -> None:
+    ours = [tmp_path / ".a.json.0123abcd.tmp", tmp_path / "deeper" / ".epoch-0001.safetensors.deadbeef.tmp"]
+    others = ["a.json", ".a.json.tmp", "notes.0123abcd.tmp", ".a.json.0123ABCD.tmp", ".lock"]
+    (tmp_path / "deeper").mkdir()
+    for path in (*ours, *(tmp_path / name for name in others)):
+        path.write_text("part")
+    assert [is_temporary(path) for path in ours] == [True, True]
+    assert sweep(tmp_path, "epoch-*") == ours[1:]
+    assert sweep(tmp_path) == ours[:1]
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == sorted(others)
 
 
 def test_the_file_has_the_usual_permissions(tmp_path: Path) -> None:
