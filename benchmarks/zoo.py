@@ -1,6 +1,6 @@
 """Every classification network of torchvision: analysed, 30 % of its units removed, and is that exact?
 
-    python benchmarks/zoo.py [--only resnet18 vit_b_16] [--share 0.3] [--no-peer] [--resume]
+    python benchmarks/zoo.py [--only resnet18 vit_b_16] [--share 0.3] [--resume]
     python benchmarks/zoo.py --size 224 --only densenet121 --out benchmarks/results/zoo_224.json
 
 Random weights, random biases and normalisation statistics, two images of 64 × 64 (or the least that a network
@@ -8,8 +8,8 @@ accepts). Each network is measured in a process of its own, with a time-out; tim
 processor's. Exact means that the cut network
 gives what the masked one gives (zeros at the input of whoever reads a removed unit), to 1e-10 in float64 and
 1e-5 in float32, in eval and in train mode, and that the removal changed the outputs by more than 1e-3.
-Torch-Pruning removes the same share beside it; that its outputs are those of a network in which what it
-removed is masked is asked of it as well.
+No other pruner is measured beside it. Under a layer norm a removed channel means zeros at the norm's readers
+to one pruner and a norm over fewer channels to another, so none can be scored by another's masks.
 
 torchvision is not a dependency of bayesprune: see zoo_torchvision.py for how to install it.
 """
@@ -37,10 +37,10 @@ MODES = ("eval", "train")
 Record = dict[str, Any]
 
 
-def measure(name: str, side: str, arguments: argparse.Namespace) -> Record:
+def measure(name: str, arguments: argparse.Namespace) -> Record:
     """One network in a process of its own; what it told before it ended or was ended."""
     script = Path(__file__).with_name("zoo_measure.py")
-    words = [name, side, str(arguments.share), str(arguments.memory_gib), str(arguments.threads)]
+    words = [name, str(arguments.share), str(arguments.memory_gib), str(arguments.threads)]
     words.append(str(arguments.size))
     environment = {**os.environ, "OMP_NUM_THREADS": str(arguments.threads)}
     start = time.perf_counter()
@@ -59,7 +59,7 @@ def measure(name: str, side: str, arguments: argparse.Namespace) -> Record:
     record = _last_record(said)
     if failure and "error" not in record:
         record["error"] = failure
-    return {"name": name, "side": side, **record, "seconds_all": time.perf_counter() - start}
+    return {"name": name, **record, "seconds_all": time.perf_counter() - start}
 
 
 def _failure(done: subprocess.CompletedProcess[str]) -> str:
@@ -101,15 +101,15 @@ def is_inexact(record: Record) -> bool:
     return any(v not in ("exact", "–", "fails") and not v.endswith("~") for v in verdicts)
 
 
-def show(runs: list[Record]) -> dict[str, Record]:
-    """Print a row for every network and side, then what it comes to; return the latter."""
+def show(runs: list[Record]) -> Record:
+    """Print a row for every network, then what it comes to; return the latter."""
     print(
-        f"{'network':20} {'by':5} {'groups':>6} {'removable':>9} {'f64 eval':>9} {'train':>9} "
+        f"{'network':20} {'groups':>6} {'removable':>9} {'f64 eval':>9} {'train':>9} "
         f"{'f32 eval':>9} {'train':>9} {'params':>7} {'analysis':>9} {'cut':>7} {'memory':>7}  remarks"
     )
-    for run in sorted(runs, key=lambda r: (r["name"], r["side"])):
+    for run in sorted(runs, key=lambda r: r["name"]):
         print(
-            f"{run['name']:20} {run['side']:5} {_figure(run, 'groups', '6')}"
+            f"{run['name']:20} {_figure(run, 'groups', '6')}"
             f" {_figure(run, 'removable_percent', '7.0f', ' %')}"
             + "".join(f" {verdict(run, d, m):>9}" for d in TOLERANCE for m in MODES)
             + f" {_figure(run, 'parameters_left_percent', '5.0f', ' %')}"
@@ -117,10 +117,8 @@ def show(runs: list[Record]) -> dict[str, Record]:
             f" {_figure(run, 'cpu_seconds_cut', '5.1f', ' s')}"
             f" {_figure(run, 'memory_ratio', '6.2f', '×')}  {_remarks(run)}"
         )
-    summary = {side: summarised([r for r in runs if r["side"] == side]) for side in ("ours", "peer")}
-    for side, row in summary.items():
-        if row:
-            print(f"{side}: " + ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in row.items()))
+    summary = summarised(runs)
+    print(", ".join(f"{key.replace('_', ' ')} {value}" for key, value in summary.items()))
     return summary
 
 
@@ -186,8 +184,7 @@ def main() -> None:
     )
     parser.add_argument("--only", nargs="+", metavar="NAME", help="these networks; all by default")
     parser.add_argument("--share", type=float, default=0.3, help="of every group's units that is removed")
-    parser.add_argument("--peer", action=argparse.BooleanOptionalAction, default=True)
-    parser.add_argument("--timeout", type=float, default=600, help="seconds for a network and side")
+    parser.add_argument("--timeout", type=float, default=600, help="seconds for a network")
     parser.add_argument("--memory-gib", type=float, default=0, help="limit for one process; none by default")
     parser.add_argument("--resume", action="store_true", help="go on from the measurements in --out")
     parser.add_argument("--threads", type=int, default=1)
@@ -202,14 +199,12 @@ def main() -> None:
         parser.error(f"--share {arguments.share}: the share of units to remove lies between 0 and 1")
     runs = resumed(arguments.out, arguments.share, arguments.size) if arguments.resume else []
     asked = {"share": arguments.share, "size": arguments.size}
-    done = {(run["name"], run["side"]) for run in runs}
-    sides = ("ours", "peer") if arguments.peer else ("ours",)
-    trials = [(name, side) for name in arguments.only or known for side in sides]
-    progress = tqdm(trials, desc="zoo", unit="network", disable=None)
-    for name, side in progress:
-        progress.set_postfix_str(f"{name} {side}")
-        if (name, side) not in done:
-            runs.append(measure(name, side, arguments))
+    done = {run["name"] for run in runs}
+    progress = tqdm(arguments.only or known, desc="zoo", unit="network", disable=None)
+    for name in progress:
+        progress.set_postfix_str(name)
+        if name not in done:
+            runs.append(measure(name, arguments))
         write_results(arguments.out, vars(arguments), {**asked, "runs": runs}, quiet=True)
     results = {**asked, "summary": show(runs), "runs": runs}
     write_results(arguments.out, vars(arguments), results)

@@ -1,6 +1,6 @@
 """One network of the zoo, in a process of its own.
 
-    python zoo_measure.py NAME ours|peer SHARE GIB THREADS SIZE
+    python zoo_measure.py NAME SHARE GIB THREADS SIZE
 
 After every stage the record so far is printed as one line of JSON, so that a time-out loses only what came
 after. Exact means: removal gives what zeros at the input of every reader give.
@@ -38,8 +38,8 @@ Outputs = dict[str, Any]  # mode → all numbers, or the exception
 # What is measured
 
 
-def ours(name: str, share: float, tell: Callable[[Record], None]) -> None:
-    """bayesprune: times and memory in float32, differences in both types."""
+def measure(name: str, share: float, tell: Callable[[Record], None]) -> None:
+    """Times and memory in float32, differences in both types."""
     from bayesprune.structure.graph import analyse
 
     masked: dict[str, Outputs] = {}
@@ -52,7 +52,7 @@ def ours(name: str, share: float, tell: Callable[[Record], None]) -> None:
             start = clocks()
             analysis = analyse(network, example)
             analysed = clocks()
-            units = [g for g in analysis.groups if not g.optional]  # the peer removes no layers either
+            units = [g for g in analysis.groups if not g.optional]  # whole sections are another removal
             alive = removal([(g.name, g.size) for g in units], share)
             small = analysis.cut(alive)
             cut = clocks()
@@ -74,49 +74,6 @@ def ours(name: str, share: float, tell: Callable[[Record], None]) -> None:
             )
         del network
         tell(compared(dtype_name, outputs(small, example), masked[dtype_name], whole))
-    tell(rounding(masked["float32"], masked["float64"]))
-
-
-def peer(name: str, share: float, tell: Callable[[Record], None]) -> None:
-    """Torch-Pruning: random importance, the classifier ignored, head counts told, as its examples do."""
-    import torch_pruning
-
-    masked: dict[str, Outputs] = {}
-    for dtype_name, dtype in DTYPES.items():
-        with tracked() as forward:
-            network, example = build(name, dtype), batch(name, dtype)
-            forward.start()
-            whole = outputs(network, example)
-        twin = build(name, dtype)
-        torch.manual_seed(1)
-        dense = count(network)
-        with tracked(forward.floor) as work:
-            start = clocks()
-            pruner = torch_pruning.pruner.MetaPruner(
-                network,
-                example,
-                importance=torch_pruning.importance.RandomImportance(),
-                pruning_ratio=share,
-                ignored_layers=[m for m in network.modules() if _rows(m) == CLASSES],
-                num_heads={m: m.num_heads for m in network.modules() if isinstance(m, nn.MultiheadAttention)},
-            )
-            analysed = clocks()
-            removed = _prune_and_note(pruner, network)
-            cut = clocks()
-        _mask_(twin, removed)
-        masked[dtype_name] = outputs(twin, example)
-        if dtype is torch.float32:
-            tell(
-                {
-                    "traced": True,
-                    "groups": len(removed),
-                    "parameters_left_percent": 100 * count(network) / dense,
-                    **spent("analysis", start, analysed),
-                    **spent("cut", analysed, cut),
-                    **memory(forward, work),
-                }
-            )
-        tell(compared(dtype_name, outputs(network, example), masked[dtype_name], whole))
     tell(rounding(masked["float32"], masked["float64"]))
 
 
@@ -211,67 +168,6 @@ def count(network: nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
 
 
-# What Torch-Pruning removed, as masks in front of the layers that read it
-
-
-def _prune_and_note(pruner: Any, network: nn.Module) -> list[dict[str, Tensor]]:
-    """Prune, and note for every group: layer → original ids of the input columns that went."""
-    name_of = {module: name for name, module in network.named_modules()}
-    left = {name: torch.arange(_columns(module)) for module, name in name_of.items() if _columns(module)}
-    removed = []
-    for group in pruner.step(interactive=True):
-        gone: dict[str, Tensor] = {}
-        for dependency, indices in group:
-            name = name_of.get(dependency.target.module)
-            if name in left and pruner.DG.is_in_channel_pruning_fn(dependency.handler):
-                gone[name] = left[name][torch.tensor(indices)]
-                stays = torch.ones(len(left[name]), dtype=torch.bool)
-                stays[torch.tensor(indices)] = False
-                left[name] = left[name][stays]
-        group.prune()
-        removed.append(gone)
-    return removed
-
-
-def _rows(module: nn.Module) -> int:
-    """Outputs of a convolution or linear layer."""
-    return int(getattr(module, "out_features", getattr(module, "out_channels", 0)))
-
-
-def _columns(module: nn.Module) -> int:
-    """Inputs of a layer that reads across them; none of a depthwise one, which only passes channels on."""
-    if isinstance(module, nn.modules.conv._ConvNd):
-        return 0 if module.groups == module.in_channels > 1 else module.in_channels
-    if isinstance(module, nn.MultiheadAttention):
-        return module.embed_dim
-    return module.in_features if isinstance(module, nn.Linear) else 0
-
-
-@torch.no_grad()
-def _mask_(network: nn.Module, removed: list[dict[str, Tensor]]) -> None:
-    """Zeros for the removed columns at the input of every layer that read them."""
-    for gone in removed:
-        for name, indices in gone.items():
-            module = network.get_submodule(name)
-            if isinstance(module, nn.MultiheadAttention):
-                rows = torch.cat([indices + part * module.embed_dim for part in range(3)])
-                module.in_proj_weight[:, indices] = 0
-                module.in_proj_weight[rows] = 0
-                module.in_proj_bias[rows] = 0
-                module.out_proj.weight[:, indices] = 0
-            elif isinstance(module, nn.Linear):
-                module.weight[:, indices] = 0
-            else:
-                module.register_forward_pre_hook(_closing(indices))
-
-
-def _closing(indices: Tensor) -> Callable[[nn.Module, tuple[Tensor, ...]], tuple[Tensor, ...]]:
-    def hook(_: nn.Module, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return (arguments[0].index_fill(1, indices, 0.0),)
-
-    return hook
-
-
 # Memory
 
 
@@ -327,9 +223,9 @@ def memory(forward: Peak, work: Peak) -> Record:
 
 def main() -> None:
     """Measure, printing the record as it grows; whatever goes wrong is part of it."""
-    name, side, share, gibibytes = sys.argv[1], sys.argv[2], float(sys.argv[3]), float(sys.argv[4])
-    torch.set_num_threads(int(sys.argv[5]))
-    zoo_networks.SIZE = int(sys.argv[6])
+    name, share, gibibytes = sys.argv[1], float(sys.argv[2]), float(sys.argv[3])
+    torch.set_num_threads(int(sys.argv[4]))
+    zoo_networks.SIZE = int(sys.argv[5])
     warnings.simplefilter("ignore")
     if gibibytes:
         limit = int(gibibytes * 2**30)
@@ -342,7 +238,7 @@ def main() -> None:
 
     tell({})
     try:
-        {"ours": ours, "peer": peer}[side](name, share, tell)
+        measure(name, share, tell)
     except Exception as problem:  # the zoo goes on; the table says what happened
         tell({"error": told(problem)})
 

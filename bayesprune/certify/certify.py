@@ -96,7 +96,7 @@ def certify(
         CertificateWarning: ``trained_on`` is not given.
 
     Source:
-        A. Angelopoulos et al. (2021), Learn then Test, arXiv 2110.01052; for pruning by magnitude V. Alvarez
+        A. Angelopoulos et al. (2021), Learn then Test, arXiv 2110.01052; for pruning by magnitude J. Alvarez
         (2024), Confident magnitude-based neural network pruning, arXiv 2408.04759.
 
     Example:

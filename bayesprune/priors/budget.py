@@ -32,7 +32,7 @@ class Budget:
     gates are decided; then units go, the least evidence for its cost first, until it is met: below it, and
     within 2 % of it where the sizes of the units allow that (a ``BudgetWarning`` says where they do not).
 
-    Complexity-aware prices: Guenter & Sideris, arXiv 2406.04549 and 2411.09127 (abstracts). The Lagrangian of
+    Complexity-aware prices: Guenter & Sideris, arXiv 2411.09127 (abstract). The Lagrangian of
     a budget, its closed-form slopes and the dual ascent are derived here.
 
     Args:

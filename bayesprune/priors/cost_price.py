@@ -75,8 +75,8 @@ class Price:
                   \frac{\mathbb{E}[\mathrm{params}]}{\mathrm{params}_\mathrm{dense}} \Big]
 
         recomputed as the network shrinks, and ρ times that for a whole residual section. Guenter & Sideris
-        (arXiv 2406.04549, 2411.09127) name these three trade-offs in their abstracts; the formula is derived
-        here, not read in those papers.
+        (arXiv 2411.09127) name these three trade-offs in their abstract; the formula is derived here, not
+        read in that paper.
 
         Args:
             nats: ν, > 0: what the whole dense network costs, in nats of training log-likelihood. A unit that

@@ -45,7 +45,7 @@ class ExpectedCost:
     Not included are the deaths that follow from others: a filter none of whose flattened features is still
     read is cut as well (``close_over``). So this is the expected size of what the gates leave, an upper bound
     on that of what :func:`cut_` leaves, and equal to it wherever every unit that is there has a reader.
-    Derived here from the slots (for plain layers: Guenter & Sideris, arXiv 2406.04549), and tested by
+    Derived here from the slots (for plain layers: Guenter & Sideris, arXiv 2411.09127), and tested by
     enumeration.
 
     Args:
