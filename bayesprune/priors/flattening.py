@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, ClassVar
 
 import torch
@@ -69,9 +70,10 @@ class FlatteningDistribution(TorchDistribution):
     def variance(self) -> Tensor:
         """(...), (1/2 - mean) / log γ."""
         price = self.log_gamma.double()
-        exact = (0.5 - 1 / price + 1 / torch.expm1(price)) / price
+        # 1 / (γ - 1), written so that neither it nor its slope overflows at prices of hundreds of nats
+        exact = (0.5 - 1 / price + torch.exp(-price) / -torch.expm1(-price)) / price
         # Bernoulli-number series of the same expression, which cancels to nothing as the price goes to zero.
-        squared = price.clamp_max(0.5) ** 2
+        squared = price.masked_fill(price >= 0.5, 0.0) ** 2
         series = torch.zeros_like(price)
         for coefficient in (1 / 47900160, -1 / 1209600, 1 / 30240, -1 / 720, 1 / 12):
             series = series * squared + coefficient
@@ -113,17 +115,20 @@ class FlatteningDistribution(TorchDistribution):
         """Draws in closed form (inverse of the distribution function), sample_shape + (...)."""
         shape = self._extended_shape(torch.Size(sample_shape))
         uniform = torch.rand(shape, dtype=self.log_gamma.dtype, device=self.log_gamma.device)
-        return self.icdf(uniform).clamp(0.0, 1.0)
+        draws = self.icdf(uniform)
+        return draws + (draws.clamp(0.0, 1.0) - draws).detach()  # what rounding took away has a slope too
 
     def _log_peak(self) -> Tensor:
         """log((γ - 1) / log γ), the log-density at zero."""
         return self.log_gamma + torch.log(-torch.expm1(-self.log_gamma) / self.log_gamma)
 
     def _log_fall(self, value: Tensor) -> Tensor:
-        """log(1 + (γ - 1) π), exact at π = 0 with a finite gradient there."""
+        """log(1 + (γ - 1) π), exact at π = 0, with the slope γ - 1 there (zero where that is no number)."""
         price = self.log_gamma.to(torch.promote_types(self.log_gamma.dtype, value.dtype))
         log_excess = price + torch.log(-torch.expm1(-price))  # log(γ - 1)
-        log_value = value.clamp_min(torch.finfo(value.dtype).tiny).log()
-        exponent = log_excess + log_value
-        fall = torch.logaddexp(exponent, torch.zeros_like(exponent))
-        return fall.masked_fill(value == 0, 0.0)
+        small, largest = torch.finfo(value.dtype).tiny, math.log(torch.finfo(price.dtype).max) - 1
+        near = (value < small) & (log_excess < largest)  # no logarithm of these, and no overflow either
+        product = torch.exp(log_excess.clamp_max(largest)) * torch.where(near, value, 0.0)
+        exponent = log_excess + torch.where(near | (value == 0), small, value).log()
+        fall = torch.where(near, product.log1p(), torch.logaddexp(exponent, torch.zeros_like(exponent)))
+        return torch.where(near | (value != 0), fall, 0.0)

@@ -189,10 +189,13 @@ class Gates(TorchDistribution):
         """log π and log(1 - π), with finite stand-ins where they are -inf: those are multiplied by zero."""
         if self._from_probs:
             info = torch.finfo(self.probs.dtype)
-            log_on = self.probs.clamp_min(info.tiny).log()
-            return log_on, torch.log1p(-self.probs.clamp_max(1 - info.eps / 2))
+            last = (
+                1 - info.eps / 2
+            )  # the largest number below one, which a sigmoid often gives: it has a slope
+            log_on = self.probs.masked_fill(self.probs < info.tiny, info.tiny).log()
+            return log_on, torch.log1p(-self.probs.masked_fill(self.probs > last, last))
         largest = torch.finfo(self.logits.dtype).max
-        logits = self.logits.clamp(-largest, largest)
+        logits = self.logits.nan_to_num(torch.nan, largest, -largest)
         return torch.nn.functional.logsigmoid(logits), torch.nn.functional.logsigmoid(-logits)
 
     def _impossible(self) -> tuple[Tensor, Tensor]:

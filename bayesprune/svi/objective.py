@@ -68,8 +68,7 @@ def gate_divergence(probs: Tensor, prior: TorchDistribution) -> Tensor:
         gates = Gates(probs=probs.detach()).sample(torch.Size([SCORE_DRAWS]))
         scores = prior.log_prob(gates)  # (draws,)
         baseline = (scores.sum() - scores) / (SCORE_DRAWS - 1)
-        inside = probs.clamp(1e-6, 1 - 1e-6)
-        log_q = torch.where(gates > 0, inside.log(), (1 - inside).log()).sum(-1)
+        log_q = posterior.log_prob(gates)
         surrogate = scores + (scores - baseline).detach() * (log_q - log_q.detach())
         return -posterior.entropy() - surrogate.mean()
 

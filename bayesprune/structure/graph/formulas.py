@@ -1,4 +1,9 @@
-"""What means, maxima, softmax and norms over units are under gates."""
+"""What means, maxima, softmax and norms over units are under gates.
+
+No formula stands on a kink: no case begins exactly at a value that open units take (the largest of
+them, a tie, a variance of zero). What the derivative of ``clamp`` or ``sqrt`` is just there is a
+convention; it hangs on PyTorch's version, and is not that of the operation over the open units alone.
+"""
 
 from __future__ import annotations
 
@@ -17,11 +22,19 @@ def _dims(x: Tensor, given: dict[str, Any]) -> list[int]:
 
 
 def _count(x: Tensor, z: Tensor, dims: list[int]) -> Tensor:
-    """How many open numbers there are along dimensions, which are kept with size one."""
+    """How many open numbers there are along dimensions, which are kept with size one; one if there are none.
+
+    So a mean of nothing is zero, and opening one unit makes it that unit's number, as its slope in z says.
+    """
     total = z.sum(dims, keepdim=True)
     for d in dims:
         total = total * (x.shape[d] // z.shape[d])
-    return total.clamp_min(torch.finfo(x.dtype).tiny)
+    return positive_or_one(total)
+
+
+def positive_or_one(total: Tensor) -> Tensor:
+    """A sum of gates to divide by: one, without a slope, where all are closed."""
+    return total.masked_fill(total == 0, 1.0)
 
 
 def _mean(x: Tensor, z: Tensor, dims: list[int]) -> Tensor:
@@ -44,7 +57,7 @@ def _variance(x: Tensor, z: Tensor, dims: list[int], given: dict[str, Any]) -> t
     m = _mean(x, z, dims)
     told = given.get("correction", 1.0 if given.get("unbiased", True) else 0.0)
     freedom = _count(x, z, dims) - (1.0 if told is None else told)
-    return (z * (x - m).square()).sum(dims, keepdim=True) / freedom.clamp_min(0), m
+    return (z * (x - m).square()).sum(dims, keepdim=True) / freedom.masked_fill(freedom < 0, 0.0), m
 
 
 @formula("aten.var")
@@ -58,7 +71,13 @@ def var(x: Tensor, z: Tensor, given: dict[str, Any]) -> Tensor:
 def std(x: Tensor, z: Tensor, given: dict[str, Any]) -> Tensor:
     """Its square root."""
     dims = _dims(x, given)
-    return _shown(_variance(x, z, dims, given)[0].sqrt(), dims, given)
+    return _shown(_root(_variance(x, z, dims, given)[0]), dims, given)
+
+
+def _root(variance: Tensor) -> Tensor:
+    """Square root, with slope zero at zero, as PyTorch has it for the deviation of equal numbers."""
+    constant = variance == 0
+    return variance.masked_fill(constant, 1.0).sqrt().masked_fill(constant, 0.0)
 
 
 @formula("aten.var_mean")
@@ -74,12 +93,17 @@ def std_mean(x: Tensor, z: Tensor, given: dict[str, Any]) -> tuple[Tensor, Tenso
     """Standard deviation and mean."""
     dims = _dims(x, given)
     v, m = _variance(x, z, dims, given)
-    return _shown(v.sqrt(), dims, given), _shown(m, dims, given)
+    return _shown(_root(v), dims, given), _shown(m, dims, given)
 
 
 def _lowered(x: Tensor, z: Tensor, given: dict[str, Any]) -> Tensor:
-    """z x + (1 − z) min x: a closed unit shows the least number of all, which no maximum notices."""
-    return z * x + (1 - z) * x.detach().amin(_dims(x, given), keepdim=True)
+    """z x + (1 − z) min x: a closed unit shows the least number of all, which no maximum notices.
+
+    Where any unit is open those that are wholly closed show −∞ instead: they take no part in a tie.
+    """
+    dims = _dims(x, given)
+    shown = z * x + (1 - z) * x.detach().amin(dims, keepdim=True)
+    return shown.masked_fill((z == 0) & (z.amax(dims, keepdim=True) > 0), -torch.inf)
 
 
 def _raised(x: Tensor, z: Tensor, given: dict[str, Any]) -> Tensor:
@@ -111,10 +135,15 @@ def min_(x: Tensor, z: Tensor, given: dict[str, Any]) -> Any:
 
 
 def _exponentials(x: Tensor, z: Tensor, dims: list[int]) -> tuple[Tensor, Tensor]:
-    """z exp(x − m), and m, the largest open number; what is closed may be larger, and counts nothing."""
-    shift = x.detach().masked_fill(z == 0, -torch.inf).amax(dims, keepdim=True)
+    """z exp(x − m), and m, the largest open number, or of all where none is open.
+
+    What is closed may be larger: it counts nothing, and opening it counts as much as the largest.
+    """
+    known = x.detach()
+    shift = known.masked_fill(z == 0, -torch.inf).amax(dims, keepdim=True)
+    shift = torch.where(shift == -torch.inf, known.amax(dims, keepdim=True), shift)
     shift = shift.masked_fill(shift == -torch.inf, 0.0)
-    return z * (x - shift).clamp_max(0.0).exp(), shift
+    return z * (x - shift).masked_fill(known > shift, 0.0).exp(), shift
 
 
 @formula("aten.softmax", "aten._softmax")
@@ -123,7 +152,7 @@ def softmax(x: Tensor, z: Tensor, given: dict[str, Any]) -> Tensor:
     x = x.to(given.get("dtype") or x.dtype)
     exponentials, _ = _exponentials(x, z, [given["dim"]])
     total = exponentials.sum(given["dim"], keepdim=True)
-    return exponentials / total.clamp_min(torch.finfo(x.dtype).tiny)
+    return exponentials / positive_or_one(total)
 
 
 @formula("aten.log_softmax", "aten._log_softmax")
@@ -143,7 +172,7 @@ def logsumexp(x: Tensor, z: Tensor, given: dict[str, Any]) -> Tensor:
 def _log_sum(x: Tensor, z: Tensor, dims: list[int]) -> Tensor:
     exponentials, shift = _exponentials(x, z, dims)
     total = exponentials.sum(dims, keepdim=True)
-    return shift + total.clamp_min(torch.finfo(x.dtype).tiny).log()
+    return shift + total.masked_fill(total == 0, torch.finfo(x.dtype).tiny).log()
 
 
 @formula("aten.group_norm")

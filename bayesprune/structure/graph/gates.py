@@ -108,7 +108,8 @@ class WeightedNorm(UnitGates):
                 return F.layer_norm(x, size, weight, bias, self.eps)
             return F.rms_norm(x, size, weight, self.eps)
         z = self.spread(x.ndim, gates)
-        z = z / z.sum(-1, keepdim=True).clamp_min(torch.finfo(x.dtype).tiny)
+        total = z.sum(-1, keepdim=True)
+        z = z / total.masked_fill(total == 0, 1.0)  # all closed: a mean of nothing is zero
         if self.centred:
             x = x - (z * x).sum(-1, keepdim=True)
         y = x * torch.rsqrt((z * x.square()).sum(-1, keepdim=True) + self.eps)
