@@ -7,6 +7,7 @@ import errno
 import fnmatch
 import hashlib
 import json
+import math
 import os
 import re
 import secrets
@@ -129,18 +130,56 @@ def read_json(path: str | Path, error: type[BayespruneError] = RunFolderError) -
         The object.
 
     Raises:
-        error: the file is missing, truncated, or does not hold an object.
+        error: the file is missing, truncated, does not hold an object, is nested too deeply to be read, has a
+            key twice, or a number that is not finite or needs more than 64 bits.
     """
     path = Path(path)
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        value = json.loads(
+            text,
+            parse_int=_whole, parse_float=_finite, parse_constant=_finite, object_pairs_hook=_once,
+        )  # fmt: skip
+        if _HALF_A_SIGN.search(text):
+            json.dumps(value, ensure_ascii=False).encode()
     except FileNotFoundError:
         raise error(f"{path}: there is no such file.") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as problem:
-        raise error(f"{path}: cannot be read as JSON ({problem}). It is truncated or was changed.") from None
+    except (OSError, ValueError, RecursionError) as problem:  # ValueError: UTF-8, JSON, and numbers too
+        reason = "it is nested too deeply" if isinstance(problem, RecursionError) else problem
+        raise error(f"{path}: cannot be read as JSON ({reason}). It is truncated or was changed.") from None
     if not isinstance(value, dict):
         raise error(f"{path}: holds {type(value).__name__}, not a JSON object. It was changed.")
     return value
+
+
+_HALF_A_SIGN = re.compile(r"\\ud[89a-f]", re.IGNORECASE)
+"""What may be half of a pair: alone it is text that cannot be written or printed."""
+LONGEST_NUMBER = 400
+"""Digits and signs; the longest float in full has fewer. Python refuses to read integers of 4,300 digits."""
+LARGEST = 2**63
+
+
+def _whole(text: str) -> int:
+    value = int(text) if len(text) <= LONGEST_NUMBER else LARGEST
+    if not -LARGEST <= value < LARGEST:
+        raise ValueError(f"the whole number {text:.12}… needs more than 64 bits")
+    return value
+
+
+def _finite(text: str) -> float:
+    value = float(text) if len(text) <= LONGEST_NUMBER else math.inf
+    if not math.isfinite(value):
+        raise ValueError(f"the number {text:.12} is not finite")
+    return value
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object; a key that is there twice would hide what stands first from whoever reads the file."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r:.40} is there twice")
+    return found
 
 
 def sha256_of(path: str | Path) -> str:

@@ -110,3 +110,29 @@ def test_bad_json_is_a_run_folder_error_by_default(tmp_path: Path) -> None:
 def test_sha256(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"abc")
     assert sha256_of(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"a":' + "[" * 100_000, "nested too deeply"),
+        ('{"a": ' + "9" * 5000 + "}", "needs more than 64 bits"),
+        ('{"a": -9223372036854775809}', "needs more than 64 bits"),
+        ('{"a": 1e999}', "is not finite"),
+        ('{"a": ' + "1" * 500 + ".5}", "is not finite"),
+        ('{"a": NaN}', "is not finite"),
+        ('{"a": -Infinity}', "is not finite"),
+        ('{"a": 1, "a": 2}', "the key 'a' is there twice"),
+        ('{"a": "\\ud800"}', "surrogates not allowed"),
+    ],
+)
+def test_json_that_no_program_of_ours_wrote(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(CheckpointError, match=message):
+        read_json(tmp_path / "a.json", CheckpointError)
+
+
+def test_numbers_at_the_ends_of_their_range_are_read(tmp_path: Path) -> None:
+    value = {"a": [2**63 - 1, -(2**63), 1.7976931348623157e308, 5e-324, -0.0], "b": "\U0001d54a"}
+    write_json(tmp_path / "a.json", value)
+    assert read_json(tmp_path / "a.json") == value

@@ -19,6 +19,7 @@ from bayesprune.cli.certify_order import ORDERS
 from bayesprune.cli.certify_run import CERTIFICATE, REFERENCE, certify_run
 from bayesprune.cli.export import pruned_folder
 from bayesprune.cli.job import data_of
+from bayesprune.cli.streams import quoted, tell
 from bayesprune.errors import CertificateError, RunFolderError
 from bayesprune.export import load
 
@@ -85,7 +86,7 @@ def certify_command(
             raise click.UsageError("--verify takes three things: FILE NETWORK DATA.")
         answer = _verify(*places, options["reference"], options["public_key"], options["data_dir"])
         if not quiet:
-            click.echo(answer)
+            tell(answer)
         ctx.exit(0 if answer else NO)
     if len(places) != 1:
         raise click.UsageError("Name one RUN; to check a certificate: --verify FILE NETWORK DATA.")
@@ -95,7 +96,7 @@ def certify_command(
         found = sign(found, options["key"])
     found.write(out / CERTIFICATE)
     if not quiet:
-        click.echo(f"{found}\n\nThe certificate is {out / CERTIFICATE}." + _check_it(out, places[0], found))
+        tell(f"{found}\n\nThe certificate is {out / CERTIFICATE}." + _check_it(out, places[0], found))
     ctx.exit(0 if found.certified else NO)
 
 
@@ -111,7 +112,8 @@ def _check_it(out: Path, run: str, found: Certificate) -> str:
     if not found.certified:
         return ""
     rows = run if found.record["calibration"]["split"] != {} else "DATA"
-    return f" Check it with:\n  bayesprune certify --verify {out / CERTIFICATE} {out} {rows}"
+    command = quoted("bayesprune", "certify", "--verify", out / CERTIFICATE, out, rows)
+    return f" Check it with:\n  {command}"
 
 
 def _verify(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from bayesprune.cli.streams import tell
 from bayesprune.data import Split
 from bayesprune.runs import POSTERIOR, posterior_files
 from bayesprune.svi import FitResult
@@ -37,7 +38,7 @@ def diagnose_command(ctx: click.Context, runs: tuple[Path, ...]) -> None:
 
     files = [file for run in runs for file in posterior_files(run)]
     answers = diagnose(join([read(file) for file in files]))
-    click.echo(answers)
+    tell(answers)
     ctx.exit(0 if converged(answers) else NOT_CONVERGED)
 
 

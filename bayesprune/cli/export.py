@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
 
+from bayesprune.cli.streams import in_python, quoted, tell
 from bayesprune.errors import RunFolderError
 from bayesprune.export import ARCHITECTURE, example_of, export, load
+from bayesprune.files import read_json
+from bayesprune.runs import RESULT, RUN
 
 
 @click.command("export")
@@ -26,10 +28,10 @@ def export_command(run_folder: Path, out: Path) -> None:
         raise RunFolderError(f"{out}: exists already, and is left as it is. Choose another name.")
     network = load(source)
     export(network, out, example_of(source, dtype=next(network.parameters()).dtype))
-    click.echo(
+    tell(
         f"Exported to {out}."
         if out.is_file()
-        else f'Exported to {out}. Load it with:  bayesprune.load("{out}")'
+        else f"Exported to {out}. Load it with:  bayesprune.load({in_python(out)})"
     )
 
 
@@ -54,10 +56,10 @@ def pruned_folder(run_folder: Path) -> Path:
         raise RunFolderError(
             f"{run_folder}: holds the networks of several seeds. Name one of them:\n{listed}"
         )
-    if (run_folder / "run.json").is_file():
+    if (run_folder / RUN).is_file():
         raise RunFolderError(
             f"{run_folder}: this run has not finished, so there is no pruned network yet. Continue it with:\n"
-            f"  bayesprune run --resume --out {run_folder}"
+            f"  {quoted('bayesprune', 'run', '--resume', '--out', run_folder)}"
         )
     raise RunFolderError(
         f"{run_folder}: is not the folder of a run. Give the folder that 'bayesprune run' named."
@@ -66,6 +68,6 @@ def pruned_folder(run_folder: Path) -> Path:
 
 def _error(seed: Path) -> str:
     try:
-        return f"  ({json.loads((seed / 'result.json').read_text())['test_error_percent']:.2f} % test error)"
-    except (OSError, ValueError, KeyError, TypeError):
+        return f"  ({float(read_json(seed / RESULT)['test_error_percent']):.2f} % test error)"
+    except (RunFolderError, ValueError, KeyError, TypeError):
         return ""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import click
 import torch
 
+from bayesprune.cli.streams import complain
 from bayesprune.data import Split
 from bayesprune.errors import PosteriorError
 from bayesprune.svi import FitResult
@@ -32,4 +32,4 @@ def write_gains(result: FitResult, train: Split, folder: Path) -> None:
     try:
         write_evidence(evidence(result, rows, units=EXACTLY, progress=False), folder / EVIDENCE)
     except PosteriorError as problem:
-        click.echo(f"Warning: no {EVIDENCE} was written. {problem}", err=True)
+        complain(f"Warning: no {EVIDENCE} was written. {problem}")

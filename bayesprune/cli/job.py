@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import click
 import torch
 
 from bayesprune.cli import folder as folders
 from bayesprune.cli.calibration import keep_apart
 from bayesprune.cli.settings import Settings, resumed, versions
+from bayesprune.cli.streams import complain
 from bayesprune.data import Dataset, load
-from bayesprune.errors import ProgramError, SettingsError
+from bayesprune.errors import ProgramError, RunFolderError, SettingsError
 from bayesprune.files import sha256_of
 from bayesprune.programs import InferenceProgram, ModelProgram, load_inference, load_model, run_own
+
+PATHS = ("program", "inference", "data", "data_dir")
+"""Settings that may be places on the disk."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,7 @@ class Job:
     def say(self, text: str) -> None:
         """Tell the user something on the way, on stderr."""
         if not self.quiet:
-            click.echo(text, err=True)
+            complain(text)
 
 
 def begin(asked: Settings, out: Path | None, quiet: bool) -> Job:
@@ -60,6 +64,7 @@ def begin(asked: Settings, out: Path | None, quiet: bool) -> Job:
     Raises:
         BayespruneError: a program, the data, a setting or the folder cannot be used; nothing was written.
     """
+    _check_names(asked, out)
     if out is not None:
         folders.check_free(out)
     settings, model, inference, data = _load(asked, quiet)
@@ -136,6 +141,18 @@ def absolute(asked: Settings) -> Settings:
         data=resolve(asked.data, _is_file(asked.data) or Path(asked.data or "").is_dir()),
         data_dir=resolve(asked.data_dir, True),
     )
+
+
+def _check_names(asked: Settings, out: Path | None) -> None:
+    """Names that cannot be written into a report, or read again from JSON, are found before the training."""
+    for name, path in {"--out": out, **{name: getattr(asked, name) for name in PATHS}}.items():
+        try:
+            str(path or "").encode()
+        except UnicodeEncodeError:
+            raise RunFolderError(
+                f"{name} {os.fsencode(str(path))!r}: is no UTF-8, in which a run's files name what it read. "
+                "Rename it, or choose another."
+            ) from None
 
 
 def _is_file(value: str | None) -> bool:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from bayesprune.cli.streams import quoted, tell
 from bayesprune.errors import ProgramError
 from bayesprune.programs import Kind, Program, available, find
 
@@ -21,11 +22,11 @@ def list_command() -> None:
     programs = {kind: available(kind) for kind in HEADINGS}
     width = max((len(program.name) for found in programs.values() for program in found), default=0)
     for kind, heading in HEADINGS.items():
-        click.echo(heading)
+        tell(heading)
         for program in programs[kind]:
-            click.echo(f"  {program.name:<{width}}  {program.description}".rstrip())
-        click.echo()
-    click.echo("Make one your own:  bayesprune copy NAME mine.py")
+            tell(f"  {program.name:<{width}}  {program.description}".rstrip())
+        tell("")
+    tell("Make one your own:  bayesprune copy NAME mine.py")
 
 
 @click.command("copy")
@@ -44,11 +45,11 @@ def copy_command(program: str, file: Path) -> None:
             out.write(source.path.read_text(encoding="utf-8"))
     except FileExistsError:
         raise ProgramError(f"{target}: exists already, and is left as it is. Choose another name.") from None
-    click.echo(f"Copied {source.name} to {target}. Change it, then run it with:  {_command(source, target)}")
+    tell(f"Copied {source.name} to {target}. Change it, then run it with:  {_command(source, target)}")
 
 
 def _command(source: Program, target: Path) -> str:
-    path = str(target) if target.is_absolute() else f"./{target}"
+    path = quoted(target if target.is_absolute() else f"./{target}")
     return (
         f"bayesprune run MODEL --inference {path}"
         if source.path.parent.name == "inference"

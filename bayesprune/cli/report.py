@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from bayesprune.cli.streams import tell
+
 
 @click.command("report")
 @click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=click.Path(path_type=Path))
@@ -29,4 +31,4 @@ def report_command(runs: tuple[Path, ...], out: Path | None, force: bool) -> Non
     from bayesprune.report import write_report  # here: ArviZ and Matplotlib take long to import
 
     written = write_report(runs, out, force)
-    click.echo(f"Written to {written} ({written.stat().st_size / 1e6:.1f} MB). Open it in a browser.")
+    tell(f"Written to {written} ({written.stat().st_size / 1e6:.1f} MB). Open it in a browser.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from bayesprune.cli.job import Job
 from bayesprune.cli.measure import history, measure, over_seeds
 from bayesprune.cli.prices import parse_price
 from bayesprune.cli.settings import Settings, versions
+from bayesprune.cli.streams import complain, quoted, tell
 from bayesprune.cli.summary import summary
 from bayesprune.errors import ProgramError
 from bayesprune.export import check_savable, save
@@ -29,7 +31,13 @@ from bayesprune.programs import run_own
 from bayesprune.structure.graph import GraphNetwork
 from bayesprune.svi import FitResult
 
-AT_LEAST_ONE = click.IntRange(min=1)
+COUNT = click.IntRange(1, 10**9)
+"""Of epochs, rows or seeds: more is a slip of the finger, and would end in an overflow."""
+SEEDS = 2**32
+"""NumPy has so many."""
+SEED = click.IntRange(0, SEEDS - 1)
+THREADS = click.IntRange(1, max(8, 4 * (os.cpu_count() or 1)))
+"""Far more than there are cores ends the process inside PyTorch."""
 
 
 class Interruption(click.ClickException):
@@ -39,7 +47,7 @@ class Interruption(click.ClickException):
 
     def show(self, file: Any = None) -> None:
         """Print the message, below the progress bar."""
-        click.echo(f"\n{self.message}", err=True, file=file)
+        complain(f"\n{self.message}")
 
 
 @click.command("run")
@@ -53,10 +61,10 @@ class Interruption(click.ClickException):
     help="What it learns from; DIR holds IDX files, or CIFAR-10's binary ones.  [default: digits]",
 )
 @click.option("--data-dir", metavar="DIR", help="Where the MNIST files lie, for --data mnist.")
-@click.option("--epochs", type=AT_LEAST_ONE, help="Passes over the training rows.  [default: the model's]")
-@click.option("--batch-size", type=AT_LEAST_ONE, help="Rows a step.  [default: the model's]")
-@click.option("--seeds", type=AT_LEAST_ONE, default=1, show_default=True, help="How many runs.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the first run.")
+@click.option("--epochs", type=COUNT, help="Passes over the training rows.  [default: the model's]")
+@click.option("--batch-size", type=COUNT, help="Rows a step.  [default: the model's]")
+@click.option("--seeds", type=COUNT, default=1, show_default=True, help="How many runs.")
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Seed of the first run.")
 @click.option(
     "--price",
     metavar="NATS",
@@ -78,7 +86,7 @@ class Interruption(click.ClickException):
     help="Share of the training rows that is kept apart, for 'bayesprune certify'; 0 trains on all.",
 )
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
-@click.option("--threads", type=AT_LEAST_ONE, help="CPU threads.  [default: PyTorch's choice]")
+@click.option("--threads", type=THREADS, help="CPU threads.  [default: PyTorch's choice]")
 @click.option(
     "--out",
     metavar="DIR",
@@ -106,6 +114,12 @@ def run_command(ctx: click.Context, /, out: Path | None, resume: bool, quiet: bo
             "Name a PROGRAM ('bayesprune list' shows them), or a run to continue: --resume --out DIR."
         )
     check_exclusive(options["price"], options["budget"])
+    last = options["seed"] + options["seeds"] - 1
+    if last >= SEEDS:
+        raise click.UsageError(
+            f"--seed {options['seed']} --seeds {options['seeds']}: the last seed would be {last}, and the "
+            f"largest there is is {SEEDS - 1}. Take a smaller --seed."
+        )
     said = click.core.ParameterSource.COMMANDLINE
     given = {name for name in options if ctx.get_parameter_source(name) is said and options[name] is not None}
     asked = jobs.absolute(Settings(**{**options, "program": options["program"] or ""}))
@@ -147,7 +161,7 @@ def _run_seeds(job: Job) -> None:
     write_json(job.folder / folders.RESULT, result)
     write_report([job.folder], force=True)
     if not job.quiet:
-        click.echo(summary(result, job.folder, own=job.model.own))
+        tell(summary(result, job.folder, own=job.model.own))
 
 
 def _run_seed(job: Job, seed: int, folder: Path) -> dict[str, Any]:
@@ -210,5 +224,5 @@ def _interruption(folder: Path) -> Interruption:
         return Interruption("Interrupted before the first epoch ended; nothing was kept.")
     return Interruption(
         f"Interrupted. What was computed up to the last whole epoch is kept in {folder}. Continue with:\n"
-        f"  bayesprune run --resume --out {folder}"
+        f"  {quoted('bayesprune', 'run', '--resume', '--out', folder)}"
     )

@@ -10,6 +10,7 @@ from typing import Any
 
 import bayesprune
 from bayesprune.cli.prices import Price
+from bayesprune.cli.streams import quoted
 from bayesprune.errors import RunFolderError
 
 MAY_CHANGE = ("data_dir", "device", "threads")
@@ -97,9 +98,10 @@ def resumed(saved: Settings, asked: Settings, given: set[str], folder: Path) -> 
         if name not in MAY_CHANGE and getattr(saved, name) != getattr(asked, name)
     ]
     if changes:
+        command = quoted("bayesprune", "run", "--resume", "--out", folder)
         raise RunFolderError(
             f"{folder} holds a run with other settings, and is left as it is:\n" + "\n".join(changes) + "\n"
-            f"To continue it, leave these out: bayesprune run --resume --out {folder}\n"
+            f"To continue it, leave these out: {command}\n"
             "For the new settings, choose another folder with --out."
         )
     return replace(saved, **{name: getattr(asked, name) for name in names if name in MAY_CHANGE})

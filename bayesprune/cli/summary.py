@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from bayesprune.cli.streams import in_python, quoted
+
 REPORT = "report.html"
 SCORES = {
     "test_error_percent": ("Test error", " %"),
@@ -72,10 +74,12 @@ def _plural(number: int, word: str) -> str:
 
 def _next(result: dict[str, Any], folder: Path, own: bool) -> list[str]:
     source = folder / f"seed-{result['seeds'][0]['seed']}" if len(result["seeds"]) > 1 else folder
+    program = str(result["program"])
     steps = [
         f"  read it:    {folder / REPORT}",
-        f'  use it:     import bayesprune as bp; network = bp.load("{source}")',
-        f"  ship it:    bayesprune export {source} {result['program']}.onnx",
-        f"  certify it: bayesprune certify {source}",
+        f"  use it:     import bayesprune as bp; network = bp.load({in_python(source)})",
+        f"  ship it:    {quoted('bayesprune', 'export', source, program + '.onnx')}",
+        f"  certify it: {quoted('bayesprune', 'certify', source)}",
     ]
-    return ["Next", *steps, *([] if own else [f"  change it:  bayesprune copy {result['program']} mine.py"])]
+    copy = quoted("bayesprune", "copy", program, "mine.py")
+    return ["Next", *steps, *([] if own else [f"  change it:  {copy}"])]

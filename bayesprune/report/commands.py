@@ -19,7 +19,8 @@ NOT_SAID = ("program", "data_dir")
 def place(folder: Path) -> str:
     """A folder as its reader may find it: from where one stands, or by its name; never from the root."""
     relative = os.path.relpath(folder)
-    return relative if not relative.startswith("..") and relative != "." else folder.resolve().name
+    shown = relative if not relative.startswith("..") and relative != "." else folder.resolve().name
+    return os.fsencode(shown).decode("utf-8", "replace")  # a page is UTF-8, and names need not be
 
 
 def reproduce(run: Run) -> str:

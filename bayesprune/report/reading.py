@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,7 +79,7 @@ def read_run(folder: Path) -> Run:
         if (folder / RUN).is_file():
             raise RunFolderError(
                 f"{folder}: this run has not finished, so that there is nothing to report yet. Continue it:\n"
-                f"  bayesprune run --resume --out {folder}"
+                f"  bayesprune run --resume --out {shlex.quote(str(folder))}"
             )
         raise RunFolderError(
             f"{folder}: has no {RESULT}, so that it is no run's folder. Give one that 'bayesprune run' named."

@@ -2,11 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
+from typing import Any
 
 from tqdm import tqdm
 
 from bayesprune.gated import GatedModel
+
+
+class _Stderr:
+    """Stderr for as long as it can be written to: a training goes on without its bar."""
+
+    encoding = "utf-8"
+
+    def write(self, text: str) -> int:
+        """Write, if there is a stream with a reader."""
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # no reader, closed, None
+            sys.stderr.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush, likewise."""
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            sys.stderr.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(sys.stderr, name)  # fileno, isatty: how wide it is
 
 
 class Progress:
@@ -25,7 +47,7 @@ class Progress:
             initial=done,
             disable=not show,
             desc=label,
-            file=sys.stderr,
+            file=_Stderr(),
             unit="step",
             dynamic_ncols=True,
             mininterval=0.2,
