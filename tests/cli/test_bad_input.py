@@ -23,7 +23,7 @@ def _idx_folder(folder: Path) -> Path:
     ("words", "message"),
     [
         ((), "Name a PROGRAM"),
-        (("./mine.py", "--epochs", "0"), "'--epochs': 0 is not in the range x>=1"),
+        (("./mine.py", "--epochs", "0"), "'--epochs': 0 is not in the range 1<=x"),
         (("./mine.py", "--batch-size", "-1"), "'--batch-size'"),
         (("./mine.py", "--seeds", "0"), "'--seeds'"),
         (("./mine.py", "--seeds", "many"), "'--seeds'"),
