@@ -15,6 +15,7 @@ from bayesprune.likelihoods import Likelihood
 from bayesprune.priors import NormalWeights
 from bayesprune.priors.naming import by_name
 from bayesprune.priors.protocol import bound
+from bayesprune.rows import RowForm
 from bayesprune.structure import Chain, Group, find_chain
 from bayesprune.structure.graph import GraphNetwork, provable_structure
 from bayesprune.structure.graph.sections import Layers
@@ -86,7 +87,12 @@ def gate(
     log_odds = _initial_log_odds(found.groups, initial_inclusion).to(next(found.parameters()).dtype)
     noise = _deviations(found.groups, unit_noise)
     prior = bound(prior, found, log_odds, likelihood.rows)
-    return GatedModel(found, prior, likelihood, weights, log_odds, noise).train()
+    return GatedModel(found, prior, likelihood, weights, log_odds, noise, _form(found, example)).train()
+
+
+def _form(network: Chain | GraphNetwork, example: Tensor) -> RowForm:
+    """What rows must look like: a chain's layers run on images of any size, a traced graph on its own."""
+    return RowForm.of(example, range(2, example.ndim) if isinstance(network, Chain) else ())
 
 
 def _find(

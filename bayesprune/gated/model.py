@@ -20,6 +20,7 @@ from bayesprune.likelihoods import Likelihood
 from bayesprune.priors import Gates, NormalWeights
 from bayesprune.priors.default_guide import DefaultGuide, member
 from bayesprune.priors.protocol import bound
+from bayesprune.rows import RowForm
 from bayesprune.structure import Chain, Group
 from bayesprune.structure.graph import GraphNetwork
 
@@ -50,8 +51,9 @@ class GatedModel(GatedNetwork):
         weights: NormalWeights,
         log_odds: Tensor,
         unit_noise: Mapping[str, float],
+        form: RowForm,
     ) -> None:
-        super().__init__(network, log_odds)
+        super().__init__(network, log_odds, form)
         self.prior = prior
         self.likelihood = likelihood
         self.weights = weights
@@ -135,7 +137,7 @@ class GatedModel(GatedNetwork):
         network, log_odds = copy.deepcopy(self.network), self.log_odds.detach().clone()
         if hasattr(prior, "bind"):
             prior = bound(prior, network, log_odds, self.likelihood.rows)
-        new = GatedModel(network, prior, self.likelihood, self.weights, log_odds, self.unit_noise)
+        new = GatedModel(network, prior, self.likelihood, self.weights, log_odds, self.unit_noise, self.form)
         return new.train(self.training)
 
     # ---- parts of both

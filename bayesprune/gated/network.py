@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from bayesprune.gated.draws import run_each_draw, several_draws
+from bayesprune.rows import RowForm
 from bayesprune.structure import Chain, Group, Slot, cut_
 from bayesprune.structure.graph import GraphNetwork
 from bayesprune.structure.groups import WHOLE, close_over
@@ -27,19 +30,29 @@ class GatedNetwork(nn.Module):
         dense_numel: tensor name → numbers in the dense network's weight or bias.
         dense_parameters: parameters of the dense network.
         dense_macs: multiply-accumulates of the dense network, per row.
+        form: shape and type of a row of inputs, as the network was gated on them.
     """
 
     alive: Tensor
 
-    def __init__(self, network: Chain | GraphNetwork, log_odds: Tensor) -> None:
+    def __init__(self, network: Chain | GraphNetwork, log_odds: Tensor, form: RowForm) -> None:
         super().__init__()
         self.network = network
+        self.form = form
         self.log_odds = nn.Parameter(log_odds)
         self.register_buffer("alive", torch.ones_like(log_odds, dtype=torch.bool))
         self.log_scales = nn.ParameterDict()
         self._made: dict[str, list[Slot]] | None = None
         self.dense_numel = {name: tensor.numel() for name, tensor in self.weight_tensors().items()}
         self.dense_parameters, self.dense_macs = network.parameter_count(), network.macs()
+
+    def _apply(self, fn: Any, recurse: bool = True) -> GatedNetwork:
+        """``to``, ``double`` and their like: rows of real numbers are then to be of the new type."""
+        before = self.log_odds.dtype
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        if self.log_odds.dtype != before and self.form.dtype.is_floating_point:
+            self.form = replace(self.form, dtype=self.log_odds.dtype)
+        return self
 
     # ---- reading
 

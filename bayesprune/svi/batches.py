@@ -1,60 +1,82 @@
-"""Batches of a data set: tensors in memory, shuffled by seed and epoch alone, or a user's own DataLoader."""
+"""Batches of a training: rows in whichever form, on a device, in an order that seed and epoch fix."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from bayesprune.errors import DataError
+from bayesprune.rows import Batched, InMemory, Pair, RowForm, Source, rows_from
 
-Train = tuple[Tensor, Tensor] | DataLoader[tuple[Tensor, Tensor]]
+Train = Source
+"""Rows to learn from or to score on: see ``bayesprune.rows``."""
+
+USUAL = 128
+"""Rows of a batch where nothing is said of them."""
 
 
 class Batches:
     """Epochs of batches on a device.
 
     Args:
-        train: (inputs, targets), tensors of equally many rows; or a DataLoader that yields such pairs.
-        batch_size: rows of a batch; a DataLoader has its own.
+        train: a pair (inputs, targets) of tensors or numpy arrays, a torch ``Dataset``, a DataLoader, or a
+            stream of batches that can be started anew.
+        batch_size: rows of a batch; None for the DataLoader's own, 128 elsewhere.
         device: where batches are handed out. Tensors are moved there once.
-        seed: with the epoch it fixes the order of the rows.
+        seed: with the epoch it fixes the order of the rows; a DataLoader has its own.
+        rows: of the training set, where they cannot be counted (streams), or where an epoch is a sample of
+            them.
+        form: that a row's inputs must have, or None.
+
+    Attributes:
+        rows: rows of the training set, counted.
+        steps: batches of an epoch.
+        loader: the DataLoader, where there is one.
+        check_targets: called with the targets of every batch that does not lie in memory, and their place.
 
     Raises:
-        DataError: no rows, unequal numbers of rows, or inputs that are not finite.
+        DataError: no rows, unequal numbers of inputs and targets, rows of another form, numbers that are not
+            finite, or rows that nobody can count.
+        SettingsError: a batch size that is none, or another than the DataLoader's.
     """
 
-    def __init__(self, train: Train, batch_size: int, device: torch.device, seed: int) -> None:
+    def __init__(
+        self,
+        train: Train,
+        batch_size: int | None,
+        device: torch.device,
+        seed: int,
+        *,
+        rows: int | None = None,
+        form: RowForm | None = None,
+    ) -> None:
         self.device, self.seed = device, seed
-        self.loader = train if isinstance(train, DataLoader) else None
-        if self.loader is not None:
-            self.rows = len(self.loader.dataset)  # type: ignore[arg-type]
-            self.steps = len(self.loader)
-            self.x = self.y = torch.empty(0)
-        else:
-            self.x, self.y = (t.to(device) for t in train)
-            self.rows = len(self.x)
-            self.batch_size = min(batch_size, self.rows)
-            self.steps = self.rows // self.batch_size if self.rows else 0
-            self._check()
-        if not self.rows or not self.steps:
-            raise DataError("The training data has no rows: nothing can be learnt from it.")
-
-    def _check(self) -> None:
-        if len(self.x) != len(self.y):
+        self.check_targets: Callable[[Tensor, str], None] | None = None
+        self.source = rows_from(train, "train", rows=rows, form=form, batch_size=batch_size or USUAL)
+        self.batch_size = self.source.batch_size_of(batch_size, USUAL)
+        self.loader: DataLoader[Pair] | None = None
+        if isinstance(self.source, Batched) and isinstance(self.source.source, DataLoader):
+            self.loader = self.source.source
+        if isinstance(self.source, InMemory):
+            self.source.to(device)
+        if self.source.count is None:
             raise DataError(
-                f"There are {len(self.x)} rows of inputs and {len(self.y)} of targets: every row needs both."
+                "train: how many rows an epoch gives cannot be counted before it has run (a stream, or a "
+                "sampler without a length). Say so: rows=, those of the whole training set."
             )
-        for name, tensor in (("inputs", self.x), ("targets", self.y)):
-            if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-                row = int((~torch.isfinite(tensor).reshape(len(tensor), -1).all(1)).nonzero()[0])
-                raise DataError(
-                    f"The {name} hold NaN or infinity, first in row {row}: clean or drop such rows."
-                )
+        self.rows, self.steps = self.source.count, self.source.steps(self.batch_size)
+        if not self.steps:
+            raise DataError("train: an epoch has no batch. Give at least one, or leave drop_last out.")
 
-    def epoch(self, number: int) -> Iterator[tuple[Tensor, Tensor]]:
+    @property
+    def targets(self) -> Tensor | None:
+        """(rows, ...), all targets, where the rows lie in memory."""
+        return self.source.y if isinstance(self.source, InMemory) else None
+
+    def epoch(self, number: int) -> Iterator[Pair]:
         """One pass over the rows in a fresh order; rows that fill no whole batch sit it out.
 
         Args:
@@ -63,12 +85,8 @@ class Batches:
         Yields:
             Inputs (batch, ...) and targets (batch, ...).
         """
-        if self.loader is not None:
-            for x, y in self.loader:
-                yield x.to(self.device, non_blocking=True), y.to(self.device, non_blocking=True)
-            return
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + number)
-        order = torch.randperm(self.rows, generator=generator).to(self.device)
-        for start in range(0, self.steps * self.batch_size, self.batch_size):
-            rows = order[start : start + self.batch_size]
-            yield self.x.index_select(0, rows), self.y.index_select(0, rows)
+        passed = self.source.epoch(self.batch_size, self.seed, number)
+        for place, (x, y) in enumerate(passed, start=1):
+            if self.check_targets is not None and self.targets is None:
+                self.check_targets(y, f"train, batch {place} of epoch {number + 1}")
+            yield x.to(self.device, non_blocking=True), y.to(self.device, non_blocking=True)

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
+from bayesprune.errors import LikelihoodError, UnsupportedNetworkError
 from bayesprune.gated import GatedModel
+from bayesprune.gated.rows import check_targets, running
 from bayesprune.likelihoods import Likelihood
+from bayesprune.rows import Rows, rows_from
+from bayesprune.structure.trace import evaluating
 from bayesprune.svi.batches import Train
+
+USUAL = 1000
+"""Rows at a time where nothing is said of them."""
 
 
 @dataclass(frozen=True)
@@ -29,42 +36,77 @@ class Quality:
 
 
 def evaluate(
-    network: GatedModel | nn.Module, rows: Train, likelihood: Likelihood | None = None, batch_size: int = 1000
+    network: GatedModel | nn.Module,
+    rows: Train,
+    likelihood: Likelihood | None = None,
+    batch_size: int | None = None,
 ) -> Quality:
     """Score a network, or a gated model with every gate at the nearer vertex.
 
     Args:
         network: a gated model, or a plain network together with its likelihood.
-        rows: (inputs, targets), tensors, or a DataLoader of such pairs.
+        rows: as ``fit`` takes them.
         likelihood: needed for a plain network.
-        batch_size: rows at a time.
+        batch_size: rows at a time, 1000 by default; a DataLoader has its own.
 
     Returns:
         Means over the rows.
+
+    Raises:
+        DataError: no rows, rows that are not finite, or that the network does not run on.
+        LikelihoodError: a plain network without a likelihood, or targets that it cannot score.
+        UnsupportedNetworkError: ``network`` is none.
+    """
+    if isinstance(network, GatedModel):
+        found = rows_from(rows, "rows", form=network.form, batch_size=batch_size or USUAL)
+        return quality(network, found, network.likelihood, batch_size)
+    if not isinstance(network, nn.Module):
+        raise UnsupportedNetworkError(
+            f"evaluate takes a network or a gated model and got a {type(network).__name__}: of a fit's "
+            "result give result.gated, or bp.prune(result)."
+        )
+    if not isinstance(likelihood, Likelihood):
+        raise LikelihoodError(
+            f"evaluate(network, rows, likelihood): a plain network needs its likelihood, and got "
+            f"{likelihood!r}: give that of the training, such as gated.likelihood."
+        )
+    found = rows_from(rows, "rows", batch_size=batch_size or USUAL)
+    return quality(network, found, likelihood, batch_size)
+
+
+def quality(
+    network: GatedModel | nn.Module,
+    rows: Rows,
+    likelihood: Likelihood | None = None,
+    batch: int | None = None,
+) -> Quality:
+    """``evaluate`` for rows that have been found.
+
+    Args:
+        network: a gated model or a plain network.
+        rows: any.
+        likelihood: by default the gated model's.
+        batch: rows at a time.
     """
     gates: dict[str, Tensor] | None = None
     if isinstance(network, GatedModel):
-        likelihood, gates = network.likelihood, _vertex(network)
-    if likelihood is None:
-        raise TypeError("evaluate(network, rows, likelihood): a plain network needs the likelihood named.")
-    device = next(network.parameters()).device
-    batches = (
-        rows
-        if isinstance(rows, DataLoader)
-        else zip(rows[0].split(batch_size), rows[1].split(batch_size), strict=True)
-    )
+        likelihood, gates = likelihood or network.likelihood, _vertex(network)
+    assert likelihood is not None
+    parameter = next(network.parameters(), None)
+    device = torch.device("cpu") if parameter is None else parameter.device
     score, nll, count = 0.0, 0.0, 0
-    was_training = network.training
-    network.eval()
-    with torch.no_grad():
-        for x, y in batches:
-            x, y = x.to(device), y.to(device)
-            outputs = network.network(x, gates) if isinstance(network, GatedModel) else network(x)
+    with evaluating(network):
+        for x, y in rows.batches(rows.batch_size_of(batch, USUAL), device):
+            outputs = running(lambda x=x: _outputs(network, x, gates), x, rows.place)  # type: ignore[misc]
+            check_targets(likelihood, outputs, y, rows.place)
             score += float(likelihood.score(outputs, y))
             nll += float(likelihood.nll(outputs, y).sum())
             count += len(x)
-    network.train(was_training)
-    return Quality(likelihood.mean_score(score, count), likelihood.score_name, nll / max(count, 1))
+    return Quality(likelihood.mean_score(score, count), likelihood.score_name, nll / count)
+
+
+def _outputs(network: GatedModel | nn.Module, x: Tensor, gates: dict[str, Tensor] | None) -> Any:
+    return network.network(x, gates) if isinstance(network, GatedModel) else network(x)
 
 
 def _vertex(gated: GatedModel) -> dict[str, Tensor]:

@@ -10,11 +10,12 @@ from typing import Any
 
 import torch
 
-from bayesprune.errors import LikelihoodError, SettingsError
 from bayesprune.gated import GatedModel
+from bayesprune.rows import Rows, rows_from
 from bayesprune.svi import checkpoint as checkpoints
 from bayesprune.svi.batches import Batches, Train
-from bayesprune.svi.evaluate import evaluate
+from bayesprune.svi.checks import check_model, check_rows, check_settings, check_validation, device_of
+from bayesprune.svi.evaluate import quality
 from bayesprune.svi.objective import gate_nats, weight_nats
 from bayesprune.svi.progress import Progress
 from bayesprune.svi.result import Epoch, FitResult
@@ -27,11 +28,12 @@ def fit(
     train: Train,
     *,
     epochs: int = 30,
-    batch_size: int = 128,
+    batch_size: int | None = None,
     seed: int = 0,
     recipe: Recipe | None = None,
     shrink: Shrink | None = None,
     device: str | torch.device = "cpu",
+    rows: int | None = None,
     validation: Train | None = None,
     checkpoint: Path | str | None = None,
     resume: bool = False,
@@ -42,14 +44,16 @@ def fit(
 
     Args:
         gated: from ``gate``; it is copied, and left alone.
-        train: (inputs, targets), tensors of as many rows as the likelihood was told of; or a DataLoader of
-            such pairs.
+        train: (inputs, targets), tensors or numpy arrays; a torch ``Dataset`` of such pairs; a DataLoader, of
+            whose rows those count that its sampler draws in an epoch; or a stream, anything that yields
+            batches each time it is iterated over. They must be as many as the likelihood was told of.
         epochs: passes over the rows.
-        batch_size: rows of a step.
+        batch_size: rows of a step, 128 by default; a DataLoader has its own.
         seed: of row order and gates; the weights start as they are in ``gated``.
         recipe: how; by default ``Recipe()``.
         shrink: overrides the recipe's.
         device: where it runs.
+        rows: of the training set, for what cannot be counted: streams, and loaders whose epoch is a sample.
         validation: rows that the history reports a score on; they steer nothing.
         checkpoint: a folder for one checkpoint an epoch.
         resume: go on from the folder's newest checkpoint, to the bit-equal result on a CPU.
@@ -61,27 +65,35 @@ def fit(
 
     Raises:
         LikelihoodError: data that do not fit the likelihood, or another number of rows than it was told.
-        DataError: no rows, or values that are not finite.
-        SettingsError: a setting out of range.
+        DataError: no rows, rows of another shape or type than the network was gated on, or values that are
+            not finite; in a loader, when they come.
+        SettingsError: a setting out of range, or a batch size beside a DataLoader of another.
         DivergedError: the loss became NaN or infinite.
         CheckpointError: the checkpoint to go on from is corrupt, or of another run.
     """
-    if epochs < 1 or batch_size < 1:
-        raise SettingsError(f"epochs={epochs} and batch_size={batch_size} must be at least 1.")
+    check_model(gated)
+    check_settings(
+        epochs=epochs, seed=seed, recipe=recipe, shrink=shrink, checkpoint=checkpoint, resume=resume,
+        on_epoch=on_epoch,
+    )  # fmt: skip
     recipe = recipe or Recipe()
     recipe = replace(recipe, shrink=shrink) if shrink else recipe
-    where = torch.device(device)
+    where, held_out = device_of(device), None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        batches = Batches(train, batch_size, where, seed)
-        _check_rows(gated, batches)
-        run = Run(copy.deepcopy(gated).to(where), batches, recipe, epochs, seed)
-        settings = _identity(run, epochs, batch_size, seed)
+        working = copy.deepcopy(gated).to(where)
+        if validation is not None:
+            held_out = rows_from(validation, "validation", form=gated.form)
+            check_validation(working, held_out)
+        batches = Batches(train, batch_size, where, seed, rows=rows, form=gated.form)
+        batches.check_targets = check_rows(working, batches)
+        run = Run(working, batches, recipe, epochs, seed)
+        settings = _identity(run, epochs, batches.batch_size, seed)
         folder = Path(checkpoint) if checkpoint is not None else None
         newest = checkpoints.latest(folder) if folder is not None and resume else None
         if newest is not None:
             checkpoints.restore_(run, newest, settings)
-        _loop(run, epochs, folder, settings, validation, progress, on_epoch)
+        _loop(run, epochs, folder, settings, held_out, progress, on_epoch)
         run.finish_()
     decided_epoch = None if run.decided_at is None else min(run.decided_at // batches.steps + 1, epochs)
     history = (*run.history[:-1], replace(run.history[-1], **run.standing()))
@@ -112,7 +124,7 @@ def _loop(
     epochs: int,
     folder: Path | None,
     settings: dict[str, Any],
-    validation: Train | None,
+    validation: Rows | None,
     progress: bool,
     on_epoch: Callable[[Epoch], None] | None,
 ) -> None:
@@ -121,27 +133,12 @@ def _loop(
         while len(run.history) < epochs:
             run.epoch_(bar)
             if validation is not None:
-                run.history[-1] = replace(run.history[-1], validation=evaluate(run.gated, validation).score)
+                with torch.random.fork_rng(devices=[]):  # a loader's noise must not steer the training
+                    score = quality(run.gated, validation).score
+                run.history[-1] = replace(run.history[-1], validation=score)
             if folder is not None:
                 checkpoints.save(run, folder, settings)
             if on_epoch is not None:
                 on_epoch(run.history[-1])
     finally:
         bar.close()
-
-
-def _check_rows(gated: GatedModel, batches: Batches) -> None:
-    told = gated.likelihood.rows
-    if batches.rows != told:
-        raise LikelihoodError(
-            f"The likelihood was told of rows={told}, and the training data has {batches.rows}: the prior "
-            f"would weigh {told / batches.rows:.3g} times too little. Build it with rows={batches.rows}."
-        )
-    x, y = next(batches.epoch(0))
-    was_training = gated.training
-    with torch.no_grad():
-        outputs = copy.deepcopy(gated.network).to(x.device).eval()(x[:2])
-    gated.train(was_training)
-    gated.likelihood.validate(outputs, y[:2])
-    if batches.loader is None:
-        gated.likelihood.validate(outputs[:1].expand(len(batches.y), *outputs.shape[1:]), batches.y)

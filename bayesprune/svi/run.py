@@ -58,10 +58,10 @@ class Run:
         """
         started = time.perf_counter()
         self.gated.train()
-        total = torch.zeros((), device=self.state.velocity.device)
+        total, rows = torch.zeros((), device=self.state.velocity.device), 0
         for batch in self.batches.epoch(len(self.history)):
             info = self.step_(batch)
-            total += info.nll
+            total, rows = total + info.nll * len(batch[0]), rows + len(batch[0])
             progress.advance()
             if self.state.step % self.recipe.shrink.every == 0:
                 self._check(info.nll)
@@ -69,7 +69,7 @@ class Run:
                 progress.tell(self.gated, self.history[-1].elbo if self.history else None)
         self._check(total)
         self.seconds += time.perf_counter() - started
-        self.history.append(self._record(float(total) / self.batches.steps, time.perf_counter() - started))
+        self.history.append(self._record(float(total) / rows, time.perf_counter() - started))
         progress.tell(self.gated, self.history[-1].elbo)
 
     def step_(self, batch: tuple[Tensor, Tensor]) -> Info:

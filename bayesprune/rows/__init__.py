@@ -1,0 +1,22 @@
+"""Rows: what is learnt from or scored on, in whichever form a user holds it, counted and checked once."""
+
+from bayesprune.rows.batched import Batched
+from bayesprune.rows.counts import Count, rows_of_loader
+from bayesprune.rows.find import Source, rows_from
+from bayesprune.rows.form import RowForm
+from bayesprune.rows.items import Items
+from bayesprune.rows.memory import InMemory
+from bayesprune.rows.rows import Pair, Rows
+
+__all__ = [
+    "Batched",
+    "Count",
+    "InMemory",
+    "Items",
+    "Pair",
+    "RowForm",
+    "Rows",
+    "Source",
+    "rows_from",
+    "rows_of_loader",
+]

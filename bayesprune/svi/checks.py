@@ -1,0 +1,165 @@
+"""What is asked of fit, checked before it starts: place, value, remedy."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bayesprune.errors import DataError, LikelihoodError, SettingsError
+from bayesprune.gated import GatedModel
+from bayesprune.gated.rows import check_targets, outputs_on, running
+from bayesprune.rows import Rows
+from bayesprune.svi.batches import Batches
+from bayesprune.svi.settings import Recipe, Shrink
+
+SEEDS = 2**32
+"""Seeds lie below this: NumPy takes no larger one."""
+
+
+def check_model(gated: Any) -> None:
+    """What is fitted must be gated.
+
+    Raises:
+        SettingsError: it is something else.
+    """
+    if not isinstance(gated, GatedModel):
+        raise SettingsError(
+            f"fit takes a gated model and got a {type(gated).__name__}: make one, bp.gate(network, example, "
+            "prior=…, likelihood=…); of an earlier fit it is result.gated."
+        )
+
+
+def check_settings(
+    *,
+    epochs: Any,
+    seed: Any,
+    recipe: Any,
+    shrink: Any,
+    checkpoint: Any,
+    resume: Any,
+    on_epoch: Any,
+) -> None:
+    """Every setting must be of its kind and in range.
+
+    Raises:
+        SettingsError: everything that is not, at once.
+    """
+    rules = [
+        (_whole(epochs) and epochs >= 1, f"epochs={epochs!r} must be a whole number, at least 1"),
+        (_whole(seed) and 0 <= seed < SEEDS, f"seed={seed!r} must be a whole number in 0 … {SEEDS - 1}"),
+        (
+            recipe is None or isinstance(recipe, Recipe),
+            f"recipe={recipe!r} must be a bp.Recipe(...), or left out",
+        ),
+        (
+            shrink is None or isinstance(shrink, Shrink),
+            f"shrink={shrink!r} must be a bp.Shrink(...), or left out",
+        ),
+        (
+            checkpoint is None or isinstance(checkpoint, str | os.PathLike),
+            f"checkpoint={checkpoint!r} must be the name of a folder, or left out",
+        ),
+        (
+            checkpoint is not None or not resume,
+            "resume=True has nothing to go on from: name the folder, checkpoint='…'",
+        ),
+        (
+            on_epoch is None or callable(on_epoch),
+            f"on_epoch={on_epoch!r} must be a function of an Epoch, or left out",
+        ),
+    ]
+    wrong = [message for holds, message in rules if not holds]
+    if wrong:
+        raise SettingsError(f"fit cannot start: {'; '.join(wrong)}.")
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def device_of(device: Any) -> torch.device:
+    """A device that is there.
+
+    Raises:
+        SettingsError: it is unknown, not there, or holds no numbers.
+    """
+    try:
+        where = torch.device(device)
+        if where.type != "meta":
+            torch.zeros(1, device=where)
+            return where
+        reason = "it holds no numbers"
+    except (RuntimeError, AssertionError, TypeError, NotImplementedError) as problem:
+        reason = str(problem).partition("\n")[0].rstrip(".")
+    raise SettingsError(f"device={device!r} cannot be used here: {reason}. Take device='cpu'.")
+
+
+def check_rows(gated: GatedModel, batches: Batches) -> Callable[[Tensor, str], None]:
+    """The training rows, against model and likelihood; and what checks targets that come later.
+
+    Args:
+        gated: the model, on the device of the training.
+        batches: of the training rows.
+
+    Returns:
+        A function of targets (batch, ...) and of their place.
+
+    Raises:
+        LikelihoodError: another number of rows than the likelihood was told, or targets that it cannot
+            score.
+        DataError: rows that the network does not run on, in evaluation or in training.
+    """
+    told = gated.likelihood.rows
+    if batches.rows != told:
+        factor = told / batches.rows
+        much = f"{1 / factor:.3g} times too much" if factor < 1 else f"{factor:.3g} times too little"
+        raise LikelihoodError(
+            f"The likelihood was told of rows={told}, and the training data has {batches.rows}: the prior "
+            f"would weigh {much}. Build it with rows={batches.rows}."
+        )
+    x, y = next(batches.epoch(0))
+    outputs = _rehearsed(gated, batches, x)
+
+    def check(targets: Tensor, place: str) -> None:
+        check_targets(gated.likelihood, outputs, targets.to(outputs.device), place)
+
+    check(y if batches.targets is None else batches.targets, "train")
+    return check
+
+
+def _rehearsed(gated: GatedModel, batches: Batches, x: Tensor) -> Tensor:
+    """(two rows, ...), outputs in evaluation, after a look whether the smallest batch can be learnt from."""
+    outputs = outputs_on(gated.network, x[:2], "train")
+    smallest = batches.source.smallest_batch(batches.batch_size)
+    if smallest == 1:
+        network = copy.deepcopy(gated.network).train()  # its statistics move
+        with torch.no_grad(), torch.random.fork_rng():
+            try:
+                running(lambda: network(x[:1]), x[:1], "train")
+            except DataError as problem:
+                remedy = "drop_last=True in the DataLoader" if batches.loader else "a batch_size above 1"
+                raise DataError(
+                    f"{problem} It is the size of the smallest batch: batch normalisation cannot learn from "
+                    f"one row. Take {remedy}."
+                ) from problem
+    return outputs
+
+
+def check_validation(gated: GatedModel, rows: Rows) -> None:
+    """Rows that a score is reported on, against the model: before the training, not after its first epoch.
+
+    Args:
+        gated: the model, on the device of the training.
+        rows: of validation.
+
+    Raises:
+        DataError: rows that the network does not run on.
+        LikelihoodError: targets that the likelihood cannot score.
+    """
+    x, y = next(rows.batches(2, gated.log_odds.device))
+    check_targets(gated.likelihood, outputs_on(gated.network, x[:2], rows.place), y, rows.place)
