@@ -62,7 +62,7 @@ def main():
     result = bp.fit(gated, (x, y), epochs=arguments.epochs, batch_size=32)
     small = bp.prune(result)
 
-    quality = bp.evaluate(small, (digits.test.x, digits.test.y), gated.likelihood)
+    quality = bp.evaluate(small, (digits.test.x, digits.test.y), result.likelihood)
     kept = sum(p.numel() for p in small.parameters())
     print(
         f"{type(small).__name__}: {quality.score:.2f} % error "

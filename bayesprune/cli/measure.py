@@ -26,7 +26,8 @@ def measure(result: FitResult, test: Split) -> tuple[nn.Module, dict[str, Any]]:
         the likelihood's own score), `test_nll` (nats per row), `dense_parameters`, `dense_macs`,
         `parameters_kept`, `parameters_kept_percent`, `macs_kept`, `macs_kept_percent`, `groups`,
         `dense_architecture`, `architecture` (units kept per group, in order), `undecided_gates`,
-        `rounded_gates` (undecided until they were put at the nearer vertex), `seconds`.
+        `rounded_gates` (undecided until they were put at the nearer vertex), `seconds`; and what was learnt
+        of the likelihood, such as `noise_scale`.
     """
     gated = pruned(result).to("cpu")
     network = gated.network.plain().eval()
@@ -47,6 +48,7 @@ def measure(result: FitResult, test: Split) -> tuple[nn.Module, dict[str, Any]]:
         "architecture": list(gated.kept().values()),
         "undecided_gates": result.undecided,
         "rounded_gates": result.rounded,
+        **gated.likelihood.learnt(),
         "seconds": result.seconds,
     }
 

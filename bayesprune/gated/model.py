@@ -15,6 +15,7 @@ from torch import Tensor
 
 from bayesprune.errors import PriorError
 from bayesprune.gated.announce import announce_parameters
+from bayesprune.gated.held import check_held
 from bayesprune.gated.network import GatedNetwork
 from bayesprune.likelihoods import Likelihood
 from bayesprune.priors import Gates, NormalWeights
@@ -61,7 +62,8 @@ class GatedModel(GatedNetwork):
         self.default_guide = DefaultGuide(prior, self.groups, dtype=log_odds.dtype)
         with poutine.block():  # as in an inference: a prior may hold a pyro.factor
             for group in self.groups:
-                self.gate_prior(group)  # complains now, not in the middle of a fit
+                # Complains now, not in the middle of a fit.
+                check_held(self.gate_prior, self.hyper_guide, group, self.parameters())
         if weights.posterior == "normal":
             self.spread_weights_(weights.initial_scale)
 

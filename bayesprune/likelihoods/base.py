@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from bayesprune.errors import LikelihoodError
+from bayesprune.likelihoods.strangers import strangers
 
 
 class Likelihood(nn.Module):
@@ -25,6 +27,10 @@ class Likelihood(nn.Module):
 
     score_name: str = "deviance"
     """What ``score`` measures: 'error_percent', 'rmse' or 'deviance'."""
+
+    fitted: bool = False
+    """Whether an inference has learnt its parameters, if it has any. ``fit`` learns on a copy: the
+    likelihood that was handed to ``gate`` stays as it was."""
 
     def __init__(self, rows: int) -> None:
         super().__init__()
@@ -84,6 +90,24 @@ class Likelihood(nn.Module):
         """
         return total / rows
 
+    def guesses(self) -> tuple[str, ...]:
+        """Names of the parameters whose values are still those that they started from, and were to be learnt.
+
+        None after ``fit``, and none where they are frozen: ``requires_grad_(False)`` says that they are
+        known, or were learnt elsewhere.
+        """
+        return () if self.fitted else tuple(n for n, p in self.named_parameters() if p.requires_grad)
+
+    def learnt(self) -> dict[str, float]:
+        """What was learnt beside the network, as plain numbers for ``result.json``: by default every scalar.
+
+        Example:
+            >>> from bayesprune.likelihoods import Gaussian
+            >>> Gaussian(rows=500, scale=0.5).learnt()
+            {'noise_scale': 0.5}
+        """
+        return {n.replace(".", "_"): float(p.detach()) for n, p in self.named_parameters() if p.numel() == 1}
+
     def validate(self, outputs: Tensor, targets: Tensor) -> None:
         """Check outputs and targets once, before training.
 
@@ -94,9 +118,22 @@ class Likelihood(nn.Module):
         Raises:
             LikelihoodError: everything that does not fit, in one message: place, value and remedy.
         """
-        problems = self.problems(outputs, targets)
+        problems = self.problems(outputs, targets) or self._strangers(outputs, targets)
         if problems:
             raise LikelihoodError(f"{type(self).__name__}: " + " ".join(problems))
+
+    def _strangers(self, outputs: Tensor, targets: Tensor) -> list[str]:
+        """Parameters that the nats depend on and that nobody would move, since nobody holds them."""
+        with torch.enable_grad():
+            unknown = strangers(self.nll(outputs.detach(), targets).sum(), self.parameters())
+        if not unknown:
+            return []
+        shapes = ", ".join(str(tuple(tensor.shape)) for tensor in unknown)
+        return [
+            f"its nats depend on trainable tensors that it does not hold (shapes {shapes}), which would get "
+            "gradients and never a step: make each an attribute, self.scale = nn.Parameter(...); or, where "
+            "it is a constant, detach() it."
+        ]
 
     def problems(self, outputs: Tensor, targets: Tensor) -> list[str]:
         """Every reason why these outputs and targets do not fit; empty if they do."""

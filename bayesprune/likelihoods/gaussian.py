@@ -56,6 +56,10 @@ class Gaussian(Likelihood):
         """(batch, d)."""
         return as_columns(targets)
 
+    def learnt(self) -> dict[str, float]:
+        """``noise_scale``, in the unit of the targets."""
+        return {"noise_scale": math.exp(float(self.log_scale.detach()))}
+
     def score(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """(...), squared errors, mean over d, summed over the batch."""
         return (outputs - self.observe(targets)).square().mean(-1).sum(-1)

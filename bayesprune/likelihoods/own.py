@@ -9,6 +9,7 @@ from torch import Tensor
 
 from bayesprune.errors import LikelihoodError
 from bayesprune.likelihoods.base import Likelihood
+from bayesprune.likelihoods.strangers import captured
 
 
 class Own(Likelihood):
@@ -19,8 +20,11 @@ class Own(Likelihood):
         distribution: function of the outputs (..., batch, ...); it returns a distribution of batch shape
             (..., batch): several targets of a row belong into the event, with ``.to_event(1)``.
 
+    Parameters that are to be learnt beside the network's belong into an ``nn.Module`` that is handed over as
+    ``distribution``: it then holds them, and ``fit`` moves them.
+
     Raises:
-        LikelihoodError: ``distribution`` cannot be called.
+        LikelihoodError: ``distribution`` cannot be called, or brings parameters along that nobody would move.
 
     Example:
         >>> import pyro.distributions as dist
@@ -29,6 +33,15 @@ class Own(Likelihood):
         >>> robust = Own(rows=500, distribution=lambda out: dist.StudentT(4.0, out[..., 0], 1.0))
         >>> robust.nll(torch.zeros(2, 1), torch.tensor([0.0, 0.0]))
         tensor([0.9808, 0.9808])
+        >>> class Robust(torch.nn.Module):
+        ...     def __init__(self):
+        ...         super().__init__()
+        ...         self.log_scale = torch.nn.Parameter(torch.zeros(()))
+        ...
+        ...     def forward(self, out):
+        ...         return dist.StudentT(4.0, out[..., 0], self.log_scale.exp())
+        >>> [name for name, _ in Own(rows=500, distribution=Robust()).named_parameters()]
+        ['distribution.log_scale']
     """
 
     def __init__(self, rows: int, distribution: Callable[[Tensor], Any]) -> None:
@@ -37,6 +50,13 @@ class Own(Likelihood):
             raise LikelihoodError(
                 f"Own needs a function from outputs to a distribution, and got {distribution!r}: "
                 "wrap it, distribution=lambda outputs: ..."
+            )
+        brought = captured(distribution)
+        if brought:
+            raise LikelihoodError(
+                f"Own: distribution= brings {', '.join(brought)} along, which would get gradients and never "
+                "a step. Hand it over in an nn.Module that holds it and whose forward(outputs) returns the "
+                "distribution; or, where it is a constant, requires_grad_(False) or detach() it."
             )
         self.distribution = distribution
 

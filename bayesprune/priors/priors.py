@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from bayesprune.errors import PriorError
 from bayesprune.priors.gates import Gates
@@ -111,7 +111,7 @@ class SpikeAndSlab(BernoulliGates):
         self.weights = NormalWeights(scale=slab_scale, posterior="normal", masked=True)
 
 
-class PerGroup:
+class PerGroup(nn.Module):
     """A prior for each group, by name.
 
     Args:
@@ -130,9 +130,11 @@ class PerGroup:
     """
 
     def __init__(self, table: Mapping[str, Callable[[Group], Any]]) -> None:
+        super().__init__()
         if not table:
             raise PriorError("PerGroup needs at least one prior: add a catch-all '*'.")
         self.table = dict(table)
+        self.members = nn.ModuleList(p for p in self.table.values() if isinstance(p, nn.Module))
         weights = [getattr(prior, "weights", None) for prior in self.table.values()]
         if any(other != weights[0] for other in weights):
             raise PriorError(
@@ -145,7 +147,7 @@ class PerGroup:
         """The prior that holds for this group."""
         return by_name(self.table, group.name, "prior")
 
-    def __call__(self, group: Group) -> Any:
+    def forward(self, group: Group) -> Any:
         """Sample the hyper-sites; the distribution over the gates of the group."""
         return self.of(group)(group)
 

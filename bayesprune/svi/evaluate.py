@@ -15,6 +15,7 @@ from bayesprune.likelihoods import Likelihood
 from bayesprune.rows import Rows, rows_from
 from bayesprune.structure.trace import evaluating
 from bayesprune.svi.batches import Train
+from bayesprune.svi.result import FitResult
 
 USUAL = 1000
 """Rows at a time where nothing is said of them."""
@@ -36,7 +37,7 @@ class Quality:
 
 
 def evaluate(
-    network: GatedModel | nn.Module,
+    network: GatedModel | FitResult | nn.Module,
     rows: Train,
     likelihood: Likelihood | None = None,
     batch_size: int | None = None,
@@ -44,9 +45,9 @@ def evaluate(
     """Score a network, or a gated model with every gate at the nearer vertex.
 
     Args:
-        network: a gated model, or a plain network together with its likelihood.
+        network: what ``fit`` returned, a gated model, or a plain network together with its likelihood.
         rows: as ``fit`` takes them.
-        likelihood: needed for a plain network.
+        likelihood: needed for a plain network: the one that was learnt with it, ``result.likelihood``.
         batch_size: rows at a time, 1000 by default; a DataLoader has its own.
 
     Returns:
@@ -54,22 +55,24 @@ def evaluate(
 
     Raises:
         DataError: no rows, rows that are not finite, or that the network does not run on.
-        LikelihoodError: a plain network without a likelihood, or targets that it cannot score.
+        LikelihoodError: a plain network without a likelihood, or with one whose parameters no fit has learnt;
+            or targets that it cannot score.
         UnsupportedNetworkError: ``network`` is none.
     """
+    network = network.gated if isinstance(network, FitResult) else network
     if isinstance(network, GatedModel):
         found = rows_from(rows, "rows", form=network.form, batch_size=batch_size or USUAL)
         return quality(network, found, network.likelihood, batch_size)
     if not isinstance(network, nn.Module):
         raise UnsupportedNetworkError(
-            f"evaluate takes a network or a gated model and got a {type(network).__name__}: of a fit's "
-            "result give result.gated, or bp.prune(result)."
+            f"evaluate takes a fit's result, a gated model or a network, and got a {type(network).__name__}."
         )
     if not isinstance(likelihood, Likelihood):
         raise LikelihoodError(
             f"evaluate(network, rows, likelihood): a plain network needs its likelihood, and got "
-            f"{likelihood!r}: give that of the training, such as gated.likelihood."
+            f"{likelihood!r}: give what was learnt with it, evaluate(small, rows, result.likelihood)."
         )
+    _check_learnt(likelihood)
     found = rows_from(rows, "rows", batch_size=batch_size or USUAL)
     return quality(network, found, likelihood, batch_size)
 
@@ -107,6 +110,17 @@ def quality(
 
 def _outputs(network: GatedModel | nn.Module, x: Tensor, gates: dict[str, Tensor] | None) -> Any:
     return network.network(x, gates) if isinstance(network, GatedModel) else network(x)
+
+
+def _check_learnt(likelihood: Likelihood) -> None:
+    """``fit`` learns on a copy: the likelihood that ``gate`` was given still is what it started from."""
+    guesses = likelihood.guesses()
+    if guesses:
+        raise LikelihoodError(
+            f"{type(likelihood).__name__}: no fit has learnt {', '.join(guesses)} of this likelihood, since "
+            "fit learns on a copy. Pass what was learnt, evaluate(small, rows, result.likelihood); or, where "
+            "its values are meant as they are, call likelihood.requires_grad_(False)."
+        )
 
 
 def _vertex(gated: GatedModel) -> dict[str, Tensor]:

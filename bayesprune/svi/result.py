@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from bayesprune.gated import GatedModel
+from bayesprune.likelihoods import Likelihood
 from bayesprune.svi.settings import Shrink
 from bayesprune.svi.shrink import dead_units
 
@@ -69,10 +70,18 @@ class FitResult:
     rounded: int
     decided_at: int | None
 
+    def __post_init__(self) -> None:
+        self.gated.likelihood.fitted = True
+
     @property
     def undecided(self) -> int:
         """Gates with 0.01 < q(z = 1) < 0.99 at the end."""
         return self.history[-1].undecided if self.history else 0
+
+    @property
+    def likelihood(self) -> Likelihood:
+        """How outputs explain targets, as it was learnt: the one to score the pruned network by."""
+        return self.gated.likelihood
 
     @property
     def architecture(self) -> list[int]:
