@@ -118,22 +118,29 @@ class Likelihood(nn.Module):
         Raises:
             LikelihoodError: everything that does not fit, in one message: place, value and remedy.
         """
-        problems = self.problems(outputs, targets) or self._strangers(outputs, targets)
+        problems = self.problems(outputs, targets)
         if problems:
             raise LikelihoodError(f"{type(self).__name__}: " + " ".join(problems))
 
-    def _strangers(self, outputs: Tensor, targets: Tensor) -> list[str]:
-        """Parameters that the nats depend on and that nobody would move, since nobody holds them."""
+    def check_held(self, outputs: Tensor, targets: Tensor) -> None:
+        """Look whether it holds every parameter that its nats depend on, once, before training.
+
+        Args:
+            outputs: (batch, ...), what the network returns for some rows.
+            targets: (batch, ...), the targets of these rows.
+
+        Raises:
+            LikelihoodError: there is a trainable tensor that nobody holds, and so nobody would move.
+        """
         with torch.enable_grad():
             unknown = strangers(self.nll(outputs.detach(), targets).sum(), self.parameters())
-        if not unknown:
-            return []
-        shapes = ", ".join(str(tuple(tensor.shape)) for tensor in unknown)
-        return [
-            f"its nats depend on trainable tensors that it does not hold (shapes {shapes}), which would get "
-            "gradients and never a step: make each an attribute, self.scale = nn.Parameter(...); or, where "
-            "it is a constant, detach() it."
-        ]
+        if unknown:
+            shapes = ", ".join(str(tuple(tensor.shape)) for tensor in unknown)
+            raise LikelihoodError(
+                f"{type(self).__name__}: its nats depend on trainable tensors that it does not hold (shapes "
+                f"{shapes}), which would get gradients and never a step: make each an attribute, self.scale = "
+                "nn.Parameter(...); or, where it is a constant, detach() it."
+            )
 
     def problems(self, outputs: Tensor, targets: Tensor) -> list[str]:
         """Every reason why these outputs and targets do not fit; empty if they do."""

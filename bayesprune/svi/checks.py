@@ -129,6 +129,7 @@ def check_rows(gated: GatedModel, batches: Batches) -> Callable[[Tensor, str], N
         check_targets(gated.likelihood, outputs, targets.to(outputs.device), place)
 
     check(y if batches.targets is None else batches.targets, "train")
+    gated.likelihood.check_held(outputs, y[: len(outputs)].to(outputs.device))
     return check
 
 
