@@ -232,7 +232,7 @@ def test_evaluate_agrees_for_gated_and_pruned():
     assert ours.score == theirs.score and ours.nll == pytest.approx(theirs.nll, rel=1e-5)
     wrong = (bp.prune(result)(data()[0]).argmax(1) != data()[1]).float().mean() * 100
     assert theirs.score == pytest.approx(wrong.item(), rel=1e-5)
-    with pytest.raises(LikelihoodError, match="result.likelihood"):
+    with pytest.raises(LikelihoodError, match=r"result\.likelihood"):
         bp.evaluate(bp.prune(result), data())
 
 

@@ -1,4 +1,4 @@
-"""What is learnt beside the network: it comes with the result, and nothing that is never moved passes for it."""
+"""What is learnt beside the network comes with the result; nothing that is never moved passes for learnt."""
 
 import functools
 import math
