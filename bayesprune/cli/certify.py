@@ -20,6 +20,7 @@ from bayesprune.cli.certify_run import CERTIFICATE, REFERENCE, certify_run
 from bayesprune.cli.export import pruned_folder
 from bayesprune.cli.job import data_of
 from bayesprune.cli.streams import quoted, tell
+from bayesprune.cli.trust import Trust, trust_option
 from bayesprune.errors import CertificateError, RunFolderError
 from bayesprune.export import load
 
@@ -63,10 +64,17 @@ FILE = click.Path(path_type=Path)
     type=FILE,
     help="With --verify: the network before pruning.  [default: reference/ beside FILE]",
 )
+@trust_option
 @click.option("--quiet", is_flag=True, help="Print nothing but errors; the exit code answers.")
 @click.pass_context
 def certify_command(
-    ctx: click.Context, /, places: tuple[str, ...], check: bool, quiet: bool, **options: Any
+    ctx: click.Context,
+    /,
+    places: tuple[str, ...],
+    check: bool,
+    quiet: bool,
+    trusted: tuple[Path, ...],
+    **options: Any,
 ) -> None:
     """Prune the network of RUN as far as its risk stays below alpha, with probability 1 - delta.
 
@@ -75,7 +83,8 @@ def certify_command(
     where a network is certified, 1 where none is.
 
     With --verify, FILE is recomputed from the folder NETWORK and from DATA: a data set, a run's folder, or a
-    safetensors file. The exit code is 0 where it is true, 1 where it is false.
+    safetensors file. The exit code is 0 where it is true, 1 where it is false. No Python file that a folder
+    names is executed, unless --trust-program names it.
 
     \b
     bayesprune certify runs/lenet5-mnist --alpha 0.02
@@ -84,14 +93,20 @@ def certify_command(
     if check:
         if len(places) != 3:
             raise click.UsageError("--verify takes three things: FILE NETWORK DATA.")
-        answer = _verify(*places, options["reference"], options["public_key"], options["data_dir"])
+        answer = _verify(
+            *places,
+            reference=options["reference"],
+            public_key=options["public_key"],
+            data_dir=options["data_dir"],
+            trust=Trust.of(trusted),
+        )
         if not quiet:
             tell(answer)
         ctx.exit(0 if answer else NO)
     if len(places) != 1:
         raise click.UsageError("Name one RUN; to check a certificate: --verify FILE NETWORK DATA.")
     loss = _loss(options["loss"], options["confidence"], options["coverage"])
-    out, found = certify_run(Path(places[0]), loss, quiet, options)
+    out, found = certify_run(Path(places[0]), loss, quiet, options, Trust.of(trusted))
     if options["key"] is not None:
         found = sign(found, options["key"])
     found.write(out / CERTIFICATE)
@@ -117,7 +132,14 @@ def _check_it(out: Path, run: str, found: Certificate) -> str:
 
 
 def _verify(
-    file: str, network: str, data: str, reference: Path | None, public_key: Path | None, data_dir: str | None
+    file: str,
+    network: str,
+    data: str,
+    *,
+    reference: Path | None,
+    public_key: Path | None,
+    data_dir: str | None,
+    trust: Trust,
 ) -> Any:
     path = Path(file) / CERTIFICATE if Path(file).is_dir() else Path(file)
     if not path.is_file():
@@ -129,25 +151,25 @@ def _verify(
     return verify(
         certificate,
         load(pruned_folder(Path(network))),
-        _rows(data, data_dir, dict(certificate.record["calibration"].get("split", {}))),
+        _rows(data, data_dir, dict(certificate.record["calibration"].get("split", {})), trust),
         reference=None if reference is None else load(pruned_folder(reference)),
         public_key=public_key,
     )
 
 
-def _rows(data: str, data_dir: str | None, split: dict[str, Any]) -> Any:
+def _rows(data: str, data_dir: str | None, split: dict[str, Any], trust: Trust) -> Any:
     """Of a run's folder, by the run; else of a data set or a file."""
     folder = Path(data)
     for place in (folder, folder.parent):
         if (place / folders.RUN).is_file():
-            return _rows_of_run(place, split)
+            return _rows_of_run(place, split, trust)
     return rows_of(data, data_dir, split)
 
 
-def _rows_of_run(folder: Path, split: dict[str, Any]) -> Any:
+def _rows_of_run(folder: Path, split: dict[str, Any], trust: Trust) -> Any:
     from bayesprune.cli.calibration import keep_apart
 
-    _, whole = data_of(folder)
+    _, whole = data_of(folder, trust)
     if split.get("of") == "test":
         return whole.test
     kept = keep_apart(whole, float(split.get("share", 0.0)), int(split.get("seed", 0)))[1]

@@ -14,13 +14,16 @@ from bayesprune.cli.calibration import SPLIT_SEED, TRAINING_ROWS, keep_apart, ro
 from bayesprune.cli.certify_order import ORDERS
 from bayesprune.cli.export import pruned_folder
 from bayesprune.cli.job import data_of
+from bayesprune.cli.trust import Trust
 from bayesprune.errors import CertificateError, RunFolderError
 from bayesprune.export import load, save
 
 CERTIFICATE, FOLDER, REFERENCE = "certificate.json", "certificate", "reference"
 
 
-def certify_run(run: Path, loss: Loss, quiet: bool, options: dict[str, Any]) -> tuple[Path, Certificate]:
+def certify_run(
+    run: Path, loss: Loss, quiet: bool, options: dict[str, Any], trust: Trust
+) -> tuple[Path, Certificate]:
     """Certify the network of a run, and write it and its reference; the certificate is left to be written.
 
     Args:
@@ -28,6 +31,7 @@ def certify_run(run: Path, loss: Loss, quiet: bool, options: dict[str, Any]) -> 
         loss: what is bounded.
         quiet: no progress bar.
         options: of the command line.
+        trust: programs that may be executed, where the run's data come from one.
 
     Returns:
         The folder for the certificate, and the certificate.
@@ -40,7 +44,7 @@ def certify_run(run: Path, loss: Loss, quiet: bool, options: dict[str, Any]) -> 
     out = options["out"] or source / FOLDER
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise RunFolderError(f"{out}: exists already, and is left as it is. Choose another --out.")
-    rows, split = _rows(folder, options["rows"], options["data_dir"])
+    rows, split = _rows(folder, options["rows"], options["data_dir"], trust)
     network = load(source)
     known = folder / TRAINING_ROWS
     found = certify(
@@ -62,7 +66,9 @@ def certify_run(run: Path, loss: Loss, quiet: bool, options: dict[str, Any]) -> 
     return out, Certificate({**record, "calibration": {**record["calibration"], "split": split}})
 
 
-def _rows(folder: Path, other: str | None, data_dir: str | None) -> tuple[CalibrationRows, dict[str, Any]]:
+def _rows(
+    folder: Path, other: str | None, data_dir: str | None, trust: Trust
+) -> tuple[CalibrationRows, dict[str, Any]]:
     """The rows, and how they are taken from their data again."""
     if other is not None:
         split = {} if other.endswith(".safetensors") else {"of": "test"}
@@ -71,7 +77,7 @@ def _rows(folder: Path, other: str | None, data_dir: str | None) -> tuple[Calibr
         raise RunFolderError(
             f"{folder}: is not the folder of a run. Give the folder that 'bayesprune run' named."
         )
-    settings, data = data_of(folder)
+    settings, data = data_of(folder, trust)
     trained, kept = keep_apart(data, settings.calibration)
     if kept is None:
         raise CertificateError(

@@ -13,10 +13,18 @@ from bayesprune.cli import folder as folders
 from bayesprune.cli.calibration import keep_apart
 from bayesprune.cli.settings import Settings, resumed, versions
 from bayesprune.cli.streams import complain
+from bayesprune.cli.trust import INFERENCE_FILE, MODEL_FILE, Admitted, Trust
 from bayesprune.data import Dataset, load
 from bayesprune.errors import ProgramError, RunFolderError, SettingsError
 from bayesprune.files import sha256_of
-from bayesprune.programs import InferenceProgram, ModelProgram, load_inference, load_model, run_own
+from bayesprune.programs import (
+    InferenceProgram,
+    ModelProgram,
+    is_own,
+    load_inference,
+    load_model,
+    run_own,
+)
 
 PATHS = ("program", "inference", "data", "data_dir")
 """Settings that may be places on the disk."""
@@ -75,7 +83,7 @@ def begin(asked: Settings, out: Path | None, quiet: bool) -> Job:
     return _noted(Job(settings, model, inference, left, folder, device, quiet))
 
 
-def resume(asked: Settings, given: set[str], out: Path | None, quiet: bool) -> Job:
+def resume(asked: Settings, given: set[str], out: Path | None, quiet: bool, trust: Trust) -> Job:
     """Make a run ready to continue, with the settings that it began with.
 
     Args:
@@ -83,6 +91,7 @@ def resume(asked: Settings, given: set[str], out: Path | None, quiet: bool) -> J
         given: names of the settings that it says explicitly; they must be the run's.
         out: the run's folder, or None for the newest of the program.
         quiet: print nothing.
+        trust: programs of the user's own that the command names; no other is executed.
 
     Returns:
         The job.
@@ -94,7 +103,8 @@ def resume(asked: Settings, given: set[str], out: Path | None, quiet: bool) -> J
     data_name = Path(asked.data).name if asked.data else None
     folder = out or folders.last_folder(Path(asked.program).stem, data_name)
     saved, record = folders.read_run(folder)
-    settings, model, inference, data = _load(resumed(saved, asked, given, folder), quiet)
+    admitted = Admitted(trust, folder, record)
+    settings, model, inference, data = _load(resumed(saved, asked, given, folder), quiet, admitted)
     folders.check_unchanged(folder, record, _digests(model, inference, data))
     left = keep_apart(data, settings.calibration)[0]
     job = _noted(Job(settings, model, inference, left, folder, _device(settings), quiet))
@@ -107,23 +117,26 @@ def resume(asked: Settings, given: set[str], out: Path | None, quiet: bool) -> J
     return job
 
 
-def data_of(folder: Path) -> tuple[Settings, Dataset]:
+def data_of(folder: Path, trust: Trust) -> tuple[Settings, Dataset]:
     """The data of a run, read again as it began: with the rows that it kept apart.
 
     Args:
         folder: the run's folder.
+        trust: programs that the command names: where the data come from a program of the run's own, it is
+            executed only if it is among them.
 
     Returns:
         Its settings, and all of its data.
 
     Raises:
-        BayespruneError: it is no run's folder, or its data changed since.
+        BayespruneError: it is no run's folder, its data changed since, or its program is not trusted.
     """
     settings, record = folders.read_run(folder)
     if settings.data is not None:
         data = load(settings.data, settings.data_dir)
     else:
-        data = _read_data(settings, load_model(settings.program), quiet=True)
+        program = Admitted(trust, folder, record).program(settings.program, MODEL_FILE)
+        data = _read_data(settings, load_model(*program), quiet=True)
     folders.check_unchanged(folder, record, {"data": _digest_of(data)})
     return settings, data
 
@@ -156,21 +169,32 @@ def _check_names(asked: Settings, out: Path | None) -> None:
 
 
 def _is_file(value: str | None) -> bool:
-    return value is not None and (value.endswith(".py") or Path(value).name != value)
+    return value is not None and is_own(value)
 
 
-def _load(asked: Settings, quiet: bool) -> tuple[Settings, ModelProgram, InferenceProgram, Dataset]:
-    """Programs and data, and the settings with every default filled in."""
+def _load(
+    asked: Settings, quiet: bool, admitted: Admitted | None = None
+) -> tuple[Settings, ModelProgram, InferenceProgram, Dataset]:
+    """Programs and data, and the settings with every default filled in.
+
+    Args:
+        asked: of the command line; or of a run's record, and then ``admitted`` says what may be executed.
+        quiet: print nothing.
+        admitted: None where all that ``asked`` names was named by the user.
+    """
     if asked.threads is not None:
         torch.set_num_threads(asked.threads)
-    model = load_model(asked.program)
+    model = load_model(*(admitted.program(asked.program, MODEL_FILE) if admitted else (asked.program, None)))
     settings = replace(
         asked,
         inference=asked.inference or model.inference,
         data=asked.data or (None if model.data else "digits"),
         threads=torch.get_num_threads(),
     )
-    inference = load_inference(str(settings.inference))
+    name = str(settings.inference)
+    inference = load_inference(
+        *(admitted.program(name, INFERENCE_FILE, model.inference) if admitted else (name, None))
+    )
     data = _read_data(settings, model, quiet)
     settings = replace(
         settings,
@@ -199,8 +223,8 @@ def _noted(job: Job) -> Job:
 
 def _digests(model: ModelProgram, inference: InferenceProgram, data: Dataset) -> dict[str, str]:
     return {
-        "model file": sha256_of(model.path),
-        "inference file": sha256_of(inference.path),
+        MODEL_FILE: sha256_of(model.path),
+        INFERENCE_FILE: sha256_of(inference.path),
         "data": _digest_of(data),
     }
 

@@ -22,6 +22,7 @@ from bayesprune.cli.prices import parse_price
 from bayesprune.cli.settings import Settings, versions
 from bayesprune.cli.streams import complain, quoted, tell
 from bayesprune.cli.summary import summary
+from bayesprune.cli.trust import Trust, trust_option
 from bayesprune.errors import ProgramError
 from bayesprune.export import check_savable, save
 from bayesprune.files import read_json, write_json
@@ -94,9 +95,18 @@ class Interruption(click.ClickException):
     help="The run's folder.  [default: runs/PROGRAM-DATA]",
 )
 @click.option("--resume", is_flag=True, help="Continue an interrupted run with the settings in its folder.")
+@trust_option
 @click.option("--quiet", is_flag=True, help="Print nothing but errors.")
 @click.pass_context
-def run_command(ctx: click.Context, /, out: Path | None, resume: bool, quiet: bool, **options: Any) -> None:
+def run_command(
+    ctx: click.Context,
+    /,
+    out: Path | None,
+    resume: bool,
+    quiet: bool,
+    trusted: tuple[Path, ...],
+    **options: Any,
+) -> None:
     """Train PROGRAM and prune it while it learns.
 
     PROGRAM is a name from 'bayesprune list', or a file of your own, such as ./mine.py. The run's folder
@@ -108,6 +118,10 @@ def run_command(ctx: click.Context, /, out: Path | None, resume: bool, quiet: bo
     bayesprune run lenet5 --data digits
     bayesprune run lenet5 --data mnist --seeds 5 --out runs/five
     bayesprune run --resume --out runs/five
+    bayesprune run ./mine.py --resume --out runs/mine-digits
+
+    A run of a file of your own is resumed by naming the file again: a folder that names one does not make it
+    run.
     """  # fmt: skip
     if not options["program"] and not (resume and out):
         raise click.UsageError(
@@ -123,11 +137,15 @@ def run_command(ctx: click.Context, /, out: Path | None, resume: bool, quiet: bo
     said = click.core.ParameterSource.COMMANDLINE
     given = {name for name in options if ctx.get_parameter_source(name) is said and options[name] is not None}
     asked = jobs.absolute(Settings(**{**options, "program": options["program"] or ""}))
-    job = jobs.resume(asked, given, out, quiet) if resume else jobs.begin(asked, out, quiet)
+    if resume:
+        trust = Trust.of(trusted, (asked.program, asked.inference))
+        job = jobs.resume(asked, given, out, quiet, trust)
+    else:
+        job = jobs.begin(asked, out, quiet)
     try:
         _run_seeds(job)
     except KeyboardInterrupt:
-        raise _interruption(job.folder) from None
+        raise _interruption(job) from None
     finally:
         folders.give_back(job.folder)
 
@@ -219,10 +237,12 @@ def _fit(job: Job, seed: int, checkpoints: Path) -> FitResult:
     return result
 
 
-def _interruption(folder: Path) -> Interruption:
-    if not folders.has_progress(folder):
+def _interruption(job: Job) -> Interruption:
+    if not folders.has_progress(job.folder):
         return Interruption("Interrupted before the first epoch ended; nothing was kept.")
+    own = [str(job.model.path)] if job.model.own else []
+    own += ["--inference", str(job.inference.path)] if job.inference.own else []
     return Interruption(
-        f"Interrupted. What was computed up to the last whole epoch is kept in {folder}. Continue with:\n"
-        f"  {quoted('bayesprune', 'run', '--resume', '--out', folder)}"
+        f"Interrupted. What was computed up to the last whole epoch is kept in {job.folder}. Continue with:\n"
+        f"  {quoted('bayesprune', 'run', *own, '--resume', '--out', job.folder)}"
     )

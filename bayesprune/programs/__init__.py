@@ -4,7 +4,7 @@ A model file says what is learnt; an inference file says how. Both are read top 
 """
 
 from bayesprune.programs.execute import run_own
-from bayesprune.programs.find import Kind, Program, available, find
+from bayesprune.programs.find import Kind, Program, available, find, is_own
 from bayesprune.programs.load import InferenceProgram, ModelProgram, load_inference, load_model
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "Program",
     "available",
     "find",
+    "is_own",
     "load_inference",
     "load_model",
     "run_own",

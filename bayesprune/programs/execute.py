@@ -2,32 +2,35 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.machinery
 import importlib.util
 import sys
 import traceback
 from collections.abc import Callable
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any
 
 from bayesprune.errors import BayespruneError, ProgramError
 from bayesprune.programs.find import Program
 
 
-def execute(program: Program) -> ModuleType:
+def execute(program: Program, sha256: str | None = None) -> ModuleType:
     """Run a program file once, as a module of its own.
 
     Args:
         program: the file.
+        sha256: what its content must be; compared with the very bytes that are compiled, before any of them
+            runs. None where the file is run as it is.
 
     Returns:
         The module.
 
     Raises:
-        ProgramError: the file does not run; file, line and fault are named.
+        ProgramError: the file is another one, or does not run; file, line and fault are named.
     """
     name = f"_bayesprune_program_{program.path.parent.name}_{program.name}".replace(".", "_")
-    loader = _Source(name, str(program.path))
+    loader = _Source(name, str(program.path), sha256)
     spec = importlib.util.spec_from_file_location(name, program.path, loader=loader)
     if spec is None or spec.loader is None:
         raise ProgramError(f"{program.path}: cannot be loaded as Python. Programs are .py files.")
@@ -50,10 +53,23 @@ def execute(program: Program) -> ModuleType:
 
 
 class _Source(importlib.machinery.SourceFileLoader):
-    """Loads a file and leaves nothing beside it: a user's folder is not for our byte code."""
+    """Compiles a file's source, always: byte code that lies beside it may be of another source."""
 
-    def set_data(self, path: str, data: bytes, *, _mode: int = 0o666) -> None:  # type: ignore[override]
-        """Write no cache."""
+    def __init__(self, name: str, path: str, sha256: str | None) -> None:
+        super().__init__(name, path)
+        self.sha256 = sha256
+
+    def get_code(self, fullname: str) -> CodeType:
+        """The code of the file as it is now; nothing is read from a cache, nor written to one."""
+        source = self.get_data(self.path)
+        found = hashlib.sha256(source).hexdigest()
+        if self.sha256 not in (None, found):
+            raise ProgramError(
+                f"{self.path}: is another file (SHA-256 {found[:16]}…) than the one that was run "
+                f"({str(self.sha256)[:16]}…); it changed after the run began, and was not executed. Put back "
+                "what the run began with."
+            )
+        return self.source_to_code(source, self.path)
 
 
 def _fault(program: Program, what: str, problem: BaseException) -> ProgramError:

@@ -47,7 +47,7 @@ def find(name: str, *kinds: Kind) -> Program:
     """
     kinds = kinds or ("models", "inference")
     path = Path(name).expanduser()
-    if path.suffix == ".py" or path.name != name:
+    if is_own(name):
         return _own(name, path, kinds)
     shipped = {program.name: program for kind in kinds for program in available(kind)}
     if name in shipped:
@@ -61,6 +61,16 @@ def find(name: str, *kinds: Kind) -> Program:
     else:
         hint = f"There are: {', '.join(shipped) or 'none'}."
     raise ProgramError(f"No {what} is called {name!r}. {hint} 'bayesprune list' shows them all.")
+
+
+def is_own(name: str) -> bool:
+    """Whether a name is the path of a user's own file, not that of a program that ships.
+
+    Example:
+        >>> is_own("lenet5"), is_own("./mine.py"), is_own("mine.py"), is_own("a/lenet5")
+        (False, True, True, True)
+    """
+    return Path(name).suffix == ".py" or Path(name).name != name
 
 
 def available(kind: Kind) -> list[Program]:

@@ -87,11 +87,12 @@ class InferenceProgram(Program):
     infer: Callable[..., Any]
 
 
-def load_model(name: str) -> ModelProgram:
+def load_model(name: str, sha256: str | None = None) -> ModelProgram:
     """Find, run and check a model file.
 
     Args:
         name: name of a shipped model, or path of a ``.py`` file.
+        sha256: what the file must be, compared before it runs; None: as it is.
 
     Returns:
         The program.
@@ -104,7 +105,7 @@ def load_model(name: str) -> ModelProgram:
         'lenet5'
     """
     program = find(name, "models")
-    module = execute(program)
+    module = execute(program, sha256)
     model = _function(program, module, "model", MODEL_SHAPE)
     _check_call(program, model, "model", MODEL_SHAPE, (None, None, None), ())
     data = (
@@ -123,11 +124,12 @@ def load_model(name: str) -> ModelProgram:
     )
 
 
-def load_inference(name: str) -> InferenceProgram:
+def load_inference(name: str, sha256: str | None = None) -> InferenceProgram:
     """Find, run and check an inference file.
 
     Args:
         name: name of a shipped inference, or path of a ``.py`` file.
+        sha256: what the file must be, compared before it runs; None: as it is.
 
     Returns:
         The program.
@@ -136,7 +138,7 @@ def load_inference(name: str) -> InferenceProgram:
         ProgramError: as for `load_model`.
     """
     program = find(name, "inference")
-    infer = _function(program, execute(program), "infer", INFER_SHAPE)
+    infer = _function(program, execute(program, sha256), "infer", INFER_SHAPE)
     _check_call(program, infer, "infer", INFER_SHAPE, (None, None), INFER_ARGUMENTS)
     return InferenceProgram(**vars(program), infer=infer)
 

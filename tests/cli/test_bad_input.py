@@ -175,7 +175,7 @@ def test_changed_data_cannot_be_resumed(cli: Any, monkeypatch: pytest.MonkeyPatc
     cli("run", "./mine.py", "--data", "./set", "--epochs", "1", "--out", "out")
     path = folder / "t10k-labels-idx1-ubyte.gz"
     path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes())[:-1] + b"\0"))
-    done = cli("run", "--resume", "--out", "out")
+    done = cli("run", "./mine.py", "--resume", "--out", "out")
     assert done.code == 2
     assert "the data changed after the run began" in done.err
 

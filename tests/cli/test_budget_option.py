@@ -34,10 +34,10 @@ def test_a_run_with_a_budget_is_resumed_with_it(cli: Any, monkeypatch: pytest.Mo
     words = ("run", "./mine.py", "--inference", "./stopping.py", "--budget", "macs=0.3", "--quiet")
     assert cli(*words, "--out", "out").code == 130
     monkeypatch.delenv("STOP_AFTER")
-    other = cli("run", "--resume", "--out", "out", "--budget", "macs=0.4")
+    other = cli(*words[:-3], "--budget", "macs=0.4", "--resume", "--out", "out")
     assert other.code == 2
     assert "budget: the run has macs=0.3, this command macs=0.4" in other.err
-    assert cli("run", "--resume", "--out", "out", "--quiet").code == 0
+    assert cli(*words, "--resume", "--out", "out").code == 0
     assert cli(*words, "--out", "whole").code == 0
     resumed, whole = _json("out/result.json"), _json("whole/result.json")
     assert resumed["test_nll"] == whole["test_nll"] and resumed["architecture"] == whole["architecture"]

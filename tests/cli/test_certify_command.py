@@ -129,9 +129,9 @@ def test_a_run_from_before_there_was_calibration_is_resumed_on_all_rows(cli: Any
     Path("old/run.json").write_text(json.dumps(record))
     before = Path("old/pruned.safetensors").read_bytes()
     Path("old/result.json").unlink()
-    assert cli("run", "--resume", "--out", "old", "--quiet").code == 0
+    assert cli("run", "./mine.py", "--resume", "--out", "old", "--quiet").code == 0
     assert Path("old/pruned.safetensors").read_bytes() == before
-    refused = cli("run", "--resume", "--out", "old", "--calibration", "0.1")
+    refused = cli("run", "./mine.py", "--resume", "--out", "old", "--calibration", "0.1")
     assert refused.code == 2 and "calibration: the run has 0.0, this command 0.1" in refused.err
 
 

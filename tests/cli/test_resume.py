@@ -1,5 +1,6 @@
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -44,7 +45,7 @@ def test_a_killed_run_resumes_to_the_bit_equal_result(cli: Any, after: int) -> N
     killed = _process(*RUN, "--threads", "1", "--out", "killed", STOP_AFTER=str(after), STOP_BY="SIGKILL")
     assert killed.returncode == -9, killed.stderr
     assert not Path("killed/result.json").exists()
-    assert cli("run", "--resume", "--out", "killed").code == 0
+    assert cli(*RUN, "--resume", "--out", "killed").code == 0
     _assert_equal_runs(Path("whole"), Path("killed"))
     kept = json.loads(Path("whole/result.json").read_text())["architecture"]
     assert kept[0] < 784, "units have to be removed, or the test shows too little"
@@ -56,9 +57,9 @@ def test_an_interruption_says_how_to_go_on(cli: Any, monkeypatch: pytest.MonkeyP
     stopped = cli(*RUN)
     assert stopped.code == 130
     assert "Interrupted." in stopped.err
-    assert "bayesprune run --resume --out runs/mine-digits" in stopped.err
+    assert stopped.err.endswith("/stopping.py --resume --out runs/mine-digits\n")
     monkeypatch.delenv("STOP_AFTER")
-    assert cli("run", "--resume", "--out", "runs/mine-digits").code == 0
+    assert cli(*shlex.split(stopped.err.splitlines()[-1])[1:]).code == 0
     assert cli(*RUN, "--out", "whole").code == 0
     _assert_equal_runs(Path("whole"), Path("runs/mine-digits"))
 
@@ -125,7 +126,7 @@ def test_other_versions_are_noted(cli: Any) -> None:
     record = json.loads(Path("out/run.json").read_text())
     record["versions"]["torch"] = "1.0"
     Path("out/run.json").write_text(json.dumps(record))
-    assert "torch 1.0 →" in cli("run", "--resume", "--out", "out").err
+    assert "torch 1.0 →" in cli("run", "./mine.py", "--resume", "--out", "out").err
 
 
 @pytest.mark.parametrize("folder", ["none", "."])
@@ -140,7 +141,7 @@ def test_nothing_to_resume(cli: Any, folder: str) -> None:
 def test_a_damaged_record_is_named(cli: Any, content: str, message: str) -> None:
     cli("run", "./mine.py", "--epochs", "1", "--out", "out")
     Path("out/run.json").write_text(content)
-    refused = cli("run", "--resume", "--out", "out")
+    refused = cli("run", "./mine.py", "--resume", "--out", "out")
     assert refused.code == 2
     assert "out/run.json" in refused.err
     assert message in refused.err
@@ -156,11 +157,11 @@ def test_a_truncated_checkpoint_is_named_and_nothing_is_lost(
     path = Path("out/checkpoints/epoch-0003.safetensors")
     path.write_bytes(path.read_bytes()[:-200])
     before = files(Path("out"))
-    refused = cli("run", "--resume", "--out", "out")
+    refused = cli(*RUN, "--resume", "--out", "out")
     assert refused.code == 2
     assert "epoch-0003.safetensors" in refused.err
     assert files(Path("out")) == before
     path.unlink()  # as the message says
-    assert cli("run", "--resume", "--out", "out").code == 0
+    assert cli(*RUN, "--resume", "--out", "out").code == 0
     assert cli(*RUN, "--out", "whole").code == 0
     _assert_equal_runs(Path("whole"), Path("out"))
