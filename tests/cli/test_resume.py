@@ -72,7 +72,7 @@ def test_finished_seeds_are_not_run_again(cli: Any, monkeypatch: pytest.MonkeyPa
     finished = Path("out/seed-0/result.json")
     before = finished.stat().st_mtime_ns
     monkeypatch.delenv("STOP_AFTER")
-    resumed = cli("run", "./mine.py", "--resume", "--out", "out")
+    resumed = cli(*RUN, "--resume", "--out", "out")
     assert resumed.code == 0
     assert "Seed 0 (1 of 3): finished before" in resumed.err
     assert finished.stat().st_mtime_ns == before
