@@ -74,6 +74,10 @@ class BudgetWarning(UserWarning):
     """The network could not be brought within two per cent of its budget; what it came to is named."""
 
 
+class CountWarning(UserWarning):
+    """A network multiplies by weights in a way that is not counted, so that its MACs are too few; named."""
+
+
 class LatencyWarning(UserWarning):
     """Fewer units of a group did not make the network measurably faster; the group and times are named."""
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from bayesprune.structure.counting import counting
+from bayesprune.structure.counting import Counter
 from bayesprune.structure.trace import evaluating
 
 
@@ -27,8 +27,9 @@ class Cost:
 def count(network: nn.Module, example: Tensor) -> Cost:
     """Count a network's parameters, and the multiply-accumulates of one row.
 
-    MACs of a layer = (numbers in its weight) × (output positions per row), and attention's products count
-    too, as PyTorch's own counter has them; activations, pooling and normalisation do not, as is usual.
+    MACs of a layer = (numbers in its weight) × (output positions per row); attention's products count too,
+    and recurrent layers at every step. Activations, pooling and normalisation do not, as is usual. Operations
+    of one's own are counted by what they run.
 
     Args:
         network: any module.
@@ -37,12 +38,16 @@ def count(network: nn.Module, example: Tensor) -> Cost:
     Returns:
         Its cost.
 
+    Warns:
+        CountWarning: it multiplies by weights in a way that is not counted; they are named.
+
     Example:
         >>> import torch
         >>> count(torch.nn.Conv2d(1, 20, 5), torch.zeros(1, 1, 28, 28))
         Cost(parameters=520, macs=288000)
     """
-    with evaluating(network), torch.enable_grad(), counting() as counter:
+    with evaluating(network), torch.enable_grad(), Counter(network) as counter:
         network(example)
-    macs = counter.get_total_flops() // 2 // len(example)
+    counter.warn()
+    macs = counter.macs // len(example)
     return Cost(sum(p.numel() for p in network.parameters()), macs)

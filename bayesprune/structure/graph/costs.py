@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from bayesprune.structure.counting import counting
+from bayesprune.structure.counting import Counter
 from bayesprune.structure.graph.analyse import Structure
 from bayesprune.structure.graph.call import Findings, Raw, argument_node, arguments
 from bayesprune.structure.graph.einsum import letters_of
@@ -76,11 +76,12 @@ def _parameters(structure: Structure) -> Iterator[Term]:
 
 def _operations(structure: Structure) -> Iterator[Term]:
     found, graph = structure.findings[False], structure.captured.graphs[False]
-    counter = _Counter(graph)
-    with torch.no_grad():
+    with torch.no_grad(), Counter(structure.captured.network) as counted:
+        counter = _Counter(graph, counted)
         counter.run(*(x.clone() for x in structure.captured.example))
+    counted.warn()
     rows = len(structure.captured.example[0])
-    for node, flops in counter.flops.items():
+    for node, macs in counter.macs.items():
         sections = tuple(
             Slot("", WHOLE, structure.groups[-1].name, torch.tensor([unit]))
             for unit in _units(structure, node)
@@ -88,9 +89,9 @@ def _operations(structure: Structure) -> Iterator[Term]:
         parts = list(_products(structure, found, node))
         total = sum(shape.numel() for shape, _ in parts)
         if not total:
-            yield Term(torch.Size(), sections, macs=flops / 2 / rows)
+            yield Term(torch.Size(), sections, macs=macs / rows)
         for shape, slots in parts:
-            yield Term(shape, (*slots, *sections), macs=flops / 2 / rows / total)
+            yield Term(shape, (*slots, *sections), macs=macs / rows / total)
 
 
 def _units(structure: Structure, node: fx.Node) -> list[int]:
@@ -99,19 +100,18 @@ def _units(structure: Structure, node: fx.Node) -> list[int]:
 
 
 class _Counter(fx.Interpreter):
-    """Counts floating-point operations node by node."""
+    """Counts multiply-accumulates node by node."""
 
-    def __init__(self, graph: fx.GraphModule) -> None:
+    def __init__(self, graph: fx.GraphModule, counted: Counter) -> None:
         super().__init__(graph)
-        self.flops: dict[fx.Node, int] = {}
+        self.counted = counted
+        self.macs: dict[fx.Node, int] = {}
 
     def run_node(self, n: fx.Node) -> Any:
-        if n.op != "call_function" or not hasattr(n.target, "_schema"):
-            return super().run_node(n)
-        with counting() as counter:
-            result = super().run_node(n)
-        if counter.get_total_flops():
-            self.flops[n] = int(counter.get_total_flops())
+        before = self.counted.macs
+        result = super().run_node(n)
+        if self.counted.macs > before:
+            self.macs[n] = self.counted.macs - before
         return result
 
 

@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_unflatten
 
 from bayesprune.errors import RemovalError
 from bayesprune.structure.chain import batch_shape, flat_rows
-from bayesprune.structure.counting import counting
+from bayesprune.structure.counting import Counter
 from bayesprune.structure.graph.adapt import adapted
 from bayesprune.structure.graph.analyse import Structure
 from bayesprune.structure.graph.capture import find_tensor
@@ -155,9 +155,9 @@ class GraphNetwork(nn.Module):
     def macs(self) -> int:
         """Multiply-accumulates of one row, now: of all products and convolutions, attention's too."""
         example = self._example()
-        with counting() as counter, torch.no_grad():
+        with Counter() as counter, torch.no_grad():
             graph_forward(self._graphs[False], self, *example, gates=None)
-        return int(counter.get_total_flops()) // 2 // len(example[0])
+        return counter.macs // len(example[0])
 
     def __deepcopy__(self, memo: dict[int, Any]) -> GraphNetwork:
         twin = copy.deepcopy(self.network, memo)
