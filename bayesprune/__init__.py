@@ -1,36 +1,111 @@
-"""bayesprune: prune networks while they learn, by inference."""
+"""bayesprune: prune networks while they learn, by inference.
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+Names are imported when they are first asked for. `certify` and `export` are packages that can be called:
+``bp.certify(network, rows)`` certifies, and ``bp.certify.verify`` checks what came of it.
+"""
 
-from bayesprune import data, priors, selection, structure, svi
-from bayesprune.certify import Certificate, certify
-from bayesprune.errors import BayespruneError
-from bayesprune.export import export, load, save
-from bayesprune.gated import GatedModel, gate
-from bayesprune.likelihoods import Bernoulli, Categorical, Gaussian, Likelihood, Own, Poisson
-from bayesprune.priors import Budget, Price
-from bayesprune.structure import Cost, Group, count
-from bayesprune.structure.graph import analyse
-from bayesprune.svi import Epoch, FitResult, GateSteps, Quality, Recipe, Shrink, evaluate, fit, prune
+from typing import TYPE_CHECKING
+
+from bayesprune.lazy import lazily
 
 if TYPE_CHECKING:
-    from bayesprune import theory
-    from bayesprune.posterior import Diagnosis, EvidenceTable, Posterior, diagnose, evidence, plots
+    from bayesprune import (
+        data,
+        errors,
+        gated,
+        likelihoods,
+        posterior,
+        priors,
+        programs,
+        report,
+        selection,
+        structure,
+        svi,
+        theory,
+    )
+    from bayesprune.certify import Certificate, Certified, certify
+    from bayesprune.errors import BayespruneError
+    from bayesprune.export import export, load, save
+    from bayesprune.gated import GatedModel, gate
+    from bayesprune.likelihoods import Bernoulli, Categorical, Gaussian, Likelihood, Own, Poisson
+    from bayesprune.posterior import Posterior, plots
+    from bayesprune.posterior.diagnose import Diagnosis, diagnose
+    from bayesprune.posterior.evidence import EvidenceTable, evidence
+    from bayesprune.priors import BernoulliGates, Budget, Flattening, Price
+    from bayesprune.structure import Cost, Group, count
+    from bayesprune.structure.graph import analyse
+    from bayesprune.svi import Epoch, FitResult, GateSteps, Quality, Recipe, Shrink, evaluate, fit, prune
 
 __version__ = "0.1.0"
+
+_PLACES: dict[str, str | None] = {
+    "BayespruneError": "bayesprune.errors",
+    "Bernoulli": "bayesprune.likelihoods",
+    "BernoulliGates": "bayesprune.priors",
+    "Budget": "bayesprune.priors",
+    "Categorical": "bayesprune.likelihoods",
+    "Certificate": "bayesprune.certify",
+    "Certified": "bayesprune.certify",
+    "Cost": "bayesprune.structure",
+    "Diagnosis": "bayesprune.posterior.diagnose",
+    "Epoch": "bayesprune.svi",
+    "EvidenceTable": "bayesprune.posterior.evidence",
+    "FitResult": "bayesprune.svi",
+    "Flattening": "bayesprune.priors",
+    "GateSteps": "bayesprune.svi",
+    "GatedModel": "bayesprune.gated",
+    "Gaussian": "bayesprune.likelihoods",
+    "Group": "bayesprune.structure",
+    "Likelihood": "bayesprune.likelihoods",
+    "Own": "bayesprune.likelihoods",
+    "Poisson": "bayesprune.likelihoods",
+    "Posterior": "bayesprune.posterior",
+    "Price": "bayesprune.priors",
+    "Quality": "bayesprune.svi",
+    "Recipe": "bayesprune.svi",
+    "Shrink": "bayesprune.svi",
+    "analyse": "bayesprune.structure.graph",
+    "certify": None,
+    "count": "bayesprune.structure",
+    "data": None,
+    "diagnose": "bayesprune.posterior.diagnose",
+    "errors": None,
+    "evaluate": "bayesprune.svi",
+    "evidence": "bayesprune.posterior.evidence",
+    "export": None,
+    "fit": "bayesprune.svi",
+    "gate": "bayesprune.gated",
+    "gated": None,
+    "likelihoods": None,
+    "load": "bayesprune.export",
+    "plots": "bayesprune.posterior",
+    "posterior": None,
+    "priors": None,
+    "programs": None,
+    "prune": "bayesprune.svi",
+    "report": None,
+    "save": "bayesprune.export",
+    "selection": None,
+    "structure": None,
+    "svi": None,
+    "theory": None,
+}
+"""Name → the module that has it; None where it is itself a room of the library."""
 
 __all__ = [
     "BayespruneError",
     "Bernoulli",
+    "BernoulliGates",
     "Budget",
     "Categorical",
     "Certificate",
+    "Certified",
     "Cost",
     "Diagnosis",
     "Epoch",
     "EvidenceTable",
     "FitResult",
+    "Flattening",
     "GateSteps",
     "GatedModel",
     "Gaussian",
@@ -48,15 +123,21 @@ __all__ = [
     "count",
     "data",
     "diagnose",
+    "errors",
     "evaluate",
     "evidence",
     "export",
     "fit",
     "gate",
+    "gated",
+    "likelihoods",
     "load",
     "plots",
+    "posterior",
     "priors",
+    "programs",
     "prune",
+    "report",
     "save",
     "selection",
     "structure",
@@ -64,22 +145,5 @@ __all__ = [
     "theory",
 ]
 
-_LATE = (
-    "Diagnosis",
-    "EvidenceTable",
-    "Posterior",
-    "diagnose",
-    "evidence",
-    "plots",
-)  # they need ArviZ, which takes seconds to import
-
-
-def __getattr__(name: str) -> Any:
-    """Names of the room ``posterior``, and the room ``theory``, imported when they are first asked for."""
-    if name in _LATE:
-        from bayesprune import posterior
-
-        return getattr(posterior, name)
-    if name == "theory":
-        return import_module("bayesprune.theory")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+if not TYPE_CHECKING:  # a checker of types reads the imports above, and still sees a name that is misspelt
+    __getattr__, __dir__ = lazily(__name__, _PLACES)

@@ -2,7 +2,7 @@
 Test).
 
 `certify` finds the sparsest certified network of a path, `verify` recomputes a certificate, `sign` says
-whose it is.
+whose it is. The package is what `certify` is called by: ``bp.certify(network, rows, alpha=0.05)``.
 """
 
 from bayesprune.certify import losses, paths, pvalues, rules
@@ -13,8 +13,11 @@ from bayesprune.certify.rows import CalibrationRows, TrainingRows
 from bayesprune.certify.signing import sign
 from bayesprune.certify.verification import Check, Verification
 from bayesprune.certify.verify import verify
+from bayesprune.lazy import callable_room
 
 __all__ = [
     "CalibrationRows", "Certificate", "Certified", "Check", "TrainingRows", "Verification", "certify",
     "hash_of_network", "hash_of_rows", "losses", "paths", "pvalues", "rules", "sign", "verify",
 ]  # fmt: skip
+
+callable_room(__name__, "certify")

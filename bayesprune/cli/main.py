@@ -10,17 +10,12 @@ import threading
 import traceback
 import warnings
 from collections.abc import Iterator, Sequence
-from typing import Any
+from importlib import import_module
+from typing import Any, cast
 
 import click
 
 import bayesprune
-from bayesprune.cli.certify import certify_command
-from bayesprune.cli.diagnose import diagnose_command
-from bayesprune.cli.export import export_command
-from bayesprune.cli.programs import copy_command, list_command
-from bayesprune.cli.report import report_command
-from bayesprune.cli.run import run_command
 from bayesprune.cli.streams import complain, open_all
 from bayesprune.errors import BayespruneError, BudgetWarning, CertificateWarning, EmptyGroupWarning
 
@@ -53,7 +48,41 @@ def _told_apart() -> Iterator[None]:
         raise _ReaderLeft from left
 
 
-@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+COMMANDS = {
+    "run": ("run", "Train PROGRAM and prune it while it learns."),
+    "list": ("programs", "List the models and inference procedures that ship."),
+    "copy": ("programs", "Copy a program to FILE, to read and change."),
+    "diagnose": ("diagnose", "Say whether the mask of RUN is converged, in five answers."),
+    "report": ("report", "Write one HTML file about RUN: how small, how good, how sure."),
+    "certify": ("certify", "Prune the network of RUN as far as its risk stays below a bound."),
+    "export": ("export", "Write the pruned network of RUN as ONNX, or as a folder."),
+}
+"""Command → the module of `bayesprune.cli` that has it, and its line in ``--help``."""
+
+
+class _LateCommands(_Group):
+    """Commands that are imported when they are called: most need PyTorch, and ``--help`` does not."""
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        """The names, in the order in which a user comes to need them."""
+        return list(COMMANDS)
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        """The command of that name, imported now."""
+        if name not in COMMANDS:
+            return None
+        module = import_module(f"bayesprune.cli.{COMMANDS[name][0]}")
+        return cast(click.Command, getattr(module, f"{name}_command"))
+
+    def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        """The list of ``--help``, from the table alone."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+
+
+@click.group(
+    cls=_LateCommands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
 @click.version_option(bayesprune.__version__, prog_name="bayesprune")
 @click.option("--debug", is_flag=True, help="Show the whole traceback of an error.")
 def command(debug: bool) -> None:
@@ -64,23 +93,13 @@ def command(debug: bool) -> None:
     bayesprune list                         what can be run
     bayesprune diagnose runs/lenet5-digits  is the mask converged, and can it be trusted?
     bayesprune report runs/lenet5-digits    the run as one page to read
-    bayesprune certify runs/lenet5-digits   prune it further, with a bound on what that costs
+    bayesprune certify runs/lenet5-digits   how many more weights can be zero, and what that costs at most
     bayesprune copy lenet5 mine.py          take a program to change, then: bayesprune run ./mine.py
     """
 
 
-_COMMANDS = (
-    run_command,
-    list_command,
-    copy_command,
-    diagnose_command,
-    report_command,
-    certify_command,
-    export_command,
-)
-
-for _command in _COMMANDS:
-    command.add_command(_command)
+for _name in COMMANDS:  # the nearest of these names are proposed for one that is misspelt
+    command.add_command(click.Command(_name))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

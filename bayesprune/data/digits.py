@@ -5,8 +5,6 @@ from __future__ import annotations
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
 from torch.nn.functional import interpolate
 
 from bayesprune.data.dataset import Dataset, Split
@@ -46,6 +44,8 @@ def digits(size: int = 28) -> Dataset:
     """
     if size < 8:
         raise DataError(f"digits(size={size}): the images are 8 × 8 and are only enlarged. Give 8 or more.")
+    from sklearn.datasets import load_digits  # here: scikit-learn takes longer to import than PyTorch
+
     bunch = load_digits()
     small = torch.from_numpy(bunch.images.astype(np.float32)).unsqueeze(1) / 16  # (1797, 1, 8, 8) in [0, 1]
     x = interpolate(small, size=(size, size), mode="bilinear", align_corners=False)
@@ -64,6 +64,8 @@ def split_rows(target: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np
     Returns:
         Their positions.
     """
+    from sklearn.model_selection import train_test_split
+
     train, test = train_test_split(
         np.arange(len(target)), test_size=TEST_SHARE, stratify=target, random_state=SPLIT_SEED
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-from sklearn.datasets import load_digits
 
 from bayesprune.data.dataset import Dataset, Split
 from bayesprune.data.digits import split_rows
@@ -28,6 +27,8 @@ def digit_tokens() -> Dataset:
         >>> tuple(data.train.x.shape), int(data.train.x.max()), data.classes
         ((1437, 64), 16, 10)
     """
+    from sklearn.datasets import load_digits  # here: scikit-learn takes longer to import than PyTorch
+
     bunch = load_digits()
     x = torch.from_numpy(bunch.data).long()  # (1797, 64), 0 … 16
     y = torch.from_numpy(bunch.target).long()

@@ -2,7 +2,8 @@
 
 A folder holds `pruned.safetensors`, the tensors, and `architecture.json`: for a sequence of plain layers
 their classes and arguments, for any other network the operations that it runs, all from fixed lists. Nothing
-in either file is ever executed as code.
+in either file is ever executed as code. The package is what `export` is called by:
+``bp.export(network, "net.onnx", example=x)``.
 """
 
 from bayesprune.export.architecture import ARCHITECTURE, example_of, read_architecture
@@ -11,6 +12,7 @@ from bayesprune.export.graphs import check_savable
 from bayesprune.export.layers import CLASSES
 from bayesprune.export.onnx import export
 from bayesprune.export.tensors import TENSORS
+from bayesprune.lazy import callable_room
 
 __all__ = [
     "ARCHITECTURE",
@@ -23,3 +25,5 @@ __all__ = [
     "read_architecture",
     "save",
 ]
+
+callable_room(__name__, "export")

@@ -1,12 +1,18 @@
 """The posterior, looked at: its draws in ArviZ's form, what they say of the mask, and plots of a fit."""
 
+from typing import TYPE_CHECKING
+
 from bayesprune.posterior.arviz import read, write
-from bayesprune.posterior.diagnose import Diagnosis, diagnose
-from bayesprune.posterior.evidence import EvidenceTable, evidence
+from bayesprune.posterior.diagnose import Diagnosis
+from bayesprune.posterior.evidence import EvidenceTable
 from bayesprune.posterior.join import join
 from bayesprune.posterior.plots import plot_evidence, plot_gates, plot_inputs
 from bayesprune.posterior.simulate import Ranks, simulate_ranks
 from bayesprune.posterior.value import Posterior, to_arviz
+
+if TYPE_CHECKING:  # when it runs, these are the packages, which can be called
+    from bayesprune.posterior.diagnose import diagnose
+    from bayesprune.posterior.evidence import evidence
 
 __all__ = [
     "Diagnosis",

@@ -56,8 +56,6 @@ def page(room: ModuleType, names: list[str]) -> str:
     """A room's page: its docstring and its names, classes with their members."""
     title = room.__name__.removeprefix("bayesprune.")
     head = f"{title}\n{'=' * len(title)}\n\n.. automodule:: {room.__name__}\n   :no-members:\n"
-    if getattr(bayesprune, title, room) is not room:  # ``bayesprune.export`` is a function, and a room
-        head += "   :no-index:\n"
     return head + "".join(f"\n{entry(room, name)}\n" for name in names)
 
 
