@@ -92,5 +92,5 @@ def test_every_public_name_has_one_place(extensions):
     for room in rooms.rooms():
         for name in rooms.public(room):
             assert name in last, f"{room.__name__}.{name} is on no page"
-    assert "bayesprune.gate" in described and "bayesprune.priors.Flattening" in described
+    assert "bayesprune.gate" in described and "bayesprune.priors.LayerAdaptive" in described
     assert "bayesprune.svi.fit" not in described  # it is bayesprune.fit
