@@ -92,3 +92,7 @@ class CertificateWarning(UserWarning):
 
 class LockWarning(UserWarning):
     """A folder's file system knows no locks: nothing keeps two processes from working in it at once."""
+
+
+class UnitWarning(UserWarning):
+    """Targets are far from mean 0 and standard deviation 1, and the last layer does not take that up."""

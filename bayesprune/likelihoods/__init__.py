@@ -1,10 +1,10 @@
 """Likelihoods: from a network's outputs to nats per row, always scaled by the rows of the data set."""
 
-from bayesprune.likelihoods.base import Likelihood
+from bayesprune.likelihoods.base import Frame, Likelihood
 from bayesprune.likelihoods.bernoulli import Bernoulli
 from bayesprune.likelihoods.categorical import Categorical
 from bayesprune.likelihoods.gaussian import Gaussian
 from bayesprune.likelihoods.own import Own
 from bayesprune.likelihoods.poisson import Poisson
 
-__all__ = ["Bernoulli", "Categorical", "Gaussian", "Likelihood", "Own", "Poisson"]
+__all__ = ["Bernoulli", "Categorical", "Frame", "Gaussian", "Likelihood", "Own", "Poisson"]

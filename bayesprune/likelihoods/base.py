@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -9,6 +10,19 @@ from torch import Tensor, nn
 
 from bayesprune.errors import LikelihoodError
 from bayesprune.likelihoods.strangers import strangers
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Outputs are location + unit · (what the layers compute).
+
+    Attributes:
+        location: (columns,), double.
+        unit: scalar, double, positive.
+    """
+
+    location: Tensor
+    unit: Tensor
 
 
 class Likelihood(nn.Module):
@@ -27,6 +41,9 @@ class Likelihood(nn.Module):
 
     score_name: str = "deviance"
     """What ``score`` measures: 'error_percent', 'rmse' or 'deviance'."""
+
+    asks_for_targets: bool = False
+    """Whether ``frame`` and ``start_`` have to see all targets before a fit."""
 
     fitted: bool = False
     """Whether an inference has learnt its parameters, if it has any. ``fit`` learns on a copy: the
@@ -108,6 +125,46 @@ class Likelihood(nn.Module):
         """
         return {n.replace(".", "_"): float(p.detach()) for n, p in self.named_parameters() if p.numel() == 1}
 
+    # ---- the targets' own unit, and parameters with a closed form
+
+    def frame(self, targets: Tensor) -> Frame | None:
+        """Where outputs begin and in which unit they are learnt; None (here) to take them as they are.
+
+        Args:
+            targets: (rows, ...), all of them.
+        """
+        return None
+
+    def explains(self, outputs: Tensor, targets: Tensor) -> bool:
+        """Whether a network, as it is, says something of the targets already: then it is not started anew.
+
+        Args:
+            outputs: (batch, ...), what it returns for some rows.
+            targets: (batch, ...), the targets of these rows.
+        """
+        return True
+
+    def start_(self, outputs: Tensor, targets: Tensor, all_targets: Tensor) -> None:
+        """Put parameters that ``follow_`` moves where they are best, before training.
+
+        Args:
+            outputs: (batch, ...), what the network returns for some rows.
+            targets: (batch, ...), the targets of these rows.
+            all_targets: (rows, ...), those of the whole training set.
+        """
+
+    def followed(self) -> tuple[nn.Parameter, ...]:
+        """The parameters that ``follow_`` moves, and no optimiser: here none."""
+        return ()
+
+    def follow_(self, targets: Tensor, window: int) -> None:
+        """Move parameters that have a closed form, after the backward pass of a batch.
+
+        Args:
+            targets: (batch, ...), of that batch.
+            window: steps over which what is seen of them is averaged.
+        """
+
     def validate(self, outputs: Tensor, targets: Tensor) -> None:
         """Check outputs and targets once, before training.
 
@@ -138,8 +195,8 @@ class Likelihood(nn.Module):
             shapes = ", ".join(str(tuple(tensor.shape)) for tensor in unknown)
             raise LikelihoodError(
                 f"{type(self).__name__}: its nats depend on trainable tensors that it does not hold (shapes "
-                f"{shapes}), which would get gradients and never a step: make each an attribute, self.scale = "
-                "nn.Parameter(...); or, where it is a constant, detach() it."
+                f"{shapes}), which would get gradients and never a step: make each an attribute, self.scale "
+                "= nn.Parameter(...); or, where it is a constant, detach() it."
             )
 
     def problems(self, outputs: Tensor, targets: Tensor) -> list[str]:

@@ -8,7 +8,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-from bayesprune.likelihoods.base import Likelihood
+from bayesprune.likelihoods.base import Frame, Likelihood
 from bayesprune.likelihoods.shapes import as_columns, column_problems, output_problems
 
 
@@ -17,7 +17,8 @@ class Poisson(Likelihood):
 
     Outputs are (..., batch, d), log rates; targets (batch, d), or (batch,) for d = 1, counts of any type. A
     row's nats are summed over d. The score is the unit deviance 2 (y log(y / rate) - y + rate), zero for a
-    perfect fit.
+    perfect fit. ``fit`` learns log rates relative to that of the mean count; what ships has it in its last
+    bias.
 
     Args:
         rows: rows of the whole training set, > 0.
@@ -28,6 +29,8 @@ class Poisson(Likelihood):
         >>> Poisson(rows=100).nll(torch.zeros(2, 1), torch.tensor([0, 1]))
         tensor([1., 1.])
     """
+
+    asks_for_targets = True
 
     def forward(self, outputs: Tensor) -> Any:
         """Poisson with the d counts as one event, batch shape (..., batch)."""
@@ -42,6 +45,16 @@ class Poisson(Likelihood):
         """(..., batch), nats; from the log rate itself, so that a rate that rounds to zero stays finite."""
         counts = self.observe(targets)
         return (outputs.exp() - counts * outputs + torch.lgamma(counts + 1)).sum(-1)
+
+    def frame(self, targets: Tensor) -> Frame | None:
+        """Log mean counts (columns,), from which log rates are learnt; their unit is 1."""
+        means = as_columns(targets).double().mean(0)
+        return Frame(means.log(), means.new_ones(())) if bool((means > 0).all()) else None
+
+    def explains(self, outputs: Tensor, targets: Tensor) -> bool:
+        """Whether the network is better than the mean counts."""
+        means = self.observe(targets).mean(0).log().expand(outputs.shape)
+        return bool(self.nll(outputs, targets).mean() < self.nll(means, targets).mean())
 
     def score(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """(...), unit deviances, summed over d and over the batch."""

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
+from bayesprune.structure.frame import Framed
 from bayesprune.structure.groups import VALUES, Group, Slot
 from bayesprune.structure.layers import Producer, Select, is_producer
 from bayesprune.structure.terms import Term
@@ -17,7 +18,7 @@ Call = Callable[[str, nn.Module, Tensor], Tensor]
 """How a layer is applied: (its name, the layer, its input) → its output."""
 
 
-class Chain(nn.Sequential):
+class Chain(nn.Sequential, Framed):
     """The working copy of a user's network, that gates are applied to and units are cut from.
 
     Args:
@@ -38,6 +39,7 @@ class Chain(nn.Sequential):
         positions: Mapping[str, int],
     ) -> None:
         super().__init__(OrderedDict(layers))
+        self._no_frame()
         self.groups = groups
         self.slots = slots
         self.gated_before = dict(gated_before)
@@ -69,6 +71,7 @@ class Chain(nn.Sequential):
                 if group in gates:
                     x = self._gated(x, gates[group], name, group)
             x = layer(x) if call is None else call(name, layer, x)
+        x = self.framed(x)
         return x.reshape(*lead, -1, *x.shape[1:]) if lead else x
 
     def _gated(self, x: Tensor, gate: Tensor, name: str, group: str) -> Tensor:
@@ -123,7 +126,9 @@ class Chain(nn.Sequential):
             if not (isinstance(layer, Select) and len(layer.index) == layer.width):
                 layers[name] = layer
         memo: dict[int, object] = {}
-        return nn.Sequential(OrderedDict((n, _detached_copy(m, memo)) for n, m in layers.items()))
+        plain = nn.Sequential(OrderedDict((n, _detached_copy(m, memo)) for n, m in layers.items()))
+        self.folded_(plain)
+        return plain
 
 
 def _detached_copy(layer: nn.Module, memo: dict[int, object]) -> nn.Module:

@@ -17,6 +17,7 @@ from bayesprune.svi.batches import Batches, Train
 from bayesprune.svi.checks import check_model, check_rows, check_settings, check_validation, device_of
 from bayesprune.svi.evaluate import quality
 from bayesprune.svi.objective import gate_nats, weight_nats
+from bayesprune.svi.own_unit import start_in_own_unit_
 from bayesprune.svi.progress import Progress
 from bayesprune.svi.result import Epoch, FitResult
 from bayesprune.svi.run import Run
@@ -87,6 +88,7 @@ def fit(
             check_validation(working, held_out)
         batches = Batches(train, batch_size, where, seed, rows=rows, form=gated.form)
         batches.check_targets = check_rows(working, batches)
+        start_in_own_unit_(working, batches)
         run = Run(working, batches, recipe, epochs, seed)
         settings = _identity(run, epochs, batches.batch_size, seed)
         folder = Path(checkpoint) if checkpoint is not None else None

@@ -120,6 +120,7 @@ class Engine:
         elif self._hyper and state.decided and state.step % self.recipe.gates.every == 0:
             self._prior_slope()
         self.optimiser.step()
+        self.gated.likelihood.follow_(y, _window(self.gated.likelihood.rows, len(x)))
         self.optimiser.zero_grad(set_to_none=True)
         return replace(state, step=state.step + 1, velocity=velocity), Info(nll, gradient is not None)
 
@@ -214,6 +215,11 @@ class Engine:
         return typical.repeat_interleave(self._sizes, output_size=len(slope))
 
 
+def _window(rows: int, batch: int) -> int:
+    """Steps over which what has a closed form is averaged: those of an epoch, but 10 to 100."""
+    return min(max(round(rows / batch), 10), 100)
+
+
 def _hyper_parameters(gated: GatedModel) -> list[nn.Parameter]:
     """Parameters of the prior and of its hyper-guide that are learnt."""
     own = list(gated.prior.parameters()) if isinstance(gated.prior, nn.Module) else []
@@ -246,6 +252,7 @@ def adam(gated: GatedModel, recipe: Recipe) -> torch.optim.Adam:
         decay = 0.0 if name in scales else 1 / (rows * gated.weights.scale_of(name) ** 2)
         by_decay.setdefault(decay, []).append(parameter)
     seen = {id(p) for p in weights.values()} | {id(gated.log_odds)}
+    seen |= {id(p) for p in gated.likelihood.followed()}  # these have a closed form
     by_decay.setdefault(0.0, []).extend(p for p in gated.parameters() if id(p) not in seen)
     groups = [{"params": ps, "weight_decay": decay} for decay, ps in by_decay.items() if ps]
     return torch.optim.Adam(groups, lr=recipe.learning_rate, fused=True)

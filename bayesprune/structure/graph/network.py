@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_unflatten
 from bayesprune.errors import RemovalError
 from bayesprune.structure.chain import batch_shape, flat_rows
 from bayesprune.structure.counting import Counter
+from bayesprune.structure.frame import Framed
 from bayesprune.structure.graph.adapt import adapted
 from bayesprune.structure.graph.analyse import Structure
 from bayesprune.structure.graph.capture import find_tensor
@@ -39,7 +40,7 @@ from bayesprune.structure.groups import Group, Slot
 from bayesprune.structure.terms import Term
 
 
-class GraphNetwork(nn.Module):
+class GraphNetwork(Framed):
     """A copy of the user's network that runs its captured graphs, with a gate in front of every reader.
 
     Attributes:
@@ -60,6 +61,7 @@ class GraphNetwork(nn.Module):
     def __init__(self, structure: Structure, alive: Tensor | None = None) -> None:
         super().__init__()
         adopt_(self, structure.captured.network)
+        self._no_frame()
         object.__setattr__(self, "structure", structure)
         object.__setattr__(self, "why", "")
         object.__setattr__(self, "_weights", weight_names(structure.captured))
@@ -96,6 +98,8 @@ class GraphNetwork(nn.Module):
             graph, self, *inputs, gates=flat_gates(self.structure.groups, self.alive, gates), noise=noise
         )
         outputs = tree_unflatten(leaves, self.structure.captured.outputs[self.training])
+        if self._frame_unit is not None:
+            outputs = self.framed(outputs)
         return outputs.reshape(*lead, -1, *outputs.shape[1:]) if lead else outputs
 
     def _rebuild(self) -> None:
@@ -164,6 +168,7 @@ class GraphNetwork(nn.Module):
         captured = replace(self.structure.captured, network=twin)
         network = GraphNetwork(replace(self.structure, captured=captured), self.alive.clone())
         network.training = self.training
+        network.take_frame_(self)
         memo[id(self)] = network
         return network
 
@@ -256,6 +261,6 @@ class GraphNetwork(nn.Module):
             share(graphs[training], own)  # comparing moves statistics, and puts its own back
         example, gone = self._example(), tensors_gone(self.structure, self.alive)
         if not gone and all(same(own, graphs[t], t, example) for t in (True, False)):
-            return own
+            return self.folded_(own)
         strip_(own, gone)
-        return plain_graph_of(replace(self.structure.captured, network=own), graphs)
+        return self.folded_(plain_graph_of(replace(self.structure.captured, network=own), graphs))

@@ -1,0 +1,114 @@
+"""Before a fit: outputs are put into the targets' own unit, and scales start from the targets."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from bayesprune.errors import UnitWarning
+from bayesprune.gated import GatedModel
+from bayesprune.gated.rows import outputs_on
+from bayesprune.likelihoods import Bernoulli, Categorical, Frame, Likelihood, Poisson
+from bayesprune.structure.frame import find_head
+from bayesprune.svi.batches import Batches
+
+ROWS = 1_000
+"""Rows on which is looked what the network says before it has learnt."""
+
+FAR = 10.0
+"""Targets whose standard deviation is this many times above or below 1, or whose mean is as many units from
+0, are far from what a network's last layer says to begin with."""
+
+
+@torch.no_grad()
+def start_in_own_unit_(gated: GatedModel, batches: Batches) -> None:
+    """Give a network's outputs the frame that its likelihood asks for, and start what the likelihood follows.
+
+    A network that says something of the targets goes on saying it; the last layer of any other is read as
+    standard deviations from the mean.
+
+    Args:
+        gated: the model of the training, on its device; changed in place.
+        batches: of the training rows.
+
+    Warns:
+        UnitWarning: the targets are far from mean 0 and standard deviation 1, and the network's last layer
+        does
+            not take that up.
+    """
+    likelihood, device = gated.likelihood, gated.log_odds.device
+    if isinstance(likelihood, Categorical | Bernoulli):
+        return
+    x, y = (rows[:ROWS].to(device) for rows in next(_passed(batches)))
+    all_targets = _targets(batches).to(device) if likelihood.asks_for_targets else y
+    frame = likelihood.frame(all_targets)
+    if gated.network.frame is None and not _framed_(gated, frame, x, y):
+        _warn_of(likelihood, all_targets, frame is not None)
+    likelihood.start_(outputs_on(gated.network, x, "train"), y, all_targets)
+
+
+def _framed_(gated: GatedModel, frame: Frame | None, x: Tensor, y: Tensor) -> bool:
+    """Put the frame around the network, where there is one and the network has a last layer for it."""
+    head = find_head(gated.network.plain(), x[:8]) if frame is not None and len(x) > 1 else None
+    if frame is None or head is None:
+        return False
+    keep = gated.likelihood.explains(outputs_on(gated.network, x, "train"), y)
+    location = frame.location if head.bias is not None else torch.zeros_like(frame.location)
+    gated.network.frame_(head, location, frame.unit, keep=keep)
+    return head.bias is not None or bool((frame.location.abs() <= FAR * frame.unit).all())
+
+
+def _targets(batches: Batches) -> Tensor:
+    """(rows, ...), the targets of a whole pass."""
+    if batches.targets is not None:
+        return batches.targets
+    found, seen = [], 0
+    for _, y in _passed(batches):
+        found.append(y)
+        seen += len(y)
+        if seen >= batches.rows:  # a stream may have no end
+            break
+    return torch.cat(found)
+
+
+def _passed(batches: Batches) -> Iterator[tuple[Tensor, Tensor]]:
+    """One pass over the rows; a loader's own randomness is afterwards as if there had been none."""
+    with _untouched(batches):
+        yield from batches.source.batches(ROWS)
+
+
+@contextmanager
+def _untouched(batches: Batches) -> Iterator[None]:
+    sources = (batches.loader, getattr(batches.loader, "sampler", None))
+    generators = [g for g in (getattr(s, "generator", None) for s in sources) if g is not None]
+    states = [generator.get_state() for generator in generators]
+    with torch.random.fork_rng(devices=[]):
+        yield
+    for generator, state in zip(generators, states, strict=True):
+        generator.set_state(state)
+
+
+def _warn_of(likelihood: Likelihood, targets: Tensor, asked: bool) -> None:
+    """Say that targets are far from what the last layer begins with, and what to do."""
+    columns = targets.reshape(len(targets), -1).double()
+    if not targets.is_floating_point() and not isinstance(likelihood, Poisson):
+        return
+    if isinstance(likelihood, Poisson):
+        columns = columns.mean(0, keepdim=True).log()
+    deviation, mean = float(columns.std(0, correction=0).max()), float(columns.mean(0).abs().max())
+    near = (deviation == 0 or 1 / FAR <= deviation <= FAR) and mean <= FAR
+    if near:
+        return
+    why = "the network's outputs are not linear in a last layer" if asked else "it is taken as it is"
+    other = "end the network in a Linear layer" if asked else "take Gaussian(rows), which does it by itself"
+    warnings.warn(
+        f"{type(likelihood).__name__}: the targets have standard deviation {deviation:.3g} and means up to "
+        f"{mean:.3g}, and {why}: learning rates and the prior of the weights are then those of another unit. "
+        f"Standardise the targets, (y - y.mean(0)) / y.std(), and scale predictions back; or {other}.",
+        UnitWarning,
+        stacklevel=2,
+    )
