@@ -94,5 +94,9 @@ class LockWarning(UserWarning):
     """A folder's file system knows no locks: nothing keeps two processes from working in it at once."""
 
 
+class LikelihoodWarning(UserWarning):
+    """A network's outputs are of another kind than the likelihood takes them for."""
+
+
 class UnitWarning(UserWarning):
     """Targets are far from mean 0 and standard deviation 1, and the last layer does not take that up."""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from bayesprune.errors import LikelihoodError
+from bayesprune.likelihoods.output_range import OutputRange
 from bayesprune.likelihoods.strangers import strangers
 
 
@@ -124,6 +125,10 @@ class Likelihood(nn.Module):
             {'noise_scale': 0.5}
         """
         return {n.replace(".", "_"): float(p.detach()) for n, p in self.named_parameters() if p.numel() == 1}
+
+    def doubt(self, seen: OutputRange) -> str | None:
+        """What is to be said of a network whose outputs keep to a range whatever its weights; None here."""
+        return None
 
     # ---- the targets' own unit, and parameters with a closed form
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from bayesprune.likelihoods.base import Likelihood
+from bayesprune.likelihoods.output_range import OutputRange
 from bayesprune.likelihoods.shapes import as_columns, column_problems, output_problems
 
 
@@ -44,6 +45,21 @@ class Bernoulli(Likelihood):
         """(..., batch), nats: the binary cross-entropy, which is fused and equals -log_prob."""
         labels = self.observe(targets).to(outputs.dtype).expand(outputs.shape)
         return binary_cross_entropy_with_logits(outputs, labels, reduction="none").sum(-1)
+
+    def doubt(self, seen: OutputRange) -> str | None:
+        """Probabilities taken for log-odds: all labels are then more probable than not."""
+        if seen.within_unit:
+            return (
+                "outputs lie in [0, 1] whatever the weights, and are taken for log-odds: leave the last "
+                "Sigmoid out."
+            )
+        if seen.low >= 0 or seen.high <= 0:
+            side = "below 0" if seen.low >= 0 else "above 0"
+            return (
+                f"outputs are never {side} whatever the weights, and are taken for log-odds: end in a Linear "
+                "layer."
+            )
+        return None
 
     def score(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """(...), 100 for each wrong label, mean over d, summed over the batch."""

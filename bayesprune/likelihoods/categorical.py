@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from bayesprune.likelihoods.base import Likelihood
+from bayesprune.likelihoods.output_range import OutputRange
 from bayesprune.likelihoods.shapes import output_problems, row_problems
 
 
@@ -42,6 +43,16 @@ class Categorical(Likelihood):
         labels = targets.expand(outputs.shape[:-1])
         losses = cross_entropy(outputs.reshape(-1, outputs.shape[-1]), labels.reshape(-1), reduction="none")
         return losses.reshape(labels.shape)
+
+    def doubt(self, seen: OutputRange) -> str | None:
+        """Probabilities taken for log-odds: the softmax of a softmax is nearly uniform."""
+        if not seen.within_unit:
+            return None
+        sums = " and sum to one" if seen.sums_to_one else ""
+        return (
+            f"outputs lie in [0, 1]{sums} whatever the weights, and are taken for log-odds: leave the last "
+            "Softmax or Sigmoid out."
+        )
 
     def score(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """(...), 100 for each row whose most probable class is wrong."""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from bayesprune.likelihoods.base import Frame, Likelihood
+from bayesprune.likelihoods.output_range import OutputRange
 from bayesprune.likelihoods.shapes import as_columns, column_problems, output_problems
 
 
@@ -55,6 +56,15 @@ class Poisson(Likelihood):
         """Whether the network is better than the mean counts."""
         means = self.observe(targets).mean(0).log().expand(outputs.shape)
         return bool(self.nll(outputs, targets).mean() < self.nll(means, targets).mean())
+
+    def doubt(self, seen: OutputRange) -> str | None:
+        """Rates taken for their logarithms: no rate is then below one."""
+        if seen.low < 0:
+            return None
+        return (
+            "outputs are never below 0 whatever the weights, and are taken for log rates: leave the last "
+            "exp, Softplus or ReLU out."
+        )
 
     def score(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """(...), unit deviances, summed over d and over the batch."""

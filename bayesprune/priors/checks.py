@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import torch
 from torch import Tensor
 
 from bayesprune.errors import PriorError
@@ -13,6 +14,12 @@ from bayesprune.structure.groups import Group
 def positive(value: object) -> bool:
     """Whether a setting is a number, greater than zero and finite."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < math.inf
+
+
+def as_real(numbers: Tensor) -> Tensor:
+    """Whole numbers and booleans as floating point: what is computed from them would be cut to whole
+    numbers."""
+    return numbers if numbers.is_floating_point() else numbers.to(torch.get_default_dtype())
 
 
 def checked(group: Group, inclusion_prob: Tensor) -> Tensor:

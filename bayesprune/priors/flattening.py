@@ -12,6 +12,7 @@ from torch.distributions import constraints
 from torch.distributions.utils import broadcast_all
 
 from bayesprune.errors import PriorError
+from bayesprune.priors.checks import as_real
 
 _NO_SHAPE = torch.Size()
 
@@ -53,7 +54,7 @@ class FlatteningDistribution(TorchDistribution):
     has_rsample = True
 
     def __init__(self, log_gamma: Tensor | float, validate_args: bool | None = None) -> None:
-        (self.log_gamma,) = broadcast_all(log_gamma)
+        self.log_gamma = as_real(broadcast_all(log_gamma)[0])
         try:
             super().__init__(self.log_gamma.shape, validate_args=validate_args)
         except ValueError as error:
@@ -97,12 +98,14 @@ class FlatteningDistribution(TorchDistribution):
         """
         if self._validate_args:
             self._validate_sample(value)
+        value = as_real(value)
         return self._log_peak() - self._log_fall(value).to(self.log_gamma.dtype)
 
     def cdf(self, value: Tensor) -> Tensor:
         """(...), log(1 + (γ - 1) π) / log γ."""
         if self._validate_args:
             self._validate_sample(value)
+        value = as_real(value)
         return self._log_fall(value) / self.log_gamma
 
     def icdf(self, value: Tensor) -> Tensor:

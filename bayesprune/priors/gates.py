@@ -12,6 +12,7 @@ from torch.distributions import Bernoulli, Independent, constraints, register_kl
 from torch.distributions.utils import lazy_property
 
 from bayesprune.errors import PriorError
+from bayesprune.priors.checks import as_real
 
 MOST_ENUMERABLE_UNITS = 12
 _NO_SHAPE = torch.Size()
@@ -83,6 +84,7 @@ class Gates(TorchDistribution):
             raise PriorError(
                 "Gates needs one number per unit, shape (..., units), and got a scalar: use x[None]."
             )
+        given = as_real(given)
         self._from_probs = probs is not None
         self.__dict__["probs" if self._from_probs else "logits"] = given
         try:

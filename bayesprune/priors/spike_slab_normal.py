@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.distributions import Normal, constraints, kl_divergence, register_kl
 
 from bayesprune.errors import PriorError
+from bayesprune.priors.checks import as_real
 from bayesprune.priors.gates import Gates
 
 _NO_SHAPE = torch.Size()
@@ -60,6 +61,7 @@ class SpikeAndSlabNormal(TorchDistribution):
             raise PriorError(
                 "SpikeAndSlabNormal needs loc of shape (..., fan_in), and got a scalar: use loc[None]."
             )
+        loc = as_real(loc)
         inclusion = torch.as_tensor(inclusion, dtype=loc.dtype, device=loc.device)
         scale = torch.as_tensor(scale, dtype=loc.dtype, device=loc.device)
         try:

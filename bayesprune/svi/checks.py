@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import copy
 import os
+import warnings
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from bayesprune.errors import DataError, LikelihoodError, SettingsError
+from bayesprune.errors import DataError, LikelihoodError, LikelihoodWarning, SettingsError
 from bayesprune.gated import GatedModel
 from bayesprune.gated.rows import check_targets, outputs_on, running
+from bayesprune.likelihoods.output_range import ROWS, output_range
 from bayesprune.rows import Rows
 from bayesprune.svi.batches import Batches
 from bayesprune.svi.settings import Recipe, Shrink
@@ -111,7 +113,7 @@ def check_rows(gated: GatedModel, batches: Batches) -> Callable[[Tensor, str], N
 
     Raises:
         LikelihoodError: another number of rows than the likelihood was told, or targets that it cannot
-            score.
+            score, or that depend on parameters that it does not hold.
         DataError: rows that the network does not run on, in evaluation or in training.
     """
     told = gated.likelihood.rows
@@ -129,8 +131,17 @@ def check_rows(gated: GatedModel, batches: Batches) -> Callable[[Tensor, str], N
         check_targets(gated.likelihood, outputs, targets.to(outputs.device), place)
 
     check(y if batches.targets is None else batches.targets, "train")
+    _doubt(gated, x[:ROWS])
     gated.likelihood.check_held(outputs, y[: len(outputs)].to(outputs.device))
     return check
+
+
+def _doubt(gated: GatedModel, x: Tensor) -> None:
+    """Say where outputs are of another kind than the likelihood takes them for."""
+    seen = output_range(gated.network, lambda network: outputs_on(network, x, "train"))
+    doubt = gated.likelihood.doubt(seen)
+    if doubt:
+        warnings.warn(f"{type(gated.likelihood).__name__}: {doubt}", LikelihoodWarning, stacklevel=4)
 
 
 def _rehearsed(gated: GatedModel, batches: Batches, x: Tensor) -> Tensor:
