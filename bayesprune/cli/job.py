@@ -182,14 +182,11 @@ def _load(
         quiet: print nothing.
         admitted: None where all that ``asked`` names was named by the user.
     """
-    if asked.threads is not None:
-        torch.set_num_threads(asked.threads)
     model = load_model(*(admitted.program(asked.program, MODEL_FILE) if admitted else (asked.program, None)))
     settings = replace(
         asked,
         inference=asked.inference or model.inference,
         data=asked.data or (None if model.data else "digits"),
-        threads=torch.get_num_threads(),
     )
     name = str(settings.inference)
     inference = load_inference(

@@ -31,6 +31,7 @@ from bayesprune.priors import Budget
 from bayesprune.programs import run_own
 from bayesprune.structure.graph import GraphNetwork
 from bayesprune.svi import FitResult
+from bayesprune.svi.threads import asked_threads, threads_for, using_threads
 
 COUNT = click.IntRange(1, 10**9)
 """Of epochs, rows or seeds: more is a slip of the finger, and would end in an overflow."""
@@ -87,7 +88,7 @@ class Interruption(click.ClickException):
     help="Share of the training rows that is kept apart, for 'bayesprune certify'; 0 trains on all.",
 )
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
-@click.option("--threads", type=THREADS, help="CPU threads.  [default: PyTorch's choice]")
+@click.option("--threads", type=THREADS, help="CPU threads.  [default: by the size of a step]")
 @click.option(
     "--out",
     metavar="DIR",
@@ -143,7 +144,8 @@ def run_command(
     else:
         job = jobs.begin(asked, out, quiet)
     try:
-        _run_seeds(job)
+        with asked_threads(job.settings.threads):
+            _run_seeds(job)
     except KeyboardInterrupt:
         raise _interruption(job) from None
     finally:
@@ -184,18 +186,26 @@ def _run_seeds(job: Job) -> None:
 
 def _run_seed(job: Job, seed: int, folder: Path) -> dict[str, Any]:
     """One seed, from its first step or its last checkpoint to its files; the figures are written last."""
+    gated = _model(job, seed)
+    threads = threads_for(gated.dense_macs, job.settings.batch_size or 1)
+    with using_threads(threads):
+        result = _fit(job, gated, seed, folder / "checkpoints")
+        figures = {"seed": seed, "threads": threads, **_written(job, result, folder)}
+    if job.settings.seeds > 1:
+        write_json(folder / folders.RESULT, figures)
+    return figures
+
+
+def _written(job: Job, result: FitResult, folder: Path) -> dict[str, Any]:
+    """Write what a seed leaves; its figures."""
     from bayesprune.posterior.plots import plot_gates, save_figure  # here: Matplotlib takes long to import
 
-    result = _fit(job, seed, folder / "checkpoints")
     network, figures = measure(result, job.data.test)
-    figures = {"seed": seed, **figures}
     save(network, folder, job.data.test.x[:1])
     write_json(folder / "history.json", {"epochs": history(result.history)}, indent=None)
     save_figure(plot_gates(result), str(folder / "gates.png"))
     write_posterior(result, job.data.test, folder)
     write_gains(result, job.data.train, folder)
-    if job.settings.seeds > 1:
-        write_json(folder / folders.RESULT, figures)
     return figures
 
 
@@ -205,7 +215,8 @@ def _read_figures(folder: Path) -> dict[str, Any]:
     return dict(figures["seeds"][0]) if "seeds" in figures else figures
 
 
-def _fit(job: Job, seed: int, checkpoints: Path) -> FitResult:
+def _model(job: Job, seed: int) -> GatedModel:
+    """The gated model of a seed, as its program builds it."""
     settings, train = job.settings, job.data.train
     pyro.set_rng_seed(seed)  # the network's first weights too
     gated = run_own(job.model, "model", lambda: job.model.model(train, job.data.classes, settings.price))
@@ -218,6 +229,11 @@ def _fit(job: Job, seed: int, checkpoints: Path) -> FitResult:
         check_savable(gated.network.structure.captured)  # now, not after hours of training
     if settings.budget is not None:
         gated = gated.with_prior(Budget(**settings.budget))
+    return gated
+
+
+def _fit(job: Job, gated: GatedModel, seed: int, checkpoints: Path) -> FitResult:
+    settings, train = job.settings, job.data.train
     arguments = {
         "epochs": settings.epochs,
         "batch_size": settings.batch_size,

@@ -33,7 +33,7 @@ class Settings:
         price: nats per unit, or group → nats; None: the model's own.
         budget: 'macs' or 'params' → share of the dense network's to keep; None: prices decide.
         device: 'auto', 'cpu' or 'cuda'.
-        threads: CPU threads; None: PyTorch's choice.
+        threads: CPU threads; None: by the size of a step.
         calibration: share of the training rows that is kept apart; 0 in runs that began before there was any.
     """
 

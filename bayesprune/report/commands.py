@@ -33,6 +33,7 @@ def reproduce(run: Run) -> str:
     asked = {**told, "seeds": len(run.seeds), "seed": run.seeds[0]["seed"], **run.settings}
     if run.settings:
         asked.setdefault("calibration", 0.0)  # what runs did before it could be said
+    asked["threads"] = asked.get("threads") or run.result.get("threads")
     words = ["bayesprune", "run", _program(str(asked.get("program") or run.result["program"]))]
     for name, value in asked.items():
         if value is not None and name not in NOT_SAID and (name, value) != ("device", "auto"):

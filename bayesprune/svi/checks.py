@@ -42,6 +42,7 @@ def check_settings(
     seed: Any,
     recipe: Any,
     shrink: Any,
+    threads: Any,
     checkpoint: Any,
     resume: Any,
     on_epoch: Any,
@@ -61,6 +62,10 @@ def check_settings(
         (
             shrink is None or isinstance(shrink, Shrink),
             f"shrink={shrink!r} must be a bp.Shrink(...), or left out",
+        ),
+        (
+            threads is None or (_whole(threads) and threads >= 1),
+            f"threads={threads!r} must be a whole number, at least 1, or left out",
         ),
         (
             checkpoint is None or isinstance(checkpoint, str | os.PathLike),

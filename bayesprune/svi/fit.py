@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from bayesprune.svi.progress import Progress
 from bayesprune.svi.result import Epoch, FitResult
 from bayesprune.svi.run import Run
 from bayesprune.svi.settings import Recipe, Shrink, describe
+from bayesprune.svi.threads import threads_for, using_threads
 
 
 def fit(
@@ -34,6 +36,7 @@ def fit(
     recipe: Recipe | None = None,
     shrink: Shrink | None = None,
     device: str | torch.device = "cpu",
+    threads: int | None = None,
     rows: int | None = None,
     validation: Train | None = None,
     checkpoint: Path | str | None = None,
@@ -54,6 +57,8 @@ def fit(
         recipe: how; by default ``Recipe()``.
         shrink: overrides the recipe's.
         device: where it runs.
+        threads: processor threads on a CPU; by default one for small networks and more for large ones, by the
+            size of a step alone, at most PyTorch's number. PyTorch has its own number again afterwards.
         rows: of the training set, for what cannot be counted: streams, and loaders whose epoch is a sample.
         validation: rows that the history reports a score on; they steer nothing.
         checkpoint: a folder for one checkpoint an epoch.
@@ -74,8 +79,8 @@ def fit(
     """
     check_model(gated)
     check_settings(
-        epochs=epochs, seed=seed, recipe=recipe, shrink=shrink, checkpoint=checkpoint, resume=resume,
-        on_epoch=on_epoch,
+        epochs=epochs, seed=seed, recipe=recipe, shrink=shrink, threads=threads, checkpoint=checkpoint,
+        resume=resume, on_epoch=on_epoch,
     )  # fmt: skip
     recipe = recipe or Recipe()
     recipe = replace(recipe, shrink=shrink) if shrink else recipe
@@ -87,16 +92,18 @@ def fit(
             held_out = rows_from(validation, "validation", form=gated.form)
             check_validation(working, held_out)
         batches = Batches(train, batch_size, where, seed, rows=rows, form=gated.form)
-        batches.check_targets = check_rows(working, batches)
-        start_in_own_unit_(working, batches)
-        run = Run(working, batches, recipe, epochs, seed)
-        settings = _identity(run, epochs, batches.batch_size, seed)
-        folder = Path(checkpoint) if checkpoint is not None else None
-        newest = checkpoints.latest(folder) if folder is not None and resume else None
-        if newest is not None:
-            checkpoints.restore_(run, newest, settings)
-        _loop(run, epochs, folder, settings, held_out, progress, on_epoch)
-        run.finish_()
+        count = threads or threads_for(working.dense_macs, batches.batch_size)
+        with using_threads(count) if where.type == "cpu" else nullcontext():
+            batches.check_targets = check_rows(working, batches)
+            start_in_own_unit_(working, batches)
+            run = Run(working, batches, recipe, epochs, seed)
+            settings = _identity(run, epochs, batches.batch_size, seed)
+            folder = Path(checkpoint) if checkpoint is not None else None
+            newest = checkpoints.latest(folder) if folder is not None and resume else None
+            if newest is not None:
+                checkpoints.restore_(run, newest, settings)
+            _loop(run, epochs, folder, settings, held_out, progress, on_epoch)
+            run.finish_()
     decided_epoch = None if run.decided_at is None else min(run.decided_at // batches.steps + 1, epochs)
     history = (*run.history[:-1], replace(run.history[-1], **run.standing()))
     return FitResult(run.gated.eval(), history, run.seconds, run.rounded, decided_epoch)

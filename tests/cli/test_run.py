@@ -134,10 +134,20 @@ def test_the_programs_epochs_for_this_data_are_the_default(cli: Any, tmp_path: P
 
 
 def test_threads_and_device_are_used(cli: Any) -> None:
+    before = torch.get_num_threads()
     cli("run", "./mine.py", "--epochs", "1", "--threads", "2", "--device", "cpu", "--quiet")
-    assert torch.get_num_threads() == 2
+    assert torch.get_num_threads() == before
+    assert _result("runs/mine-digits")["threads"] == 2
     assert json.loads(Path("runs/mine-digits/run.json").read_text())["settings"]["threads"] == 2
     assert _result("runs/mine-digits")["device"] == "cpu"
+
+
+def test_a_small_network_takes_one_thread_unless_asked(cli: Any) -> None:
+    torch.set_num_threads(2)
+    cli("run", "./mine.py", "--epochs", "1", "--quiet")
+    assert _result("runs/mine-digits")["threads"] == 1
+    page = Path("runs/mine-digits/report.html").read_text()
+    assert "--threads 1" in page, "the command that makes it again names them"
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
