@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from bayesprune.errors import LikelihoodError, SettingsError, UnsupportedNetworkError
+from bayesprune.gated.checks import check_outputs, check_settings, checked_input
 from bayesprune.gated.model import GatedModel, Prior
 from bayesprune.likelihoods import Likelihood
 from bayesprune.priors import NormalWeights
@@ -42,7 +43,8 @@ def gate(
 
     Args:
         network: any network that PyTorch can trace; it is copied. What cannot be removed from it stays.
-        example: (rows, ...), a batch that the network accepts; only its shape and dtype matter.
+        example: (rows, ...), a batch that the network accepts; only its shape and dtype matter. Rows that it
+            is fitted to must be like it.
         prior: a Pyro program ``prior(group)`` that returns the distribution of that group's gates, and may
             sample hyper-sites first; an ``nn.Module`` may hold parameters of its own. One that has to see
             the whole network (``Budget``) is bound to it here.
@@ -63,7 +65,9 @@ def gate(
         The gated model, in train mode.
 
     Raises:
-        UnsupportedNetworkError: a module or operation without a removal rule; it is named.
+        UnsupportedNetworkError: a module or operation without a removal rule; it is named. Weights of float16,
+            ``torch.autocast`` in ``forward``, or outputs that are no single tensor.
+        DataError: an example that is none, or of several inputs.
         NothingToGateError: no unit can be removed.
         PriorError: the prior does not give a distribution over a group's gates.
         LikelihoodError: the network's outputs do not fit the likelihood.
@@ -82,8 +86,11 @@ def gate(
             f"likelihood={likelihood!r} is not a likelihood: "
             "pass an instance such as bp.Categorical(rows=60_000)."
         )
+    check_settings(prior=prior, weights=weights, exclude=exclude, layers=layers)
+    example = checked_input(network, example)
     weights = weights or getattr(prior, "weights", None) or NormalWeights()
-    found = _find(network, example, tuple(exclude), layers)
+    found = _find(network, example, (exclude,) if isinstance(exclude, str) else tuple(exclude), layers)
+    check_outputs(found, network, example)
     log_odds = _initial_log_odds(found.groups, initial_inclusion).to(next(found.parameters()).dtype)
     noise = _deviations(found.groups, unit_noise)
     prior = bound(prior, found, log_odds, likelihood.rows)

@@ -13,7 +13,7 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 from torch.distributions import biject_to
 
-from bayesprune.errors import PriorError
+from bayesprune.errors import BayespruneError, PriorError
 from bayesprune.structure.groups import Group
 
 
@@ -78,7 +78,15 @@ def _key(site: str) -> str:
 
 def _hyper_sites(prior: Callable[[Group], TorchDistribution], group: Group) -> list[tuple[str, Any]]:
     with torch.random.fork_rng(devices=[]), torch.no_grad(), poutine.block():
-        trace = poutine.trace(prior).get_trace(group)
+        try:
+            trace = poutine.trace(prior).get_trace(group)
+        except (BayespruneError, NotImplementedError):
+            raise
+        except Exception as problem:  # whatever a user's program does
+            raise PriorError(
+                f"The prior fails for group {group.name!r}: {type(problem).__name__}: {problem}. It is "
+                "called with the group, and returns a distribution over its gates."
+            ) from problem
     sites: list[tuple[str, Any]] = []
     for name, site in trace.nodes.items():
         if site["type"] == "sample" and not site["is_observed"] and not isinstance(site["fn"], dist.Delta):

@@ -9,6 +9,7 @@ from torch import nn
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from bayesprune.errors import DataError
+from bayesprune.ranges import is_whole
 from bayesprune.rows.arrays import is_array, pair_of
 from bayesprune.rows.batched import Batched
 from bayesprune.rows.form import RowForm
@@ -53,7 +54,7 @@ def rows_from(
         >>> found.count, found.steps(batch_size=4)
         (6, 1)
     """
-    if isinstance(rows, bool) or not (rows is None or (isinstance(rows, int) and rows > 0)):
+    if rows is not None and not (is_whole(rows) and rows > 0):
         raise DataError(f"rows={rows!r} must be a whole number, at least 1: the rows of the training set.")
     if isinstance(source, IterableDataset):
         source = DataLoader(source, batch_size=batch_size)

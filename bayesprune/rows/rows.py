@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from bayesprune.errors import DataError, SettingsError
+from bayesprune.ranges import is_whole
 
 Pair = tuple[Tensor, Tensor]
 """Inputs (batch, ...) and targets (batch, ...)."""
@@ -93,6 +94,6 @@ class Rows(ABC):
         Raises:
             SettingsError: no whole number from 1, or another one than the source's.
         """
-        if asked is not None and (isinstance(asked, bool) or not isinstance(asked, int) or asked < 1):
+        if asked is not None and (not is_whole(asked) or asked < 1):
             raise SettingsError(f"batch_size={asked!r} must be a whole number, at least 1.")
         return default if asked is None else asked

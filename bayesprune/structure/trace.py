@@ -47,6 +47,34 @@ def evaluating(network: nn.Module) -> Iterator[None]:
             module.training = training
 
 
+def check_plain(network: Any, caller: str) -> None:
+    """A network must be a module that runs.
+
+    Args:
+        network: what the user gave.
+        caller: whom it was given to.
+
+    Raises:
+        UnsupportedNetworkError: it is something else, a gated model for one, or TorchScript.
+    """
+    kind = type(network).__name__
+    if not isinstance(network, nn.Module):
+        of_fit = " Of a fit's result that is bp.prune(result)." if hasattr(network, "gated") else ""
+        raise UnsupportedNetworkError(
+            f"The network is a {kind}: {caller} takes a torch.nn.Module with its parameters.{of_fit}"
+        )
+    if isinstance(network, torch.jit.ScriptModule):
+        raise UnsupportedNetworkError(
+            f"The network is TorchScript ({kind}), whose code cannot be traced: hand over the module that it "
+            "was made from."
+        )
+    if type(network).forward is nn.Module.forward:
+        raise UnsupportedNetworkError(
+            f"The network is a {kind}, which has no forward: {caller} takes a network that runs. Of a gated "
+            "model that is bp.prune(gated)."
+        )
+
+
 def trace_layers(network: nn.Module, example: Tensor) -> OrderedDict[str, nn.Module]:
     """The layers of a feed-forward network, copied, in the order in which they run.
 
@@ -182,7 +210,11 @@ def _check_same(network: nn.Module, layers: OrderedDict[str, nn.Module], example
     chain = nn.Sequential(layers)
     with evaluating(network), evaluating(chain):
         ours, theirs = chain(example), network(example)
-    if ours.shape != theirs.shape or not torch.allclose(ours, theirs, rtol=1e-4, atol=1e-5, equal_nan=True):
+    if (
+        ours.shape != theirs.shape
+        or ours.dtype != theirs.dtype
+        or not torch.allclose(ours, theirs, rtol=1e-4, atol=1e-5, equal_nan=True)
+    ):
         raise _unsupported(type(network).__name__, "its outputs are not those of its layers run in order")
 
 

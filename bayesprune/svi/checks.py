@@ -15,12 +15,10 @@ from bayesprune.errors import DataError, LikelihoodError, LikelihoodWarning, Set
 from bayesprune.gated import GatedModel
 from bayesprune.gated.rows import check_targets, outputs_on, running
 from bayesprune.likelihoods.output_range import ROWS, output_range
+from bayesprune.ranges import SEED_RULE, is_seed, is_whole
 from bayesprune.rows import Rows
 from bayesprune.svi.batches import Batches
 from bayesprune.svi.settings import Recipe, Shrink
-
-SEEDS = 2**32
-"""Seeds lie below this: NumPy takes no larger one."""
 
 
 def check_model(gated: Any) -> None:
@@ -53,8 +51,8 @@ def check_settings(
         SettingsError: everything that is not, at once.
     """
     rules = [
-        (_whole(epochs) and epochs >= 1, f"epochs={epochs!r} must be a whole number, at least 1"),
-        (_whole(seed) and 0 <= seed < SEEDS, f"seed={seed!r} must be a whole number in 0 … {SEEDS - 1}"),
+        (is_whole(epochs) and epochs >= 1, f"epochs={epochs!r} must be a whole number, at least 1"),
+        (is_seed(seed), f"seed={seed!r} {SEED_RULE}"),
         (
             recipe is None or isinstance(recipe, Recipe),
             f"recipe={recipe!r} must be a bp.Recipe(...), or left out",
@@ -83,10 +81,6 @@ def check_settings(
     wrong = [message for holds, message in rules if not holds]
     if wrong:
         raise SettingsError(f"fit cannot start: {'; '.join(wrong)}.")
-
-
-def _whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def device_of(device: Any) -> torch.device:

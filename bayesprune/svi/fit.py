@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from bayesprune.gated import GatedModel
+from bayesprune.gated.precision import refuse_autocast
 from bayesprune.rows import Rows, rows_from
 from bayesprune.svi import checkpoint as checkpoints
 from bayesprune.svi.batches import Batches, Train
@@ -85,6 +86,7 @@ def fit(
     recipe = recipe or Recipe()
     recipe = replace(recipe, shrink=shrink) if shrink else recipe
     where, held_out = device_of(device), None
+    refuse_autocast("fit", where.type)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         working = copy.deepcopy(gated).to(where)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 
 from bayesprune.errors import SettingsError
+from bayesprune.ranges import is_whole
 from bayesprune.svi.estimators import Estimator
 
 
@@ -85,9 +86,30 @@ class Recipe:
 
     def __post_init__(self) -> None:
         """Check every value, and say all that is wrong at once."""
-        problems = list(_problems(self))
+        problems = _of_other_kinds(self) or _problems(self)
         if problems:
             raise SettingsError("The recipe cannot be used:\n  " + "\n  ".join(problems))
+
+
+def _of_other_kinds(recipe: Recipe) -> list[str]:
+    """What is no number where one is needed, and what is no group of settings."""
+    found = [
+        f"{name}={value!r} must be a bp.{kind.__name__}(...)"
+        for name, value, kind in (("gates", recipe.gates, GateSteps), ("shrink", recipe.shrink, Shrink))
+        if not isinstance(value, kind)
+    ]
+    if found:
+        return found
+    for where, settings in (("", recipe), ("gates.", recipe.gates), ("shrink.", recipe.shrink)):
+        for item in fields(settings):
+            value = getattr(settings, item.name)
+            if item.type == "int" and not is_whole(value):
+                found.append(f"{where}{item.name}={value!r} must be a whole number")
+            elif item.type == "float" and (isinstance(value, bool) or not isinstance(value, int | float)):
+                found.append(f"{where}{item.name}={value!r} must be a number")
+    if not (isinstance(recipe.estimator, str) or callable(recipe.estimator)):
+        found.append(f"estimator={recipe.estimator!r} must be a name, such as 'curved', or an Estimator")
+    return found
 
 
 def _problems(recipe: Recipe) -> list[str]:

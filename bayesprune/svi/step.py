@@ -14,8 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from bayesprune.gated import GatedModel
+from bayesprune.gated.precision import refuse_autocast
 from bayesprune.svi.bits import uniform_factors
 from bayesprune.svi.estimators import GateProblem, find_estimator
+from bayesprune.svi.estimators.problem import backward
 from bayesprune.svi.mirror import mirror_step
 from bayesprune.svi.objective import gate_nats, row_share, weight_divergence
 from bayesprune.svi.settings import Recipe
@@ -102,14 +104,18 @@ class Engine:
 
         Returns:
             The next state, and what was seen.
+
+        Raises:
+            SettingsError: ``torch.autocast`` is on around it.
         """
+        refuse_autocast("A training step", self.device.type)
         x, y = batch
         moves = state.moving and not state.decided and state.step % self.recipe.gates.every == 0
         if self.gated.log_scales:
             self._weight_backward()
         if state.decided:
             nll = self._nll(x, y, self._noise(len(x), {}, {})).mean()
-            nll.backward()
+            backward(nll)
             nll, gradient = nll.detach(), None
         else:
             estimate = self.estimator(self._problem(x, y), moves)

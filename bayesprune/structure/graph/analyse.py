@@ -82,6 +82,7 @@ def _found(captured: Captured, exclude: Iterable[str]) -> Structure:
     for training, graph in captured.graphs.items():
         findings[training] = Findings(labels)
         with torch.no_grad(), torch.random.fork_rng():
+            torch.manual_seed(0)  # what is found does not hang on the noise that a network draws
             Reader(graph, captured, findings[training]).run(*(x.clone() for x in captured.example))
             branches = find_branches(graph, captured.network, findings[training].sizes)
             findings[training].branches = branches

@@ -15,7 +15,7 @@ from bayesprune.errors import UnsupportedNetworkError
 from bayesprune.structure.graph.tensors import find_tensor, set_tensor
 from bayesprune.structure.graph.tracing import Inputs, place_in_code, traced
 from bayesprune.structure.graph.twin import Watch, lent_copy, memory
-from bayesprune.structure.trace import evaluating
+from bayesprune.structure.trace import check_plain, evaluating
 
 __all__ = ["Captured", "Inputs", "capture", "find_tensor", "set_tensor"]
 
@@ -77,10 +77,7 @@ def capture(network: nn.Module, example: Tensor | Inputs, lent: bool = False) ->
 
 def _two_rows(network: nn.Module, example: Tensor | Inputs) -> Inputs:
     """The example as a tuple of two rows each, after a look at what was handed over."""
-    if not isinstance(network, nn.Module):
-        raise UnsupportedNetworkError(
-            f"The network is a {type(network).__name__}: hand over a torch.nn.Module with its parameters."
-        )
+    check_plain(network, "the analysis")
     inside = getattr(network, "_orig_mod", getattr(network, "module", None))
     wrapped = type(network).__name__ in ("OptimizedModule", "DataParallel", "DistributedDataParallel")
     if wrapped and isinstance(inside, nn.Module):

@@ -94,10 +94,11 @@ class _Pairs(fx.Interpreter):
         return result
 
     def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
-        results = []
-        for side in ("first", "second"):
-            results.append(self._on_rows(target, _side(args, side), _side(kwargs, side)))
-        return _Pair(*results)
+        """Both batches draw the same random numbers: what differs between them comes from the row alone."""
+        state = torch.get_rng_state()
+        first = self._on_rows(target, _side(args, "first"), _side(kwargs, "first"))
+        torch.set_rng_state(state)
+        return _Pair(first, self._on_rows(target, _side(args, "second"), _side(kwargs, "second")))
 
     def _on_rows(self, target: Any, args: Any, kwargs: Any) -> Any:
         """One operation on one batch; those that mix rows do not."""
@@ -109,6 +110,13 @@ class _Pairs(fx.Interpreter):
             args = (*args[:5], False, *args[6:])
         elif kind == "aten::instance_norm":
             args = (*args[:3], None, None, True, *args[6:])
+        elif kind in ("aten::bernoulli", "aten::bernoulli_"):  # a mask that might hide the row
+            return args[0].fill_(1) if kind.endswith("_") else torch.ones_like(args[0])
+        elif kind == "aten::scaled_dot_product_attention":
+            if len(args) > 4:
+                args = (*args[:4], 0.0, *args[5:])
+            else:
+                kwargs = {**kwargs, "dropout_p": 0.0}
         elif kind.endswith("dropout") or (kind == "aten::add_" and not args[0].is_floating_point()):
             return args[0]
         return target(*args, **kwargs)

@@ -36,6 +36,10 @@ def find_estimator(estimator: str | Estimator) -> Estimator:
         SettingsError: an unknown name.
     """
     if not isinstance(estimator, str):
+        if not callable(estimator):
+            raise SettingsError(
+                f"estimator={estimator!r} is none: give a name, {', '.join(ESTIMATORS)}, or an Estimator."
+            )
         return estimator
     if estimator not in ESTIMATORS:
         raise SettingsError(f"estimator={estimator!r} is not known; there are {', '.join(ESTIMATORS)}.")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from bayesprune.svi.estimators.problem import Estimate, GateProblem
+from bayesprune.svi.estimators.problem import Estimate, GateProblem, backward
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Concrete:
         relaxed = torch.sigmoid((log_odds + noise) / self.temperature)
         gates = relaxed + ((relaxed > 0.5).to(relaxed.dtype) - relaxed).detach() if self.hard else relaxed
         loss = problem.nll(problem.split(gates)).mean()
-        loss.backward()
+        backward(loss)
         if log_odds.grad is None:
             return Estimate(loss.detach(), None)
         slope = (problem.probs * (1 - problem.probs)).clamp_min(1e-7)  # dθ/d(log-odds)

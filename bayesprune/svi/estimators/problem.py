@@ -136,3 +136,13 @@ class Estimator(Protocol):
             The estimate; the weights' gradients have been accumulated.
         """
         ...
+
+
+def backward(loss: Tensor) -> None:
+    """Gradients into ``.grad`` of whatever is learnt; where all weights are frozen and gates rest, nothing is.
+
+    Args:
+        loss: scalar.
+    """
+    if loss.requires_grad:
+        loss.backward()

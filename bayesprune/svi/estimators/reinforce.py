@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from bayesprune.svi.estimators.problem import Estimate, GateProblem
+from bayesprune.svi.estimators.problem import Estimate, GateProblem, backward
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Reinforce:
         """See ``Estimator``."""
         gates = problem.draw()
         losses = problem.nll(gates)
-        losses.mean().backward()
+        backward(losses.mean())
         value = losses.detach()
         if not want_gates:
             return Estimate(value.mean(), None)
@@ -43,7 +43,7 @@ class ARM:
         uniform = problem.uniform()
         second = (uniform < problem.probs).to(uniform.dtype)
         losses = problem.nll(problem.split(second))
-        losses.mean().backward()
+        backward(losses.mean())
         value = losses.detach()
         if not want_gates:
             return Estimate(value.mean(), None)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bayesprune.svi.estimators.problem import Estimate, GateProblem, Gates
+from bayesprune.svi.estimators.problem import Estimate, GateProblem, Gates, backward
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def _backward(problem: GateProblem, want_gates: bool) -> tuple[Gates, Tensor]:
     for gate in gates.values():
         gate.requires_grad_(want_gates)
     loss = problem.nll(gates, factors).mean()
-    loss.backward()
+    backward(loss)
     return gates, loss.detach()
 
 

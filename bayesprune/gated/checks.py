@@ -1,0 +1,85 @@
+"""What is asked of gate, checked before anything is traced: place, value, remedy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from torch import Tensor, nn
+
+from bayesprune.errors import PriorError, SettingsError, UnsupportedNetworkError
+from bayesprune.gated.precision import check_precision, refuse_autocast
+from bayesprune.priors import NormalWeights
+from bayesprune.rows import one_input_of
+from bayesprune.structure.graph.sections import LAYER_GATES
+from bayesprune.structure.trace import check_plain, evaluating
+
+
+def check_settings(*, prior: Any, weights: Any, exclude: Any, layers: Any) -> None:
+    """Prior, weights, exclusions and layers must be of their kinds.
+
+    Raises:
+        PriorError: the prior can be neither called nor bound, or ``weights`` is no prior of weights.
+        SettingsError: names that are none.
+    """
+    if isinstance(prior, type) or not (callable(prior) or callable(getattr(prior, "bind", None))):
+        raise PriorError(
+            f"prior={prior!r} is no prior: give a function of a group that returns a distribution over its "
+            "gates, such as bp.priors.BernoulliGates(bp.priors.Flattening(price=5.0))."
+        )
+    if not (weights is None or isinstance(weights, NormalWeights)):
+        raise PriorError(f"weights={weights!r} is no prior of weights: give bp.priors.NormalWeights(...).")
+    names = (exclude,) if isinstance(exclude, str) else exclude
+    if not isinstance(names, Iterable) or not all(isinstance(name, str) for name in names):
+        raise SettingsError(
+            f"exclude={exclude!r} must be names or globs of groups, such as ['input', 'fc*']."
+        )
+    if layers not in LAYER_GATES:
+        raise SettingsError(f"layers={layers!r} is none of {', '.join(map(repr, LAYER_GATES))}.")
+
+
+def checked_input(network: Any, example: Any) -> Tensor:
+    """The example as a tensor, after a look at what is handed over with it.
+
+    Args:
+        network: the user's.
+        example: (rows, ...), a tensor or numpy array.
+
+    Raises:
+        UnsupportedNetworkError: no network, or numbers in which nothing can be learnt.
+        DataError: an example that is none.
+        SettingsError: autocast is on.
+    """
+    check_plain(network, "gate")
+    x = one_input_of(example)
+    refuse_autocast("gate", x.device.type)
+    check_precision(network, x)
+    return x
+
+
+def check_outputs(network: nn.Module, user: nn.Module, example: Tensor) -> None:
+    """A network must return one tensor, of one output a row.
+
+    Args:
+        network: the working copy.
+        user: the user's network, which messages name.
+        example: (rows, ...), inputs.
+
+    Raises:
+        UnsupportedNetworkError: it returns something else.
+    """
+    with evaluating(network):
+        outputs = network(example.clone())
+    if isinstance(outputs, Tensor) and outputs.ndim and len(outputs) == len(example):
+        return
+    found = f"a tensor of shape {tuple(outputs.shape)}" if isinstance(outputs, Tensor) else _told(outputs)
+    raise UnsupportedNetworkError(
+        f"{type(user).__name__} returns {found} for {len(example)} rows, and a likelihood reads one tensor "
+        "(rows, ...): wrap the network in a module whose forward returns that part of it, such as "
+        "self.network(x)['logits'] or self.network(x)[0]."
+    )
+
+
+def _told(outputs: Any) -> str:
+    parts = list(outputs) if hasattr(outputs, "__len__") else []
+    return f"a {type(outputs).__name__} of {len(parts)} parts"
