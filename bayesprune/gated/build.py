@@ -65,8 +65,8 @@ def gate(
         The gated model, in train mode.
 
     Raises:
-        UnsupportedNetworkError: a module or operation without a removal rule; it is named. Weights of float16,
-            ``torch.autocast`` in ``forward``, or outputs that are no single tensor.
+        UnsupportedNetworkError: a module or operation without a removal rule; it is named. Weights of
+            float16, ``torch.autocast`` in ``forward``, or outputs that are no single tensor.
         DataError: an example that is none, or of several inputs.
         NothingToGateError: no unit can be removed.
         PriorError: the prior does not give a distribution over a group's gates.

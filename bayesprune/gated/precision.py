@@ -72,7 +72,8 @@ class _Watch(TorchFunctionMode):
 
     def __init__(self, device: str) -> None:
         super().__init__()
-        self.device, self.seen = device, False
+        self.device = device
+        self.seen: bool = False
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self.seen = self.seen or torch.is_autocast_enabled(self.device)

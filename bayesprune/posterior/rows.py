@@ -9,9 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bayesprune.errors import PosteriorError
+from bayesprune.errors import DataError
 from bayesprune.gated import GatedModel
+from bayesprune.gated.rows import check_targets, outputs_on
 from bayesprune.likelihoods import Bernoulli, Categorical
+from bayesprune.rows import rows_from
 
 Rows = tuple[Tensor, Tensor]
 
@@ -38,19 +40,22 @@ class RowScores:
     hard_score: float
 
 
-def check_rows(rows: Any) -> Rows:
-    """Rows as (inputs, targets) of equal length.
+def check_rows(gated: GatedModel, rows: Any) -> Rows:
+    """Rows in memory, (inputs, targets), after a look whether the model can be asked about them.
+
+    Args:
+        gated: the model.
+        rows: as ``fit`` takes them.
 
     Raises:
-        PosteriorError: they are something else.
+        DataError: they are no rows, not whole, or not like those that the network was gated on.
+        LikelihoodError: targets that the likelihood cannot score.
     """
-    fine = isinstance(rows, tuple | list) and len(rows) == 2
-    if not fine or not all(isinstance(part, Tensor) for part in rows):
-        raise PosteriorError(f"rows= takes two tensors (inputs, targets), and got {type(rows).__name__}.")
-    x: Tensor = rows[0]
-    y: Tensor = rows[1]
-    if len(x) != len(y) or len(x) == 0:
-        raise PosteriorError(f"rows= has {len(x)} inputs and {len(y)} targets: give as many, at least one.")
+    x, y = rows_from(rows, "rows", form=gated.form).tensors()
+    if y is None:
+        raise DataError("rows: inputs alone, and rows are pairs (inputs, targets). Give (x, y).")
+    device = gated.log_odds.device
+    check_targets(gated.likelihood, outputs_on(gated.network, x[:2].to(device), "rows"), y.to(device), "rows")
     return x, y
 
 

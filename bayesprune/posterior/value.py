@@ -16,6 +16,8 @@ from bayesprune.posterior.chain import Chain, run_chain
 from bayesprune.posterior.datasets import assemble
 from bayesprune.posterior.draws import draw_prior, quiet
 from bayesprune.posterior.rows import Rows, check_rows
+from bayesprune.ranges import check_seed, is_whole
+from bayesprune.rows import Source
 from bayesprune.svi.result import FitResult
 
 
@@ -73,7 +75,7 @@ class Posterior:
         seed: int = 0,
         weights: bool = False,
         prior: int = 500,
-        rows: Rows | None = None,
+        rows: Source | None = None,
         observed: bool = False,
     ) -> Any:
         """Draws of the guide in ArviZ's form: a chain is an independent fit, a draw one from its guide.
@@ -86,7 +88,7 @@ class Posterior:
             seed: of the draws; torch's own random state is left alone.
             weights: the weights that have a posterior, too.
             prior: draws from the prior, as it was for the first fit at its end; 0 for none.
-            rows: (inputs, targets) to predict, at a cost of a forward pass for each distinct mask (each draw,
+            rows: to predict, as ``fit`` takes them, at a cost of a forward pass for each distinct mask (each draw,
                 where weights have a posterior). Then ``sample_stats`` has the ELBO of each draw.
             observed: keep the targets of these rows in ``observed_data``.
 
@@ -98,16 +100,18 @@ class Posterior:
             ``posterior_predictive`` and ``log_likelihood``.
 
         Raises:
-            PosteriorError: a number out of range, rows that are none, or weights of different shapes.
+            DataError: rows that are none, not whole, or not like those that the network was gated on.
+            PosteriorError: a number out of range, or weights of different shapes.
         """
         _check_numbers(draws=draws, thin=thin)
-        if prior < 0:
-            raise PosteriorError(f"prior={prior}: a number of draws, or 0 for none.")
+        check_seed(seed, PosteriorError)
+        if not is_whole(prior) or prior < 0:
+            raise PosteriorError(f"prior={prior!r}: a whole number of draws, or 0 for none.")
         if observed and rows is None:
             raise PosteriorError("observed=True keeps the targets of rows=, and there are none: give rows=.")
-        rows = None if rows is None else check_rows(rows)
-        chains = [self._chain(number, draws, thin, seed, weights, rows) for number in range(len(self.fits))]
-        return wrap(assemble(self.fits, chains, thin, self._prior(prior, seed), rows if observed else None))
+        pair = None if rows is None else check_rows(self.fits[0].gated, rows)
+        chains = [self._chain(number, draws, thin, seed, weights, pair) for number in range(len(self.fits))]
+        return wrap(assemble(self.fits, chains, thin, self._prior(prior, seed), pair if observed else None))
 
     def _chain(
         self, number: int, draws: int, thin: int, seed: int, weights: bool, rows: Rows | None
@@ -156,7 +160,7 @@ def to_arviz(result: FitResult | GatedModel, draws: int = 1000, seed: int = 0) -
 
 def _check_numbers(**numbers: int) -> None:
     wrong = [
-        f"{name}={value!r}" for name, value in numbers.items() if not isinstance(value, int) or value < 1
+        f"{name}={value!r}" for name, value in numbers.items() if not is_whole(value) or value < 1
     ]
     if wrong:
         raise PosteriorError(f"{', '.join(wrong)}: must be a whole number, at least 1.")

@@ -18,8 +18,10 @@ from bayesprune.posterior.diagnose.decided import decided
 from bayesprune.posterior.diagnose.faithful import faithful
 from bayesprune.posterior.diagnose.optimised import optimised
 from bayesprune.posterior.diagnose.reproducible import reproducible
-from bayesprune.posterior.rows import Rows, check_rows
+from bayesprune.posterior.rows import check_rows
 from bayesprune.posterior.value import Posterior
+from bayesprune.ranges import check_seed, is_whole
+from bayesprune.rows import Source
 from bayesprune.svi.result import FitResult
 
 WIDTH = 100
@@ -78,7 +80,7 @@ class Diagnosis:
 
 def diagnose(
     source: Any,
-    rows: Rows | None = None,
+    rows: Source | None = None,
     draws: int = 1000,
     seed: int = 0,
     ranks: tuple[np.ndarray[Any, Any], int] | None = None,
@@ -88,7 +90,7 @@ def diagnose(
     Args:
         source: results of ``fit`` (one, several, or a ``Posterior``), or draws from ``to_arviz``. Draws alone
             cannot be asked what needs the networks: matching of hidden units, exact enumeration.
-        rows: (inputs, targets) to be predicted: training rows, on which the exact answers rest.
+        rows: to be predicted, as ``fit`` takes them: training rows, on which the exact answers rest.
         draws: from each fit, where results are given.
         seed: of the draws.
         ranks: (ranks, draws) of simulation-based calibration, if you have made one.
@@ -97,6 +99,7 @@ def diagnose(
         The answers; ``print`` shows them as a table.
 
     Raises:
+        DataError: rows that are none, not whole, or not like those that the network was gated on.
         PosteriorError: a source of another program, or rows given with draws that were made without them.
 
     Example:
@@ -109,6 +112,10 @@ def diagnose(
         >>> answers.decided.verdict, answers.reproducible.why
         ('no', 'not asked: needs 4 fits, and has 1')
     """
+    if ranks is not None and not (isinstance(ranks, tuple | list) and len(ranks) == 2 and is_whole(ranks[1])):
+        raise PosteriorError(
+            f"ranks={ranks!r} must be a pair (ranks, draws): of every simulation the rank among so many draws."
+        )
     evidence = _evidence(source, rows, draws, seed)
     return Diagnosis(
         optimised(evidence),
@@ -119,11 +126,12 @@ def diagnose(
     )
 
 
-def _evidence(source: Any, rows: Rows | None, draws: int, seed: int) -> Evidence:
-    rows = None if rows is None else check_rows(rows)
+def _evidence(source: Any, rows: Source | None, draws: int, seed: int) -> Evidence:
+    check_seed(seed, PosteriorError)
     if isinstance(source, FitResult | GatedModel | Sequence):
         source = Posterior.of(source)
     if isinstance(source, Posterior):
+        rows = None if rows is None else check_rows(source.fits[0].gated, rows)
         made = source.to_arviz(draws, seed=seed, prior=0, rows=rows, observed=rows is not None)
         return Evidence(unwrap(made), source.fits, rows)
     groups = unwrap(source)

@@ -15,11 +15,14 @@ from tqdm import tqdm
 
 from bayesprune.errors import PosteriorError
 from bayesprune.gated import GatedModel
+from bayesprune.gated.precision import refuse_autocast
 from bayesprune.posterior.evidence.passes import Array, Setting, estimated_gains, left_out_gains
 from bayesprune.posterior.evidence.prices import unit_prices
 from bayesprune.posterior.evidence.request import Units, check_request, model_of, places_of, training_rows
 from bayesprune.posterior.evidence.table import EvidenceTable
 from bayesprune.posterior.rows import Rows
+from bayesprune.ranges import check_seed
+from bayesprune.rows import Source
 from bayesprune.svi.estimators import Estimator, find_estimator
 from bayesprune.svi.result import FitResult
 
@@ -34,7 +37,7 @@ BATCHES, MOST_ROWS = 32, 512
 
 def evidence(
     source: FitResult | GatedModel,
-    rows: Rows,
+    rows: Source,
     units: Units = 0,
     others: Others = "posterior",
     estimator: str | Estimator = "curved",
@@ -58,7 +61,7 @@ def evidence(
 
     Args:
         source: a fit's result, or a gated model at any time of its training.
-        rows: (inputs, targets), the training rows; or some of them, scaled up to all.
+        rows: the training rows, as ``fit`` takes them; or some of them, scaled up to all.
         units: which gains to have exactly besides: a number of the units nearest to the line gain = price by
             their estimates, 'all', or group → original numbers of units.
         others: where the other gates are: 'posterior' draws them from q(z) for every row, 'hard' puts each at
@@ -72,9 +75,10 @@ def evidence(
         The table; ``print`` shows the units nearest to the line, ``plot_evidence`` all of them.
 
     Raises:
-        PosteriorError: anything else as source or rows, units that are not there, a number out of range, an
+        DataError: rows that are none, not whole, or not like those that the network was gated on.
+        PosteriorError: anything else as source, more rows than the training had, units that are not there, a number out of range, an
             estimator that sees nothing of decided gates, or outputs that are not finite.
-        SettingsError: an unknown estimator.
+        SettingsError: an unknown estimator, or ``torch.autocast`` around the call.
         LikelihoodError: rows that do not fit the likelihood.
 
     Example:
@@ -88,7 +92,9 @@ def evidence(
         (12, 2, 5.0)
     """
     found, gated = find_estimator(estimator), model_of(source)
-    rows = training_rows(gated, rows)
+    refuse_autocast("evidence", gated.log_odds.device.type)
+    check_seed(seed, PosteriorError)
+    pair: Rows = training_rows(gated, rows)
     gated = copy.deepcopy(gated).eval().requires_grad_(False)
     theta, living = _theta(gated, others), gated.alive.nonzero().squeeze(1)
     check_request(gated, theta[living], units, others, found, draws)
@@ -97,7 +103,7 @@ def evidence(
         probs=theta[living],
         draws=draws,
         draw_weights=others == "posterior" and bool(gated.log_scales),
-        batch_size=min(MOST_ROWS, math.ceil(len(rows[0]) / BATCHES)),
+        batch_size=min(MOST_ROWS, math.ceil(len(pair[0]) / BATCHES)),
         generator=torch.Generator(gated.log_odds.device).manual_seed(seed),
     )
     if setting.settled() and not setting.draw_weights:
@@ -105,9 +111,9 @@ def evidence(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         price = unit_prices(gated, theta)[living.cpu()].numpy()
-        estimate, estimate_error = _estimated(setting, rows, found, progress)
+        estimate, estimate_error = _estimated(setting, pair, found, progress)
         asked = places_of(gated, units, np.abs(estimate - price))
-        exact, exact_error = _left_out(setting, rows, asked, progress)
+        exact, exact_error = _left_out(setting, pair, asked, progress)
     _check_finite(estimate, exact[asked.numpy()])
     numbers = [mask.nonzero().squeeze(1) for mask in gated.by_group(gated.alive.cpu()).values()]
     return EvidenceTable(
@@ -120,7 +126,7 @@ def evidence(
         exact=exact,
         exact_error=exact_error,
         removed={group.name: group.size - gated.kept()[group.name] for group in gated.groups},
-        conditions=_conditions(setting, others, found, len(rows[0])),
+        conditions=_conditions(setting, others, found, len(pair[0])),
     )
 
 

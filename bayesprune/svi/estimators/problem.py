@@ -139,7 +139,7 @@ class Estimator(Protocol):
 
 
 def backward(loss: Tensor) -> None:
-    """Gradients into ``.grad`` of whatever is learnt; where all weights are frozen and gates rest, nothing is.
+    """Gradients into ``.grad`` of whatever is learnt; with weights frozen and gates at rest, nothing is.
 
     Args:
         loss: scalar.
