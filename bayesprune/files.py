@@ -17,6 +17,22 @@ from typing import Any
 from bayesprune.errors import BayespruneError, RunFolderError
 
 
+def path_of(value: Any, place: str, error: type[BayespruneError] = RunFolderError) -> Path:
+    """A path that a user gives.
+
+    Args:
+        value: a string, or anything that stands for a path.
+        place: of it, for messages.
+        error: raised where it is none.
+    """
+    try:
+        return Path(value)
+    except TypeError as problem:
+        raise error(
+            f"{place} is {value!r}, and must be a path: a string such as 'runs/a', or a pathlib.Path."
+        ) from problem
+
+
 def write_atomically(path: str | Path, data: bytes | str) -> None:
     """Write a file so that a reader, even after a crash, sees all of the old one or all of the new one.
 

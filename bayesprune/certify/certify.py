@@ -23,6 +23,8 @@ from bayesprune.certify.rows import CalibrationRows, TrainingRows, held_out
 from bayesprune.certify.rules import Decision, Rule, rule_from
 from bayesprune.certify.scoring import Scored, outputs_of, p_values, score
 from bayesprune.certify.statement import ASSUMES, statement_of
+from bayesprune.errors import CertificateError
+from bayesprune.ranges import is_whole
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,8 @@ def certify(
     """
     check_network(network)
     check_levels(alpha, delta)
+    if not is_whole(batch_size) or batch_size < 1:
+        raise CertificateError(f"batch_size={batch_size!r} must be a whole number, at least 1.")
     calibration = CalibrationRows.of(rows)
     chosen_loss, chosen_rule, chosen_path = loss_from(loss), rule_from(rule), path_from(path)
     candidates = chosen_path.candidates(network, calibration.x[:2])

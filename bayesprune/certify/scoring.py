@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -55,7 +56,7 @@ def outputs_of(network: nn.Module, x: Tensor, batch_size: int, name: str) -> Ten
     parts = []
     with evaluating(network), torch.inference_mode():
         for batch in x.split(batch_size):
-            outputs = network(batch.to(device))
+            outputs = _run(network, batch.to(device), name)
             if not isinstance(outputs, Tensor) or outputs.ndim == 0 or len(outputs) != len(batch):
                 found = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
                 raise CertificateError(
@@ -71,6 +72,17 @@ def outputs_of(network: nn.Module, x: Tensor, batch_size: int, name: str) -> Ten
             "that it has no risk to certify. Look at its weights, or leave it out of the path."
         )
     return outputs
+
+
+def _run(network: nn.Module, batch: Tensor, name: str) -> Any:
+    try:
+        return network(batch)
+    except (RuntimeError, TypeError, ValueError, IndexError) as problem:
+        reason = str(problem).partition("\n")[0].rstrip(".")
+        raise CertificateError(
+            f"Network {name!r}: does not run on calibration rows of shape {tuple(batch.shape[1:])} and type "
+            f"{batch.dtype}: {reason}. Give rows like those that it was trained on."
+        ) from problem
 
 
 def score(

@@ -13,6 +13,7 @@ from bayesprune.data.idx import read_idx
 from bayesprune.data.mnist import mnist
 from bayesprune.data.tokens import digit_tokens
 from bayesprune.errors import DataError
+from bayesprune.files import path_of
 
 __all__ = [
     "Dataset",
@@ -48,7 +49,9 @@ def load(name_or_dir: str | Path, data_dir: str | Path | None = None, progress: 
         >>> load("digits").classes
         10
     """
-    name = str(name_or_dir)
+    name = str(path_of(name_or_dir, "data.load: the name or folder", DataError)) if name_or_dir != "" else ""
+    if not name:
+        raise DataError(f"data.load(''): neither a known name ({', '.join(NAMES)}) nor a folder.")
     if name == "mnist":
         return mnist(data_dir, progress)
     if data_dir is not None:

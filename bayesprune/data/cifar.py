@@ -17,6 +17,7 @@ from torch import Tensor
 from bayesprune.data.dataset import Dataset, Split
 from bayesprune.data.idx import inflate
 from bayesprune.errors import DataError
+from bayesprune.files import path_of
 
 CLASSES, SIDE = 10, 32
 RECORD = 1 + 3 * SIDE**2
@@ -65,7 +66,7 @@ def cifar10(folder: str | Path) -> Dataset:
         DataError: a file is missing, empty or cut short, or holds a label above 9; or these are the pickled
             files of the Python version, which are never read.
     """
-    place = cifar_folder(folder)
+    place = cifar_folder(path_of(folder, "cifar10: the folder", DataError))
     if place is None:
         raise DataError(f"Data folder {folder}: holds none of CIFAR-10's files. {REMEDY}")
     files = _training_files(place)

@@ -9,6 +9,7 @@ from torch.nn.functional import interpolate
 
 from bayesprune.data.dataset import Dataset, Split
 from bayesprune.errors import DataError
+from bayesprune.ranges import is_whole
 
 TEST_SHARE = 0.2
 SPLIT_SEED = 0
@@ -42,8 +43,10 @@ def digits(size: int = 28) -> Dataset:
         >>> tuple(digits(32).train.x.shape)
         (1437, 1, 32, 32)
     """
-    if size < 8:
-        raise DataError(f"digits(size={size}): the images are 8 × 8 and are only enlarged. Give 8 or more.")
+    if not is_whole(size) or size < 8:
+        raise DataError(
+            f"digits(size={size!r}): the images are 8 × 8 and are only enlarged. Give a whole number from 8."
+        )
     from sklearn.datasets import load_digits  # here: scikit-learn takes longer to import than PyTorch
 
     bunch = load_digits()

@@ -11,6 +11,7 @@ from torch import Tensor
 from bayesprune.data.dataset import Dataset, Split
 from bayesprune.data.idx import read_idx
 from bayesprune.errors import DataError
+from bayesprune.files import path_of
 
 NAME = re.compile(
     r"(?:(?P<prefix>.+)-)?(?P<part>train|t10k|test)-(?P<kind>images|labels)[-.]idx[13]-ubyte(\.gz)?"
@@ -41,7 +42,7 @@ def load_folder(folder: str | Path) -> Dataset:
         DataError: a file is missing, corrupt or empty, images and labels differ in number, or training and
             test images in size.
     """
-    folder = Path(folder)
+    folder = path_of(folder, "load_folder: the folder", DataError)
     name, files = find_files(folder)
     train, test = _read_split(files, "train"), _read_split(files, "test")
     if train.x.shape[1:] != test.x.shape[1:]:

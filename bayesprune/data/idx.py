@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from bayesprune.errors import DataError
+from bayesprune.files import path_of
 
 GZIP_MAGIC = b"\x1f\x8b"
 UNSIGNED_BYTE = 0x08
@@ -35,7 +36,7 @@ def read_idx(path: str | Path) -> Tensor:
     Raises:
         DataError: the file is missing, empty, truncated, too long or not IDX.
     """
-    path = Path(path)
+    path = path_of(path, "read_idx: the file", DataError)
     return parse_idx(inflate(path), path)
 
 

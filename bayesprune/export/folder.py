@@ -22,10 +22,11 @@ from bayesprune.export.graphs import graph_data, graph_from_data, graph_tensors
 from bayesprune.export.layers import is_sequence, sequence_data, sequence_from_data
 from bayesprune.export.own_class import put_into_, sizes_of
 from bayesprune.export.tensors import TENSORS, digest, read_tensors, tensor_bytes
-from bayesprune.files import write_atomically
+from bayesprune.files import path_of, write_atomically
+from bayesprune.rows import inputs_of
 from bayesprune.structure.graph import as_plain_graph
 from bayesprune.structure.graph.plain import alike
-from bayesprune.structure.trace import evaluating
+from bayesprune.structure.trace import check_plain, evaluating, run_on
 
 Inputs = Tensor | tuple[Tensor, ...]
 
@@ -43,7 +44,9 @@ def save(network: nn.Module, folder: str | Path, example: Inputs) -> None:
             noted, for whoever loads it.
 
     Raises:
+        DataError: an example that is none.
         UnsupportedNetworkError: it cannot be traced, or runs an operation that cannot be written down.
+        RunFolderError: ``folder`` is no path.
         OSError: the folder cannot be written.
 
     Example:
@@ -57,13 +60,17 @@ def save(network: nn.Module, folder: str | Path, example: Inputs) -> None:
           (1): ReLU()
         )
     """
-    inputs = tuple(x.detach().cpu() for x in (example if isinstance(example, tuple) else (example,)))
+    check_plain(network, "save")
+    folder = path_of(folder, "save: the folder")
+    inputs = tuple(x.cpu() for x in inputs_of(example))
+    device = next((p.device for p in network.parameters()), torch.device("cpu"))
+    with evaluating(network):
+        run_on(network, tuple(x.to(device) for x in inputs))
     description: dict[str, Any]
     if is_sequence(network):
         description, content = sequence_data(network), tensor_bytes(network.state_dict())
     else:
         description, content = _graph(network, inputs)
-    folder = Path(folder)
     write_atomically(folder / TENSORS, content)
     write_architecture(  # last: it names the tensors it belongs to, so a crash in between is noticed
         folder / ARCHITECTURE,
@@ -91,12 +98,15 @@ def load(folder: str | Path, into: nn.Module | None = None) -> nn.Module:
         The network; ``into`` itself where that is given.
 
     Raises:
+        RunFolderError: ``folder`` is no path.
         CheckpointError: a file is missing, truncated, of another version, or the two do not belong together;
             or the class has other parameters.
         UnsupportedNetworkError: the class has sizes written down in its code, so that it cannot hold these;
             it is left as it was.
     """
-    folder = Path(folder)
+    folder = path_of(folder, "load: the folder")
+    if into is not None:
+        check_plain(into, "load(into=…)")
     description = read_architecture(folder)
     tensors = read_tensors(folder / TENSORS, description["tensors_sha256"], ARCHITECTURE)
     network: nn.Module

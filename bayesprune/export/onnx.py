@@ -16,7 +16,10 @@ from bayesprune.errors import SettingsError, UnsupportedNetworkError
 from bayesprune.export.folder import Inputs, save
 from bayesprune.export.layers import is_sequence
 from bayesprune.export.parity import check_parity
+from bayesprune.files import path_of
+from bayesprune.rows import inputs_of
 from bayesprune.structure.graph import as_plain_graph
+from bayesprune.structure.trace import check_plain, evaluating, run_on
 
 
 def export(network: nn.Module, path: str | Path, example: Inputs | None = None) -> None:
@@ -33,14 +36,20 @@ def export(network: nn.Module, path: str | Path, example: Inputs | None = None) 
             layer is linear.
 
     Raises:
+        DataError: an example that is none.
+        RunFolderError: ``path`` is no path.
         SettingsError: an example is needed, or the packages of the ``export`` extra are.
         UnsupportedNetworkError: an operation that cannot be exported, or what was written is not the network.
     """
-    example = _example_for(network) if example is None else example
-    if Path(path).suffix.lower() == ".onnx":
-        _export_onnx(network, Path(path), example if isinstance(example, tuple) else (example,))
+    check_plain(network, "export")
+    path = path_of(path, "export: the path")
+    inputs = inputs_of(_example_for(network) if example is None else example)
+    if path.suffix.lower() == ".onnx":
+        with evaluating(network):
+            run_on(network, inputs)
+        _export_onnx(network, path, inputs)
     else:
-        save(network, path, example)
+        save(network, path, inputs)
 
 
 def _example_for(network: nn.Module) -> Tensor:

@@ -73,7 +73,7 @@ class _Watch(TorchFunctionMode):
     def __init__(self, device: str) -> None:
         super().__init__()
         self.device = device
-        self.seen: bool = False
+        self.seen = False
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self.seen = self.seen or torch.is_autocast_enabled(self.device)
@@ -86,4 +86,4 @@ def _autocasts(network: nn.Module, example: Tensor) -> bool:
             network(example[:2].clone())
         except Exception:  # told with its place when the network is traced
             return False
-    return watch.seen
+    return bool(watch.seen)

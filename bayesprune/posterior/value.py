@@ -88,8 +88,8 @@ class Posterior:
             seed: of the draws; torch's own random state is left alone.
             weights: the weights that have a posterior, too.
             prior: draws from the prior, as it was for the first fit at its end; 0 for none.
-            rows: to predict, as ``fit`` takes them, at a cost of a forward pass for each distinct mask (each draw,
-                where weights have a posterior). Then ``sample_stats`` has the ELBO of each draw.
+            rows: to predict, as ``fit`` takes them, at a cost of a forward pass for each distinct mask
+                (each draw, where weights have a posterior). Then ``sample_stats`` has the ELBO of each draw.
             observed: keep the targets of these rows in ``observed_data``.
 
         Returns:
@@ -159,9 +159,7 @@ def to_arviz(result: FitResult | GatedModel, draws: int = 1000, seed: int = 0) -
 
 
 def _check_numbers(**numbers: int) -> None:
-    wrong = [
-        f"{name}={value!r}" for name, value in numbers.items() if not is_whole(value) or value < 1
-    ]
+    wrong = [f"{name}={value!r}" for name, value in numbers.items() if not is_whole(value) or value < 1]
     if wrong:
         raise PosteriorError(f"{', '.join(wrong)}: must be a whole number, at least 1.")
 

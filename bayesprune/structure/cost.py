@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from bayesprune.rows import inputs_of
 from bayesprune.structure.counting import Counter
-from bayesprune.structure.trace import evaluating
+from bayesprune.structure.trace import check_plain, evaluating, run_on
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Cost:
     macs: int
 
 
-def count(network: nn.Module, example: Tensor) -> Cost:
+def count(network: nn.Module, example: Tensor | tuple[Tensor, ...]) -> Cost:
     """Count a network's parameters, and the multiply-accumulates of one row.
 
     MACs of a layer = (numbers in its weight) × (output positions per row); attention's products count too,
@@ -33,10 +34,14 @@ def count(network: nn.Module, example: Tensor) -> Cost:
 
     Args:
         network: any module.
-        example: (rows, ...), a batch that it accepts.
+        example: (rows, ...), a batch that it accepts, or a tuple of them.
 
     Returns:
         Its cost.
+
+    Raises:
+        UnsupportedNetworkError: no network, or one that does not run on the example.
+        DataError: an example that is none.
 
     Warns:
         CountWarning: it multiplies by weights in a way that is not counted; they are named.
@@ -46,8 +51,10 @@ def count(network: nn.Module, example: Tensor) -> Cost:
         >>> count(torch.nn.Conv2d(1, 20, 5), torch.zeros(1, 1, 28, 28))
         Cost(parameters=520, macs=288000)
     """
+    check_plain(network, "count")
+    inputs = inputs_of(example)
     with evaluating(network), torch.enable_grad(), Counter(network) as counter:
-        network(example)
+        run_on(network, inputs)
     counter.warn()
-    macs = counter.macs // len(example)
+    macs = counter.macs // len(inputs[0])
     return Cost(sum(p.numel() for p in network.parameters()), macs)

@@ -75,6 +75,27 @@ def check_plain(network: Any, caller: str) -> None:
         )
 
 
+def run_on(network: nn.Module, inputs: tuple[Tensor, ...]) -> Any:
+    """What a network returns for an example.
+
+    Args:
+        network: any module.
+        inputs: (rows, ...) each, one for each argument of its ``forward``.
+
+    Raises:
+        UnsupportedNetworkError: it does not run on them.
+    """
+    try:
+        return network(*inputs)
+    except (RuntimeError, TypeError, ValueError, IndexError) as problem:
+        shapes = " and ".join(f"{tuple(x.shape)}, {x.dtype}" for x in inputs)
+        reason = str(problem).partition("\n")[0].rstrip(".")
+        raise UnsupportedNetworkError(
+            f"The {type(network).__name__} does not accept the example ({shapes}): {reason}. Give a batch "
+            "like those that it is used on, such as x[:2]; several inputs as a tuple."
+        ) from problem
+
+
 def trace_layers(network: nn.Module, example: Tensor) -> OrderedDict[str, nn.Module]:
     """The layers of a feed-forward network, copied, in the order in which they run.
 

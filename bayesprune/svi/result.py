@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from bayesprune.errors import SettingsError
 from bayesprune.gated import GatedModel
 from bayesprune.likelihoods import Likelihood
 from bayesprune.svi.settings import Shrink
@@ -131,9 +132,17 @@ def pruned(result: FitResult | GatedModel) -> GatedModel:
     Returns:
         A copy, cut; its counts are those of the network that `prune` gives.
 
+    Raises:
+        SettingsError: it is something else.
+
     Warns:
         EmptyGroupWarning: all of a group's probabilities are below one half; it is named.
     """
+    if not isinstance(result, FitResult | GatedModel):
+        raise SettingsError(
+            f"prune takes what fit returned, or a gated model, and got a {type(result).__name__}: a plain "
+            "trained network is pruned by bp.selection.prune(network, rule, example=…)."
+        )
     gated = deepcopy(result.gated if isinstance(result, FitResult) else result)
     gated.remove_(dead_units(gated, Shrink(), torch.zeros_like(gated.log_odds), below=0.5))
     return gated

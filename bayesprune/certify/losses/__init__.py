@@ -34,6 +34,10 @@ def loss_from(value: str | dict[str, Any] | Loss, own: Loss | None = None) -> Lo
     """
     if isinstance(value, Loss):
         return value
+    if not isinstance(value, str | dict):
+        raise CertificateError(
+            f"loss={value!r}: give one of {', '.join(LOSSES)}, or a loss of bayesprune.certify.losses."
+        )
     settings: dict[str, Any] = {"name": value} if isinstance(value, str) else dict(value)
     name = str(settings.pop("name", None))
     if name == "own" or "function" in settings:

@@ -35,6 +35,11 @@ def p_value_from(value: str | dict[str, Any] | PValue, delta: float) -> PValue:
     """
     if isinstance(value, PValue) and not isinstance(value, str | dict):
         return value
+    if not isinstance(value, str | dict):
+        raise CertificateError(
+            f"p_value={value!r}: give 'binomial', 'hoeffding-bentkus' or 'betting', or one of "
+            "bayesprune.certify.pvalues."
+        )
     settings = {"name": value} if isinstance(value, str) else dict(value)
     name = settings.pop("name", None)
     try:

@@ -36,6 +36,10 @@ def rule_from(value: str | dict[str, Any] | Rule) -> Rule:
         CertificateError: there is no such rule.
     """
     if not isinstance(value, str | dict):
+        if not callable(getattr(value, "decide", None)):
+            raise CertificateError(
+                f"rule={value!r}: give one of {', '.join(RULES)}, or a rule of bayesprune.certify.rules."
+            )
         return value
     settings = {"name": value} if isinstance(value, str) else dict(value)
     name = str(settings.pop("name", None))

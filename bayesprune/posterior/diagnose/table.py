@@ -114,7 +114,7 @@ def diagnose(
     """
     if ranks is not None and not (isinstance(ranks, tuple | list) and len(ranks) == 2 and is_whole(ranks[1])):
         raise PosteriorError(
-            f"ranks={ranks!r} must be a pair (ranks, draws): of every simulation the rank among so many draws."
+            f"ranks={ranks!r} must be a pair (ranks, draws): of each simulation its rank among so many draws."
         )
     evidence = _evidence(source, rows, draws, seed)
     return Diagnosis(

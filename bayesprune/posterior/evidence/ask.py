@@ -76,8 +76,9 @@ def evidence(
 
     Raises:
         DataError: rows that are none, not whole, or not like those that the network was gated on.
-        PosteriorError: anything else as source, more rows than the training had, units that are not there, a number out of range, an
-            estimator that sees nothing of decided gates, or outputs that are not finite.
+        PosteriorError: anything else as source, more rows than the training had, units that are not
+            there, a number out of range, an estimator that sees nothing of decided gates, or outputs that are
+            not finite.
         SettingsError: an unknown estimator, or ``torch.autocast`` around the call.
         LikelihoodError: rows that do not fit the likelihood.
 
