@@ -86,10 +86,10 @@ def gate(
             f"likelihood={likelihood!r} is not a likelihood: "
             "pass an instance such as bp.Categorical(rows=60_000)."
         )
-    check_settings(prior=prior, weights=weights, exclude=exclude, layers=layers)
+    names = check_settings(prior=prior, weights=weights, exclude=exclude, layers=layers)
     example = checked_input(network, example)
     weights = weights or getattr(prior, "weights", None) or NormalWeights()
-    found = _find(network, example, (exclude,) if isinstance(exclude, str) else tuple(exclude), layers)
+    found = _find(network, example, names, layers)
     check_outputs(found, network, example)
     log_odds = _initial_log_odds(found.groups, initial_inclusion).to(next(found.parameters()).dtype)
     noise = _deviations(found.groups, unit_noise)

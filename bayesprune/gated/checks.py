@@ -15,27 +15,41 @@ from bayesprune.structure.graph.sections import LAYER_GATES
 from bayesprune.structure.trace import check_plain, evaluating
 
 
-def check_settings(*, prior: Any, weights: Any, exclude: Any, layers: Any) -> None:
+def check_settings(*, prior: Any, weights: Any, exclude: Any, layers: Any) -> tuple[str, ...]:
     """Prior, weights, exclusions and layers must be of their kinds.
+
+    Returns:
+        The names to exclude; one by itself is one name, not its letters.
 
     Raises:
         PriorError: the prior can be neither called nor bound, or ``weights`` is no prior of weights.
         SettingsError: names that are none.
+    """
+    check_prior(prior)
+    if not (weights is None or isinstance(weights, NormalWeights)):
+        raise PriorError(f"weights={weights!r} is no prior of weights: give bp.priors.NormalWeights(...).")
+    exclude = (exclude,) if isinstance(exclude, str) else exclude
+    names = tuple(exclude) if isinstance(exclude, Iterable) else None
+    if names is None or not all(isinstance(name, str) for name in names):
+        raise SettingsError(
+            f"exclude={exclude!r} must be names or globs of groups, such as ['input', 'fc*']."
+        )
+    if layers not in LAYER_GATES:
+        raise SettingsError(f"layers={layers!r} is none of {', '.join(map(repr, LAYER_GATES))}.")
+    return names
+
+
+def check_prior(prior: Any) -> None:
+    """A prior of gates must be one that can be called, or bound to a network.
+
+    Raises:
+        PriorError: it is not.
     """
     if isinstance(prior, type) or not (callable(prior) or callable(getattr(prior, "bind", None))):
         raise PriorError(
             f"prior={prior!r} is no prior: give a function of a group that returns a distribution over its "
             "gates, such as bp.priors.BernoulliGates(bp.priors.Flattening(price=5.0))."
         )
-    if not (weights is None or isinstance(weights, NormalWeights)):
-        raise PriorError(f"weights={weights!r} is no prior of weights: give bp.priors.NormalWeights(...).")
-    names = (exclude,) if isinstance(exclude, str) else exclude
-    if not isinstance(names, Iterable) or not all(isinstance(name, str) for name in names):
-        raise SettingsError(
-            f"exclude={exclude!r} must be names or globs of groups, such as ['input', 'fc*']."
-        )
-    if layers not in LAYER_GATES:
-        raise SettingsError(f"layers={layers!r} is none of {', '.join(map(repr, LAYER_GATES))}.")
 
 
 def checked_input(network: Any, example: Any) -> Tensor:

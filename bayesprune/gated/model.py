@@ -15,6 +15,7 @@ from torch import Tensor
 
 from bayesprune.errors import PriorError
 from bayesprune.gated.announce import announce_parameters
+from bayesprune.gated.checks import check_prior
 from bayesprune.gated.held import check_held
 from bayesprune.gated.network import GatedNetwork
 from bayesprune.likelihoods import Likelihood
@@ -131,6 +132,7 @@ class GatedModel(GatedNetwork):
             PriorError: the prior does not fit the network; or units were removed, so that it is no longer the
                 dense one that a prior speaks of.
         """
+        check_prior(prior)
         if not bool(self.alive.all()):
             raise PriorError(
                 f"{int((~self.alive).sum())} units were removed from this model, and a prior speaks of the "

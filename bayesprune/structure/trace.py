@@ -68,7 +68,7 @@ def check_plain(network: Any, caller: str) -> None:
             f"The network is TorchScript ({kind}), whose code cannot be traced: hand over the module that it "
             "was made from."
         )
-    if type(network).forward is nn.Module.forward:
+    if getattr(network.forward, "__func__", None) is nn.Module.forward:
         raise UnsupportedNetworkError(
             f"The network is a {kind}, which has no forward: {caller} takes a network that runs. Of a gated "
             "model that is bp.prune(gated)."

@@ -62,12 +62,13 @@ def check_settings(
             f"shrink={shrink!r} must be a bp.Shrink(...), or left out",
         ),
         (
-            threads is None or (_whole(threads) and threads >= 1),
+            threads is None or (is_whole(threads) and threads >= 1),
             f"threads={threads!r} must be a whole number, at least 1, or left out",
         ),
         (
-            checkpoint is None or isinstance(checkpoint, str | os.PathLike),
-            f"checkpoint={checkpoint!r} must be the name of a folder, or left out",
+            checkpoint is None
+            or (isinstance(checkpoint, str | os.PathLike) and not os.path.isfile(checkpoint)),
+            f"checkpoint={checkpoint!r} must be the name of a folder, and not of a file, or left out",
         ),
         (
             checkpoint is not None or not resume,

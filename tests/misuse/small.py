@@ -4,7 +4,7 @@ import functools
 
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 import bayesprune as bp
 
@@ -59,3 +59,52 @@ def fitted():
 def pruned():
     """Its network."""
     return bp.prune(fitted())
+
+
+NAN, BAD = X.clone(), Y.clone()
+NAN[20, 1] = torch.nan
+BAD[20] = 9
+
+
+class Of(nn.Module):
+    """A network that does something with a small one."""
+
+    def __init__(self, what):
+        super().__init__()
+        self.net, self.what = net(), what
+
+    def forward(self, x):
+        return self.what(self.net, x)
+
+
+class Two(nn.Module):
+    """A network of two inputs."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(4, 6), nn.Linear(6, 2)
+
+    def forward(self, x, z):
+        return self.b((self.a(x) + self.a(z)).relu())
+
+
+class Stream(IterableDataset):
+    """Rows without a number."""
+
+    def __iter__(self):
+        return iter(list(zip(X, Y, strict=True)))
+
+
+class Dicts(Dataset):
+    """Rows as dicts."""
+
+    def __len__(self):
+        return ROWS
+
+    def __getitem__(self, row):
+        return {"x": X[row], "y": Y[row]}
+
+
+def normed():
+    """A network that normalises by the batch."""
+    return nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 2))
