@@ -14,7 +14,7 @@ from pyro import poutine
 from torch import nn
 
 import bayesprune as bp
-from bayesprune.errors import PosteriorError
+from bayesprune.errors import DataError, PosteriorError
 from bayesprune.posterior import join, read, to_arviz, write
 from bayesprune.posterior.arviz import pareto_k, unwrap, wrap
 from bayesprune.priors import Gates
@@ -216,11 +216,13 @@ def test_what_does_not_fit_is_named(fits):
             bp.Posterior.of(given)
     posterior = fits[0].posterior()
     for settings, message in (
-        ({"draws": 0}, "draws=0"), ({"rows": X}, "two tensors"), ({"rows": (X, Y[:2])}, "2 targets"),
-        ({"observed": True}, "give rows="), ({"prior": -1}, "prior=-1"),
+        ({"draws": 0}, "draws=0"), ({"observed": True}, "give rows="), ({"prior": -1}, "prior=-1"),
     ):  # fmt: skip
         with pytest.raises(PosteriorError, match=message):
             posterior.to_arviz(**settings)
+    for rows, message in ((X, "inputs alone"), ((X, Y[:2]), "2 of targets"), ((X.double(), Y), "float64")):
+        with pytest.raises(DataError, match=message):
+            posterior.to_arviz(rows=rows)
 
 
 @OF_0

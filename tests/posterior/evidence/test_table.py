@@ -9,7 +9,13 @@ import torch
 from torch import nn
 
 import bayesprune as bp
-from bayesprune.errors import EmptyGroupWarning, LikelihoodError, PosteriorError, SettingsError
+from bayesprune.errors import (
+    DataError,
+    EmptyGroupWarning,
+    LikelihoodError,
+    PosteriorError,
+    SettingsError,
+)
 from bayesprune.posterior import plot_evidence
 from bayesprune.svi.batches import Batches
 from bayesprune.svi.progress import Progress
@@ -134,7 +140,7 @@ def test_bad_sources_and_rows(result):
     x, y = data()
     with pytest.raises(PosteriorError, match="takes the result of fit"):
         bp.evidence(bp.prune(result), (x, y))
-    with pytest.raises(PosteriorError, match="two tensors"):
+    with pytest.raises(DataError, match="inputs alone"):
         bp.evidence(result, x)
     with pytest.raises(PosteriorError, match="97 rows, and the model was fitted to 96"):
         bp.evidence(result, (torch.cat([x, x[:1]]), torch.cat([y, y[:1]])))
@@ -144,8 +150,12 @@ def test_bad_sources_and_rows(result):
         bp.evidence(result, (x, y), estimator="curvy")
     with pytest.raises(PosteriorError, match=r"ARM sees nothing of \d+ gates that are decided"):
         bp.evidence(result, (x, y), estimator="arm")
-    with pytest.raises(PosteriorError, match="gains are not finite"):
+    with pytest.raises(DataError, match="inputs hold NaN or infinity, first in row 0"):
         bp.evidence(result, (torch.full_like(x, torch.nan), y), progress=False)
+    broken = copy.deepcopy(result.gated)
+    next(iter(broken.weight_tensors().values())).data.fill_(torch.nan)
+    with pytest.raises(PosteriorError, match="gains are not finite"):
+        bp.evidence(broken, (x, y), progress=False)
 
 
 def test_a_bar_is_shown_on_stderr(result, capsys):
