@@ -26,7 +26,7 @@ from bayesprune.files import path_of, write_atomically
 from bayesprune.rows import inputs_of
 from bayesprune.structure.graph import as_plain_graph
 from bayesprune.structure.graph.plain import alike
-from bayesprune.structure.trace import check_plain, evaluating, run_on
+from bayesprune.structure.trace import check_plain, evaluating
 
 Inputs = Tensor | tuple[Tensor, ...]
 
@@ -63,9 +63,6 @@ def save(network: nn.Module, folder: str | Path, example: Inputs) -> None:
     check_plain(network, "save")
     folder = path_of(folder, "save: the folder")
     inputs = tuple(x.cpu() for x in inputs_of(example))
-    device = next((p.device for p in network.parameters()), torch.device("cpu"))
-    with evaluating(network):
-        run_on(network, tuple(x.to(device) for x in inputs))
     description: dict[str, Any]
     if is_sequence(network):
         description, content = sequence_data(network), tensor_bytes(network.state_dict())

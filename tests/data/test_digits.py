@@ -48,5 +48,5 @@ def test_digits_32_are_the_same_rows_four_times_as_large() -> None:
 
 
 def test_images_are_never_made_smaller() -> None:
-    with pytest.raises(DataError, match=r"size=4.*Give 8 or more"):
+    with pytest.raises(DataError, match=r"size=4.*Give a whole number from 8"):
         digits(size=4)

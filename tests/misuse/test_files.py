@@ -36,11 +36,6 @@ REFUSED = {
         errors.DataError,
         ("example: NoneType. Give a batch", "each argument of forward"),
     ),
-    "save example width": (
-        lambda folder: bp.save(pruned(), folder + "/a1", torch.zeros(1, 5)),
-        errors.UnsupportedNetworkError,
-        ("The Sequential does not accept", "inputs as a tuple"),
-    ),
     "save example str": (
         lambda folder: bp.save(pruned(), folder + "/a2", "x"),
         errors.DataError,
@@ -85,11 +80,6 @@ REFUSED = {
         lambda folder: bp.save(pruned(), folder + "/a7", torch.tensor(1.0)),
         errors.DataError,
         ("example: the inputs are a", "of rows: (rows, ...)"),
-    ),
-    "save double": (
-        lambda folder: bp.save(pruned(), folder + "/a8", X.double()),
-        errors.UnsupportedNetworkError,
-        ("The Sequential does not accept", "inputs as a tuple"),
     ),
     "save graph None": (
         lambda folder: bp.save(Residual(), folder + "/a9", None),
