@@ -19,7 +19,7 @@ def check_settings(*, prior: Any, weights: Any, exclude: Any, layers: Any) -> tu
     """Prior, weights, exclusions and layers must be of their kinds.
 
     Returns:
-        The names to exclude; one by itself is one name, not its letters.
+        The names to exclude.
 
     Raises:
         PriorError: the prior can be neither called nor bound, or ``weights`` is no prior of weights.
@@ -28,14 +28,24 @@ def check_settings(*, prior: Any, weights: Any, exclude: Any, layers: Any) -> tu
     check_prior(prior)
     if not (weights is None or isinstance(weights, NormalWeights)):
         raise PriorError(f"weights={weights!r} is no prior of weights: give bp.priors.NormalWeights(...).")
+    names = names_of(exclude)
+    if layers not in LAYER_GATES:
+        raise SettingsError(f"layers={layers!r} is none of {', '.join(map(repr, LAYER_GATES))}.")
+    return names
+
+
+def names_of(exclude: Any) -> tuple[str, ...]:
+    """Names or globs of groups; one by itself is one name, not its letters.
+
+    Raises:
+        SettingsError: they are none.
+    """
     exclude = (exclude,) if isinstance(exclude, str) else exclude
     names = tuple(exclude) if isinstance(exclude, Iterable) else None
     if names is None or not all(isinstance(name, str) for name in names):
         raise SettingsError(
             f"exclude={exclude!r} must be names or globs of groups, such as ['input', 'fc*']."
         )
-    if layers not in LAYER_GATES:
-        raise SettingsError(f"layers={layers!r} is none of {', '.join(map(repr, LAYER_GATES))}.")
     return names
 
 

@@ -56,12 +56,12 @@ class RowForm:
             size not in (None, there) for size, there in zip(self.shape, found, strict=True)
         ):
             wrong.append(
-                f"a row has shape {found}, and the network was gated on rows of {self._told()}: give rows "
-                "of that shape, or gate the network on an example like these"
+                f"a row has shape {found}, and one of the network's example {self._told()}: give rows of "
+                "that shape, or such an example"
             )
         if x.dtype != self.dtype:
             call = _CALLS.get(self.dtype, f".to({self.dtype})")
-            wrong.append(f"they have type {x.dtype}, and the network was gated on {self.dtype}: give x{call}")
+            wrong.append(f"they have type {x.dtype}, and the network's example {self.dtype}: give x{call}")
         if wrong:
             raise DataError(f"{place}: the inputs do not fit the network: {'; '.join(wrong)}.")
 

@@ -5,30 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bayesprune.errors import SelectionError
 from bayesprune.selection.readings import Reading, readings
 from bayesprune.selection.subject import Subject
-
-
-def rows_of(subject: Subject, rows: Tensor | None, rule: str, least: int = 2) -> Tensor:
-    """The rows that a rule looks at: its own, else the subject's example.
-
-    Args:
-        subject: what is pruned.
-        rows: the rule's own.
-        rule: its name, for the message.
-        least: how many it takes.
-
-    Raises:
-        SelectionError: there are none, or too few.
-    """
-    found = subject.rows if rows is None else rows
-    if found is None or len(found) < least:
-        raise SelectionError(
-            f"{rule} looks at activations, at {0 if found is None else len(found)} rows: give it rows= "
-            f"(rows, ...) of inputs, at least {least} and better some hundreds, or such an example."
-        )
-    return found
 
 
 def unit_vectors(subject: Subject, rows: Tensor) -> dict[str, Tensor]:

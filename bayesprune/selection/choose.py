@@ -6,10 +6,12 @@ import math
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import Tensor, nn
 
 from bayesprune.errors import SelectionError, TiesWarning
+from bayesprune.ranges import check_seed
 from bayesprune.selection.family import Family, check_scope, largest
 from bayesprune.selection.fuse import Fuse
 from bayesprune.selection.masks import Masks
@@ -62,12 +64,30 @@ def select(
         SelectionError: both sizes, or none for a rule that has only an order; a size that is out of range, or
             below the smallest network's.
     """
+    check_rule(rule)
+    if not isinstance(subject, Subject):
+        raise SelectionError(
+            f"select looks at a Subject and got a {type(subject).__name__}: make one, "
+            "bp.selection.Subject.of(network, example)."
+        )
+    check_seed(seed, SelectionError)
     check_scope(scope or rule.scope)
     if share is None and parameters is None:
         own = rule.masks(subject, seed)
         return own if rule.edges else subject.closed(own)
     family = rule.family(subject, scope or rule.scope, seed)
     return _within(rule, subject, family, _budget(subject, share, parameters))
+
+
+def check_rule(rule: Any) -> None:
+    """A rule must be one, made already.
+
+    Raises:
+        SelectionError: it is something else; a class of rules, for one.
+    """
+    if isinstance(rule, type) or not callable(getattr(rule, "family", None)):
+        called = f": call it, {rule.__name__}(...)" if isinstance(rule, type) else ""
+        raise SelectionError(f"rule={rule!r} is none{called}: give one such as bp.selection.Magnitude().")
 
 
 def _within(rule: Rule, subject: Subject, family: Family, budget: int) -> Masks:
@@ -126,6 +146,12 @@ def prune(
     Raises:
         SelectionError: masks that do not fit.
     """
+    if not isinstance(keep, Mapping):
+        raise SelectionError(
+            f"keep={keep!r} must be masks, group → (size,) bool, as bp.selection.select(rule, subject) gives."
+        )
+    if fuse is not None and not callable(fuse):
+        raise SelectionError(f"fuse={fuse!r} must be a bp.selection.Fuse(...), or left out.")
     subject = what if isinstance(what, Subject) else Subject.of(what, example, exclude)
     return subject.cut(keep) if fuse is None else fuse(subject, keep)
 
@@ -165,6 +191,10 @@ def path(
         >>> [c.parameters for c in path(network, torch.zeros(1, 6), Magnitude(), [1.0, 0.5, 0.1])]
         [203, 93, 13]
     """
+    check_rule(rule)
+    check_seed(seed, SelectionError)
+    if isinstance(fractions, str) or not isinstance(fractions, Iterable):
+        raise SelectionError(f"fractions={fractions!r} must be shares in (0, 1], such as [0.5, 0.1].")
     subject = what if isinstance(what, Subject) else Subject.of(what, example, exclude)
     check_scope(scope or rule.scope)
     family = rule.family(subject, scope or rule.scope, seed)

@@ -13,9 +13,10 @@ from bayesprune.likelihoods import Likelihood
 from bayesprune.selection.gains import Loss, descend, gains
 from bayesprune.selection.inclusion import above, log_odds
 from bayesprune.selection.masks import Masks, Scores, floor
+from bayesprune.selection.rows import pairs_of
 from bayesprune.selection.rule import Scope, Scored
 from bayesprune.selection.subject import Subject
-from bayesprune.selection.taylor import check_pairs, likelihood_of
+from bayesprune.selection.taylor import likelihood_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,11 +70,10 @@ class GainRule(Scored):
         return masks
 
     def _loss(self, subject: Subject) -> Loss:
-        check_pairs(self.rows, self.targets, self.name)
         if isinstance(self.sweeps, bool) or not isinstance(self.sweeps, int) or self.sweeps < 1:
             raise SelectionError(f"{self.name}(sweeps={self.sweeps!r}): a whole number, at least 1.")
         likelihood = likelihood_of(subject, self.likelihood, self.name)
-        return Loss(subject, likelihood, self.rows, self.targets)
+        return Loss(subject, likelihood, *pairs_of(subject, likelihood, self.rows, self.targets, self.name))
 
 
 def _margins(loss: Loss, masks: Masks, line: Scores) -> Scores:

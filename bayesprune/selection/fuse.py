@@ -15,15 +15,15 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
 
 from bayesprune.errors import SelectionError
-from bayesprune.selection.activations import rows_of
 from bayesprune.selection.masks import Masks
 from bayesprune.selection.readings import Reading, readings
+from bayesprune.selection.rows import inputs_of
 from bayesprune.selection.subject import Subject
 
 
@@ -56,7 +56,7 @@ class Fuse:
         """
         if not self.ridge >= 0:
             raise SelectionError(f"Fuse(ridge={self.ridge!r}): it must be 0 or more.")
-        rows, closed = rows_of(subject, self.rows, "Fuse"), subject.closed(masks)
+        rows, closed = inputs_of(subject, self.rows, "Fuse"), subject.closed(masks)
         gates = {name: mask.double() for name, mask in closed.items()}
         network = copy.deepcopy(subject.network)
         weights = dict(network.named_parameters())
@@ -69,9 +69,8 @@ class Fuse:
             mix = mixing(now.values[stays].T, dense.values.T, stays, self.ridge)
             for name in place.weights:
                 _reweight_(weights[name], mix, stays)
-        return Subject(network, subject.alive, None, None, subject.dense_parameters, subject._cost).cut(
-            closed
-        )
+        smaller = replace(subject, network=network, rows=None, gated=None)
+        return smaller.cut(closed)
 
 
 def fusable(subject: Subject, rows: Tensor) -> list[Reading]:

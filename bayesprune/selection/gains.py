@@ -48,8 +48,7 @@ class Loss:
         total = 0.0
         with evaluating(network):
             for x, y in zip(self.rows.split(ROWS_AT_ONCE), self.targets.split(ROWS_AT_ONCE), strict=True):
-                x = x.to(like) if x.is_floating_point() else x.to(like.device)
-                nll = self.likelihood.nll(network(x, gates), y.to(like.device))
+                nll = self.likelihood.nll(network(x.to(like.device), gates), y.to(like.device))
                 total += float(nll.double().sum())
         return self.likelihood.rows * total / len(self.rows)
 

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from bayesprune.selection.activations import rows_of, unit_vectors
+from bayesprune.selection.activations import unit_vectors
 from bayesprune.selection.magnitude import Magnitude, summed
 from bayesprune.selection.masks import Scores
+from bayesprune.selection.rows import inputs_of
 from bayesprune.selection.rule import Scored
 from bayesprune.selection.subject import Subject
 
@@ -40,6 +41,6 @@ class Outgoing(Scored):
         scores = {**Magnitude(1.0).scores(subject), **read}
         if not self.activation:
             return scores
-        vectors = unit_vectors(subject, rows_of(subject, self.rows, "Outgoing(activation=True)", least=1))
+        vectors = unit_vectors(subject, inputs_of(subject, self.rows, "Outgoing(activation=True)", least=1))
         means = {name: v.abs().mean(1) for name, v in vectors.items()}
         return {name: score * means.get(name, torch.ones(())) for name, score in scores.items()}

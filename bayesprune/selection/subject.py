@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from bayesprune.errors import SelectionError
 from bayesprune.gated import GatedModel
+from bayesprune.gated.checks import names_of
+from bayesprune.rows import RowForm, one_input_of
 from bayesprune.selection.masks import Masks, whole
 from bayesprune.structure import Chain, ExpectedCost, Group, Slot, cut_
 from bayesprune.structure.graph import GraphNetwork, provable_structure
@@ -31,6 +33,7 @@ class Subject:
         rows: (rows, ...), inputs at which activations are looked at; None where only masks are asked for.
         gated: the posterior, where there is one.
         dense_parameters: parameters of the network before anything was removed; shares refer to it.
+        form: shape and type of a row of inputs.
     """
 
     network: Chain | GraphNetwork
@@ -38,6 +41,7 @@ class Subject:
     rows: Tensor | None = field(repr=False)
     gated: GatedModel | None
     dense_parameters: int
+    form: RowForm
     _cost: ExpectedCost = field(repr=False)
 
     @staticmethod
@@ -51,32 +55,28 @@ class Subject:
             exclude: names or globs of groups of a network that must stay whole.
 
         Raises:
-            SelectionError: no example for a network, or ``exclude`` for a fit, which has its groups already.
+            SelectionError: no network, or ``exclude`` for a fit, which has its groups already.
+            DataError: no example for a network, or one of several inputs.
             UnsupportedNetworkError: the network cannot be traced.
             NothingToGateError: it has no unit to remove.
         """
         if isinstance(what, FitResult | GatedModel):
             gated = what.gated if isinstance(what, FitResult) else what
-            if tuple(exclude):
+            if names_of(exclude):
                 raise SelectionError(
                     f"exclude={list(exclude)!r}: a fit has its groups already. Give exclude= to bp.gate(...)."
                 )
             alive = {name: mask.cpu().clone() for name, mask in gated.by_group(gated.alive).items()}
-            return Subject(
-                gated.network, alive, example, gated, gated.dense_parameters, ExpectedCost(gated.network)
-            )
+            costs = ExpectedCost(gated.network)
+            return Subject(gated.network, alive, example, gated, gated.dense_parameters, gated.form, costs)
         if not isinstance(what, nn.Module):
             raise SelectionError(
                 f"Cannot prune a {type(what).__name__}: give an nn.Module, a gated model, or a fit's result."
             )
-        if not isinstance(example, Tensor):
-            raise SelectionError(
-                f"example={type(example).__name__}: a network's units are found by running it, so give "
-                "inputs of the shape that it takes, as a tensor (rows, ...)."
-            )
-        network = GraphNetwork(provable_structure(what, example, tuple(exclude), "none"))
+        x = one_input_of(example)
+        network = GraphNetwork(provable_structure(what, x, names_of(exclude), "none"))
         dense = sum(p.numel() for p in what.parameters())
-        return Subject(network, whole(network.groups), example, None, dense, ExpectedCost(network))
+        return Subject(network, whole(network.groups), x, None, dense, RowForm.of(x), ExpectedCost(network))
 
     @property
     def groups(self) -> tuple[Group, ...]:

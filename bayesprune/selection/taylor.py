@@ -10,6 +10,7 @@ from torch import Tensor
 from bayesprune.errors import SelectionError
 from bayesprune.likelihoods import Likelihood
 from bayesprune.selection.masks import Scores
+from bayesprune.selection.rows import pairs_of
 from bayesprune.selection.rule import Scope, Scored
 from bayesprune.selection.subject import Subject
 from bayesprune.structure.trace import evaluating
@@ -44,12 +45,12 @@ class Taylor(Scored):
     def scores(self, subject: Subject, seed: int = 0) -> Scores:
         """group → (size,), nats a row; sections too."""
         likelihood = likelihood_of(subject, self.likelihood, "Taylor")
-        check_pairs(self.rows, self.targets, "Taylor")
+        rows, targets = pairs_of(subject, likelihood, self.rows, self.targets, "Taylor")
         totals = {g.name: torch.zeros(g.size, dtype=torch.float64) for g in subject.groups}
         size = ROWS_AT_ONCE
         start = 0
-        while start < len(self.rows):
-            x, y = self.rows[start : start + size], self.targets[start : start + size]
+        while start < len(rows):
+            x, y = rows[start : start + size], targets[start : start + size]
             try:
                 slopes = _slopes(subject, likelihood, x, y)
             except ValueError:  # rows have no dimension of their own somewhere: one at a time
@@ -60,14 +61,14 @@ class Taylor(Scored):
             for name, slope in slopes.items():
                 totals[name] += slope.abs().sum(0).double().cpu()
             start += size
-        return {name: total / len(self.rows) for name, total in totals.items()}
+        return {name: total / len(rows) for name, total in totals.items()}
 
 
 def _slopes(subject: Subject, likelihood: Likelihood, x: Tensor, y: Tensor) -> Scores:
     """group → (rows, size), ∂ℓ/∂z at z = 1; zeros for removed units."""
     network = subject.network
     like = next(p for p in network.parameters() if p.is_floating_point())
-    x = x.to(like) if x.is_floating_point() else x
+    x = x.to(like.device)
     gates, living = {}, {}
     for group in subject.groups:
         alive = subject.alive[group.name]
@@ -98,15 +99,3 @@ def likelihood_of(subject: Subject, likelihood: Likelihood | None, rule: str) ->
             "likelihood=bp.Categorical(rows=len(x_train))."
         )
     return found
-
-
-def check_pairs(rows: Tensor, targets: Tensor, rule: str) -> None:
-    """Inputs and targets go together.
-
-    Raises:
-        SelectionError: they do not, or there are none.
-    """
-    if not len(rows) or len(rows) != len(targets):
-        raise SelectionError(
-            f"{rule} was given {len(rows)} rows and {len(targets)} targets: it needs as many of each."
-        )

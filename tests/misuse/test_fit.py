@@ -27,17 +27,17 @@ REFUSED = {
     "fit int64": (
         lambda folder: fit(train=(X.long(), Y)),
         errors.DataError,
-        ("train: the inputs do not", "on torch.float32: give x.float()"),
+        ("train: the inputs do not", "example torch.float32: give x.float()"),
     ),
     "fit double": (
         lambda folder: fit(train=(X.double(), Y)),
         errors.DataError,
-        ("train: the inputs do not", "on torch.float32: give x.float()"),
+        ("train: the inputs do not", "example torch.float32: give x.float()"),
     ),
     "fit half": (
         lambda folder: fit(train=(X.half(), Y)),
         errors.DataError,
-        ("train: the inputs do not", "on torch.float32: give x.float()"),
+        ("train: the inputs do not", "example torch.float32: give x.float()"),
     ),
     "fit sparse": (
         lambda folder: fit(train=(X.to_sparse(), Y)),
@@ -47,27 +47,27 @@ REFUSED = {
     "fit width": (
         lambda folder: fit(train=(torch.zeros(ROWS, 5), Y)),
         errors.DataError,
-        ("train: the inputs do not", "an example like these"),
+        ("train: the inputs do not", "or such an example"),
     ),
     "fit graph double": (
         lambda folder: fit(gate(Residual()), train=(X.double(), Y)),
         errors.DataError,
-        ("train: the inputs do not", "on torch.float32: give x.float()"),
+        ("train: the inputs do not", "example torch.float32: give x.float()"),
     ),
     "fit graph width": (
         lambda folder: fit(gate(Residual()), train=(torch.zeros(ROWS, 5), Y)),
         errors.DataError,
-        ("train: the inputs do not", "an example like these"),
+        ("train: the inputs do not", "or such an example"),
     ),
     "fit 3d": (
         lambda folder: fit(train=(X[:, None], Y)),
         errors.DataError,
-        ("train: the inputs do not", "an example like these"),
+        ("train: the inputs do not", "or such an example"),
     ),
     "fit numpy double": (
         lambda folder: fit(train=(X.numpy().astype("float64"), Y.numpy())),
         errors.DataError,
-        ("train: the inputs do not", "on torch.float32: give x.float()"),
+        ("train: the inputs do not", "example torch.float32: give x.float()"),
     ),
     "fit dict": (
         lambda folder: fit(train={"x": X, "y": Y}),
@@ -202,7 +202,7 @@ REFUSED = {
     "fit loader width": (
         lambda folder: fit(train=loader(torch.zeros(ROWS, 5), Y)),
         errors.DataError,
-        ("train, batch 1 of epoch", "an example like these"),
+        ("train, batch 1 of epoch", "or such an example"),
     ),
     "fit loader nan": (
         lambda folder: fit(train=loader(NAN, Y)),
@@ -212,7 +212,7 @@ REFUSED = {
     "fit loader double": (
         lambda folder: fit(train=loader(X.double(), Y)),
         errors.DataError,
-        ("train, batch 1 of epoch", "on torch.float32: give x.float()"),
+        ("train, batch 1 of epoch", "example torch.float32: give x.float()"),
     ),
     "fit loader of a last batch of one": (
         lambda folder: fit(gate(normed(), likelihood=bp.Categorical(rows=17)), train=loader(X[:17], Y[:17])),
@@ -372,7 +372,7 @@ REFUSED = {
     "fit validation width": (
         lambda folder: fit(validation=(torch.zeros(4, 5), Y[:4])),
         errors.DataError,
-        ("validation: the inputs do not", "an example like these"),
+        ("validation: the inputs do not", "or such an example"),
     ),
     "fit validation 5": (
         lambda folder: fit(validation=5),

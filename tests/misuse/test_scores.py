@@ -42,7 +42,7 @@ REFUSED = {
     "evaluate g width": (
         lambda folder: bp.evaluate(gate(), (torch.zeros(3, 5), Y[:3])),
         errors.DataError,
-        ("rows: the inputs do not", "an example like these"),
+        ("rows: the inputs do not", "or such an example"),
     ),
     "evaluate g empty": (
         lambda folder: bp.evaluate(gate(), (X[:0], Y[:0])),
@@ -97,12 +97,12 @@ REFUSED = {
     "evidence width": (
         lambda folder: bp.evidence(fitted(), (torch.zeros(ROWS, 5), Y), progress=False),
         errors.DataError,
-        ("rows: the inputs do not", "an example like these"),
+        ("rows: the inputs do not", "or such an example"),
     ),
     "evidence double": (
         lambda folder: bp.evidence(fitted(), (X.double(), Y), progress=False),
         errors.DataError,
-        ("rows: the inputs do not", "on torch.float32: give x.float()"),
+        ("rows: the inputs do not", "example torch.float32: give x.float()"),
     ),
     "evidence nan": (
         lambda folder: bp.evidence(fitted(), (NAN, Y), progress=False),
@@ -185,7 +185,7 @@ REFUSED = {
     "diagnose rows width": (
         lambda folder: bp.diagnose(fitted(), rows=(torch.zeros(3, 5), Y[:3]), draws=5),
         errors.DataError,
-        ("rows: the inputs do not", "an example like these"),
+        ("rows: the inputs do not", "or such an example"),
     ),
     "diagnose rows nan": (
         lambda folder: bp.diagnose(fitted(), rows=(NAN, Y), draws=5),
@@ -260,7 +260,7 @@ REFUSED = {
     "to_arviz rows": (
         lambda folder: bp.Posterior.of(fitted()).to_arviz(draws=5, rows=(X.double(), Y)),
         errors.DataError,
-        ("rows: the inputs do not", "on torch.float32: give x.float()"),
+        ("rows: the inputs do not", "example torch.float32: give x.float()"),
     ),
     "to_arviz seed": (
         lambda folder: bp.Posterior.of(fitted()).to_arviz(draws=5, seed="a"),

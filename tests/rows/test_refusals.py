@@ -97,7 +97,7 @@ def test_the_first_row_that_is_not_finite_is_named_in_memory_and_in_a_loader():
 @pytest.mark.parametrize(
     "x, message",
     [
-        (torch.zeros(4, 5), r"a row has shape \(5,\), and the network was gated on rows of \(3,\)"),
+        (torch.zeros(4, 5), r"a row has shape \(5,\), and one of the network's example \(3,\)"),
         (torch.zeros(4, 3, 1), r"shape \(3, 1\)"),
         (torch.zeros(4, 3).double(), r"type torch.float64.*x.float\(\)"),
         (torch.zeros(4, 3).half(), r"type torch.float16.*x.float\(\)"),
@@ -114,5 +114,5 @@ def test_rows_of_another_form_are_refused_and_never_cast(x, message):
 def test_a_form_may_leave_sizes_open():
     form = RowForm.of(torch.zeros(1, 3, 8, 8), free=(2, 3))
     form.check(torch.zeros(2, 3, 5, 9), "train")
-    with pytest.raises(DataError, match=r"rows of \(3, any, any\)"):
+    with pytest.raises(DataError, match=r"example \(3, any, any\)"):
         form.check(torch.zeros(2, 1, 5, 9), "train")

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import bayesprune as bp
-from bayesprune.errors import SelectionError
+from bayesprune.errors import DataError, SelectionError
 from bayesprune.selection import (
     DPP,
     BayesFactor,
@@ -58,11 +58,6 @@ CASES = {
     "norm": (lambda e: Magnitude(p=0.0), {"share": 0.5}, r"Magnitude\(p=0\.0\)"),
     "no posterior": (lambda e: InclusionProb(), {"share": 0.5}, "a plain network has none"),
     "no likelihood": (lambda e: Taylor(e.x, e.y), {"share": 0.5}, "give likelihood="),
-    "rows and targets": (
-        lambda e: Taylor(e.x, e.y[:3], e.likelihood),
-        {"share": 0.5},
-        "40 rows and 3 targets",
-    ),
     "price": (
         lambda e: FlatteningVertex(e.x, e.y, price={"fc1": -2.0, "*": 1.0}, likelihood=e.likelihood),
         {},
@@ -100,6 +95,11 @@ def test_what_a_rule_cannot_do_is_said(name, example, subject):
         select(make(example), subject, **sizes)
 
 
+def test_rows_and_targets_go_together(example, subject):
+    with pytest.raises(DataError, match="40 rows of inputs and 3 of targets"):
+        select(Taylor(example.x, example.y[:3], example.likelihood), subject, share=0.5)
+
+
 def test_rows_are_asked_for_where_activations_are_needed(example):
     one = Subject.of(example.network, example.x[:1])
     with pytest.raises(SelectionError, match="DPP looks at activations, at 1 rows: give it rows="):
@@ -109,10 +109,12 @@ def test_rows_are_asked_for_where_activations_are_needed(example):
         select(Outgoing(activation=True), none, share=0.5)
 
 
-def test_activations_that_are_not_finite_are_named(example, subject):
-    x = torch.full_like(example.x, torch.inf)
-    with pytest.raises(SelectionError, match="Activations of 'fc1', 'fc2' are not all finite"):
-        select(DPP(rows=x), subject, share=0.5)
+def test_activations_that_are_not_finite_are_named():
+    network = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2))
+    subject = Subject.of(network, torch.zeros(2, 4))
+    dict(subject.network.named_parameters())["0.bias"].data.fill_(torch.inf)
+    with pytest.raises(SelectionError, match="Activations of '0' are not all finite"):
+        select(DPP(rows=torch.randn(9, 4)), subject, share=0.5)
 
 
 def test_weights_that_are_not_finite_are_named(example):
@@ -147,7 +149,7 @@ def test_masks_that_starve_a_group_are_refused():
 def test_what_cannot_be_pruned_is_said(example):
     with pytest.raises(SelectionError, match="Cannot prune a int"):
         Subject.of(3)
-    with pytest.raises(SelectionError, match="give inputs of the shape"):
+    with pytest.raises(DataError, match="Give a batch that the network accepts"):
         Subject.of(example.network)
     with pytest.raises(SelectionError, match=r"Give exclude= to bp\.gate"):
         Subject.of(posterior_of(example), exclude=["fc1"])

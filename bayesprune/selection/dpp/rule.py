@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from bayesprune.errors import SelectionError
-from bayesprune.selection.activations import rows_of, unit_vectors
+from bayesprune.selection.activations import unit_vectors
 from bayesprune.selection.dpp.kernel import gaussian_kernel
 from bayesprune.selection.dpp.sample import KDPP
 from bayesprune.selection.family import Family, by_sizes, check_scope
 from bayesprune.selection.masks import Masks, fed
+from bayesprune.selection.rows import inputs_of
 from bayesprune.selection.rule import Rule, Scope
 from bayesprune.selection.subject import Subject
 
@@ -88,7 +89,7 @@ class DPP(Rule):
 
     def _samplers(self, subject: Subject) -> dict[str, KDPP]:
         """group → its kernel over the living units, decomposed once."""
-        vectors = unit_vectors(subject, rows_of(subject, self.rows, "DPP"))
+        vectors = unit_vectors(subject, inputs_of(subject, self.rows, "DPP"))
         return {
             name: KDPP.of(gaussian_kernel(v[subject.alive[name]].numpy(), self.beta), self.jitter)
             for name, v in vectors.items()
