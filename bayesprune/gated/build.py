@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from fnmatch import fnmatchcase
 
 import torch
 from torch import Tensor, nn
@@ -14,12 +13,13 @@ from bayesprune.gated.checks import check_outputs, check_settings, checked_input
 from bayesprune.gated.model import GatedModel, Prior
 from bayesprune.likelihoods import Likelihood
 from bayesprune.priors import NormalWeights
-from bayesprune.priors.naming import by_name
+from bayesprune.priors.naming import by_name, check_tables
 from bayesprune.priors.protocol import bound
 from bayesprune.rows import RowForm
 from bayesprune.structure import Chain, Group, find_chain
 from bayesprune.structure.graph import GraphNetwork, provable_structure
 from bayesprune.structure.graph.sections import Layers
+from bayesprune.structure.naming import check_names, check_order
 
 DEFAULT_INCLUSION = 0.9
 
@@ -69,7 +69,8 @@ def gate(
             float16, ``torch.autocast`` in ``forward``, or outputs that are no single tensor.
         DataError: an example that is none, or of several inputs.
         NothingToGateError: no unit can be removed.
-        PriorError: the prior does not give a distribution over a group's gates.
+        PriorError: the prior does not give a distribution over a group's gates, or one of its tables names a
+            group that there is not.
         LikelihoodError: the network's outputs do not fit the likelihood.
         SettingsError: an initial inclusion or a noise out of range, or for a group that there is not.
 
@@ -91,8 +92,11 @@ def gate(
     weights = weights or getattr(prior, "weights", None) or NormalWeights()
     found = _find(network, example, names, layers)
     check_outputs(found, network, example)
-    log_odds = _initial_log_odds(found.groups, initial_inclusion).to(next(found.parameters()).dtype)
-    noise = _deviations(found.groups, unit_noise)
+    check_tables(prior, found.groups, names)
+    weights.check_names([name for name, _ in found.named_parameters()])
+    log_odds = _initial_log_odds(found.groups, initial_inclusion, names)
+    log_odds = log_odds.to(next(found.parameters()).dtype)
+    noise = _deviations(found.groups, unit_noise, names)
     prior = bound(prior, found, log_odds, likelihood.rows)
     return GatedModel(found, prior, likelihood, weights, log_odds, noise, _form(found, example)).train()
 
@@ -114,9 +118,11 @@ def _find(
         return graph
 
 
-def _initial_log_odds(groups: tuple[Group, ...], inclusion: float | Mapping[str, float]) -> Tensor:
+def _initial_log_odds(
+    groups: tuple[Group, ...], inclusion: float | Mapping[str, float], exclude: tuple[str, ...]
+) -> Tensor:
     """(units of all groups,), log q(z=1)/q(z=0) to begin with."""
-    probs = _by_group("initial_inclusion", groups, inclusion, DEFAULT_INCLUSION)
+    probs = _by_group("initial_inclusion", groups, inclusion, DEFAULT_INCLUSION, exclude)
     for name, prob in probs.items():
         if not 0.0 < prob < 1.0:
             raise SettingsError(
@@ -126,9 +132,11 @@ def _initial_log_odds(groups: tuple[Group, ...], inclusion: float | Mapping[str,
     return torch.cat([torch.full((g.size,), start) for g, start in zip(groups, starts, strict=True)])
 
 
-def _deviations(groups: tuple[Group, ...], noise: float | Mapping[str, float]) -> dict[str, float]:
+def _deviations(
+    groups: tuple[Group, ...], noise: float | Mapping[str, float], exclude: tuple[str, ...]
+) -> dict[str, float]:
     """Group → standard deviation of the noise on its units, for the groups that have any."""
-    deviations = _by_group("unit_noise", groups, noise, 0.0)
+    deviations = _by_group("unit_noise", groups, noise, 0.0, exclude)
     for name, deviation in deviations.items():
         if not 0.0 <= deviation < math.inf:
             raise SettingsError(f"unit_noise of group {name!r} is {deviation!r}: it must be 0 or more.")
@@ -136,14 +144,17 @@ def _deviations(groups: tuple[Group, ...], noise: float | Mapping[str, float]) -
 
 
 def _by_group(
-    what: str, groups: tuple[Group, ...], setting: float | Mapping[str, float], default: float
+    what: str,
+    groups: tuple[Group, ...],
+    setting: float | Mapping[str, float],
+    default: float,
+    exclude: tuple[str, ...],
 ) -> dict[str, float]:
     """Group → number, from one for all or a table by name or glob."""
     table = dict(setting) if isinstance(setting, Mapping) else {"*": setting}
-    strange = [pattern for pattern in table if not any(fnmatchcase(g.name, pattern) for g in groups)]
-    if strange:
-        names = ", ".join(repr(group.name) for group in groups)
-        raise SettingsError(f"{what} names {strange[0]!r}, and no group is called so: there are {names}.")
+    names = [group.name for group in groups]
+    check_names(what, table, names, besides=exclude)
+    check_order(what, list(table), names, SettingsError)
     table.setdefault("*", default)
     values = {group.name: by_name(table, group.name, what) for group in groups}
     for name, value in values.items():

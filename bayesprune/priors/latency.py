@@ -20,6 +20,7 @@ from bayesprune.priors.price import Flattening
 from bayesprune.structure import Chain, cut_, find_chain
 from bayesprune.structure.graph import analyse
 from bayesprune.structure.groups import Group
+from bayesprune.structure.naming import as_names, check_names, check_order
 
 Timer = Callable[[nn.Module, Tensor], float]
 """How a layer is timed: (layer, its input) → milliseconds of one forward pass."""
@@ -81,7 +82,7 @@ def measure_latency(
     exclude: Iterable[str] = (),
 ) -> Latency:
     """See ``Price.latency``."""
-    exclude, timer = tuple(exclude), timer or fastest_milliseconds
+    exclude, timer = as_names(exclude), timer or fastest_milliseconds
     try:
         chain = find_chain(network, example, exclude).to(device).eval()
     except UnsupportedNetworkError:
@@ -91,6 +92,7 @@ def measure_latency(
     dense = _fastest([lambda: _layer_times(chain, example, timer, holding)])[0]
     slopes: dict[str, float] = {}
     measured: dict[str, tuple[tuple[int, float], ...]] = {}
+    _check_rounding(rounding, chain.groups, exclude)
     for group in chain.groups:
         holders = {s.tensor.removesuffix(".weight") for s in chain.slots if s.group == group.name}
         layers = holders & dense.keys()
@@ -102,6 +104,15 @@ def measure_latency(
         measured[group.name] = tuple(times)
         slopes[group.name] = _slope(group, times, str(device))
     return Latency(slopes, sum(dense.values()), measured, str(device))
+
+
+def _check_rounding(
+    rounding: int | Mapping[str, int], groups: Sequence[Group], exclude: tuple[str, ...]
+) -> None:
+    if isinstance(rounding, Mapping):
+        names = [group.name for group in groups]
+        check_names("rounding", rounding, names, error=PriorError, besides=exclude)
+        check_order("rounding", list(rounding), names, PriorError)
 
 
 def _fastest(measure: Sequence[Callable[[], dict[str, float]]]) -> list[dict[str, float]]:
@@ -130,6 +141,7 @@ def _whole_times(
     dense = _fastest([timed({})])[0][""]
     slopes: dict[str, float] = {}
     measured: dict[str, tuple[tuple[int, float], ...]] = {}
+    _check_rounding(rounding, analysis.groups, exclude)
     for group in analysis.groups:
         step = by_name(rounding, group.name, "rounding") if isinstance(rounding, Mapping) else rounding
         widths = _widths(group, 1 if group.optional else step)

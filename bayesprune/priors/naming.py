@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from bayesprune.errors import PriorError
+from bayesprune.structure.groups import Group
+from bayesprune.structure.naming import check_names, check_order
 
 T = TypeVar("T")
+Table = tuple[str, Mapping[str, Any]]
+"""What a table holds, for messages; and the table, by name or glob."""
 
 
 def by_name(table: Mapping[str, T], name: str, what: str) -> T:
@@ -37,3 +41,29 @@ def by_name(table: Mapping[str, T], name: str, what: str) -> T:
             return entry
     known = ", ".join(repr(pattern) for pattern in table) or "nothing"
     raise PriorError(f"No {what} for '{name}': the table has {known}. Add '{name}', or a catch-all '*'.")
+
+
+def check_tables(prior: Any, groups: Sequence[Group], exclude: Sequence[str] = ()) -> None:
+    """Refuse a prior whose tables name groups that there are not, or hide an entry behind another.
+
+    A prior tells its tables by a method ``tables()``, if it has any.
+
+    Args:
+        prior: any prior, as it was given.
+        groups: of the network.
+        exclude: names and globs of groups that are left whole; a table may name them.
+
+    Raises:
+        PriorError: an unknown name, with the nearest known one; or a pattern that never holds.
+    """
+    names = [group.name for group in groups]
+    for what, table in tables_of(prior):
+        check_names(what, table, names, error=PriorError, besides=exclude)
+        check_order(what, list(table), names, PriorError)
+
+
+def tables_of(prior: Any) -> Iterator[Table]:
+    """What a prior or hyper-prior says of its tables; nothing where it has none."""
+    tables = getattr(prior, "tables", None)
+    if callable(tables):
+        yield from tables()

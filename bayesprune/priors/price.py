@@ -8,7 +8,7 @@ network uses; their scores, and the log-odds that the gates get, are in the netw
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import pyro
@@ -20,7 +20,7 @@ from bayesprune.errors import PriorError
 from bayesprune.priors.checks import checked, positive
 from bayesprune.priors.flattening import FlatteningDistribution
 from bayesprune.priors.gates import log_odds
-from bayesprune.priors.naming import by_name
+from bayesprune.priors.naming import Table, by_name
 from bayesprune.structure.groups import Group
 
 
@@ -75,6 +75,10 @@ class Flattening:
     def price(self, group: Group) -> float:
         """Nats for each unit of this group, whatever the others do."""
         return by_name(self.price_table, group.name, "price")
+
+    def tables(self) -> Iterator[Table]:
+        """The prices, in which ``gate`` finds a name that no group has."""
+        yield "the table of prices", self.price_table
 
     def logits(self, group: Group) -> Tensor:
         """Sample 'pi/<group>'; (..., group.size), its log-odds."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from bayesprune.errors import PriorError
 from bayesprune.priors.gates import Gates
 from bayesprune.priors.known_rate import LayerAdaptive
-from bayesprune.priors.naming import by_name
+from bayesprune.priors.naming import Table, by_name, tables_of
 from bayesprune.priors.protocol import ClosedFormPrior, HyperPrior, closed_form
 from bayesprune.priors.weights import NormalWeights
 from bayesprune.structure.groups import Group
@@ -77,6 +77,10 @@ class BernoulliGates:
     def price(self, group: Group) -> float:
         """What the last unit costs when every other one is kept, in nats."""
         return self.hyper.price(group)
+
+    def tables(self) -> Iterator[Table]:
+        """Those of the hyper-prior."""
+        yield from tables_of(self.hyper)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.hyper!r})"
@@ -146,6 +150,12 @@ class PerGroup(nn.Module):
     def of(self, group: Group) -> Callable[[Group], Any]:
         """The prior that holds for this group."""
         return by_name(self.table, group.name, "prior")
+
+    def tables(self) -> Iterator[Table]:
+        """Its own, and those of its members."""
+        yield "PerGroup", self.table
+        for prior in self.table.values():
+            yield from tables_of(prior)
 
     def forward(self, group: Group) -> Any:
         """Sample the hyper-sites; the distribution over the gates of the group."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from bayesprune.errors import PriorError
 from bayesprune.priors.checks import positive
 from bayesprune.priors.naming import by_name
+from bayesprune.structure.naming import check_names, check_order
 
 Posterior = Literal["delta", "normal"]
 
@@ -69,6 +70,19 @@ class NormalWeights:
             PriorError: a table without an entry for it.
         """
         return by_name(self.scale, parameter, "scale") if isinstance(self.scale, Mapping) else self.scale
+
+    def check_names(self, parameters: Sequence[str]) -> None:
+        """Refuse scales for parameters that a network does not have.
+
+        Args:
+            parameters: names in the network's ``state_dict``.
+
+        Raises:
+            PriorError: an unknown name, with the nearest known one.
+        """
+        if isinstance(self.scale, Mapping):
+            check_names("scale", self.scale, parameters, error=PriorError, kind="parameter")
+            check_order("scale", list(self.scale), parameters, PriorError)
 
     def scaled(self, factor: float) -> NormalWeights:
         """The same prior with every standard deviation multiplied by a factor.

@@ -10,6 +10,7 @@ from torch import Tensor
 from bayesprune.errors import SelectionError
 from bayesprune.structure import Group, Slot
 from bayesprune.structure.groups import close_over
+from bayesprune.structure.naming import no_group
 
 Masks = dict[str, Tensor]
 """group → (group.size,) bool, on the CPU, by original unit id: True stays. Groups that are not named stay "
@@ -34,11 +35,7 @@ def whole(groups: tuple[Group, ...], masks: Mapping[str, Tensor] | None = None) 
             listed.
     """
     given, sizes = dict(masks or {}), {group.name: group.size for group in groups}
-    wrong = [
-        f"{name!r} is no group of this network (there are {', '.join(map(repr, sizes))})"
-        for name in given
-        if name not in sizes
-    ]
+    wrong = [no_group(name, sizes) for name in given if name not in sizes]
     for group in groups:
         mask = given.get(group.name)
         if mask is None:

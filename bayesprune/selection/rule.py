@@ -12,6 +12,7 @@ from bayesprune.errors import SelectionError
 from bayesprune.selection.family import Family, by_scores
 from bayesprune.selection.masks import Masks, Scores
 from bayesprune.selection.subject import Subject
+from bayesprune.structure.naming import no_group
 
 Scope = Literal["global", "layer"]
 
@@ -89,11 +90,7 @@ def checked(name: str, subject: Subject, scores: Scores) -> Scores:
         SelectionError: unknown groups, other lengths, or numbers that are not numbers, all listed.
     """
     sizes = {group.name: group.size for group in subject.groups}
-    wrong = [
-        f"{group!r} is no group (there are {', '.join(map(repr, sizes))})"
-        for group in scores
-        if group not in sizes
-    ]
+    wrong = [no_group(group, sizes) for group in scores if group not in sizes]
     for group, size in sizes.items():
         if group in scores and tuple(scores[group].shape) != (size,):
             wrong.append(f"the scores of {group!r} are {tuple(scores[group].shape)}: they must be ({size},)")

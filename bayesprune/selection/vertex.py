@@ -13,6 +13,7 @@ from bayesprune.priors.naming import by_name
 from bayesprune.selection.descent import GainRule
 from bayesprune.selection.masks import Scores
 from bayesprune.selection.subject import Subject
+from bayesprune.structure.naming import check_names, check_order
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +42,9 @@ class FlatteningVertex(GainRule):
         if self.price is None:
             return prior_prices(subject)
         table = self.price if isinstance(self.price, Mapping) else {"*": self.price}
+        names = [group.name for group in subject.groups]
+        check_names("price", table, names, error=SelectionError)
+        check_order("price", list(table), names, SelectionError)
         prices = {group.name: by_name(table, group.name, "price") for group in subject.groups}
         wrong = [f"{name}: {price!r}" for name, price in prices.items() if not 0 <= price < math.inf]
         if wrong:

@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from bayesprune.errors import NothingToGateError, SettingsError, UnsupportedNetworkError
+from bayesprune.errors import NothingToGateError, UnsupportedNetworkError
 from bayesprune.structure.chain import Chain
 from bayesprune.structure.groups import VALUES, Group, Slot
 from bayesprune.structure.layers import ACROSS, NORMS, POOLS, PRODUCERS, Producer, Select, is_producer
+from bayesprune.structure.naming import check_names
 from bayesprune.structure.trace import evaluating, trace_layers
 
 
@@ -197,14 +198,7 @@ class _Walk:
             self._born(name, y.shape[1])
 
     def check(self) -> None:
-        unknown = [
-            p
-            for p in self.exclude
-            if not any(fnmatch.fnmatchcase(g, p) for g in self.excluded | set(self.tallies))
-        ]
-        if unknown:
-            known = ", ".join(sorted(self.excluded | set(self.tallies)))
-            raise SettingsError(f"exclude={unknown[0]!r} matches no group. The groups are: {known}.")
+        check_names("exclude", self.exclude, sorted(self.excluded | set(self.tallies)))
         if not self.tallies:
             raise NothingToGateError(
                 "The network has nothing to gate: its one layer's outputs are what the likelihood reads, and "

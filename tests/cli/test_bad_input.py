@@ -206,3 +206,18 @@ def test_an_interruption_before_the_first_epoch(cli: Any, monkeypatch: pytest.Mo
     assert done.code == 130
     assert "nothing was kept" in done.err
     assert not Path("out").exists()
+
+
+def test_a_price_for_a_group_that_there_is_not_is_refused(cli, tmp_path):
+    words = (
+        "run",
+        "lenet_300_100",
+        "--data",
+        "digits",
+        "--price",
+        "inptu=2,*=20",
+        "--out",
+        str(tmp_path / "r"),
+    )
+    done = cli(*words)
+    assert done.code == 2 and "names 'inptu'" in done.err and "Did you mean 'input'?" in done.err

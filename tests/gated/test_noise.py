@@ -72,7 +72,7 @@ def test_what_is_no_deviation_is_refused_by_group(wrong):
 
 @pytest.mark.parametrize("setting", ["unit_noise", "initial_inclusion"])
 def test_a_name_that_fits_no_group_is_refused(setting):
-    with pytest.raises(SettingsError, match=rf"{setting} names 'fc\*'.*there are 'input', '0'"):
+    with pytest.raises(SettingsError, match=rf"{setting} names 'fc\*'.*There are 'input', '0'"):
         gate(**{"unit_noise": 0.0, setting: {"fc*": 0.5}})
 
 

@@ -44,7 +44,11 @@ class Broken(Scored):
 CASES = {
     "k above the units": (lambda e: DPP(k={"fc1": 15}), {}, r"k=15 for 'fc1', which has 14 units"),
     "k below one": (lambda e: DPP(k=0), {}, r"k=0 for 'fc1'.*between 1 and 14"),
-    "unknown group": (lambda e: DPP(k={"fc7": 3}), {}, r"'fc7' is no group \(there are 'fc1', 'fc2'\)"),
+    "unknown group": (
+        lambda e: DPP(k={"fc7": 3}),
+        {},
+        r"'fc7' is no group \(did you mean 'fc.'\? there are",
+    ),
     "global dpp": (lambda e: DPP(), {"share": 0.5, "scope": "global"}, "use scope='layer'"),
     "bandwidth": (lambda e: DPP(beta="mean"), {"share": 0.5}, r"DPP\(beta='mean'\)"),
     "jitter": (lambda e: DPP(jitter=-1.0), {"share": 0.5}, r"jitter=-1\.0"),

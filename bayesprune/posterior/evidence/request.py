@@ -12,6 +12,7 @@ from torch import Tensor
 from bayesprune.errors import PosteriorError
 from bayesprune.gated import GatedModel
 from bayesprune.posterior.rows import Rows, check_rows
+from bayesprune.structure.naming import no_group
 from bayesprune.svi.estimators import ARM, Concrete, Estimator, Reinforce
 from bayesprune.svi.result import FitResult
 
@@ -99,7 +100,7 @@ def _unit_problems(gated: GatedModel, units: Any) -> Iterator[str]:
         alive = gated.by_group(gated.alive.cpu())
         for name, numbers in units.items():
             if name not in alive:
-                yield f"units: there is no group {name!r}, but {', '.join(map(repr, alive))}"
+                yield f"units: {no_group(name, alive)}"
             elif isinstance(numbers, str) or not isinstance(numbers, Iterable):
                 yield f"units: {name!r} has {numbers!r}, and needs numbers of units, such as [3, 7]"
             else:

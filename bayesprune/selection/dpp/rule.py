@@ -18,6 +18,7 @@ from bayesprune.selection.masks import Masks, fed
 from bayesprune.selection.rows import inputs_of
 from bayesprune.selection.rule import Rule, Scope
 from bayesprune.selection.subject import Subject
+from bayesprune.structure.naming import no_group
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,11 +72,7 @@ class DPP(Rule):
             return super().masks(subject)  # type: ignore[return-value]
         units = {g.name for g in subject.groups if not g.optional}
         asked = dict(self.k) if isinstance(self.k, Mapping) else dict.fromkeys(units, self.k)
-        wrong = [
-            f"{name!r} is no group (there are {', '.join(map(repr, living))})"
-            for name in asked
-            if name not in living
-        ]
+        wrong = [no_group(name, living) for name in asked if name not in living]
         for name, k in asked.items():
             if name in living and (
                 isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= living[name]

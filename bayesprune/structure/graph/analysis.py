@@ -19,6 +19,7 @@ from bayesprune.structure.graph.network import GraphNetwork
 from bayesprune.structure.graph.sections import LAYER_GATES, LAYERS, Layers, with_sections
 from bayesprune.structure.graph.twin import lent_copy, own_
 from bayesprune.structure.groups import Group, Slot
+from bayesprune.structure.naming import as_names, check_groups
 
 
 class Analysis:
@@ -72,7 +73,17 @@ class Analysis:
         return self.structure.frozen
 
     def cut(self, alive: Mapping[str, Tensor], optimiser: torch.optim.Optimizer | None = None) -> nn.Module:
-        """A smaller copy without the units that are not alive; ``gated`` is left alone."""
+        """A smaller copy without the units that are not alive; ``gated`` is left alone.
+
+        Args:
+            alive: group → (size,), bool; groups not named stay whole.
+            optimiser: its state is cut along.
+
+        Raises:
+            SettingsError: a group that there is not.
+            RemovalError: the network would compute something else.
+        """
+        check_groups("cut", alive, [group.name for group in self.groups])
         lender = self.structure.captured.network
         twin = lent_copy(lender) if self._lendable else copy.deepcopy(lender)
         captured = replace(self.structure.captured, network=twin)
@@ -82,7 +93,8 @@ class Analysis:
         return own_(network.plain(handed_over=True), lender)
 
     def cut_(self, alive: Mapping[str, Tensor], optimiser: torch.optim.Optimizer | None = None) -> None:
-        """Remove units from ``gated`` in place."""
+        """Remove units from ``gated`` in place; as `cut`."""
+        check_groups("cut_", alive, [group.name for group in self.groups])
         self.gated.cut_(alive, optimiser)
 
 
@@ -146,7 +158,7 @@ def provable_structure(
         NothingToGateError: neither a unit nor a section can be removed.
         SettingsError: an exclusion that matches nothing, or ``layers`` that is none of its three values.
     """
-    exclude = tuple(exclude)
+    exclude = as_names(exclude)
     if layers not in LAYER_GATES:
         raise SettingsError(f"layers={layers!r} is none of {', '.join(map(repr, LAYER_GATES))}.")
     units = tuple(pattern for pattern in exclude if pattern != LAYERS)

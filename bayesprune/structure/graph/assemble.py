@@ -8,12 +8,12 @@ from collections import defaultdict
 import torch
 from torch import Tensor, nn
 
-from bayesprune.errors import SettingsError
 from bayesprune.structure.graph.call import Findings
 from bayesprune.structure.graph.capture import Captured, find_tensor
 from bayesprune.structure.graph.labels import FIXED, compact
 from bayesprune.structure.graph.reader import labels_in
 from bayesprune.structure.groups import Group, Slot
+from bayesprune.structure.naming import check_names
 
 Kind = tuple[tuple[str, int], ...]
 """All the places and parts that a unit is in; units of one kind make a group."""
@@ -43,11 +43,7 @@ def assemble(
     """
     kinds = {kind: u for kind, u in _kinds(findings, classes, frozen).items() if len(u) > 1}
     names = _names(captured, list(kinds))
-    unmatched = [p for p in exclude if not any(fnmatch.fnmatchcase(name, p) for name in names.values())]
-    if unmatched:
-        raise SettingsError(
-            f"exclude={unmatched[0]!r} matches no group; there are {', '.join(names.values()) or 'none'}."
-        )
+    check_names("exclude", exclude, list(names.values()))
     chosen = {k: u for k, u in kinds.items() if not any(fnmatch.fnmatchcase(names[k], p) for p in exclude)}
     class_unit, start = torch.full((len(classes),), -1), 0
     for units in chosen.values():

@@ -10,11 +10,11 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, fx, nn
 
-from bayesprune.errors import SettingsError
 from bayesprune.structure.graph.analyse import Structure
 from bayesprune.structure.graph.branches import Section, other_operand
 from bayesprune.structure.graph.capture import find_tensor
 from bayesprune.structure.groups import WHOLE, Group, Slot
+from bayesprune.structure.naming import check_names
 
 Layers = Literal["sections", "blocks", "none"]
 LAYER_GATES: tuple[str, ...] = get_args(Layers)
@@ -45,8 +45,7 @@ def with_sections(structure: Structure, layers: Layers, exclude: Iterable[str] =
     """
     sections = [] if layers == "none" else _sections(structure, layers)
     if LAYERS in exclude and not sections and layers != "none":
-        names = ", ".join(group.name for group in structure.groups) or "none"
-        raise SettingsError(f"exclude={LAYERS!r} matches no group; there are {names}.")
+        check_names("exclude", [LAYERS], [group.name for group in structure.groups])
     if not sections or LAYERS in exclude:
         return structure
     taken = {group.name for group in structure.groups}

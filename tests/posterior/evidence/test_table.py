@@ -124,7 +124,7 @@ def test_everything_wrong_is_said_at_once(result):
     message = str(raised.value)
     for part in (
         f"{gone} of '0' was removed", "99 is no unit of '0', which has 0 … 3", "0.5 is no unit",
-        "there is no group 'none', but '0', ", "'5' has 3, and needs numbers of units",
+        "'none' is no group (there are '0', ", "'5' has 3, and needs numbers of units",
         "others='mean' must be 'posterior' or 'hard'", "draws=0 must be a whole number, at least 1",
     ):  # fmt: skip
         assert part in message, message

@@ -257,7 +257,7 @@ def test_sections_can_be_left_alone():
         assert "layers" not in {group.name for group in analyse(network, x, **settings).groups}
     with pytest.raises(SettingsError, match="layers='block' is none of 'sections', 'blocks', 'none'"):
         analyse(network, x, layers="block")
-    with pytest.raises(SettingsError, match="'layers' matches no group"):
+    with pytest.raises(SettingsError, match="exclude names 'layers', and no group"):
         analyse(build("Linear")[0], build("Linear")[1], exclude=["layers"])
 
 
