@@ -111,7 +111,8 @@ def test_scales_of_parameters_that_there_are_not_are_refused():
 def test_one_name_by_itself_is_that_name_and_not_its_letters():
     assert [group.name for group in gate(exclude="input").groups] == ["0", "2"]
     assert [group.name for group in bp.analyse(network(), X, exclude="0").groups] == ["2"]
-    latency = bp.Price.latency(network(), X, exclude="input", timer=lambda layer, x: layer.weight.numel())
+    by_size = {"timer": lambda layer, x: layer.weight.numel(), "rounding": 1}
+    latency = bp.Price.latency(network(), X, exclude="input", **by_size)
     assert set(latency.milliseconds) == {"0", "2"}
 
 
