@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,8 @@ from bayesprune.structure.plain.values import CONSTANTS
 ARCHITECTURE = "architecture.json"
 """The file of a saved network that says what runs."""
 FORMAT = "bayesprune architecture"
-LAYERS_VERSION = 1
-GRAPH_VERSION = 2
+LAYERS_VERSION = 3
+GRAPH_VERSION = 4
 
 ENTRIES: dict[int, dict[str, type]] = {
     LAYERS_VERSION: {"input_shape": list, "tensors_sha256": str, "layers": list},
@@ -44,10 +45,7 @@ def read_architecture(folder: str | Path) -> dict[str, Any]:
     path = Path(folder) / ARCHITECTURE
     if not path.is_file():
         raise CheckpointError(f"{folder}: holds no {ARCHITECTURE}, so no exported network. Check the folder.")
-    try:
-        description = read_json(path, CheckpointError)
-    except RecursionError:
-        raise CheckpointError(f"{path}: is nested too deeply. The file was changed; export again.") from None
+    description = read_json(path, CheckpointError)
     version = description.get("format_version")
     if description.get("format") != FORMAT or type(version) is not int or version not in ENTRIES:
         raise CheckpointError(
@@ -61,6 +59,24 @@ def read_architecture(folder: str | Path) -> dict[str, Any]:
             f"{path}: lacks {', '.join(missing)}. The file was changed; export the network again."
         )
     return description
+
+
+def digest_of(description: dict[str, Any]) -> str:
+    """SHA-256 of a description, however it is laid out in its file.
+
+    The file of the tensors holds it, as the description holds that file's: neither can be changed alone, so
+    that no slip of an editor or a disk makes another network of it. It is a checksum, and no signature: who
+    changes a network on purpose can write both anew. (A network is therefore not run when it is loaded: an
+    accident is found without, and what was made on purpose can behave well on one example.)
+
+    Args:
+        description: content of the file; the tensors' digest is left out.
+
+    Returns:
+        64 hexadecimal digits.
+    """
+    said = {key: value for key, value in description.items() if key != "tensors_sha256"}
+    return hashlib.sha256(json.dumps(said, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def write_architecture(path: Path, description: dict[str, Any]) -> None:

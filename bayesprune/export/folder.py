@@ -15,6 +15,7 @@ from bayesprune.export.architecture import (
     ARCHITECTURE,
     FORMAT,
     GRAPH_VERSION,
+    digest_of,
     read_architecture,
     write_architecture,
 )
@@ -63,23 +64,21 @@ def save(network: nn.Module, folder: str | Path, example: Inputs) -> None:
     check_plain(network, "save")
     folder = path_of(folder, "save: the folder")
     inputs = tuple(x.cpu() for x in inputs_of(example))
-    description: dict[str, Any]
-    if is_sequence(network):
-        description, content = sequence_data(network), tensor_bytes(network.state_dict())
-    else:
-        description, content = _graph(network, inputs)
-    write_atomically(folder / TENSORS, content)
-    write_architecture(  # last: it names the tensors it belongs to, so a crash in between is noticed
-        folder / ARCHITECTURE,
-        {
-            "format": FORMAT,
-            "format_version": description.pop("format_version"),
-            "input_shape": list(inputs[0].shape[1:]),
-            "tensors": TENSORS,
-            "tensors_sha256": digest(content),
-            **description,
-        },
+    body, tensors = (
+        (sequence_data(network), network.state_dict()) if is_sequence(network) else _graph(network, inputs)
     )
+    description: dict[str, Any] = {
+        "format": FORMAT,
+        "format_version": body.pop("format_version"),
+        "input_shape": list(inputs[0].shape[1:]),
+        "tensors": TENSORS,
+        "tensors_sha256": "",
+        **body,
+    }
+    content = tensor_bytes(tensors, digest_of(description))
+    write_atomically(folder / TENSORS, content)
+    # last: it names the tensors it belongs to, so a crash in between is noticed
+    write_architecture(folder / ARCHITECTURE, {**description, "tensors_sha256": digest(content)})
 
 
 def load(folder: str | Path, into: nn.Module | None = None) -> nn.Module:
@@ -105,7 +104,9 @@ def load(folder: str | Path, into: nn.Module | None = None) -> nn.Module:
     if into is not None:
         check_plain(into, "load(into=…)")
     description = read_architecture(folder)
-    tensors = read_tensors(folder / TENSORS, description["tensors_sha256"], ARCHITECTURE)
+    tensors = read_tensors(
+        folder / TENSORS, description["tensors_sha256"], digest_of(description), ARCHITECTURE
+    )
     network: nn.Module
     if description["format_version"] == GRAPH_VERSION:
         network = graph_from_data(description, tensors, folder / ARCHITECTURE).eval()
@@ -116,7 +117,7 @@ def load(folder: str | Path, into: nn.Module | None = None) -> nn.Module:
     return network if into is None else into
 
 
-def _graph(network: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[dict[str, Any], bytes]:
+def _graph(network: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """A network's operations and tensors, after reading them back and comparing outputs."""
     network = copy.deepcopy(network).cpu()
     plain = as_plain_graph(network, inputs)
@@ -135,4 +136,4 @@ def _graph(network: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[dict[str, An
             "Its forward must depend on nothing but its inputs, parameters and buffers; keep the network's "
             "state_dict beside its class."
         )
-    return description, tensor_bytes(tensors)
+    return description, tensors

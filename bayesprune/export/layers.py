@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -71,29 +71,42 @@ def sequence_from_data(
     """
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     for entry in description["layers"]:
-        layer = _layer(entry, path)
+        layer = _layer(entry, path, layers)
         if isinstance(layer, Select) and f"{entry['name']}.index" in tensors:
             layer.index = tensors[f"{entry['name']}.index"]  # fewer positions than the width it selects from
         layers[entry["name"]] = layer
+    _spare_inputs_(layers.values())
     network = nn.Sequential(layers)
     try:
         network.load_state_dict(tensors, assign=True)
         for name in description.get("frozen", []):
             network.get_parameter(name).requires_grad_(False)
-    except (RuntimeError, AttributeError, TypeError) as problem:
+    except Exception as problem:  # whatever PyTorch raises on tensors of another network
         raise CheckpointError(
             f"{path.parent / 'pruned.safetensors'}: does not fit {path.name}: {problem}"
         ) from None
     return network
 
 
-def _layer(entry: Any, path: Path) -> nn.Module:
+def _spare_inputs_(layers: Iterable[nn.Module]) -> None:
+    """Layers that would write into the network's input, which is their caller's, compute the same apart."""
+    for layer in layers:
+        if hasattr(layer, "inplace"):
+            layer.inplace = False  # type: ignore[assignment]
+        elif not isinstance(layer, nn.Identity | nn.Flatten | nn.Unflatten | Select | nn.Dropout):
+            return  # its result is its own
+
+
+def _layer(entry: Any, path: Path, taken: Collection[str]) -> nn.Module:
     try:
         name, kind, arguments = entry["name"], CLASSES[entry["class"]], entry["arguments"]
-        if "." in name:
-            raise ValueError("a name with a dot")
+        if not isinstance(name, str) or not name or "." in name or name in taken:
+            raise ValueError("its name is none, taken, or has a dot")
+        values = [part for v in arguments.values() for part in (v if isinstance(v, list) else [v])]
+        if any(isinstance(part, dict | list) for part in values):
+            raise ValueError("an argument that is neither a number, a word nor a list of them")
         return built(kind, arguments)
-    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as problem:
+    except Exception as problem:  # whatever a class of torch.nn raises on arguments that it does not take
         raise CheckpointError(
             f"{path}: cannot rebuild layer {entry!r} ({type(problem).__name__}: {problem}). "
             "The file was changed, or written by a newer bayesprune; export the network again."

@@ -101,7 +101,7 @@ def test_the_files_say_what_they_hold(tmp_path):
     network = pruned("rolled_channels")
     bp.save(network, tmp_path, CASES["rolled_channels"].batch(2, torch.float32))
     description = json.loads((tmp_path / "architecture.json").read_text())
-    assert description["format_version"] == 2
+    assert description["format_version"] == 4
     assert description["network"] == "Moved"
     assert description["input_shape"] == [3, 6, 6]
     assert description["inputs"] == [{"shape": [3, 6, 6], "dtype": "float32"}]

@@ -13,6 +13,7 @@ from torch import nn
 from bayesprune.errors import CheckpointError, SettingsError, UnsupportedNetworkError
 from bayesprune.export import CLASSES, export, load, save
 from bayesprune.structure.layers import Select
+from tests.export.small import seal
 
 ARGUMENTS = {  # of the classes that do not build without
     "Linear": {"in_features": 3, "out_features": 2},
@@ -180,6 +181,7 @@ def saved(tmp_path: Path) -> Path:
 def _change(folder: Path, **entries: object) -> None:
     path = folder / "architecture.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **entries}))
+    seal(folder)
 
 
 def test_missing_files(saved: Path, tmp_path: Path) -> None:
@@ -228,6 +230,16 @@ def test_files_of_two_exports_do_not_mix(saved: Path, tmp_path: Path) -> None:
         },
         {"name": "x.y", "class": "ReLU", "arguments": {}},
         {"class": "ReLU"},
+        {"name": "", "class": "ReLU", "arguments": {}},
+        {"name": ["x"], "class": "ReLU", "arguments": {}},
+        {"name": {}, "class": "ReLU", "arguments": {}},
+        {"name": "x", "class": ["ReLU"], "arguments": {}},
+        {"name": "x", "class": "MaxPool2d", "arguments": {"kernel_size": {}, "stride": [[1]]}},
+        {
+            "name": "x",
+            "class": "Conv2d",
+            "arguments": {"in_channels": 2, "out_channels": 2, "kernel_size": 1, "groups": 0},
+        },
         "ReLU",
     ],
 )
@@ -249,7 +261,7 @@ def test_other_versions_and_missing_entries(saved: Path) -> None:
     _change(saved, format_version=99)
     with pytest.raises(CheckpointError, match="version 99"):
         load(saved)
-    _change(saved, format_version=1, layers=None, input_shape=None)
+    _change(saved, format_version=3, layers=None, input_shape=None)
     with pytest.raises(CheckpointError, match="lacks input_shape, layers"):
         load(saved)
 

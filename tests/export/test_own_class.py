@@ -8,7 +8,7 @@ from torch import nn
 
 import bayesprune as bp
 from bayesprune.errors import CheckpointError, UnsupportedNetworkError
-from tests.export.small import Heads, dense, pruned
+from tests.export.small import Heads, dense, pruned, seal
 from tests.structure.graph.networks import CASES
 
 
@@ -149,6 +149,7 @@ def test_sizes_that_are_none_are_refused(saved, size):
     name = next(iter(description["sizes"]))
     description["sizes"][name] = {attribute: size for attribute in description["sizes"][name]}
     path.write_text(json.dumps(description))
+    seal(saved)
     with pytest.raises(CheckpointError, match="which is no size"):
         bp.load(saved, into=dense("ResNeXtBlock"))
 
@@ -160,5 +161,6 @@ def test_attributes_that_are_no_sizes_are_never_set(saved):
         values |= {"forward": 1, "training": 1, "__class__": 1}
     description["sizes"]["nowhere"] = {"in_features": 1}
     path.write_text(json.dumps(description))
+    seal(saved)
     own = bp.load(saved, into=dense("ResNeXtBlock"))
     assert not any("forward" in vars(layer) for layer in own.modules())

@@ -11,8 +11,7 @@ from safetensors.torch import load_file, save_file
 import bayesprune as bp
 from bayesprune.errors import CheckpointError
 from bayesprune.export import example_of
-from bayesprune.files import sha256_of
-from tests.export.small import pruned
+from tests.export.small import pruned, seal
 from tests.structure.graph.networks import CASES
 
 
@@ -27,6 +26,7 @@ def change(folder, action):
     description = json.loads(path.read_text())
     action(description)
     path.write_text(json.dumps(description))
+    seal(folder)
 
 
 def nodes(description, kind="op"):
@@ -108,7 +108,6 @@ def test_code_in_the_names_of_tensors_does_not_run(saved, monkeypatch):
     path = saved / "pruned.safetensors"
     save_file({key.replace("head", name): value for key, value in load_file(path).items()}, path)
     change(saved, plant)
-    change(saved, lambda description: description.update(tensors_sha256=sha256_of(path)))
     assert "signs that cannot be written down" in refused(saved)
     assert not ran
 
@@ -127,7 +126,7 @@ def _set(key, value):
         (_without("values"), "lacks values"),
         (_without("training"), "lacks training"),
         (_set("modules", {}), "lacks modules"),
-        (_set("format_version", 3), "version 3"),
+        (_set("format_version", 1), "version 1"),
         (_set("format_version", True), "version True"),
         (_set("format", "other"), "format 'other'"),
         (_set("modules", ["head"]), "cannot rebuild"),
@@ -178,6 +177,7 @@ def test_arguments_nested_without_end(saved):
     change(saved, lambda d: nodes(d)[0].update(args=["DEEP"]))
     path = saved / "architecture.json"
     path.write_text(path.read_text().replace('"DEEP"', deep))
+    seal(saved)
     with pytest.raises(CheckpointError):
         bp.load(saved)
     assert text

@@ -16,6 +16,7 @@ from torch import fx
 
 from bayesprune.structure.plain.operators import name_of, operator_of
 from bayesprune.structure.plain.values import decoded, encoded
+from bayesprune.structure.plain.written import copy_written_
 
 SAFE_NAME = re.compile(r"[\w\-/ +:,]+")
 """One part of a tensor's dotted name: nothing that could end a string in Python."""
@@ -67,6 +68,7 @@ def from_data(data: Any, tensors: Collection[str]) -> fx.Graph:
     if not isinstance(returns, list):
         raise ValueError(f"the graph returns {returns!r}, no list")
     graph.output(tuple(decoded(returns, nodes)))
+    copy_written_(graph)
     graph.lint()
     return graph
 
@@ -84,8 +86,16 @@ def _node_data(node: fx.Node) -> dict[str, Any]:
         return {"name": node.name, "tensor": _safe(str(node.target))}
     data: dict[str, Any] = {"name": node.name, "op": _name(node), "args": encoded(node.args)}
     if node.kwargs:
-        data["kwargs"] = {key: encoded(value) for key, value in node.kwargs.items()}
+        data["kwargs"] = {
+            key: encoded(value) for key, value in node.kwargs.items() if _takes(data["op"], key)
+        }
     return data
+
+
+def _takes(operation: str, argument: str) -> bool:
+    """Whether an operation has an argument: zeros lack a memory format that ``empty`` may have been given."""
+    schema = getattr(operator_of(operation), "_schema", None)
+    return schema is None or any(known.name == argument for known in schema.arguments)
 
 
 def _node(

@@ -1,7 +1,8 @@
 """The operations that a graph read from a file may run: a fixed list, and nothing beyond it.
 
 All of them compute tensors from tensors and numbers. What reads or writes files, resizes or replaces
-storage, reads memory without checks or asks about the process is not here, and so cannot be named in a file.
+storage, reads memory without checks (normalisations that are told their sizes), hands out memory as it was
+left by others (``empty``), or asks about the process is not here, and so cannot be named in a file.
 """
 
 from __future__ import annotations
@@ -48,8 +49,8 @@ PRODUCTS = """
 """
 
 NORMS_AND_POOLS = """
-    batch_norm group_norm instance_norm layer_norm rms_norm native_batch_norm native_group_norm
-    native_layer_norm norm_except_dim renorm _weight_norm adaptive_avg_pool1d adaptive_avg_pool2d
+    batch_norm group_norm instance_norm layer_norm rms_norm native_layer_norm norm_except_dim renorm
+    _weight_norm adaptive_avg_pool1d adaptive_avg_pool2d
     adaptive_avg_pool3d adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d _adaptive_avg_pool2d
     _adaptive_avg_pool3d avg_pool1d avg_pool2d avg_pool3d max_pool1d max_pool1d_with_indices max_pool2d
     max_pool2d_with_indices max_pool3d max_pool3d_with_indices max_unpool2d max_unpool3d
@@ -75,14 +76,21 @@ MOVING = """
 """
 
 MAKING = """
-    arange bucketize bartlett_window blackman_window empty empty_like eye full full_like hamming_window
-    hann_window linspace logspace new_empty new_full new_ones new_zeros ones ones_like rand rand_like randint
+    arange bucketize bartlett_window blackman_window eye full full_like hamming_window
+    hann_window linspace logspace new_full new_ones new_zeros ones ones_like rand rand_like randint
     randint_like randn randn_like randperm scalar_tensor searchsorted sym_numel sym_size tril_indices
     triu_indices zeros zeros_like
 """
 
 ATEN = frozenset(" ".join([POINTWISE, REDUCING, PRODUCTS, NORMS_AND_POOLS, MOVING, MAKING]).split())
 """Names in PyTorch's namespace ``aten``; the form that works in place (``relu_``) is allowed with each."""
+
+FILLED = {
+    "aten::empty.memory_format": "aten::zeros.default",
+    "aten::empty_like.default": "aten::zeros_like.default",
+    "aten::new_empty.default": "aten::new_zeros.default",
+}
+"""What networks make to be filled at once, as stochastic depth does, → what is written instead of it."""
 
 ARITHMETIC: dict[str, Callable[..., Any]] = {
     **{f"operator.{f.__name__}": f for f in (
@@ -107,6 +115,7 @@ def name_of(target: Any) -> str | None:
 
     Returns:
         Such as ``'aten::add.Tensor'`` or ``'operator.mul'``; None for an operation that is not on the list.
+        Memory that is not filled yet is told as zeros.
 
     Example:
         >>> name_of(torch.ops.aten.add.Tensor), name_of(torch.ops.aten.from_file.default), name_of(print)
@@ -114,11 +123,8 @@ def name_of(target: Any) -> str | None:
     """
     if isinstance(target, OpOverload):
         space, _, kind = target._schema.name.partition("::")
-        return (
-            f"{target._schema.name}.{target._overloadname}"
-            if space == "aten" and _fits(kind, target)
-            else None
-        )
+        name = f"{target._schema.name}.{target._overloadname}"
+        return FILLED.get(name, name if space == "aten" and _fits(kind, target) else None)
     return _NAMES.get(target)
 
 
