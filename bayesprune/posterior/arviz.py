@@ -18,6 +18,8 @@ import numpy.typing as npt
 import xarray as xr
 
 from bayesprune.errors import PosteriorError
+from bayesprune.posterior.contents import check_contents
+from bayesprune.posterior.stored import check_stored
 
 MAKER = "bayesprune"
 FORMAT = 1
@@ -82,9 +84,10 @@ def check(groups: Groups, place: str) -> Groups:
             f"{place} was written by {maker}, not by {MAKER} (groups: {', '.join(groups) or 'none'}): it has "
             "no gates to read. Give the draws of result.posterior().to_arviz()."
         )
-    if int(attributes.get("format", 0)) > FORMAT:
+    made = np.asarray(attributes.get("format", 0)).reshape(-1)  # h5netcdf gives an array of one
+    if made.dtype.kind not in "iu" or len(made) != 1 or not 0 <= made[0] <= FORMAT:
         raise PosteriorError(
-            f"{place} has format {attributes['format']}, and this version reads {FORMAT}: update {MAKER}."
+            f"{place} has format {str(*made[:1]):.20}, and this version reads {FORMAT}: update {MAKER}."
         )
     return groups
 
@@ -130,17 +133,16 @@ def read(path: str | Path) -> Any:
         The container of the installed ArviZ.
 
     Raises:
-        PosteriorError: missing, damaged, or the file of another program.
+        PosteriorError: missing, damaged, or the file of another program; it refers to other files, announces
+            more than it can hold, or has contents that are no posterior.
     """
-    import h5netcdf
-
     try:
-        with h5netcdf.File(str(path), "r") as file:
-            names = list(file.groups)
         groups = {}
-        for name in names:
-            with xr.open_dataset(path, group=name, engine="h5netcdf") as part:
+        for name in check_stored(Path(path)):
+            with xr.open_dataset(path, group=name, engine="h5netcdf", decode_times=False) as part:
                 groups[name] = _renamed(part.load(), ":", "/")
+    except PosteriorError:
+        raise
     except FileNotFoundError:
         raise PosteriorError(
             f"{path}: no such file. Write it with bayesprune.posterior.write(result.posterior().to_arviz(), "
@@ -148,7 +150,9 @@ def read(path: str | Path) -> Any:
         ) from None
     except Exception as problem:  # the formats' own errors have no common base
         raise PosteriorError(f"{path} cannot be read: damaged, or no NetCDF file ({problem}).") from problem
-    return wrap(check(groups, str(path)))
+    check(groups, str(path))
+    check_contents(groups, str(path))
+    return wrap(groups)
 
 
 def pareto_k(log_weights: npt.NDArray[np.float64]) -> float:

@@ -12,6 +12,7 @@ import numpy as np
 from bayesprune.errors import PosteriorError
 from bayesprune.gated import GatedModel
 from bayesprune.posterior.arviz import unwrap
+from bayesprune.posterior.contents import check_contents
 from bayesprune.posterior.diagnose.answer import Answer, Evidence
 from bayesprune.posterior.diagnose.calibrated import calibrated
 from bayesprune.posterior.diagnose.decided import decided
@@ -140,4 +141,5 @@ def _evidence(source: Any, rows: Source | None, draws: int, seed: int) -> Eviden
             "rows= can only be given with the results of fit(): draws alone have no network to run. Make the "
             "draws with to_arviz(rows=(x, y), observed=True), or diagnose the results."
         )
+    check_contents(groups, "The draws")
     return Evidence(groups)
