@@ -25,6 +25,7 @@ from bayesprune.certify.scoring import Scored, outputs_of, p_values, score
 from bayesprune.certify.statement import ASSUMES, statement_of
 from bayesprune.errors import CertificateError
 from bayesprune.ranges import is_whole
+from bayesprune.terminal import bar_hidden
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,7 @@ def certify(
 
     reference = outputs_of(network, calibration.x, batch_size, "reference")
     check_outputs(chosen_loss, reference, calibration)
-    bar = tqdm(candidates, desc="certify", unit="network", file=sys.stderr, disable=not progress)
+    bar = tqdm(candidates, desc="certify", unit="network", file=sys.stderr, disable=bar_hidden(progress))
     scored = [score(c, calibration, reference, chosen_loss, batch_size) for c in bar]
     decision = chosen_rule.decide(
         lambda some: p_values(scored, some, chosen_loss, alpha, test), len(scored), len(calibration), delta

@@ -109,5 +109,5 @@ def _check_installed() -> None:
     except ImportError:
         raise CertificateError(
             "Signatures need the package cryptography, not installed here. Install with: "
-            "pip install 'bayesprune[sign]'."
+            "pip install cryptography."
         ) from None

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import traceback
 import warnings
 from collections.abc import Iterator, Sequence
@@ -147,8 +148,9 @@ def interrupted_by_sigterm() -> Iterator[list[int]]:
 
 
 def _run(words: list[str]) -> int:
+    started = time.perf_counter()  # before PyTorch is imported, for which the user waits too
     try:
-        return int(command.main(words, prog_name="bayesprune", standalone_mode=False) or 0)
+        return int(command.main(words, prog_name="bayesprune", standalone_mode=False, obj=started) or 0)
     except click.ClickException as problem:
         with contextlib.suppress(OSError):  # stderr has no reader
             problem.show()

@@ -72,7 +72,7 @@ def over_seeds(seeds: Sequence[dict[str, Any]]) -> dict[str, Any]:
         if isinstance(first, list):
             columns = list(zip(*values, strict=True))
             means[key] = [_mean(column) for column in columns]
-            if len(seeds) > 1 and means[key] != first:
+            if any(value != first for value in values):
                 means[f"{key}_std"] = [statistics.stdev(column) for column in columns]
         else:
             means[key] = _mean(values)

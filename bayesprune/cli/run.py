@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -145,14 +146,14 @@ def run_command(
         job = jobs.begin(asked, out, quiet)
     try:
         with asked_threads(job.settings.threads):
-            _run_seeds(job)
+            _run_seeds(job, ctx.obj or time.perf_counter())
     except KeyboardInterrupt:
         raise _interruption(job) from None
     finally:
         folders.give_back(job.folder)
 
 
-def _run_seeds(job: Job) -> None:
+def _run_seeds(job: Job, started: float) -> None:
     """All seeds, but for those that have finished before; then the figures over them, and the report."""
     from bayesprune.report import write_report  # here: Matplotlib takes long to import
 
@@ -181,7 +182,8 @@ def _run_seeds(job: Job) -> None:
     write_json(job.folder / folders.RESULT, result)
     write_report([job.folder], force=True)
     if not job.quiet:
-        tell(summary(result, job.folder, own=job.model.own))
+        seconds = time.perf_counter() - started
+        tell(summary(result, job.folder, own=job.model.own, seconds=seconds))
 
 
 def _run_seed(job: Job, seed: int, folder: Path) -> dict[str, Any]:

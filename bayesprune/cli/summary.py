@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 from typing import Any
 
 from bayesprune.cli.streams import in_python, quoted
 
 REPORT = "report.html"
+ONNX_NEEDS = ("onnx", "onnxscript", "onnxruntime")
 SCORES = {
     "test_error_percent": ("Test error", " %"),
     "test_rmse": ("Test RMSE", ""),
@@ -15,13 +17,14 @@ SCORES = {
 }
 
 
-def summary(result: dict[str, Any], folder: Path, own: bool = False) -> str:
+def summary(result: dict[str, Any], folder: Path, own: bool = False, seconds: float | None = None) -> str:
     """The result of a run in a few lines.
 
     Args:
         result: content of `result.json`.
         folder: the run's folder.
         own: whether the program is the user's own file.
+        seconds: that the whole command took; learning is a part of them.
 
     Returns:
         Text for the terminal.
@@ -33,8 +36,8 @@ def summary(result: dict[str, Any], folder: Path, own: bool = False) -> str:
         ("Parameters", _kept(result, "parameters")),
         ("MACs", _kept(result, "macs")),
         ("Units kept", _units(result)),
-        ("Gates", _gates(result["undecided_gates"], result["rounded_gates"])),
-        ("Time", _time(result["seconds"]) + (" a seed" if seeds > 1 else "")),
+        ("Gates", _gates(result)),
+        ("Time", _times(result["seconds"], seeds, seconds)),
         ("Files", str(folder)),
     ]
     if seeds > 1:
@@ -54,14 +57,30 @@ def _kept(result: dict[str, Any], what: str) -> str:
 
 
 def _units(result: dict[str, Any]) -> str:
-    groups = zip(result["groups"], result["architecture"], result["dense_architecture"], strict=True)
-    return ", ".join(f"{name} {kept:g} of {size}" for name, kept, size in groups)
+    names, kept, sizes = result["groups"], result["architecture"], result["dense_architecture"]
+    spreads = result.get("architecture_std", [0] * len(names))
+    groups = zip(names, kept, spreads, sizes, strict=True)
+    return ", ".join(f"{name} {_count(units, spread)} of {size}" for name, units, spread, size in groups)
 
 
-def _gates(undecided: float, rounded: float) -> str:
+def _gates(result: dict[str, Any]) -> str:
+    undecided, rounded = result["undecided_gates"], result["rounded_gates"]
     if undecided:
-        return f"{undecided:g} undecided (0.01 < inclusion probability < 0.99): more --epochs may settle them"
-    return "all decided" + (f", {rounded:,g} by rounding: more --epochs would settle them" if rounded else "")
+        number = _count(undecided, result.get("undecided_gates_std", 0))
+        return f"{number} undecided (0.01 < inclusion probability < 0.99): more --epochs may settle them"
+    number = _count(rounded, result.get("rounded_gates_std", 0))
+    return "all decided" + (f", {number} by rounding: more --epochs would settle them" if rounded else "")
+
+
+def _count(mean: float, spread: float) -> str:
+    """A number of units: whole for one seed and where all agree, else mean ± standard deviation."""
+    return f"{mean:,.1f} ± {spread:.1f}" if spread else f"{mean:,.0f}"
+
+
+def _times(learning: float, seeds: int, command: float | None) -> str:
+    """What learning took, and the command, which draws, weighs units and writes its report besides."""
+    learnt = f"{_time(learning)} to learn{' a seed' if seeds > 1 else ''}"
+    return learnt if command is None else f"{learnt}, {_time(command)} in all"
 
 
 def _time(seconds: float) -> str:
@@ -75,10 +94,12 @@ def _plural(number: int, word: str) -> str:
 def _next(result: dict[str, Any], folder: Path, own: bool) -> list[str]:
     source = folder / f"seed-{result['seeds'][0]['seed']}" if len(result["seeds"]) > 1 else folder
     program = str(result["program"])
+    absent = [name for name in ONNX_NEEDS if importlib.util.find_spec(name) is None]
+    first = f"    (first: pip install {' '.join(absent)})" if absent else ""
     steps = [
         f"  read it:    {folder / REPORT}",
         f"  use it:     import bayesprune as bp; network = bp.load({in_python(source)})",
-        f"  ship it:    {quoted('bayesprune', 'export', source, program + '.onnx')}",
+        f"  ship it:    {quoted('bayesprune', 'export', source, program + '.onnx')}{first}",
         f"  certify it: {quoted('bayesprune', 'certify', source)}",
     ]
     copy = quoted("bayesprune", "copy", program, "mine.py")

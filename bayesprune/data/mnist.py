@@ -17,6 +17,7 @@ from bayesprune.data.dataset import Dataset
 from bayesprune.data.folder import load_folder
 from bayesprune.errors import DataError
 from bayesprune.files import write_atomically
+from bayesprune.terminal import bar_hidden
 
 MIRRORS = (
     "https://ossci-datasets.s3.amazonaws.com/mnist/",
@@ -62,7 +63,7 @@ def mnist(data_dir: str | Path | None = None, progress: bool = True) -> Dataset:
         return replace(load_folder(Path(shared) / "mnist"), name="mnist")
     folder = cache_folder()
     missing = [name for name in SHA256 if not (folder / f"{name}.gz").is_file()]
-    for name in tqdm(missing, desc="Downloading MNIST", unit="file", disable=not progress):
+    for name in tqdm(missing, desc="Downloading MNIST", unit="file", disable=bar_hidden(progress)):
         write_atomically(folder / f"{name}.gz", _download(name, progress))
     try:
         return replace(load_folder(folder), name="mnist")
@@ -111,7 +112,9 @@ def _fetch(url: str, progress: bool) -> bytes:
     with urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as response:
         total = int(response.headers.get("Content-Length") or 0) or None
         name = url.rsplit("/", 1)[1]
-        bar = tqdm(total=total, desc=name, unit="B", unit_scale=True, leave=False, disable=not progress)
+        bar = tqdm(
+            total=total, desc=name, unit="B", unit_scale=True, leave=False, disable=bar_hidden(progress)
+        )
         with bar:
             while chunk := response.read(1 << 16):
                 chunks.append(chunk)

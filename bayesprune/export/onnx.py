@@ -21,6 +21,9 @@ from bayesprune.rows import inputs_of
 from bayesprune.structure.graph import as_plain_graph
 from bayesprune.structure.trace import check_plain, evaluating, run_on
 
+NEEDED = ("onnx", "onnxscript", "onnxruntime")
+"""The packages of the ``export`` extra: two that write ONNX, and one in which it is run and compared."""
+
 
 def export(network: nn.Module, path: str | Path, example: Inputs | None = None) -> None:
     """Write a network for use elsewhere: a path ``*.onnx`` gives ONNX, any other a folder as `save` does.
@@ -64,11 +67,11 @@ def _example_for(network: nn.Module) -> Tensor:
 
 
 def _export_onnx(network: nn.Module, path: Path, inputs: tuple[Tensor, ...]) -> None:
-    absent = [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]
+    absent = [name for name in NEEDED[:2] if importlib.util.find_spec(name) is None]  # the third compares
     if absent:
         raise SettingsError(
             f"ONNX needs {' and '.join(absent)}, not installed here. Install with: pip install "
-            f"'bayesprune[export]'. Or export to a folder ({path.with_suffix('')}), which needs nothing more."
+            f"{' '.join(NEEDED)}. Or export to a folder ({path.with_suffix('')}), which needs nothing more."
         )
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp.onnx")

@@ -18,6 +18,7 @@ from bayesprune.errors import SettingsError
 from bayesprune.gated import GatedModel
 from bayesprune.posterior.diagnose.calibrated import FALSE_ALARM, rank_uniformity, sbc_rank
 from bayesprune.posterior.rows import Rows
+from bayesprune.terminal import bar_hidden
 
 Sites = Mapping[str, Tensor]
 Statistics = Callable[[Sites], Mapping[str, float]]
@@ -116,7 +117,7 @@ def simulate_ranks(
     _check(gated, x, simulations, draws)
     measure, generator = statistics or _kept, np.random.default_rng(seed)
     ranks: dict[str, list[int]] = {}
-    with torch.random.fork_rng(devices=[]), tqdm(total=simulations, disable=not progress) as bar:
+    with torch.random.fork_rng(devices=[]), tqdm(total=simulations, disable=bar_hidden(progress)) as bar:
         for number in range(simulations):
             pyro.set_rng_seed(seed + number)
             twin = copy.deepcopy(gated).eval()

@@ -1,4 +1,4 @@
-"""The progress bar of a fit."""
+"""The progress of a fit: a bar on a terminal, ten lines in a file."""
 
 from __future__ import annotations
 
@@ -9,6 +9,10 @@ from typing import Any
 from tqdm import tqdm
 
 from bayesprune.gated import GatedModel
+from bayesprune.terminal import is_terminal
+
+LINES = 10
+"""Lines of a whole fit where there is no terminal."""
 
 
 class _Stderr:
@@ -34,6 +38,9 @@ class _Stderr:
 class Progress:
     """Steps done, time left, ELBO, units left per group and multiply-accumulates left, on one line of stderr.
 
+    Where stderr is no terminal, a log is what is read: a line for each tenth of the steps, and no bar, which
+    would fill it with a line for every fifth of a second.
+
     Args:
         steps: in all.
         done: steps that an earlier run has taken.
@@ -42,12 +49,15 @@ class Progress:
     """
 
     def __init__(self, steps: int, done: int, show: bool, label: str = "fit") -> None:
+        self.stream, self.steps, self.done = _Stderr(), steps, done
+        self.label, self.lines = label, show and not is_terminal()
+        self.next_line = LINES * done // max(steps, 1) + 1
         self.bar = tqdm(
             total=steps,
             initial=done,
-            disable=not show,
+            disable=not show or self.lines,
             desc=label,
-            file=_Stderr(),
+            file=self.stream,
             unit="step",
             dynamic_ncols=True,
             mininterval=0.2,
@@ -56,6 +66,7 @@ class Progress:
 
     def advance(self) -> None:
         """One step more."""
+        self.done += 1
         self.bar.update()
 
     def tell(self, gated: GatedModel, elbo: float | None) -> None:
@@ -65,12 +76,17 @@ class Progress:
             gated: the model.
             elbo: nats; None before the first estimate.
         """
-        if self.bar.disable:
+        due = self.lines and LINES * self.done >= self.next_line * self.steps
+        if self.bar.disable and not due:
             return
         units = "-".join(map(str, gated.kept().values()))
         macs = 100 * gated.network.macs() / gated.dense_macs
         value = "…" if elbo is None else f"{elbo:,.0f}"
-        self.bar.set_postfix_str(f"ELBO {value} nats, units {units}, MACs {macs:.1f} %", refresh=False)
+        text = f"ELBO {value} nats, units {units}, MACs {macs:.1f} %"
+        self.bar.set_postfix_str(text, refresh=False)
+        if due:
+            self.next_line = LINES * self.done // self.steps + 1
+            self.stream.write(f"{self.label} {100 * self.done // self.steps:3d} %, {text}\n")
 
     def close(self) -> None:
         """End the line."""

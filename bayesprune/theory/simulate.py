@@ -10,6 +10,7 @@ import numpy as np
 from tqdm import tqdm
 
 from bayesprune.errors import DivergedError, TheoryError
+from bayesprune.terminal import bar_hidden
 from bayesprune.theory.activation import Activation, Array
 from bayesprune.theory.committee import Committee
 from bayesprune.theory.order import order_parameters
@@ -98,7 +99,9 @@ def simulate(
     records: list[list[Committee]] = []
     rows = max(1, BLOCK // (d * len(students)))
     done = 0
-    with tqdm(total=int(at[-1]), disable=not progress, desc="simulate", file=sys.stderr, unit="step") as bar:
+    with tqdm(
+        total=int(at[-1]), disable=bar_hidden(progress), desc="simulate", file=sys.stderr, unit="step"
+    ) as bar:
         while True:
             while len(records) < len(at) and at[len(records)] == done:
                 records.append(_snapshot(state))

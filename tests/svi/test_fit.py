@@ -236,10 +236,20 @@ def test_evaluate_agrees_for_gated_and_pruned():
         bp.evaluate(bp.prune(result), data())
 
 
-def test_progress_bar_speaks_of_elbo_units_and_macs(capfd):
+def test_progress_on_a_terminal_is_a_bar(monkeypatch, capsys):
+    monkeypatch.setattr("bayesprune.svi.progress.is_terminal", lambda: True)
     fit(epochs=2, progress=True)
-    err = capfd.readouterr().err
-    assert "ELBO" in err and "units" in err and "MACs" in err
+    err = capsys.readouterr().err
+    assert "|" in err and "\r" in err and "ELBO" in err and "units" in err and "MACs" in err
+
+
+def test_progress_in_a_file_is_ten_lines(capsys):
+    fit(epochs=25, progress=True)
+    lines = capsys.readouterr().err.splitlines()
+    assert 5 <= len(lines) <= 10 and lines[-1].startswith("fit 100 %")
+    assert all("ELBO" in line and "units" in line and "MACs" in line for line in lines)
+    fit(epochs=2, progress=False)
+    assert capsys.readouterr().err == ""
 
 
 def test_dtype_of_the_network_is_kept():

@@ -25,6 +25,7 @@ from bayesprune.ranges import check_seed
 from bayesprune.rows import Source
 from bayesprune.svi.estimators import Estimator, find_estimator
 from bayesprune.svi.result import FitResult
+from bayesprune.terminal import bar_hidden
 
 Others = Literal["posterior", "hard"]
 
@@ -156,7 +157,7 @@ def _left_out(setting: Setting, rows: Rows, asked: Tensor, progress: bool) -> tu
 
 def _bar(label: str, total: int, show: bool) -> Any:
     return tqdm(
-        total=total, desc=label, disable=not show, file=sys.stderr, unit=" rows", unit_scale=True,
+        total=total, desc=label, disable=bar_hidden(show), file=sys.stderr, unit=" rows", unit_scale=True,
         dynamic_ncols=True, mininterval=0.2,
     )  # fmt: skip
 

@@ -14,7 +14,7 @@ from bayesprune.structure.graph.adapt import NOTHING_LEFT, CannotAdapt, adapted
 from bayesprune.structure.graph.analyse import Structure, check_something_to_gate, find_structure, without
 from bayesprune.structure.graph.capture import Inputs
 from bayesprune.structure.graph.costs import with_costs
-from bayesprune.structure.graph.labels import Frozen
+from bayesprune.structure.graph.labels import READS_FIXED, Frozen
 from bayesprune.structure.graph.network import GraphNetwork
 from bayesprune.structure.graph.sections import LAYER_GATES, LAYERS, Layers, with_sections
 from bayesprune.structure.graph.twin import lent_copy, own_
@@ -54,7 +54,7 @@ class Analysis:
             names = [s.name or "the network" for s in self.structure.sections]
             group = self.groups[-1].name
             lines.append(f"{group} are the sections beside the shortcuts of {', '.join(names)}")
-        lines += [f"stays: {frozen.place}: {frozen.reason}" for frozen in self.frozen]
+        lines += [_line(frozen) for frozen in self.frozen]
         return "\n".join(lines)
 
     @property
@@ -98,6 +98,13 @@ class Analysis:
         self.gated.cut_(alive, optimiser)
 
 
+def _line(frozen: Frozen) -> str:
+    """What stays: where a layer reads what is fixed it is its inputs, and its own units may still go."""
+    if frozen.reason == READS_FIXED:
+        return f"stays: the inputs of {frozen.place}: what makes them is fixed"
+    return f"stays: {frozen.place}: {frozen.reason}"
+
+
 def analyse(
     network: nn.Module, example: Tensor | Inputs, exclude: Iterable[str] = (), layers: Layers = "sections"
 ) -> Analysis:
@@ -125,7 +132,7 @@ def analyse(
         >>> print(analysis)
         group                             units  parameters a unit    MACs a unit
         first                                 6                 20             18
-        stays: first (linear): it reads what is fixed
+        stays: the inputs of first (linear): what makes them is fixed
         stays: output: it is what the network returns
         >>> small = analysis.cut({"first": torch.tensor([True, True, False, True, True, False])})
         >>> type(small).__name__, small.second.weight.shape

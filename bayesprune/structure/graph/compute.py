@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from bayesprune.structure.graph.call import Call, Raw, rule, united, varying
-from bayesprune.structure.graph.labels import along, spread
+from bayesprune.structure.graph.labels import READS_FIXED, along, spread
 
 
 @rule("aten.linear")
@@ -40,7 +40,7 @@ def contract(call: Call, name: str, weight: Any, bias: Any = None) -> Any:
     if varying(x) and x.ndim - 1 not in varying(x):
         return _within_units(call, x, weight, bias)
     columns = united(call, x, -1)
-    call.join(columns, weight.along(call.labels, 1), "it reads what is fixed")
+    call.join(columns, weight.along(call.labels, 1), READS_FIXED)
     call.read(name, -1, columns, weight)
     rows = weight.along(call.labels, 0)
     if isinstance(bias, Raw):
@@ -73,7 +73,7 @@ def convolution(call: Call) -> Any:
     if isinstance(bias, Raw):
         call.join(rows, bias.along(call.labels, 0))
     if groups == 1:
-        call.join(channels, weight.along(call.labels, 1), "it reads what is fixed")
+        call.join(channels, weight.along(call.labels, 1), READS_FIXED)
         call.read("input", 1, channels, weight)
     else:
         _grouped(call, channels, rows, weight, groups)
@@ -97,7 +97,7 @@ def _grouped(call: Call, channels: Tensor, rows: Tensor, weight: Raw, groups: in
         call.findings.group_counts[call.node] = inside[:, 0]
         return
     call.join(inside, inside[:1])
-    call.join(inside[0], weight.along(call.labels, 1), "it reads what is fixed")
+    call.join(inside[0], weight.along(call.labels, 1), READS_FIXED)
     call.join(filters, filters[:1])
     call.read("input", 1, channels, weight)
 
@@ -111,7 +111,7 @@ def transposed(call: Call) -> Any:
         return call.frozen_everything("its weight is computed, and such weights have no rule yet")
     groups = call.args.get("groups", 1)
     inside = channels.view(groups, -1)  # (groups, channels in each)
-    call.join(channels, weight.along(call.labels, 0), "it reads what is fixed")
+    call.join(channels, weight.along(call.labels, 0), READS_FIXED)
     if groups > 1 and groups >= max(inside.shape[1], weight.shape[1]):
         call.join(inside, inside[:, :1])
         call.findings.group_counts[call.node] = inside[:, 0]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from bayesprune.structure.graph.call import CROSSES, Call, Place, Raw, Read, is_fixed, rule, united, varying
-from bayesprune.structure.graph.labels import along, spread
+from bayesprune.structure.graph.labels import READS_FIXED, along, spread
 from bayesprune.structure.graph.products import product
 
 
@@ -127,13 +127,13 @@ def _by_parameter(call: Call, at: int, word: str, other: str, result: str) -> An
         letter = next((c for c in word if c in units), "")
         vector = united(call, x, word.index(letter))
         if letter in other:
-            call.join(vector, own(letter), "it reads what is fixed")
+            call.join(vector, own(letter), READS_FIXED)
         if letter in inner:
             place: Place | None = weight.dims[other.index(letter)]
             _read(call, at, word.index(letter), vector, place)
     for letter in inner + batch:
         if letter not in units or (len(units) > 1 and letter != next(c for c in word if c in units)):
-            call.labels.freeze(own(letter), call.place, "it reads what is fixed")
+            call.labels.freeze(own(letter), call.place, READS_FIXED)
     for letter in made[1:] if not passing else made:
         call.labels.freeze(own(letter), call.place, "its units run along another dimension")
     if passing:

@@ -17,6 +17,10 @@ FIXED = 0
 """The label of numbers that belong to no unit: inputs, outputs, constants."""
 
 
+READS_FIXED = "it reads what is fixed"
+"""The reason where the inputs of a layer stay, and only they: its outputs are another matter."""
+
+
 @dataclass(frozen=True)
 class Frozen:
     """Units that stay, and why.

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, fx
 
 from bayesprune.structure.graph.call import Call, Raw, rule, united
-from bayesprune.structure.graph.labels import spread
+from bayesprune.structure.graph.labels import READS_FIXED, spread
 from bayesprune.structure.graph.weighted import formula
 
 PARTS = {"aten.lstm": 4, "aten.gru": 3, "aten.rnn_tanh": 1, "aten.rnn_relu": 1}
@@ -39,7 +39,7 @@ def recurrence(call: Call) -> Any:
             call.join(weight.along(call.labels, 0).view(-1, len(units)), units)
         call.join(others[0].along(call.labels, 1), units)
         if i < each * directions:
-            call.join(columns, read.along(call.labels, 1), "it reads what is fixed")
+            call.join(columns, read.along(call.labels, 1), READS_FIXED)
         else:
             call.join(read.along(call.labels, 1).view(-1, len(units)), units)
     call.read("input", -1, columns, weights[0])
