@@ -9,10 +9,10 @@ from bayesprune.cli.measure import over_seeds
 from bayesprune.cli.summary import summary
 
 FIGURES = {
-    "test_error_percent": 2.0, "parameters_kept": 100, "parameters_kept_percent": 1.0, "dense_parameters": 10_000,
-    "parameters_kept_percent": 1.0, "macs_kept": 90, "macs_kept_percent": 0.9, "dense_macs": 10_000, "groups": ["input", "fc2"],
-    "dense_architecture": [784, 100], "architecture": [783, 80], "undecided_gates": 0, "rounded_gates": 88,
-    "seconds": 0.6,
+    "test_error_percent": 2.0, "dense_parameters": 10_000, "parameters_kept": 100,
+    "parameters_kept_percent": 1.0, "dense_macs": 10_000, "macs_kept": 90, "macs_kept_percent": 0.9,
+    "groups": ["input", "fc2"], "dense_architecture": [784, 100], "architecture": [783, 80],
+    "undecided_gates": 0, "rounded_gates": 88, "seconds": 0.6,
 }  # fmt: skip
 RUN = {"program": "lenet5", "data": "digits", "epochs": 3}
 
@@ -44,8 +44,10 @@ def test_time_is_that_of_learning_and_that_of_the_command():
 @pytest.mark.parametrize("absent", [("onnx", "onnxruntime"), ()])
 def test_what_shipping_needs_is_said_where_it_is_not_there(monkeypatch, absent):
     found = importlib.util.find_spec
-    monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name: None if name in absent else found(name) or object()
-    )
+
+    def find(name: str) -> object:
+        return None if name in absent else found(name) or object()
+
+    monkeypatch.setattr(importlib.util, "find_spec", find)
     (line,) = [line for line in _said({}).splitlines() if "ship it" in line]
     assert line.endswith("(first: pip install onnx onnxruntime)" if absent else "lenet5.onnx")
