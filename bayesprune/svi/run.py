@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from dataclasses import replace
 from typing import Any
@@ -39,6 +40,7 @@ class Run:
 
     def __init__(self, gated: GatedModel, batches: Batches, recipe: Recipe, epochs: int, seed: int) -> None:
         self.gated, self.batches, self.recipe = gated, batches, recipe
+        self._epochs, self._seed = epochs, seed
         self.schedule = Schedule(recipe, epochs * batches.steps)
         self.engine = Engine(gated, recipe, seed)
         self.state: State = self.engine.init()
@@ -49,6 +51,14 @@ class Run:
         self.seconds = 0.0
         self.average: dict[str, Tensor] = {}
         self.averaged = 0
+
+    def afresh(self) -> Run:
+        """The same training before its first step, on a copy of the model as it is now."""
+        return Run(copy.deepcopy(self.gated), self.batches, self.recipe, self._epochs, self._seed)
+
+    def become_(self, other: Run) -> None:
+        """Take over all that another training of the same kind is."""
+        vars(self).update(vars(other))
 
     def epoch_(self, progress: Progress) -> None:
         """One pass over the data, and its record.
