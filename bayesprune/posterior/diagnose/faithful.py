@@ -66,10 +66,10 @@ def faithful(evidence: Evidence) -> Answer:
     tail = measures[0].value
     if tail > K:
         notes.append(f"k̂ = {tail:.2g} warns that draws of the guide cannot stand for the posterior")
-    if (
-        any(m.holds is False for m in overconfident)
-        and float(entropy(inclusion_prob(groups)).max()) <= ENTROPY
-    ):
+    certain = float(entropy(inclusion_prob(groups)).max()) <= ENTROPY
+    if certain and not overconfident:
+        notes.insert(0, "Every draw is the same mask: that draws agree does not say that it is converged")
+    if certain and any(m.holds is False for m in overconfident):
         notes.insert(
             0, "The mask is certain but unfaithful: the guide is sure of it, and the posterior is not"
         )
