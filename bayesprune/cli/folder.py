@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from bayesprune.cli.settings import Settings, from_json
 from bayesprune.errors import RunFolderError
-from bayesprune.files import read_json, write_json
+from bayesprune.files import is_temporary, read_json, sweep, write_json
+from bayesprune.lock import LOCK, FolderLock
 from bayesprune.runs import RESULT as RESULT
 from bayesprune.runs import RUN as RUN
 
@@ -24,6 +27,8 @@ def check_free(folder: Path) -> None:
     Raises:
         RunFolderError: it holds another run or other files, or is no folder.
     """
+    if folder.is_symlink() and not folder.exists():
+        raise RunFolderError(f"{folder}: is a link to nothing. Choose another --out.")
     if folder.exists() and not folder.is_dir():
         raise RunFolderError(f"{folder}: is a file, not a folder. Choose another --out.")
     if (folder / RUN).exists() or (folder / RESULT).exists():
@@ -31,7 +36,7 @@ def check_free(folder: Path) -> None:
             f"{folder}: holds another run, which is left as it is. To continue it, add --resume; for a new "
             "run choose another --out."
         )
-    if folder.is_dir() and any(folder.iterdir()):
+    if folder.is_dir() and any(path.name != LOCK for path in folder.iterdir()):
         raise RunFolderError(f"{folder}: is not empty, and is left as it is. Choose another --out.")
 
 
@@ -104,20 +109,48 @@ def begin(folder: Path, settings: Settings, digests: dict[str, str], versions: d
 
 def has_progress(folder: Path) -> bool:
     """Whether anything worth keeping was computed in a run's folder yet."""
-    return any(path.is_file() for path in folder.rglob("*") if path != folder / RUN)
+    own = (RUN, LOCK)
+    return any(
+        path.is_file() and not is_temporary(path) and path.name not in own for path in folder.rglob("*")
+    )
 
 
 def give_back(folder: Path) -> None:
     """Take back the claim on a folder where nothing was computed: the command can be given again.
 
+    It runs on the way out of a run that may have failed, so that it raises nothing itself.
+
     Args:
-        folder: of a run that this process began.
+        folder: of a run that this process began, and holds the lock of.
     """
-    if has_progress(folder):
-        return
-    (folder / RUN).unlink(missing_ok=True)
-    for path in (*sorted(folder.rglob("*"), reverse=True), folder):
-        path.rmdir()
+    with contextlib.suppress(OSError):
+        if has_progress(folder):
+            return
+        sweep(folder)
+        (folder / RUN).unlink(missing_ok=True)
+        for path in sorted(folder.rglob("*"), reverse=True):
+            if path.is_dir() and not path.is_symlink():
+                path.rmdir()
+
+
+@contextlib.contextmanager
+def sole_use(folder: Path) -> Iterator[None]:
+    """Work in a folder alone; one that was made for it is removed again if it ends empty.
+
+    Args:
+        folder: of a run.
+
+    Raises:
+        RunFolderError: another process works there.
+    """
+    made = not folder.exists()
+    try:
+        with FolderLock(folder):
+            yield
+    finally:
+        if made:
+            with contextlib.suppress(OSError):  # not empty, then
+                folder.rmdir()
 
 
 def read_run(folder: Path) -> tuple[Settings, dict[str, Any]]:

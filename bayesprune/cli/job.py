@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from bayesprune.cli.streams import complain
 from bayesprune.cli.trust import INFERENCE_FILE, MODEL_FILE, Admitted, Trust
 from bayesprune.data import Dataset, load
 from bayesprune.errors import ProgramError, RunFolderError, SettingsError
-from bayesprune.files import sha256_of
+from bayesprune.files import sha256_of, sweep
 from bayesprune.programs import (
     InferenceProgram,
     ModelProgram,
@@ -58,13 +59,14 @@ class Job:
             complain(text)
 
 
-def begin(asked: Settings, out: Path | None, quiet: bool) -> Job:
+def begin(asked: Settings, out: Path | None, quiet: bool, stack: ExitStack) -> Job:
     """Make a new run ready; its folder is claimed last, when everything else is in order.
 
     Args:
         asked: what the command line says.
         out: the run's folder, or None for a default one.
         quiet: print nothing.
+        stack: holds the folder's lock, and gives the folder back if nothing comes of the run.
 
     Returns:
         The job.
@@ -78,12 +80,16 @@ def begin(asked: Settings, out: Path | None, quiet: bool) -> Job:
     settings, model, inference, data = _load(asked, quiet)
     device = _device(settings)
     folder = out or folders.new_folder(model.name, data.name)
+    stack.enter_context(folders.sole_use(folder))
     folders.begin(folder, settings, _digests(model, inference, data), versions())
+    stack.callback(folders.give_back, folder)
     left = keep_apart(data, settings.calibration)[0]
     return _noted(Job(settings, model, inference, left, folder, device, quiet))
 
 
-def resume(asked: Settings, given: set[str], out: Path | None, quiet: bool, trust: Trust) -> Job:
+def resume(
+    asked: Settings, given: set[str], out: Path | None, quiet: bool, trust: Trust, stack: ExitStack
+) -> Job:
     """Make a run ready to continue, with the settings that it began with.
 
     Args:
@@ -92,6 +98,7 @@ def resume(asked: Settings, given: set[str], out: Path | None, quiet: bool, trus
         out: the run's folder, or None for the newest of the program.
         quiet: print nothing.
         trust: programs of the user's own that the command names; no other is executed.
+        stack: holds the folder's lock.
 
     Returns:
         The job.
@@ -103,9 +110,11 @@ def resume(asked: Settings, given: set[str], out: Path | None, quiet: bool, trus
     data_name = Path(asked.data).name if asked.data else None
     folder = out or folders.last_folder(Path(asked.program).stem, data_name)
     saved, record = folders.read_run(folder)
+    stack.enter_context(folders.sole_use(folder))
     admitted = Admitted(trust, folder, record)
     settings, model, inference, data = _load(resumed(saved, asked, given, folder), quiet, admitted)
     folders.check_unchanged(folder, record, _digests(model, inference, data))
+    sweep(folder)
     left = keep_apart(data, settings.calibration)[0]
     job = _noted(Job(settings, model, inference, left, folder, _device(settings), quiet))
     began = record.get("versions", {})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import click
 import pyro
 
 from bayesprune.certify import TrainingRows
+from bayesprune.cli import finished
 from bayesprune.cli import folder as folders
 from bayesprune.cli import job as jobs
 from bayesprune.cli.budgets import check_exclusive, parse_budget
@@ -26,10 +28,11 @@ from bayesprune.cli.summary import summary
 from bayesprune.cli.trust import Trust, trust_option
 from bayesprune.errors import ProgramError
 from bayesprune.export import check_savable, save
-from bayesprune.files import read_json, write_json
+from bayesprune.files import read_json, write_atomically, write_json
 from bayesprune.gated import GatedModel
 from bayesprune.priors import Budget
 from bayesprune.programs import run_own
+from bayesprune.runs import posterior_files
 from bayesprune.structure.graph import GraphNetwork
 from bayesprune.svi import FitResult
 from bayesprune.svi.threads import asked_threads, threads_for, using_threads
@@ -139,32 +142,29 @@ def run_command(
     said = click.core.ParameterSource.COMMANDLINE
     given = {name for name in options if ctx.get_parameter_source(name) is said and options[name] is not None}
     asked = jobs.absolute(Settings(**{**options, "program": options["program"] or ""}))
-    if resume:
-        trust = Trust.of(trusted, (asked.program, asked.inference))
-        job = jobs.resume(asked, given, out, quiet, trust)
-    else:
-        job = jobs.begin(asked, out, quiet)
-    try:
-        with asked_threads(job.settings.threads):
-            _run_seeds(job, ctx.obj or time.perf_counter())
-    except KeyboardInterrupt:
-        raise _interruption(job) from None
-    finally:
-        folders.give_back(job.folder)
+    with ExitStack() as stack:
+        if resume:
+            trust = Trust.of(trusted, (asked.program, asked.inference))
+            job = jobs.resume(asked, given, out, quiet, trust, stack)
+        else:
+            job = jobs.begin(asked, out, quiet, stack)
+        try:
+            with asked_threads(job.settings.threads):
+                _run_seeds(job, ctx.obj or time.perf_counter())
+        except KeyboardInterrupt:
+            raise _interruption(job) from None
 
 
 def _run_seeds(job: Job, started: float) -> None:
     """All seeds, but for those that have finished before; then the figures over them, and the report."""
-    from bayesprune.report import write_report  # here: Matplotlib takes long to import
-
     settings = job.settings
     figures = []
     for number, seed in enumerate(range(settings.seed, settings.seed + settings.seeds), start=1):
         folder = folders.seed_folder(job.folder, settings, seed)
-        finished = (folder / folders.RESULT).is_file()
+        found = _finished(job, folder)
         if settings.seeds > 1:
-            job.say(f"Seed {seed} ({number} of {settings.seeds}){': finished before' if finished else ''}")
-        figures.append(_read_figures(folder) if finished else _run_seed(job, seed, folder))
+            job.say(f"Seed {seed} ({number} of {settings.seeds}){': finished before' if found else ''}")
+        figures.append(found or _run_seed(job, seed, folder))
     result = {
         "program": job.model.name,
         "inference": job.inference.name,
@@ -179,11 +179,32 @@ def _run_seeds(job: Job, started: float) -> None:
         "seeds": figures,
     }
     TrainingRows.of(job.data.train.x).write(job.folder / TRAINING_ROWS)
-    write_json(job.folder / folders.RESULT, result)
-    write_report([job.folder], force=True)
+    _report(job, result)
+    write_json(job.folder / folders.RESULT, result)  # last: it says that all the rest is there
     if not job.quiet:
         seconds = time.perf_counter() - started
         tell(summary(result, job.folder, own=job.model.own, seconds=seconds))
+
+
+def _report(job: Job, result: dict[str, Any]) -> None:
+    from bayesprune.report.reading import Run  # here: Matplotlib takes long to import
+    from bayesprune.report.write import NAME, build
+
+    run = Run(job.folder, result, read_json(job.folder / folders.RUN), tuple(posterior_files(job.folder)))
+    write_atomically(job.folder / NAME, build([run]))
+
+
+def _finished(job: Job, folder: Path) -> dict[str, Any] | None:
+    """Figures of a seed that has finished, with all of its files as it left them."""
+    if not (folder / folders.RESULT).is_file() and not (folder / finished.FILES).is_file():
+        return None
+    lost = finished.lost(folder)
+    if not lost:
+        return finished.figures_of(folder)
+    told = ", ".join(f"{name} {what}" for name, what in lost.items())
+    job.say(f"{folder}: {told}. Made again from the last checkpoint; what was changed is kept beside it.")
+    finished.put_aside(folder, [name for name, what in lost.items() if what == "was changed"])
+    return None
 
 
 def _run_seed(job: Job, seed: int, folder: Path) -> dict[str, Any]:
@@ -200,21 +221,17 @@ def _run_seed(job: Job, seed: int, folder: Path) -> dict[str, Any]:
 
 def _written(job: Job, result: FitResult, folder: Path) -> dict[str, Any]:
     """Write what a seed leaves; its figures."""
+    from bayesprune.posterior.evidence import EVIDENCE  # here: ArviZ takes long to import
     from bayesprune.posterior.plots import plot_gates, save_figure  # here: Matplotlib takes long to import
 
     network, figures = measure(result, job.data.test)
     save(network, folder, job.data.test.x[:1])
-    write_json(folder / "history.json", {"epochs": history(result.history)}, indent=None)
-    save_figure(plot_gates(result), str(folder / "gates.png"))
+    write_json(folder / finished.HISTORY, {"epochs": history(result.history)}, indent=None)
+    save_figure(plot_gates(result), folder / finished.GATES)
     write_posterior(result, job.data.test, folder)
     write_gains(result, job.data.train, folder)
+    finished.seal(folder, more=(EVIDENCE,))
     return figures
-
-
-def _read_figures(folder: Path) -> dict[str, Any]:
-    """Figures of a finished seed: in its own folder, or as the only one of a run."""
-    figures = read_json(folder / folders.RESULT)
-    return dict(figures["seeds"][0]) if "seeds" in figures else figures
 
 
 def _model(job: Job, seed: int) -> GatedModel:
@@ -243,7 +260,7 @@ def _fit(job: Job, gated: GatedModel, seed: int, checkpoints: Path) -> FitResult
         "recipe": job.model.recipe,
         "device": job.device,
         "checkpoint": checkpoints,
-        "resume": any(checkpoints.glob("epoch-*.safetensors")),
+        "resume": True,  # where there are any
         "progress": not job.quiet,
     }
     result = run_own(job.inference, "infer", lambda: job.inference.infer(gated, train, **arguments))

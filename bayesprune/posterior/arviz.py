@@ -6,8 +6,7 @@ Neither a tree nor a NetCDF file allows a slash in a name, so there it is a colo
 
 from __future__ import annotations
 
-import os
-import secrets
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,10 @@ import arviz
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
+from xarray.backends import H5NetCDFStore
 
 from bayesprune.errors import PosteriorError
+from bayesprune.files import write_atomically
 from bayesprune.posterior.contents import check_contents
 from bayesprune.posterior.stored import check_stored
 
@@ -102,25 +103,32 @@ def write(container: Any, path: str | Path, overwrite: bool = False) -> Path:
 
     Raises:
         PosteriorError: not this library's draws; or the file is there and was not to be replaced.
+        OSError: it cannot be written; a file that was there is untouched.
     """
     groups, path = unwrap(container), Path(path)
     if path.exists() and not overwrite:
         raise PosteriorError(
             f"{path} exists and is left as it is: choose another name, or say overwrite=True."
         )
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        for number, (name, part) in enumerate(groups.items()):
-            data = _renamed(part, "/", ":")
-            packed: dict[Any, dict[str, Any]] = {
-                v: {"zlib": True, "complevel": 1} for v in data.data_vars if data[v].ndim
-            }
-            mode: Any = "a" if number else "w"
-            data.to_netcdf(temporary, mode=mode, group=name, engine="h5netcdf", encoding=packed)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_atomically(path, _packed(groups))
     return path
+
+
+def _packed(groups: Groups) -> bytes:
+    """The file's content, made in memory: a disk that is full must not be met inside the HDF5 library."""
+    import h5netcdf
+
+    content = io.BytesIO()
+    for number, (name, part) in enumerate(groups.items()):
+        data = _renamed(part, "/", ":")
+        packed: dict[Any, dict[str, Any]] = {
+            v: {"zlib": True, "complevel": 1} for v in data.data_vars if data[v].ndim
+        }
+        with h5netcdf.File(content, "a" if number else "w") as file:
+            store: Any = H5NetCDFStore(file, group=name, autoclose=False)
+            data.dump_to_store(store, encoding=packed)
+            store.sync()
+    return content.getvalue()
 
 
 def read(path: str | Path) -> Any:

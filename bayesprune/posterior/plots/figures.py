@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
+from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+
+from bayesprune.files import write_atomically
 
 LONGEST_NAME = 22
 MOST_COLUMNS = 4
@@ -75,12 +79,17 @@ def short(name: str) -> str:
     return plain(cut(name))
 
 
-def save_figure(axes: Sequence[Axes] | Axes, path: str) -> None:
-    """Write the figure that some axes belong to, as a PNG.
+def save_figure(axes: Sequence[Axes] | Axes, path: str | Path) -> None:
+    """Write the figure that some axes belong to, as a PNG, whole or not at all.
 
     Args:
         axes: from one of the plots.
         path: file.
+
+    Raises:
+        OSError: it cannot be written; a file that was there is untouched.
     """
     first = axes if isinstance(axes, Axes) else axes[0]
-    first.figure.canvas.print_figure(path, dpi=150)  # the canvas is the whole figure's, in a subfigure too
+    picture = io.BytesIO()
+    first.figure.canvas.print_figure(picture, dpi=150, format="png")  # the whole figure's, in a subfigure too
+    write_atomically(path, picture.getvalue())
