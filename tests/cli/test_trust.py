@@ -110,7 +110,7 @@ def test_a_program_that_is_trusted_is(cli: Any, received: Path, name: str) -> No
 
 def test_a_trusted_run_is_resumed(cli: Any, received: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     begun = []
-    monkeypatch.setattr("bayesprune.cli.run._run_seeds", begun.append)
+    monkeypatch.setattr("bayesprune.cli.run._run_seeds", lambda job, *_: begun.append(job))
     done = cli(*COMMANDS["resume"], "--trust-program", "received/net.py")
     assert done.code == 0 and Path("executed").exists(), done.out + done.err
     assert [job.model.path for job in begun] == [received.resolve() / "net.py"]
