@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from bayesprune.errors import LikelihoodError, SettingsError, UnsupportedNetworkError
 from bayesprune.gated.checks import check_outputs, check_settings, checked_input
+from bayesprune.gated.held import check_network_held
 from bayesprune.gated.model import GatedModel, Prior
 from bayesprune.likelihoods import Likelihood
 from bayesprune.priors import NormalWeights
@@ -89,6 +90,7 @@ def gate(
         )
     names = check_settings(prior=prior, weights=weights, exclude=exclude, layers=layers)
     example = checked_input(network, example)
+    check_network_held(network, example)
     weights = weights or getattr(prior, "weights", None) or NormalWeights()
     found = _find(network, example, names, layers)
     check_outputs(found, network, example)

@@ -1,4 +1,4 @@
-"""Whether a model holds every parameter that its priors and their guides compute with."""
+"""Whether a network, and a model of it, holds every parameter that it computes with."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ import torch
 from pyro import poutine
 from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
-from bayesprune.errors import PriorError
+from bayesprune.errors import PriorError, UnsupportedNetworkError
 from bayesprune.likelihoods.strangers import strangers
 from bayesprune.structure import Group
+from bayesprune.structure.trace import evaluating
 
 
 def check_held(
@@ -46,6 +48,33 @@ def check_held(
         sites = trace.log_prob_sum()
         if isinstance(sites, Tensor):
             _refuse("prior's guide", group, strangers(sites, held))
+
+
+def check_network_held(network: nn.Module, example: Any) -> None:
+    """Run a network, and look whether it holds every trainable tensor that its outputs depend on.
+
+    Args:
+        network: the user's; left alone.
+        example: (rows, ...), a batch that it accepts, or a tuple of them.
+
+    Raises:
+        UnsupportedNetworkError: it does not, as where layers lie in a plain list: they would never be moved.
+    """
+    inputs = example if isinstance(example, tuple) else (example,)
+    with evaluating(network), torch.enable_grad(), torch.random.fork_rng(devices=[]):
+        try:
+            outputs = network(*inputs)
+        except Exception:  # whoever traces the network says why it does not run
+            return
+    held = [*network.parameters(), *(x for x in inputs if isinstance(x, Tensor))]
+    unknown = [t for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor) for t in strangers(leaf, held)]
+    if unknown:
+        shapes = ", ".join(sorted({str(tuple(tensor.shape)) for tensor in unknown}))
+        raise UnsupportedNetworkError(
+            f"The network computes with trainable tensors that it does not hold (shapes {shapes}), which "
+            "nobody would move or save: keep layers in an nn.ModuleList or nn.ModuleDict instead of a list "
+            "or dict, and tensors as nn.Parameter attributes; or, where they are constants, detach() them."
+        )
 
 
 def _refuse(what: str, group: Group, unknown: list[Tensor]) -> None:

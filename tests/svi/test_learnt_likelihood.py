@@ -12,7 +12,7 @@ from torch import nn
 import bayesprune as bp
 from bayesprune import priors
 from bayesprune.cli.measure import measure
-from bayesprune.errors import LikelihoodError, PriorError
+from bayesprune.errors import LikelihoodError, PriorError, UnsupportedNetworkError
 
 ROWS = 120
 RECIPE = bp.Recipe(gates=bp.GateSteps(every=1), learning_rate=1e-2, compact_learning_rate=1e-2)
@@ -193,3 +193,24 @@ def test_modules_in_a_table_of_priors_are_learnt():
     table = {"input": Learned(), "*": priors.BernoulliGates(priors.Fixed(0.3))}
     _, result = fit(bp.Gaussian(rows=ROWS), priors.PerGroup(table), epochs=5)
     assert result.gated.prior.table["input"].log_odds.item() != -0.5
+
+
+# ---- the same of networks
+
+
+class Listed(nn.Module):
+    """Its second layer lies in a plain list."""
+
+    def __init__(self, tie=list):
+        super().__init__()
+        self.first, self.inside, self.last = nn.Linear(3, 6), tie([nn.Linear(6, 6)]), nn.Linear(6, 1)
+
+    def forward(self, x):
+        return self.last(self.inside[0](self.first(x).tanh()).tanh())
+
+
+def test_a_network_that_does_not_hold_its_layers_is_refused():
+    prior = priors.BernoulliGates(priors.Flattening(2.0))
+    with pytest.raises(UnsupportedNetworkError, match=r"\(6, 6\), \(6,\).*nn\.ModuleList"):
+        bp.gate(Listed(), rows()[0][:1], prior=prior, likelihood=bp.Gaussian(rows=ROWS))
+    bp.gate(Listed(nn.ModuleList), rows()[0][:1], prior=prior, likelihood=bp.Gaussian(rows=ROWS))
