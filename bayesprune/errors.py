@@ -70,6 +70,10 @@ class TiesWarning(UserWarning):
     """A rule had to choose among units that it cannot tell apart; how many is named."""
 
 
+class ClockWarning(UserWarning):
+    """The end of the selection decides gates, and not what is known of them: a training with too few steps."""
+
+
 class BudgetWarning(UserWarning):
     """The network could not be brought within two per cent of its budget; what it came to is named."""
 

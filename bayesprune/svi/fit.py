@@ -20,6 +20,7 @@ from bayesprune.rows import InMemory, Rows, rows_from
 from bayesprune.svi.batches import Batches, Train
 from bayesprune.svi.checkpoint import Keeper
 from bayesprune.svi.checks import check_model, check_rows, check_settings, check_validation, device_of
+from bayesprune.svi.clock import warn_after, warn_before
 from bayesprune.svi.evaluate import quality
 from bayesprune.svi.loader_noise import LoaderNoise
 from bayesprune.svi.objective import gate_nats, weight_nats
@@ -90,6 +91,10 @@ def fit(
             checkpoints and ``resume`` was not given; or the loader draws from what cannot be kept.
         RunFolderError: another process trains into the same folder.
         OSError: a checkpoint cannot be written; the file is named.
+
+    Warns:
+        ClockWarning: before it starts, where so few steps cannot decide any gate by evidence; when it ends, where
+            more than 0.05 of the gates were decided because time was up.
     """
     check_model(gated)
     check_settings(
@@ -112,6 +117,8 @@ def fit(
         batches.check_targets = check_rows(working, batches)
         start_in_own_unit_(working, batches)
         run = Run(working, batches, recipe, epochs, seed)
+        if not resume:
+            warn_before(run.gated, run.schedule)
         keeper = None
         if checkpoint is not None:
             settings = _identity(run, epochs, batches.batch_size, seed, train)
@@ -122,7 +129,9 @@ def fit(
         run.finish_()
     decided_epoch = None if run.decided_at is None else min(run.decided_at // batches.steps + 1, epochs)
     history = (*run.history[:-1], replace(run.history[-1], **run.standing()))
-    return FitResult(run.gated.eval(), history, run.seconds, run.rounded, decided_epoch)
+    result = FitResult(run.gated.eval(), history, run.seconds, run.rounded, decided_epoch)
+    warn_after(result)
+    return result
 
 
 def _identity(run: Run, epochs: int, batch_size: int, seed: int, train: Train) -> dict[str, Any]:

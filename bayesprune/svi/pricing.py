@@ -30,7 +30,7 @@ class Pricing:
 
     def __init__(self, gated: GatedModel, prior: CostGates, schedule: Schedule) -> None:
         self.gated, self.prior, self.recipe = gated, prior, schedule.recipe
-        gates = schedule.recipe.gates
+        self.gates = gates = schedule.gates
         ramp = schedule.recipe.ramp * schedule.steps / gates.every
         lead = LEAD / (gates.learning_rate * ramp) if ramp else 1.0
         self.ascent = Ascent(prior, gates.momentum, lead)
@@ -70,7 +70,7 @@ class Pricing:
         if self._costs.slots is not self.gated.network.slots:  # units were removed
             self._costs = ExpectedCost(self.gated.network, self.gated.log_odds.device)
         probs, prior = self.gated.inclusion_prob().detach().double(), self.prior
-        momentum = self.recipe.gates.momentum
+        momentum = self.gates.momentum
         if self.has_budget and int(prior.moves) > 0:
             evidence = prior.evidence(velocity, momentum)
             self.ascent.ascend_(self._costs, evidence, probs, progress)
@@ -119,7 +119,7 @@ class Pricing:
         return (alive & ~keep).to(self.gated.alive.device)
 
     def _fitter(self, velocity: Tensor) -> Fitter:
-        evidence = self.prior.evidence(velocity, self.recipe.gates.momentum)
+        evidence = self.prior.evidence(velocity, self.gates.momentum)
         return Fitter(self.gated, self.prior, evidence.cpu(), self.recipe.shrink.least)
 
     def _warn(self, ratio: float) -> None:

@@ -52,6 +52,10 @@ class Epoch:
     validation: float | None = None
 
 
+ROUNDED = 0.05
+"""Share of the gates that the clock, or a budget, may have decided and not the evidence."""
+
+
 @dataclass(frozen=True)
 class FitResult:
     """A fitted model and how it came about.
@@ -73,6 +77,12 @@ class FitResult:
 
     def __post_init__(self) -> None:
         self.gated.likelihood.fitted = True
+
+    @property
+    def decided_by_clock(self) -> bool:
+        """Whether more than 0.05 of all gates were put at a vertex because time was up, and no budget asked for it."""
+        budget = getattr(self.gated.prior, "budget", None)
+        return budget is None and self.rounded > ROUNDED * len(self.gated.alive)
 
     @property
     def undecided(self) -> int:

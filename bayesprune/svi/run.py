@@ -42,7 +42,7 @@ class Run:
         self.gated, self.batches, self.recipe = gated, batches, recipe
         self._epochs, self._seed = epochs, seed
         self.schedule = Schedule(recipe, epochs * batches.steps)
-        self.engine = Engine(gated, recipe, seed)
+        self.engine = Engine(gated, recipe, seed, self.schedule)
         self.state: State = self.engine.init()
         self.pricing = Pricing.of(gated, self.schedule)
         self.history: list[Epoch] = []
@@ -73,7 +73,7 @@ class Run:
             info = self.step_(batch)
             total, rows = total + info.nll * len(batch[0]), rows + len(batch[0])
             progress.advance()
-            if self.state.step % self.recipe.shrink.every == 0:
+            if self.state.step % self.schedule.look_every == 0:
                 self._check(info.nll)
                 self.shrink_()
                 progress.tell(self.gated, self.history[-1].elbo if self.history else None)
@@ -92,7 +92,7 @@ class Run:
             group["lr"] = rate
         moving, weight = step >= self.schedule.warmup, self.schedule.prior_weight(step)
         if self.pricing and moving and not self.state.decided:
-            if step % self.recipe.gates.every == 0:
+            if step % self.engine.gates.every == 0:
                 self.pricing.before_gate_step_(weight, self.state.velocity)
             weight = self.pricing.prior_weight(weight)
         self.state = replace(self.state, prior_weight=weight, moving=moving)
@@ -137,7 +137,7 @@ class Run:
         if recipe.compact_weights == "normal" and not gated.log_scales:
             gated.spread_weights_(gated.weights.initial_scale)
         moments = self.engine.optimiser.state
-        self.engine.optimiser = adam(gated, recipe)
+        self.engine.optimiser = adam(gated, self.schedule.rate)
         self.engine.optimiser.state.update({p: s for p, s in moments.items() if s})
         self.engine.forget()
 
@@ -193,8 +193,8 @@ class Run:
         if not bool(torch.isfinite(value)):
             raise DivergedError(
                 f"The loss became {float(value)} by step {self.state.step} (epoch {len(self.history) + 1}). "
-                f"Lower learning_rate (now {self.recipe.learning_rate}) or gates.learning_rate "
-                f"({self.recipe.gates.learning_rate}), and look at the inputs' scale; finished epochs' "
+                f"Lower learning_rate (now {self.schedule.rate:g}) or gates.learning_rate "
+                f"({self.engine.gates.learning_rate:g}), and look at the inputs' scale; finished epochs' "
                 "checkpoints are kept."
             )
 

@@ -1,11 +1,35 @@
-"""What a training does when: warm-up, selection, compact; prices ramp up, learning rates restart."""
+r"""What a training does when: warm-up, selection, compact; prices ramp up, learning rates restart.
+
+Every quantity that a training accumulates over its steps is given for the whole training, and shared out among as
+many steps as there are, so that the same rows and prices give about the same sizes over 300 steps and over 30,000:
+
+- *Gates.* A unit without evidence falls by η in a gate step, so over S steps with one gate step in k it could fall
+  by η S / k log-odds. That is held at 468: η = 468 k / S.
+- *Their momentum* remembers about k / (1 − β) steps, which is held at a share of the training, 200 of 18,720.
+- *Weights.* Adam moves a weight by at most about its rate in a step, so over the training by rate · S. Short
+  trainings need that to be at least 11, or weights have not come to where the evidence for units is seen, and
+  useless weights have not decayed: the rate is max(2·10⁻³, 11 / S).
+
+At 18,720 steps (LeNet-5 on MNIST: 40 epochs of 468) these are η = 0.1, k = 4, β = 0.98, rate 2·10⁻³, where they were
+tuned. `benchmarks/steps.py` prints sizes over the number of steps.
+"""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
 
-from bayesprune.svi.settings import Recipe
+from bayesprune.svi.settings import GateSteps, Recipe
+
+TUNED_STEPS = 18_720
+"""The number of steps at which the defaults of ``GateSteps`` were tuned."""
+FEW_STEPS = 4_400
+"""From here on gates move every fourth step; below, more often, down to every step."""
+LEAST_TRAVEL = 11.0
+"""How far Adam could carry a weight over the whole training: learning rate × steps."""
+LEARNING_RATE = 2e-3
+LOOKS = 44
+"""At least so many times a training looks for dead units."""
 
 
 @dataclass(frozen=True)
@@ -19,6 +43,47 @@ class Schedule:
 
     recipe: Recipe
     steps: int
+
+    @property
+    def gates(self) -> GateSteps:
+        """The recipe's gate optimiser; by default the tuned one, its time scaled to the number of steps.
+
+        Example:
+            >>> Schedule(Recipe(), 18_720).gates == GateSteps()
+            True
+            >>> Schedule(Recipe(), 1_100).gates
+            GateSteps(learning_rate=0.425..., momentum=0.914..., clip=1.701..., every=1, bound=8.0)
+        """
+        if self.recipe.gates is not None:
+            return self.recipe.gates
+        tuned = GateSteps()
+        every = max(1, min(tuned.every, round(tuned.every * self.steps / FEW_STEPS)))
+        pace = TUNED_STEPS / max(self.steps, 1) * every / tuned.every  # tuned gate steps in one of these
+        return GateSteps(
+            learning_rate=tuned.learning_rate * pace,
+            momentum=max(0.0, 1 - (1 - tuned.momentum) * pace),
+            clip=tuned.clip * pace,
+            every=every,
+            bound=tuned.bound,
+        )
+
+    @property
+    def look_every(self) -> int:
+        """Steps from one look for dead units to the next."""
+        return self.recipe.shrink.every or max(1, min(100, round(self.steps / LOOKS)))
+
+    @property
+    def rate(self) -> float:
+        """Adam's learning rate up to the decision."""
+        if self.recipe.learning_rate is not None:
+            return self.recipe.learning_rate
+        return max(LEARNING_RATE, LEAST_TRAVEL / max(self.steps, 1))
+
+    @property
+    def compact_rate(self) -> float:
+        """Adam's learning rate right after the decision."""
+        given = self.recipe.compact_learning_rate
+        return self.rate if given is None else given
 
     @property
     def warmup(self) -> int:
@@ -54,10 +119,10 @@ class Schedule:
             The learning rate.
         """
         if decided_at is None:
-            return self.recipe.learning_rate
+            return self.rate
         done = (step - decided_at) / max(self.steps - decided_at, 1)
         cosine = 0.5 * (1 + math.cos(math.pi * done))
-        return self.recipe.compact_learning_rate * max(self.recipe.compact_floor, cosine)
+        return self.compact_rate * max(self.recipe.compact_floor, cosine)
 
     def averages(self, step: int, decided_at: int | None) -> bool:
         """Whether this step's weights enter the average."""

@@ -13,7 +13,10 @@ from bayesprune.svi.estimators import Estimator
 
 @dataclass(frozen=True)
 class GateSteps:
-    """Mirror descent on the gates' log-odds.
+    """Mirror descent on the gates' log-odds, as it was tuned for a training of 18,720 steps.
+
+    One that is given to a ``Recipe`` is taken as it is. A recipe without one scales these numbers to the steps of
+    its training: see ``Schedule.gates``.
 
     Args:
         learning_rate: by how much the log-odds of a unit without evidence fall in a gate step.
@@ -36,12 +39,13 @@ class Shrink:
 
     Args:
         below: a unit is dead when its inclusion probability is under this.
-        every: training steps from one look to the next.
+        every: training steps from one look to the next; None for 44 looks in a training, but at least one
+            every 100 steps.
         least: units that a group keeps whatever the prior says.
     """
 
     below: float = 0.01
-    every: int = 100
+    every: int | None = None
     least: int = 1
 
 
@@ -53,12 +57,15 @@ class Recipe:
     *Selection*: gates move, their prior's weight ramps up from 0 to 1, dead units are removed. *Compact*:
     every gate is decided, and the small network's weights are fitted under a fresh learning-rate schedule.
 
+    What is left out follows the number of steps of the training (``Schedule``), so that the same rows and prices
+    give about the same sizes whether there are 300 steps or 30,000. What is given is taken as it is.
+
     Args:
         estimator: of the gates' gradient, a name or an ``Estimator``.
-        gates: the gate optimiser.
+        gates: the gate optimiser; None for one that fits the number of steps.
         shrink: when dead units are removed.
-        learning_rate: of Adam, up to the decision.
-        compact_learning_rate: of Adam after it, decaying along a cosine.
+        learning_rate: of Adam, up to the decision; None for one that fits the number of steps.
+        compact_learning_rate: of Adam after it, decaying along a cosine; None for that before it.
         compact_floor: share of ``compact_learning_rate`` at which the cosine levels off. Above 0 it wants
             ``averaging``: weights that go on moving are averaged (Izmailov et al. 2018, SWA).
         warmup: share of the training before gates move.
@@ -72,14 +79,14 @@ class Recipe:
     """
 
     estimator: str | Estimator = "curved"
-    gates: GateSteps = field(default_factory=GateSteps)
+    gates: GateSteps | None = None
     shrink: Shrink = field(default_factory=Shrink)
-    learning_rate: float = 2e-3
-    compact_learning_rate: float = 2e-3
+    learning_rate: float | None = None
+    compact_learning_rate: float | None = None
     compact_floor: float = 0.0
     warmup: float = 0.02
     ramp: float = 0.35
-    decide: float = 0.5
+    decide: float = 0.7
     compact_weights: str = "points"
     compact_scale: float = 1.0
     averaging: float = 0.0
@@ -95,17 +102,26 @@ def _of_other_kinds(recipe: Recipe) -> list[str]:
     """What is no number where one is needed, and what is no group of settings."""
     found = [
         f"{name}={value!r} must be a bp.{kind.__name__}(...)"
-        for name, value, kind in (("gates", recipe.gates, GateSteps), ("shrink", recipe.shrink, Shrink))
+        for name, value, kind in (
+            ("gates", recipe.gates or GateSteps(), GateSteps),
+            ("shrink", recipe.shrink, Shrink),
+        )
         if not isinstance(value, kind)
     ]
     if found:
         return found
-    for where, settings in (("", recipe), ("gates.", recipe.gates), ("shrink.", recipe.shrink)):
+    for where, settings in (
+        ("", recipe),
+        ("gates.", recipe.gates or GateSteps()),
+        ("shrink.", recipe.shrink),
+    ):
         for item in fields(settings):
-            value = getattr(settings, item.name)
-            if item.type == "int" and not is_whole(value):
+            value, kind, *optional = (getattr(settings, item.name), *str(item.type).split(" | "))
+            if value is None and optional:
+                continue
+            if kind == "int" and not is_whole(value):
                 found.append(f"{where}{item.name}={value!r} must be a whole number")
-            elif item.type == "float" and (isinstance(value, bool) or not isinstance(value, int | float)):
+            elif kind == "float" and (isinstance(value, bool) or not isinstance(value, int | float)):
                 found.append(f"{where}{item.name}={value!r} must be a number")
     if not (isinstance(recipe.estimator, str) or callable(recipe.estimator)):
         found.append(f"estimator={recipe.estimator!r} must be a name, such as 'curved', or an Estimator")
@@ -113,7 +129,8 @@ def _of_other_kinds(recipe: Recipe) -> list[str]:
 
 
 def _problems(recipe: Recipe) -> list[str]:
-    gates, shrink = recipe.gates, recipe.shrink
+    gates, shrink = recipe.gates or GateSteps(), recipe.shrink
+    rates = {name: getattr(recipe, name) for name in ("learning_rate", "compact_learning_rate")}
     rules = [
         (_positive(gates.learning_rate), f"gates.learning_rate={gates.learning_rate} must be positive"),
         (0 <= gates.momentum < 1, f"gates.momentum={gates.momentum} must lie in [0, 1)"),
@@ -121,15 +138,14 @@ def _problems(recipe: Recipe) -> list[str]:
         (gates.every >= 1, f"gates.every={gates.every} must be at least 1 step"),
         (_positive(gates.bound), f"gates.bound={gates.bound} must be positive"),
         (0 < shrink.below < 0.5, f"shrink.below={shrink.below} must lie between 0 and 0.5"),
-        (shrink.every >= 1, f"shrink.every={shrink.every} must be at least 1 step"),
+        (shrink.every is None or shrink.every >= 1, f"shrink.every={shrink.every} must be at least 1 step"),
         (
             shrink.least >= 1,
             f"shrink.least={shrink.least} must be at least 1: a group without units is no network",
         ),
-        (_positive(recipe.learning_rate), f"learning_rate={recipe.learning_rate} must be positive"),
-        (
-            _positive(recipe.compact_learning_rate),
-            f"compact_learning_rate={recipe.compact_learning_rate} must be positive",
+        *(
+            (rate is None or _positive(rate), f"{name}={rate} must be positive")
+            for name, rate in rates.items()
         ),
         (
             0 <= recipe.compact_floor <= 1 and (recipe.averaging > 0 or recipe.compact_floor == 0),
@@ -163,7 +179,7 @@ def describe(recipe: Recipe) -> dict[str, object]:
             value = {f.name: getattr(value, f.name) for f in fields(value)}
         elif isinstance(value, Mapping):
             value = dict(value)
-        elif not isinstance(value, str | float | int):
+        elif value is not None and not isinstance(value, str | float | int):
             value = repr(value)
         plain[item.name] = value
     return plain

@@ -20,6 +20,7 @@ from bayesprune.svi.estimators import GateProblem, find_estimator
 from bayesprune.svi.estimators.problem import backward
 from bayesprune.svi.mirror import mirror_step
 from bayesprune.svi.objective import gate_nats, row_share, weight_divergence
+from bayesprune.svi.schedule import TUNED_STEPS, Schedule
 from bayesprune.svi.settings import Recipe
 from bayesprune.svi.weight_noise import WeightNoise
 
@@ -66,6 +67,7 @@ class Engine:
         gated: the model; its parameters are moved in place.
         recipe: the settings.
         seed: of the gates' noise.
+        schedule: of the training that the steps are part of; without one the pace is that of 18,720 steps.
 
     Example:
         >>> import bayesprune as bp
@@ -79,13 +81,16 @@ class Engine:
         1
     """
 
-    def __init__(self, gated: GatedModel, recipe: Recipe, seed: int = 0) -> None:
+    def __init__(
+        self, gated: GatedModel, recipe: Recipe, seed: int = 0, schedule: Schedule | None = None
+    ) -> None:
+        schedule = schedule or Schedule(recipe, TUNED_STEPS)
         self.gated = gated
-        self.recipe = recipe
+        self.gates = schedule.gates
         self.estimator = find_estimator(recipe.estimator)
         self.device = gated.log_odds.device
         self.generator = torch.Generator(self.device).manual_seed(seed)
-        self.optimiser = adam(gated, recipe)
+        self.optimiser = adam(gated, schedule.rate)
         self._weight_noise = WeightNoise(gated, self.generator)
         self._hyper = _hyper_parameters(gated)
         self._sizes = torch.tensor([group.size for group in gated.groups], device=self.device)
@@ -110,7 +115,7 @@ class Engine:
         """
         refuse_autocast("A training step", self.device.type)
         x, y = batch
-        moves = state.moving and not state.decided and state.step % self.recipe.gates.every == 0
+        moves = state.moving and not state.decided and state.step % self.gates.every == 0
         if self.gated.log_scales:
             self._weight_backward()
         if state.decided:
@@ -123,7 +128,7 @@ class Engine:
         velocity = state.velocity
         if gradient is not None:
             velocity = self._move_gates(state, gradient)
-        elif self._hyper and state.decided and state.step % self.recipe.gates.every == 0:
+        elif self._hyper and state.decided and state.step % self.gates.every == 0:
             self._prior_slope()
         self.optimiser.step()
         self.gated.likelihood.follow_(y, _window(self.gated.likelihood.rows, len(x)))
@@ -191,7 +196,7 @@ class Engine:
         full[self._alive] = gradient
         full = gated.likelihood.rows * full + state.prior_weight * slope * gated.alive
         velocity, log_odds = mirror_step(
-            self.recipe.gates, state.velocity, gated.log_odds.data, full, self._typical(slope)
+            self.gates, state.velocity, gated.log_odds.data, full, self._typical(slope)
         )
         gated.log_odds.data.copy_(log_odds)
         self._refresh()
@@ -242,12 +247,12 @@ def _slab_nats(gated: GatedModel, probs: Tensor) -> Tensor:
     return total
 
 
-def adam(gated: GatedModel, recipe: Recipe) -> torch.optim.Adam:
+def adam(gated: GatedModel, learning_rate: float) -> torch.optim.Adam:
     """Fused Adam over everything but the gates; a weight's Gaussian prior is its decay, 1/(rows · scale²).
 
     Args:
         gated: the model.
-        recipe: gives the learning rate.
+        learning_rate: of all of them.
 
     Returns:
         The optimiser, one parameter group for each prior scale.
@@ -261,4 +266,4 @@ def adam(gated: GatedModel, recipe: Recipe) -> torch.optim.Adam:
     seen |= {id(p) for p in gated.likelihood.followed()}  # these have a closed form
     by_decay.setdefault(0.0, []).extend(p for p in gated.parameters() if id(p) not in seen)
     groups = [{"params": ps, "weight_decay": decay} for decay, ps in by_decay.items() if ps]
-    return torch.optim.Adam(groups, lr=recipe.learning_rate, fused=True)
+    return torch.optim.Adam(groups, lr=learning_rate, fused=True)

@@ -9,13 +9,12 @@ from scipy.special import entr
 
 from bayesprune.posterior.arviz import Groups
 from bayesprune.posterior.diagnose.answer import Answer, Evidence, Measure, judged
+from bayesprune.svi.result import ROUNDED
 
 QUESTION = "decided"
 ENTROPY = 0.05
 BETWEEN = (0.05, 0.95)
 SHARE = 0.01
-ROUNDED = 0.05
-"""Share of the gates that the clock, or a budget, may have decided and not the evidence."""
 
 Array = np.ndarray[Any, Any]
 
