@@ -18,13 +18,13 @@ from bayesprune.export.architecture import (
     read_architecture,
     write_architecture,
 )
-from bayesprune.export.graphs import graph_data, graph_from_data, graph_tensors
-from bayesprune.export.layers import is_sequence, sequence_data, sequence_from_data
+from bayesprune.export.form import form_of
+from bayesprune.export.graphs import graph_from_data
+from bayesprune.export.layers import is_sequence, sequence_from_data
 from bayesprune.export.own_class import put_into_, sizes_of
 from bayesprune.export.tensors import TENSORS, digest, read_tensors, tensor_bytes
 from bayesprune.files import path_of, write_atomically
 from bayesprune.rows import inputs_of
-from bayesprune.structure.graph import as_plain_graph
 from bayesprune.structure.graph.plain import alike
 from bayesprune.structure.trace import check_plain, evaluating
 
@@ -65,7 +65,8 @@ def save(network: nn.Module, folder: str | Path, example: Inputs) -> None:
     inputs = tuple(x.cpu() for x in inputs_of(example))
     description: dict[str, Any]
     if is_sequence(network):
-        description, content = sequence_data(network), tensor_bytes(network.state_dict())
+        description, tensors = form_of(network, inputs)
+        content = tensor_bytes(tensors)
     else:
         description, content = _graph(network, inputs)
     write_atomically(folder / TENSORS, content)
@@ -119,9 +120,8 @@ def load(folder: str | Path, into: nn.Module | None = None) -> nn.Module:
 def _graph(network: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[dict[str, Any], bytes]:
     """A network's operations and tensors, after reading them back and comparing outputs."""
     network = copy.deepcopy(network).cpu()
-    plain = as_plain_graph(network, inputs)
-    tensors = graph_tensors(plain)
-    description = {**graph_data(plain, inputs), "sizes": sizes_of(network)}
+    description, tensors = form_of(network, inputs)
+    description["sizes"] = sizes_of(network)
     again = graph_from_data(description, tensors, Path(ARCHITECTURE))
     outputs = []
     for module in (network, again):
