@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 from torch import Tensor, nn
 
 from bayesprune.certify.paths import parameters_of
+from bayesprune.errors import CountWarning, UnsupportedNetworkError
 from bayesprune.structure import count
 
 TOLD = 4
@@ -14,7 +16,7 @@ TOLD = 4
 
 
 def macs_of(network: nn.Module, example: Tensor) -> int | None:
-    """Multiply-accumulates of a row; None where PyTorch's counter cannot run the network.
+    """Multiply-accumulates of a row; None where they, or some of them, cannot be counted.
 
     Args:
         network: left in the mode that it was in.
@@ -22,8 +24,10 @@ def macs_of(network: nn.Module, example: Tensor) -> int | None:
     """
     parameter = next(network.parameters(), None)
     try:
-        return count(network, example.to(parameter.device if parameter is not None else example.device)).macs
-    except RuntimeError:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", CountWarning)
+            return count(network, example if parameter is None else example.to(parameter.device)).macs
+    except (UnsupportedNetworkError, CountWarning):
         return None
 
 
@@ -95,8 +99,11 @@ def smaller(record: dict[str, Any]) -> str:
         units = '. To remove whole units, take path="units".' if zeros else "."
         return told + (f"; {inside}" if zeros else ", and no number became zero") + units
     told = f"Smaller: {before['parameters']:,} → {after['parameters']:,} parameters"
-    if before["macs"] is not None and after["macs"] is not None:
-        told += f", {before['macs']:,} → {after['macs']:,} MACs a row"
+    told += (
+        ", MACs that cannot be counted"
+        if before["macs"] is None or after["macs"] is None
+        else f", {before['macs']:,} → {after['macs']:,} MACs a row"
+    )
     return f"{told} ({_shapes(after['shapes'])})." + (f" {inside[0].upper()}{inside[1:]}." if zeros else "")
 
 

@@ -87,7 +87,7 @@ def test_any_damage_ends_in_a_named_error_or_in_an_answer(record, certified, net
             whole += bool(verify(found, certified.network, rows, reference=network))
         except BayespruneError:
             continue
-    assert whole < read < TRIES / 3 and read > 50, "most damage is found when the file is read"
+    assert 0 < whole < read < TRIES / 3 and read > 30, "most damage is found when the file is read"
 
 
 @pytest.mark.parametrize(
