@@ -174,11 +174,13 @@ class Record:
         fields: key → shape, all of which must be there.
         optional: key → shape, which may be missing.
         name: what it is called.
+        closed: whether keys that are not known are problems too.
     """
 
     fields: Mapping[str, Shape]
     optional: Mapping[str, Shape] = field(default_factory=dict)
     name: str = "an object"
+    closed: bool = False
 
     def problems(self, value: Any, place: str) -> Iterator[str]:
         """No object, a key that is missing, or a value of another shape."""
@@ -190,6 +192,9 @@ class Record:
                 yield from shape.problems(value[key], _below(place, key))
             elif key in self.fields:
                 yield f"{_below(place, key)} is missing"
+        for key in value if self.closed else ():
+            if key not in self.fields and key not in self.optional:
+                yield f"{_below(place, key)} is unknown"
 
 
 @dataclass(frozen=True)

@@ -9,14 +9,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from bayesprune.certify.shape import CERTIFICATE, FORMAT, FORMAT_VERSION, inconsistent
 from bayesprune.errors import CertificateError
 from bayesprune.files import read_json, write_json
-
-FORMAT, FORMAT_VERSION = "bayesprune certificate", 1
-KEYS = (
-    "statement", "assumes", "alpha", "delta", "loss", "p_value", "rule", "calibration", "reference",
-    "certified", "network", "path_name", "path", "order", "next",
-)  # fmt: skip
+from bayesprune.schema import MOST_TOLD, check
 
 
 @dataclass(frozen=True)
@@ -25,14 +21,21 @@ class Certificate:
 
     Attributes:
         record: plain values: ``statement``, ``assumes``, ``alpha``, ``delta``, ``loss``, ``p_value``,
-            ``rule``, ``calibration`` (rows, SHA-256, what is known of training), ``reference`` (SHA-256,
-            parameters), ``certified`` (position on the path, or None), ``network`` (SHA-256 of the
-            certified one, or None), ``path`` (of each candidate name, sparsity, risk, p-value, coverage,
-            SHA-256, recipe), ``order`` (of the tests), ``next`` (the first candidate that failed, and what
-            it would have needed), ``versions``.
+            ``rule``, ``calibration`` (rows, SHA-256, what is known of training and of rows that repeat),
+            ``reference`` (SHA-256 of all that decides what it computes, parameters, MACs), ``certified``
+            (position on the path, or None), ``network`` (the same of the certified one, and which shapes
+            changed; or None), ``path`` (of each candidate name, sparsity, numbers held and not zero, risk,
+            p-value, coverage, SHA-256 of the weights, recipe), ``order`` (of the tests), ``next`` (the first
+            candidate that failed, and what it would have needed), ``versions``.
+
+    Raises:
+        CertificateError: values that are no certificate's; the places are named.
     """
 
     record: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        _check(self.record, "This certificate")
 
     @property
     def certified(self) -> bool:
@@ -68,21 +71,32 @@ class Certificate:
             CertificateError: it is missing, no JSON, or no certificate of this version.
         """
         record = read_json(path, CertificateError)
-        found = record.get("format"), record.get("format_version")
-        if found != (FORMAT, FORMAT_VERSION):
-            raise CertificateError(
-                f"{path}: is no certificate of this version: its format is {found[0]!r}, version "
-                f"{found[1]!r}, and {FORMAT!r}, version {FORMAT_VERSION}, can be read."
-            )
-        missing = [key for key in KEYS if key not in record]
-        if missing:
-            raise CertificateError(f"{path}: lacks {', '.join(missing)}. It is truncated or was changed.")
+        _check(record, path)
         return Certificate(record)
 
     def __str__(self) -> str:
         from bayesprune.certify.table import table
 
         return table(self.record)
+
+
+def _check(record: dict[str, Any], place: str | Path) -> None:
+    found = record.get("format"), record.get("format_version")
+    if found == (FORMAT, 1):
+        raise CertificateError(
+            f"{place}: is of version 1, which does not bind the architecture: it holds hashes of weights, "
+            "which a layer that is added to the network leaves as they are. Certify the network again."
+        )
+    if found != (FORMAT, FORMAT_VERSION):
+        raise CertificateError(
+            f"{place}: is no certificate of this version: its format is {found[0]!r:.40}, version "
+            f"{found[1]!r:.40}, and {FORMAT!r}, version {FORMAT_VERSION}, can be read."
+        )
+    remedy = "It is damaged, or was changed."
+    check(record, CERTIFICATE, place, CertificateError, remedy)
+    wrong = inconsistent(record)
+    if wrong:
+        raise CertificateError(f"{place}: {'; '.join(wrong[:MOST_TOLD])}. {remedy}")
 
 
 def canonical(record: dict[str, Any]) -> bytes:

@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any
 
-import numpy as np
-from torch import Tensor, nn
+from torch import nn
 from tqdm import tqdm
 
-from bayesprune.certify.certificate import FORMAT, FORMAT_VERSION, Certificate, versions
+from bayesprune.certify.certificate import Certificate
 from bayesprune.certify.checks import check_levels, check_network, check_outputs, check_test
-from bayesprune.certify.hashes import hash_of_network
-from bayesprune.certify.losses import Loss, coverage_of, loss_from
-from bayesprune.certify.needed import needed
-from bayesprune.certify.paths import Path, parameters_of, path_from
+from bayesprune.certify.losses import Loss, loss_from
+from bayesprune.certify.paths import Path, path_from
 from bayesprune.certify.pvalues import PValue, p_value_from
-from bayesprune.certify.rows import CalibrationRows, TrainingRows, held_out
-from bayesprune.certify.rules import Decision, Rule, rule_from
-from bayesprune.certify.scoring import Scored, outputs_of, p_values, score
-from bayesprune.certify.statement import ASSUMES, statement_of
+from bayesprune.certify.record import Found, Question, certificate_of, sparsest
+from bayesprune.certify.rows import CalibrationRows, held_out
+from bayesprune.certify.rules import Rule, rule_from
+from bayesprune.certify.scoring import outputs_of, p_values, score
 from bayesprune.errors import CertificateError
 from bayesprune.ranges import is_whole
 from bayesprune.terminal import bar_hidden
@@ -57,7 +53,7 @@ def certify(
     loss: str | Loss = "error",
     p_value: str | PValue | None = None,
     rule: str | Rule = "fixed-sequence",
-    trained_on: Tensor | TrainingRows | None = None,
+    trained_on: Any = None,
     batch_size: int = 250,
     progress: bool = True,
 ) -> Certified:
@@ -73,7 +69,9 @@ def certify(
 
     Args:
         network: the reference: dense, or pruned already. Left alone.
-        rows: of calibration, never trained on: inputs (rows, ...), or a pair (x, y) with labels (rows,).
+        rows: of calibration, never trained on, in any form that ``fit`` takes: inputs (rows, ...), a pair
+            (x, y) with labels (rows,), a data set, a loader. Rows that repeat are refused;
+            ``CalibrationRows.of(rows, repeats=…)`` says what they are.
         alpha: the risk that is allowed, in (0, 1). Choose it before the rows are looked at.
         delta: how often the guarantee may fail, in (0, 1).
         path: ``"magnitude"`` (weights set to zero, over all layers), ``"magnitude-layers"``, ``"units"``
@@ -84,7 +82,8 @@ def certify(
         p_value: ``"binomial"``, ``"hoeffding-bentkus"`` or ``"betting"``; by default the exact binomial for
             losses of 0 and 1, betting for others.
         rule: ``"fixed-sequence"``, ``"split-fixed-sequence"`` or ``"bonferroni"``.
-        trained_on: inputs of the training rows, or their digests, by which a row that is used twice is found.
+        trained_on: the training rows, in any form that ``fit`` takes, or their digests
+            (``bayesprune.certify.TrainingRows``), by which a row that is used twice is found.
         batch_size: rows at a time.
         progress: show a progress bar on stderr.
 
@@ -93,10 +92,11 @@ def certify(
 
     Raises:
         CertificateError: a level out of range, too few rows (the number needed is told), labels that are
-            missing, outputs that are not finite, or rows that were trained on.
+            missing, outputs that are not finite, rows that repeat, that were trained on, or that cannot be
+            compared with those that were.
 
     Warns:
-        CertificateWarning: ``trained_on`` is not given.
+        CertificateWarning: ``trained_on`` is not given; or what the network computes cannot be written down.
 
     Source:
         A. Angelopoulos et al. (2021), Learn then Test, arXiv 2110.01052; for pruning by magnitude J. Alvarez
@@ -131,81 +131,8 @@ def certify(
     decision = chosen_rule.decide(
         lambda some: p_values(scored, some, chosen_loss, alpha, test), len(scored), len(calibration), delta
     )
-    whole = parameters_of(network)
-    record: dict[str, Any] = {
-        "format": FORMAT,
-        "format_version": FORMAT_VERSION,
-        "statement": "",
-        "assumes": ASSUMES,
-        "alpha": alpha,
-        "delta": delta,
-        "loss": chosen_loss.to_json(),
-        "p_value": test.to_json(),
-        "rule": chosen_rule.to_json(),
-        "calibration": {"rows": len(calibration), "sha256": calibration.sha256, "held_out": known},
-        "reference": {"sha256": hash_of_network(network), "parameters": whole},
-        "certified": sparsest(decision, [s.left for s in scored]),
-        "path_name": chosen_path.name,
-        "path": entries(scored, decision, chosen_loss, whole),
-        "order": decision.order.tolist(),
-        "next": _next(scored, decision, chosen_loss, alpha, level, test),
-        "versions": versions(),
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-    best = record["certified"]
-    record["network"] = None if best is None else scored[best].sha256
-    record["statement"] = statement_of(record, chosen_loss)
-    return Certified(None if best is None else candidates[best].build(), Certificate(record))
-
-
-def sparsest(decision: Decision, left: Sequence[int]) -> int | None:
-    """Position of the certified candidate with the fewest numbers left, or None.
-
-    Args:
-        decision: of the rule.
-        left: of each candidate, parameters that are not zero.
-    """
-    passed = np.flatnonzero(decision.certified).tolist()
-    return min(passed, key=lambda position: (left[position], -position), default=None)
-
-
-def entries(
-    scored: Sequence[Scored], decision: Decision, loss: Loss, parameters: int
-) -> list[dict[str, Any]]:
-    """What a certificate says of each candidate.
-
-    Args:
-        scored: the candidates.
-        decision: of the rule.
-        loss: what is bounded.
-        parameters: of the reference network.
-    """
-    found = []
-    for candidate, p, passed in zip(scored, decision.p_values, decision.certified, strict=True):
-        tested = candidate.scores.on(decision.rows)
-        risk = loss.risk(tested)
-        found.append(
-            {
-                "name": candidate.name,
-                "sparsity": 1 - candidate.left / parameters,
-                "parameters_left": candidate.left,
-                "risk": risk if np.isfinite(risk) else None,
-                "coverage": coverage_of(tested),
-                "p_value": float(p),
-                "certified": bool(passed),
-                "sha256": candidate.sha256,
-                "recipe": candidate.recipe,
-            }
-        )
-    return found
-
-
-def _next(
-    scored: Sequence[Scored], decision: Decision, loss: Loss, alpha: float, level: float, p_value: PValue
-) -> dict[str, Any] | None:
-    """The first candidate, in the order of the tests, that failed, and what it would have needed."""
-    failed = [int(place) for place in decision.order if not decision.certified[place]]
-    if not failed:
-        return None
-    scores = scored[failed[0]].scores.on(decision.rows)
-    return {"candidate": failed[0], **needed(scores, loss, alpha, level, p_value)}
+    best = sparsest(decision, [s.left for s in scored])
+    pruned = None if best is None else candidates[best].build()
+    asked = Question(alpha, delta, chosen_loss, test, chosen_rule)
+    found = Found(chosen_path.name, scored, decision, best, pruned)
+    return Certified(pruned, certificate_of(asked, calibration, known, network, found))

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from bayesprune.errors import CertificateError
+from bayesprune.export.form import computed, form_of
+from bayesprune.structure.plain import PlainGraph
 
-def hash_of_network(network: nn.Module) -> str:
+
+def hash_of_weights(network: nn.Module) -> str:
     """SHA-256 of a network's weights: what its state_dict holds, sorted by name.
 
     Of each tensor name, dtype, shape and the bytes of its numbers (little-endian, row by row) are taken,
     each with its length in front. What the network computes with them, its class and its layers' order, is
-    not.
+    not: that is ``hash_of_network``.
 
     Args:
         network: any module, on any device.
@@ -25,6 +29,40 @@ def hash_of_network(network: nn.Module) -> str:
         64 hexadecimal digits.
     """
     return hash_of_tensors(network.state_dict())
+
+
+def hash_of_network(network: nn.Module, example: Tensor | None = None) -> str:
+    """SHA-256 of all that decides what a network computes: layers or operations, weights, constants.
+
+    Hashed is what ``bayesprune.save`` would write, as JSON with sorted keys and no white space, and then
+    every tensor as in ``hash_of_weights``, those of no state_dict too. A network has the same hash in memory
+    and once it was saved and loaded; a layer, an argument, an operation or a constant more gives another.
+
+    Args:
+        network: any that can be saved, on any device.
+        example: (rows, ...), inputs that it accepts; sequences of plain layers, and what ``bayesprune.load``
+            gives, need none.
+
+    Returns:
+        64 hexadecimal digits.
+
+    Raises:
+        UnsupportedNetworkError: what it computes cannot be written down.
+        CertificateError: an example is needed.
+
+    Example:
+        >>> one, other = nn.Sequential(nn.ReLU(), nn.Tanh()), nn.Sequential(nn.Tanh(), nn.ReLU())
+        >>> hash_of_weights(one) == hash_of_weights(other), hash_of_network(one) == hash_of_network(other)
+        (True, False)
+    """
+    if example is None and not isinstance(network, nn.Sequential | PlainGraph):
+        raise CertificateError(
+            f"What a {type(network).__name__} computes is found by running it: give rows that it accepts, "
+            "hash_of_network(network, x[:2])."
+        )
+    description, tensors = form_of(network, () if example is None else (example,))
+    text = json.dumps(computed(description), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(f"{text}\n{hash_of_tensors(tensors)}".encode()).hexdigest()
 
 
 def hash_of_rows(x: Tensor, y: Tensor | None) -> str:
@@ -63,24 +101,6 @@ def hash_of_tensors(tensors: Mapping[str, Tensor]) -> str:
         total.update(len(content).to_bytes(8, "little"))
         total.update(content)
     return total.hexdigest()
-
-
-def digests_of_rows(x: Tensor) -> npt.NDArray[np.uint64]:
-    """A digest of every row's inputs: the first eight bytes of their SHA-256.
-
-    Args:
-        x: (rows, ...), inputs; zeros of either sign are the same.
-
-    Returns:
-        (rows,), uint64. Two different rows share one with probability 2⁻⁶⁴.
-    """
-    x = x.detach().cpu().contiguous()
-    x = x + 0.0 if x.is_floating_point() else x
-    kind = f"{x.dtype}{tuple(x.shape[1:])}".encode()
-    content = memoryview(_bytes(x))
-    size = len(content) // max(len(x), 1)
-    digests = [hashlib.sha256(kind + content[i * size : (i + 1) * size]).digest()[:8] for i in range(len(x))]
-    return np.frombuffer(b"".join(digests), dtype="<u8").astype(np.uint64)
 
 
 def _bytes(tensor: Tensor) -> bytes:

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bayesprune.certify.hashes import hash_of_network
+from bayesprune.certify.hashes import hash_of_weights
 from bayesprune.certify.losses import Loss, Scores
-from bayesprune.certify.paths import Candidate, numbers_left
+from bayesprune.certify.paths import Candidate, numbers_left, parameters_of
 from bayesprune.certify.pvalues import Array, PValue
 from bayesprune.certify.rows import CalibrationRows
 from bayesprune.certify.rules import Rows
@@ -28,6 +28,7 @@ class Scored:
         name: of the candidate.
         scores: its losses.
         left: parameters that are not zero.
+        held: parameters, zeros included.
         sha256: of its weights.
         recipe: how it is made from the reference network.
     """
@@ -35,6 +36,7 @@ class Scored:
     name: str
     scores: Scores = field(repr=False)
     left: int
+    held: int
     sha256: str
     recipe: dict[str, object] = field(repr=False)
 
@@ -49,7 +51,8 @@ def outputs_of(network: nn.Module, x: Tensor, batch_size: int, name: str) -> Ten
         name: of the network, for messages.
 
     Raises:
-        CertificateError: outputs that are no tensor of as many rows, or not finite.
+        CertificateError: it cannot be run on these rows, or its outputs are no tensor of as many rows, or
+            not finite.
     """
     parameter = next(network.parameters(), None)
     device = parameter.device if parameter is not None else x.device
@@ -77,11 +80,12 @@ def outputs_of(network: nn.Module, x: Tensor, batch_size: int, name: str) -> Ten
 def _run(network: nn.Module, batch: Tensor, name: str) -> Any:
     try:
         return network(batch)
-    except (RuntimeError, TypeError, ValueError, IndexError) as problem:
+    except Exception as problem:  # whatever a network from a file, or of a user's own code, does
         reason = str(problem).partition("\n")[0].rstrip(".")
         raise CertificateError(
             f"Network {name!r}: does not run on calibration rows of shape {tuple(batch.shape[1:])} and type "
-            f"{batch.dtype}: {reason}. Give rows like those that it was trained on."
+            f"{batch.dtype} ({type(problem).__name__}: {reason:.200}). Give rows like those that it "
+            "was trained on."
         ) from problem
 
 
@@ -108,7 +112,8 @@ def score(
         candidate.name,
         loss.scores(outputs, reference, rows.y),
         numbers_left(network),
-        hash_of_network(network),
+        parameters_of(network),
+        hash_of_weights(network),
         dict(candidate.recipe),
     )
 

@@ -48,6 +48,7 @@ def signed_by(certificate: Certificate, public_key: str | Path | None = None) ->
     Raises:
         CertificateError: the package is missing, or the file holds no such key.
     """
+    _check_installed()
     found = certificate.record.get("signature")
     if not isinstance(found, dict):
         return False, "it is not signed"
@@ -58,12 +59,12 @@ def signed_by(certificate: Certificate, public_key: str | Path | None = None) ->
         return False, "its signature cannot be read"
     if public_key is not None and _public_key(Path(public_key)).public_bytes_raw() != own:
         return False, f"it is signed by another key, {own.hex()[:16]}…"
-    from cryptography.exceptions import InvalidSignature
+    from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
     try:
         Ed25519PublicKey.from_public_bytes(own).verify(signature, canonical(certificate.record))
-    except (InvalidSignature, ValueError):
+    except (InvalidSignature, ValueError, UnsupportedAlgorithm):
         return False, "it was changed after it was signed"
     whose = "the key given" if public_key is not None else f"the key {own.hex()[:16]}…, whoever has it"
     return True, f"signed by {whose}"
@@ -71,12 +72,13 @@ def signed_by(certificate: Certificate, public_key: str | Path | None = None) ->
 
 def _private_key(path: Path) -> Ed25519PrivateKey:
     _check_installed()
+    from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
     try:
         key = load_pem_private_key(path.read_bytes(), password=None)
-    except (OSError, ValueError, TypeError) as problem:
+    except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as problem:
         raise CertificateError(f"{path}: cannot be read as a private key ({problem}). {_HOW}") from None
     if not isinstance(key, Ed25519PrivateKey):
         raise CertificateError(f"{path}: holds a key of another kind than Ed25519. {_HOW}")
@@ -85,12 +87,13 @@ def _private_key(path: Path) -> Ed25519PrivateKey:
 
 def _public_key(path: Path) -> Ed25519PublicKey:
     _check_installed()
+    from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
     from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
     try:
         key = load_pem_public_key(path.read_bytes())
-    except (OSError, ValueError) as problem:
+    except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as problem:
         raise CertificateError(
             f"{path}: cannot be read as a public key ({problem}). Make it with: openssl pkey -in key.pem "
             "-pubout"

@@ -5,22 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from bayesprune.certify.losses import Loss
+from bayesprune.certify.size import kept, percent
 
 ASSUMES = (
     "The calibration rows are independent draws from the source that new rows come from, and were not used "
     "to train, prune or choose any network of the path; alpha, delta, loss, path and rule were fixed before "
     "they were looked at."
 )
-
-
-def percent(share: float) -> str:
-    """A share as people write it.
-
-    Example:
-        >>> percent(0.02), percent(0.125), percent(1 - 0.05)
-        ('2 %', '12.5 %', '95 %')
-    """
-    return f"{100 * share:.6g} %"
 
 
 def statement_of(record: dict[str, Any], loss: Loss) -> str:
@@ -36,5 +27,5 @@ def statement_of(record: dict[str, Any], loss: Loss) -> str:
     if record["certified"] is None:
         return f"Nothing is guaranteed: of no network on the path could it be shown that it {promise}."
     chosen = record["path"][record["certified"]]
-    left = f"which keeps {percent(round(1 - chosen['sparsity'], 6))} of the reference network's parameters"
-    return f"{draw}, the certified network, {left}, {promise}."
+    left = kept(chosen, record["reference"]["parameters"])
+    return f"{draw}, the certified network, which {left}, {promise}."

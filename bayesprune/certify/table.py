@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from typing import Any
 
-from bayesprune.certify.statement import percent
+from bayesprune.certify.size import kept, percent, smaller
 
 WIDTH, AROUND = 100, 3
 
@@ -21,21 +21,20 @@ def table(record: dict[str, Any]) -> str:
     lines = textwrap.wrap(record["statement"], WIDTH)
     lines += [
         "",
-        f"{'':>3}{'sparsity %':>11}{'risk %':>9}{'coverage %':>12}{'p-value':>11}"
-        if covered
-        else f"{'':>3}{'sparsity %':>11}{'risk %':>9}{'p-value':>11}",
+        f"{'':>3}{'size %':>9}{'zeros %':>9}{'risk %':>9}{'  coverage %' if covered else ''}{'p-value':>11}",
     ]
     shown = _shown(record)
     for place, position in enumerate(shown):
         if place and position != shown[place - 1] + 1:
             lines.append(f"{'⋮':>9}")
-        lines.append(_row(path[position], position == record["certified"], covered))
+        lines.append(_row(record, position, covered))
     left = len(path) - shown[-1] - 1
     if left:
         lines.append(f"{'⋮':>9}   ({left} more)")
     loss, rule, p_value = record["loss"]["name"], record["rule"]["name"], record["p_value"]["name"]
     lines += ["", f"loss {loss}, {p_value} p-value, {rule}, path: {record['path_name']}"]
-    return "\n".join(lines + textwrap.wrap(_next(record), WIDTH))
+    size = [] if record["certified"] is None else textwrap.wrap(smaller(record), WIDTH)
+    return "\n".join(lines + size + textwrap.wrap(_next(record), WIDTH))
 
 
 def _shown(record: dict[str, Any]) -> list[int]:
@@ -48,12 +47,14 @@ def _shown(record: dict[str, Any]) -> list[int]:
     return sorted({0, *around})
 
 
-def _row(entry: dict[str, Any], chosen: bool, covered: bool) -> str:
-    mark = "→" if chosen else "✓" if entry["certified"] else "·"
+def _row(record: dict[str, Any], position: int, covered: bool) -> str:
+    entry, whole = record["path"][position], record["reference"]["parameters"]
+    mark = "→" if position == record["certified"] else "✓" if entry["certified"] else "·"
+    size = f"{100 * entry['parameters'] / max(whole, 1):>9.2f}"
+    zeros = f"{100 * (1 - entry['parameters_left'] / max(entry['parameters'], 1)):>9.2f}"
     risk = "–" if entry["risk"] is None else f"{100 * entry['risk']:.3f}"
     coverage = f"{100 * entry['coverage']:>12.1f}" if covered else ""
-    sparsity, p_value = f"{100 * entry['sparsity']:>11.2f}", f"{entry['p_value']:>11.2g}"
-    return f"{mark:>3}{sparsity}{risk:>9}{coverage}{p_value}   {entry['name']}"
+    return f"{mark:>3}{size}{zeros}{risk:>9}{coverage}{entry['p_value']:>11.2g}   {entry['name']}"
 
 
 def _next(record: dict[str, Any]) -> str:
@@ -62,7 +63,7 @@ def _next(record: dict[str, Any]) -> str:
     if failed is None:
         return "Every candidate of the path is certified: a path that goes further may reach more."
     entry = record["path"][failed["candidate"]]
-    what = f"The first that failed ({percent(round(entry['sparsity'], 4))} sparse)"
+    what = f"The first that failed ({kept(entry, record['reference']['parameters'])})"
     alpha = f"alpha ≥ {percent(failed['alpha'])}" if failed["alpha"] is not None else "no alpha below 100 %"
     rows = (
         f"about {failed['rows']:,} rows of that risk"

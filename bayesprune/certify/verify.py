@@ -6,23 +6,27 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import nn
+from torch import Tensor, nn
 
 from bayesprune.certify.certificate import Certificate
-from bayesprune.certify.hashes import hash_of_network
+from bayesprune.certify.hashes import hash_of_network, hash_of_weights
 from bayesprune.certify.losses import Loss, coverage_of, loss_from
 from bayesprune.certify.paths import Candidate, parameters_of, rebuild
 from bayesprune.certify.pvalues import PValue, p_value_from
-from bayesprune.certify.rows import CalibrationRows
+from bayesprune.certify.record import Question, first_failed, sparsity
+from bayesprune.certify.rows import EACH, NONE, ONCE, CalibrationRows
 from bayesprune.certify.rules import Rule, rule_from
 from bayesprune.certify.scoring import Scored, outputs_of, p_values, score
 from bayesprune.certify.signing import signed_by
+from bayesprune.certify.size import shapes_of, size_of, smaller
 from bayesprune.certify.statement import ASSUMES, statement_of
 from bayesprune.certify.verification import Check, Verification
 from bayesprune.errors import CertificateError
 
 SAME = 1e-6
 """Relative difference up to which a recomputed number is the same one: other machines round otherwise."""
+ROUNDED = 2e-5
+"""Difference of a level that is written in steps of 1e-5."""
 
 
 def verify(
@@ -37,9 +41,11 @@ def verify(
 ) -> Verification:
     """Recompute a certificate.
 
-    Hashes, risk and p-value of the certified network, the sentence, and what the rule makes of the p-values
-    are always recomputed. The other candidates' p-values are too where the reference network is given and the
-    path can be made from it again; else they are taken as written, and the answer says so.
+    Hashes, size, risk and p-value of the certified network, the sentence, and what the rule makes of the
+    p-values are always recomputed. The other candidates' p-values are too where the reference network is
+    given and the path can be made from it again; else they are taken as written. What no computation can
+    show, such as that the rows were held out, is somebody's word. Each such thing has a line of its own in
+    the answer.
 
     Args:
         certificate: or its file.
@@ -54,24 +60,19 @@ def verify(
         The answer, true or false as a boolean, with its reasons.
 
     Raises:
-        CertificateError: the file cannot be read, or what is given cannot be compared with it.
+        CertificateError: the file is damaged, or what is given cannot be compared with it.
     """
     held = certificate if isinstance(certificate, Certificate) else Certificate.read(certificate)
-    calibration = CalibrationRows.of(rows)
-    checks = _signature(held, public_key)
-    try:
-        claims = _Claims.of(held.record, loss)
-    except (KeyError, TypeError, ValueError, IndexError) as problem:
-        return Verification(
-            (*checks, Check("file", False, f"it cannot be read ({problem!r}): it was changed"))
-        )
-    checks += claims.on_paper()
+    claims = _Claims.of(held.record, loss)
+    copies = held.record["calibration"]["repeats"]
+    calibration = CalibrationRows.of(rows, ONCE if copies == ONCE else EACH)
+    checks = [*_signature(held, public_key), *claims.on_paper()]
     if claims.position is None:
         return Verification((*checks, Check("certified", False, "it certifies no network")))
     checks += claims.hashes(network, calibration, reference)
     if all(check.holds is not False for check in checks):
         checks += claims.recomputed(network, calibration, reference, batch_size)
-    return Verification(tuple(checks))
+    return Verification((*checks, *claims.as_written(calibration)))
 
 
 def _signature(certificate: Certificate, public_key: str | Path | None) -> list[Check]:
@@ -91,6 +92,8 @@ class _Claims:
         self.rows = int(record["calibration"]["rows"])
         self.order = np.array(record["order"], dtype=np.int64)
         self.written = np.array([entry["p_value"] for entry in self.path], dtype=np.float64)
+        self.asked = Question(self.alpha, self.delta, loss, p_value, rule)
+        self.all_recomputed = False
 
     @staticmethod
     def of(record: dict[str, Any], own: Loss | None) -> _Claims:
@@ -129,24 +132,58 @@ class _Claims:
 
     def hashes(self, network: nn.Module, rows: CalibrationRows, reference: nn.Module | None) -> list[Check]:
         """Whether network, rows and reference are those that the certificate speaks of."""
-        assert self.position is not None
-        digest, entry = hash_of_network(network), self.path[self.position]
-        same = digest == self.record["network"] == entry["sha256"]
-        right = rows.sha256 == self.record["calibration"]["sha256"] and len(rows) == self.rows
-        found = [
-            Check(
-                "network", same, "the certified weights" if same else "other weights than the certified ones"
-            ),
-            Check("rows", right, f"the {self.rows:,} rows" if right else "other rows than those it rests on"),
-        ]
+        written = self.record["calibration"]
+        right = rows.sha256 == written["sha256"] and len(rows) == self.rows
+        why = f"the {self.rows:,} rows" if right else "other rows than those it rests on"
+        if right and written["repeats"] != ONCE and rows.repeats != written["repeats"]:
+            some, none = "some equal an earlier one", "none equals an earlier one"
+            seen, said = (none, some) if rows.repeats == NONE else (some, none)
+            right, why = False, f"{seen}, and the certificate says that {said}"
+        found = [Check("rows", right, why)]
+        if not right:
+            return found
+        found.append(self._network(network, rows.x[:2]))
         if reference is not None:
             kept = self.record["reference"]
-            is_it = hash_of_network(reference) == kept["sha256"]
+            is_it = kept["sha256"] == hash_of_network(reference, rows.x[:2])
             is_it = is_it and parameters_of(reference) == kept["parameters"]
             found.append(
                 Check("reference", is_it, "the network that was pruned" if is_it else "another network")
             )
+        if found[-1].holds and found[1].holds:
+            found.append(self._size(network, reference, rows.x[:2]))
         return found
+
+    def _network(self, network: nn.Module, example: Tensor) -> Check:
+        """Weights, and what is computed with them."""
+        assert self.position is not None
+        written = self.record["network"]["sha256"]
+        if hash_of_weights(network) != self.path[self.position]["weights_sha256"]:
+            return Check("network", False, "other weights than the certified ones")
+        if written is None:
+            why = "the certificate binds its weights, and not what is computed with them"
+            return Check("network", False, f"{why}: that could not be written down")
+        if hash_of_network(network, example) != written:
+            why = (
+                "the certified weights, and another computation with them: a layer, an operation or a "
+                "constant differs. Give the network as bp.load gives it"
+            )
+            return Check("network", False, why)
+        return Check("network", True, "the certified weights, and the certified computation with them")
+
+    def _size(self, network: nn.Module, reference: nn.Module | None, example: Tensor) -> Check:
+        """What became smaller."""
+        written, before = self.record["network"], self.record["reference"]
+        found = {**written, **size_of(network, example)}
+        whole = before
+        if reference is not None:
+            found["shapes"] = shapes_of(reference, network)
+            whole = {**before, **size_of(reference, example)}
+        same = found == written and whole == before
+        told = smaller(self.record).rstrip(".")
+        rest = "" if reference is not None else "; the reference network's is taken as written"
+        why = told + rest if same else "parameters, MACs or shapes are not what is written"
+        return Check("size", same, why)
 
     def recomputed(
         self, network: nn.Module, rows: CalibrationRows, reference: nn.Module | None, batch_size: int
@@ -165,7 +202,9 @@ class _Claims:
         alone = score(one, rows, outputs, self.loss, batch_size)
         candidates = None if reference is None else rebuild(self._recipes(), reference, rows.x[:2])
         if candidates is None:
-            return [self._alone(alone), self._taken_as_written(reference)]
+            return [self._alone(alone), self._path_as_written(reference)]
+        if len(candidates) != len(self.path):
+            return [self._alone(alone), Check("path", False, "it has another number of candidates")]
         scored = [score(c, rows, outputs, self.loss, batch_size) for c in candidates]
         decision = self.rule.decide(
             lambda some: p_values(scored, some, self.loss, self.alpha, self.p_value),
@@ -178,7 +217,37 @@ class _Claims:
             self._alone(alone),
             Check("path", not wrong, why),
             self._decision(decision.p_values, decision.order),
+            self._next(first_failed(scored, decision, self.asked)),
         ]
+
+    def _next(self, found: dict[str, Any] | None) -> Check:
+        """What the first candidate that failed would have needed."""
+        written = self.record["next"]
+        same = (found is None) == (written is None)
+        if found is not None and written is not None:
+            close = (found["alpha"] is None) == (written["alpha"] is None) and (
+                found["alpha"] is None or abs(found["alpha"] - written["alpha"]) <= ROUNDED
+            )
+            same = close and all(found[key] == written[key] for key in ("candidate", "rows"))
+        self.all_recomputed = True
+        why = "what the first that failed would have needed" if same else "not what is written"
+        return Check("next", same, why)
+
+    def as_written(self, rows: CalibrationRows) -> list[Check]:
+        """What no network and no rows can show, and what could not be computed here."""
+        said = self.record["calibration"]
+        found = [Check("held out", None, f"taken as written: {said['held_out']}", word=True)]
+        if said["repeats"] != NONE:
+            why = (
+                "rows that equal an earlier one were left out, as copies of one draw"
+                if said["repeats"] == ONCE
+                else "rows that equal an earlier one count, each as a draw of its own"
+            )
+            found.append(Check("repeats", None, f"taken as written: {why}", word=True))
+        if not self.all_recomputed:
+            found.append(Check("next", None, "taken as written: it rests on the candidate that failed first"))
+        why = "taken as written: names of the path and its candidates, versions, date"
+        return [*found, Check("names", None, why, word=True)]
 
     def _recipes(self) -> list[dict[str, Any]]:
         return [dict(entry["recipe"]) for entry in self.path]
@@ -202,13 +271,12 @@ class _Claims:
             entry["sparsity"],
             np.nan if entry["risk"] is None else entry["risk"],
         ]
-        found = [p, coverage_of(tested), 1 - scored.left / parameters, risk]
-        close = np.isclose(written, found, rtol=SAME, atol=1e-12, equal_nan=True)
-        return (
-            bool(close.all()) and entry["parameters_left"] == scored.left and entry["sha256"] == scored.sha256
-        )
+        found = [p, coverage_of(tested), sparsity(scored.left, parameters), risk]
+        close = bool(np.isclose(written, found, rtol=SAME, atol=1e-12, equal_nan=True).all())
+        counts = (entry["parameters"], entry["parameters_left"]) == (scored.held, scored.left)
+        return close and counts and entry["weights_sha256"] == scored.sha256
 
-    def _taken_as_written(self, reference: nn.Module | None) -> Check:
+    def _path_as_written(self, reference: nn.Module | None) -> Check:
         why = (
             "the path was of given networks, which no file can make again"
             if reference is not None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as tensors_from_bytes
 
+from bayesprune.certify import TrainingRows
 from bayesprune.data import Dataset, Split, load
 from bayesprune.errors import CertificateError
 
@@ -43,6 +44,35 @@ def keep_apart(data: Dataset, share: float, seed: int = SPLIT_SEED) -> tuple[Dat
     kept, left = order[:count].sort().values, order[count:].sort().values
     train = data.train
     return replace(data, train=Split(train.x[left], train.y[left])), Split(train.x[kept], train.y[kept])
+
+
+@dataclass(frozen=True)
+class Unseen:
+    """Rows that a run kept apart, as a certificate can rest on them.
+
+    Attributes:
+        rows: that equal none that was trained on; None where the run kept none.
+        left_out: how many do equal one. What the others show is the risk of rows unlike those trained on.
+    """
+
+    rows: Split | None
+    left_out: int = 0
+
+
+def unseen(data: Dataset, share: float, seed: int = SPLIT_SEED) -> Unseen:
+    """The rows that ``keep_apart`` keeps, without those that are among the training rows all the same, since
+    the data hold them twice.
+
+    Args:
+        data: all rows.
+        share: of the training rows, in [0, 1).
+        seed: of the draw.
+    """
+    left, kept = keep_apart(data, share, seed)
+    if kept is None:
+        return Unseen(None)
+    known = torch.from_numpy(TrainingRows.of(left.train.x).among(kept.x))
+    return Unseen(Split(kept.x[~known], kept.y[~known]), int(known.sum()))
 
 
 def rows_of_file(path: Path) -> Split:
@@ -83,7 +113,7 @@ def rows_of(source: str, data_dir: str | None, split: dict[str, Any]) -> Split:
     if split.get("of") == "test":
         return data.test
     if split.get("of") == "train":
-        kept = keep_apart(data, float(split["share"]), int(split["seed"]))[1]
+        kept = unseen(data, float(split["share"]), int(split["seed"])).rows
         if kept is not None:
             return kept
     raise CertificateError(

@@ -8,13 +8,14 @@ from typing import Any
 import click
 
 from bayesprune.certify import Certificate, sign, verify
-from bayesprune.certify.certificate import FORMAT
 from bayesprune.certify.losses import LOSSES, Loss, Selective, loss_from
 from bayesprune.certify.paths import NAMES as NAMES_OF_PATHS
 from bayesprune.certify.pvalues import NAMES
+from bayesprune.certify.rows import REPEATS
 from bayesprune.certify.rules import RULES
+from bayesprune.certify.shape import FORMAT
 from bayesprune.cli import folder as folders
-from bayesprune.cli.calibration import rows_of
+from bayesprune.cli.calibration import rows_of, unseen
 from bayesprune.cli.certify_order import ORDERS
 from bayesprune.cli.certify_run import CERTIFICATE, REFERENCE, certify_run
 from bayesprune.cli.export import pruned_folder
@@ -53,6 +54,14 @@ FILE = click.Path(path_type=Path)
     "--rows",
     metavar="FILE|DATA",
     help="Other rows than the run kept: x and y in a safetensors file, or the test rows of a data set.",
+)
+@click.option(
+    "--repeats",
+    type=click.Choice(REPEATS),
+    default="refuse",
+    show_default=True,
+    help="Rows that equal an earlier one: refuse them; count them once, as copies; or each, as draws of "
+    "their own.",
 )
 @click.option("--data-dir", metavar="DIR", help="Where the MNIST files lie.")
 @click.option("--out", metavar="DIR", type=FILE, help="[default: RUN/certificate]")
@@ -167,12 +176,10 @@ def _rows(data: str, data_dir: str | None, split: dict[str, Any], trust: Trust) 
 
 
 def _rows_of_run(folder: Path, split: dict[str, Any], trust: Trust) -> Any:
-    from bayesprune.cli.calibration import keep_apart
-
     _, whole = data_of(folder, trust)
     if split.get("of") == "test":
         return whole.test
-    kept = keep_apart(whole, float(split.get("share", 0.0)), int(split.get("seed", 0)))[1]
+    kept = unseen(whole, float(split.get("share", 0.0)), int(split.get("seed", 0))).rows
     if kept is None:
         raise RunFolderError(
             f"{folder}: the certificate does not rest on rows of this run. Give its rows as a safetensors "

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from bayesprune.certify import CalibrationRows, Certificate, TrainingRows, certify, hash_of_network
 from bayesprune.certify.losses import Loss
 from bayesprune.cli import folder as folders
-from bayesprune.cli.calibration import SPLIT_SEED, TRAINING_ROWS, keep_apart, rows_of
+from bayesprune.cli.calibration import SPLIT_SEED, TRAINING_ROWS, rows_of, unseen
 from bayesprune.cli.certify_order import ORDERS
 from bayesprune.cli.export import pruned_folder
 from bayesprune.cli.job import data_of
@@ -44,7 +44,7 @@ def certify_run(
     out = options["out"] or source / FOLDER
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise RunFolderError(f"{out}: exists already, and is left as it is. Choose another --out.")
-    rows, split = _rows(folder, options["rows"], options["data_dir"], trust)
+    rows, split = _rows(folder, options["rows"], options["data_dir"], options["repeats"], trust)
     network = load(source)
     known = folder / TRAINING_ROWS
     found = certify(
@@ -56,7 +56,7 @@ def certify_run(
         loss=loss,
         p_value=options["p_value"],
         rule=options["rule"],
-        trained_on=TrainingRows.read(known) if known.is_file() else None,
+        trained_on=TrainingRows.read(known) if known.is_file() and not rows.known else None,
         progress=not quiet,
     )
     if found.network is not None:
@@ -67,36 +67,39 @@ def certify_run(
 
 
 def _rows(
-    folder: Path, other: str | None, data_dir: str | None, trust: Trust
+    folder: Path, other: str | None, data_dir: str | None, repeats: str, trust: Trust
 ) -> tuple[CalibrationRows, dict[str, Any]]:
     """The rows, and how they are taken from their data again."""
     if other is not None:
         split = {} if other.endswith(".safetensors") else {"of": "test"}
-        return CalibrationRows.of(rows_of(other, data_dir, split)), split
+        return CalibrationRows.of(rows_of(other, data_dir, split), repeats), split
     if not (folder / folders.RUN).is_file():
         raise RunFolderError(
             f"{folder}: is not the folder of a run. Give the folder that 'bayesprune run' named."
         )
     settings, data = data_of(folder, trust)
-    trained, kept = keep_apart(data, settings.calibration)
-    if kept is None:
+    kept = unseen(data, settings.calibration)
+    if kept.rows is None:
         raise CertificateError(
             f"{folder}: this run trained on all of its training rows, and kept none to certify with. Give "
             "rows that it has never seen, --rows FILE, or run it again with --calibration 0.1."
         )
-    repeats = int(TrainingRows.of(trained.train.x).among(kept.x).sum())
     known = "kept apart by the run, before it trained on the others"
-    known += f"; {repeats} equal a training row all the same: the data repeat themselves" if repeats else ""
-    rows = CalibrationRows.of(CalibrationRows(kept.x, kept.y, known))
+    if kept.left_out:
+        known += f"; {kept.left_out} that equal a training row all the same are left out"
+    if not len(kept.rows):
+        raise CertificateError(
+            f"{folder}: every row that this run kept apart equals one that it trained on: its data repeat "
+            "themselves. Give rows that it has never seen, --rows FILE."
+        )
+    rows = CalibrationRows.of(CalibrationRows(kept.rows.x, kept.rows.y, known), repeats)
     return rows, {"of": "train", "share": settings.calibration, "seed": SPLIT_SEED}
 
 
 def _write(network: nn.Module, folder: Path, example: Tensor) -> None:
     save(network, folder, example)
-    if hash_of_network(load(folder)) != hash_of_network(network):
+    if hash_of_network(load(folder), example) != hash_of_network(network, example):
         raise CertificateError(
-            f"{folder}: the network that was read back has other weights' names than the one that was "
-            "written, so that "
-            "a certificate could not be checked. Certify it in Python, bp.certify(...), and keep its "
-            "state_dict."
+            f"{folder}: the network that was read back is not the one that was written, so that a "
+            "certificate could not be checked. Certify it in Python, bp.certify(...)."
         )

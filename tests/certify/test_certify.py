@@ -9,7 +9,7 @@ from scipy import stats
 from torch import nn
 
 import bayesprune as bp
-from bayesprune.certify import CalibrationRows, TrainingRows, hash_of_network, hash_of_rows
+from bayesprune.certify import CalibrationRows, TrainingRows, hash_of_network, hash_of_rows, hash_of_weights
 from bayesprune.certify.losses import OwnLoss, Selective
 from bayesprune.certify.paths import Units, Weights
 from bayesprune.errors import CertificateError, CertificateWarning
@@ -29,7 +29,8 @@ def test_it_ships_the_sparsest_before_the_first_that_fails(certify, network, dig
     assert 0 < last == record["certified"] and [e["certified"] for e in path] == [
         i <= last for i in range(50)
     ]
-    assert hash_of_network(found.network) == record["network"] == path[last]["sha256"]
+    assert hash_of_network(found.network) == record["network"]["sha256"]
+    assert hash_of_weights(found.network) == path[last]["weights_sha256"]
     left = sum(int(p.count_nonzero()) for p in found.network.parameters())
     assert path[last]["sparsity"] == pytest.approx(1 - left / record["reference"]["parameters"])
     assert record["calibration"]["sha256"] == hash_of_rows(x, y)
@@ -37,12 +38,13 @@ def test_it_ships_the_sparsest_before_the_first_that_fails(certify, network, dig
 
 def test_the_sentence_says_everything(certify):
     found = certify(loss=Selective(0.9, coverage=0.3), delta=0.1)
-    kept = 100 * (1 - found.certificate.chosen["sparsity"])
+    chosen = found.certificate.chosen
+    zero = 100 * (1 - chosen["parameters_left"] / chosen["parameters"])
     assert found.certificate.statement == (
         "With probability at least 90 % over the draw of the 897 calibration rows, the certified network, "
         "which "
-        f"keeps {round(kept, 4):.6g} % of the reference network's parameters, is confident on at least 30 "
-        "% of new "
+        f"has all of the reference network's parameters, {round(zero, 4):.6g} % of them zero, "
+        "is confident on at least 30 % of new "
         "rows, and predicts a wrong class for at most 8 % of the new rows on which it is confident to at "
         "least 0.9."
     )
@@ -191,7 +193,7 @@ def test_the_promise_holds_over_resampled_calibrations(network, digits):
         rows = torch.randint(len(x), (200,), generator=generator)
         found = bp.certify(
             network,
-            CalibrationRows(x[rows], y[rows], "resampled"),
+            CalibrationRows(x[rows], y[rows], "resampled", "each"),
             alpha=alpha,
             delta=0.2,
             path=path,
@@ -213,7 +215,7 @@ def test_units_of_a_fit_are_certified(digits):
 
     path = Units(InclusionProb(), fit=fit)
     found = bp.certify(bp.prune(fit), rows, alpha=0.3, path=path, trained_on=x, progress=False)
-    assert found.certificate.record["path"][0]["sha256"] == hash_of_network(bp.prune(fit))
+    assert found.certificate.record["path"][0]["weights_sha256"] == hash_of_weights(bp.prune(fit))
     with pytest.raises(CertificateError, match=r"Cannot certify a FitResult.*bp.prune"):
         bp.certify(fit, rows, alpha=0.3)
     assert found and found.certificate.record["path_name"].startswith("the posterior's units")

@@ -92,8 +92,17 @@ def tamperings():
         "a sparsity": put("path", 2, "sparsity", 0.99),
         "a coverage": put("path", 2, "coverage", 0.5),
         "numbers left": put("path", 2, "parameters_left", 12),
-        "another hash": put("network", lambda digest: digest[::-1]),
-        "a candidate's hash": put("path", 1, "sha256", "0" * 64),
+        "another hash": put("network", "sha256", lambda digest: digest[::-1]),
+        "a candidate's hash": put("path", 1, "weights_sha256", "0" * 64),
+        "numbers held": put("path", 2, "parameters", 10**6),
+        "what was needed": put("next", "alpha", 0.2),
+        "the rows that were needed": put("next", "rows", 10),
+        "nothing that failed": put("next", None),
+        "rows that repeat": put("calibration", "repeats", "each"),
+        "MACs": put("network", "macs", 1),
+        "MACs of the reference": put("reference", "macs", 10**9),
+        "shapes": put("network", "shapes", {"1.weight": [[40, 784], [4, 784]]}),
+        "the reference's hash": put("reference", "sha256", "0" * 64),
         "a candidate left out": lambda record: record["path"].pop(0),
         "another share": put("path", 1, "recipe", "share", 0.4),
         "another rule": put("rule", {"name": "split-fixed-sequence"}),
@@ -159,15 +168,16 @@ def test_files_that_are_no_certificates_are_named(found, tmp_path):
         (whole[:200], "truncated"),
         ("[]", "not a JSON object"),
         ('{"format": "other"}', "no certificate of this version"),
-        (json.dumps({"format": "bayesprune certificate", "format_version": 1}), "lacks statement"),
+        (json.dumps({"format": "bayesprune certificate", "format_version": 2}), "statement is missing"),
+        (json.dumps({"format": "bayesprune certificate", "format_version": 1}), "does not bind the arch"),
     ):
         path.write_text(content)
         with pytest.raises(CertificateError, match=message):
             Certificate.read(path)
     with pytest.raises(CertificateError, match="no such file"):
         Certificate.read(tmp_path / "none.json")
-    garbled = Certificate({**found.certificate.record, "path": "nothing"})
-    assert not verify(garbled, found.network, torch.zeros(3, 1, 28, 28))
+    with pytest.raises(CertificateError, match="path is 'nothing', not a list"):
+        Certificate({**found.certificate.record, "path": "nothing"})
 
 
 @pytest.fixture
