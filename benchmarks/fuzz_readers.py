@@ -451,7 +451,7 @@ def _graph() -> nn.Module:
 
 
 class FailsWhenRun(Exception):
-    """A network whose checksums were made anew, and which PyTorch does not run: loud, and no reader's fault."""
+    """A network whose checksums were made anew, and which PyTorch does not run: no reader's fault."""
 
 
 @contextlib.contextmanager
