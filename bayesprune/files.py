@@ -33,6 +33,19 @@ def path_of(value: Any, place: str, error: type[BayespruneError] = RunFolderErro
         ) from problem
 
 
+def home_of(name: str, error: type[BayespruneError]) -> Path:
+    """A path, ``~`` and ``~user`` at its beginning replaced by a home.
+
+    Args:
+        name: as the user writes it.
+        error: raised where there is no such user.
+    """
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:
+        raise error(f"{name}: there is no such home. Write the whole path.") from None
+
+
 def write_atomically(path: str | Path, data: bytes | str) -> None:
     """Write a file so that a reader, even after a crash, sees all of the old one or all of the new one.
 

@@ -13,6 +13,8 @@ from bayesprune.certify.paths import Given, Units
 from bayesprune.cli import folder as folders
 from bayesprune.errors import CertificateError
 from bayesprune.files import read_json
+from bayesprune.run_shapes import HISTORY, OF_A_SEED, check_seeds, read_checked
+from bayesprune.schema import check
 
 
 def by_inclusion(source: Path) -> Units:
@@ -23,9 +25,18 @@ def by_inclusion(source: Path) -> Units:
     Args:
         source: folder of the run or seed.
     """
-    result, history = read_json(source / folders.RESULT), read_json(source / "history.json")["epochs"]
-    figures = result["seeds"][0] if "seeds" in result else result
-    inclusion = torch.tensor([epoch["inclusion"] for epoch in history], dtype=torch.float64)
+    result = read_json(source / folders.RESULT, CertificateError)
+    figures = result["seeds"][0] if result.get("seeds") and isinstance(result["seeds"], list) else result
+    check(figures, OF_A_SEED, source / folders.RESULT, CertificateError)
+    check_seeds([figures], source / folders.RESULT, CertificateError)
+    history = read_checked(source / "history.json", HISTORY, CertificateError)["epochs"]
+    rows = [epoch["inclusion"] for epoch in history]
+    if {len(row) for row in rows} != {sum(figures["dense_architecture"])}:
+        raise CertificateError(
+            f"{source / 'history.json'}: tells of {len(rows[0])} units in its first epoch, and the network "
+            f"has {sum(figures['dense_architecture'])}. It was changed: take --path units."
+        )
+    inclusion = torch.tensor(rows, dtype=torch.float64)
     parts = inclusion.split(figures["dense_architecture"], dim=1)
     table = {name: part.mean(0)[part[-1] > 0.5] for name, part in zip(figures["groups"], parts, strict=True)}
     return Units(_Kept(table, "inclusion probability over the epochs"))

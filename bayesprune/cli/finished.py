@@ -10,7 +10,9 @@ from typing import Any
 from bayesprune.errors import RunFolderError
 from bayesprune.export import ARCHITECTURE, TENSORS
 from bayesprune.files import read_json, sha256_of, write_json
+from bayesprune.run_shapes import OF_A_RUN, OF_A_SEED, check_seeds
 from bayesprune.runs import POSTERIOR, RESULT
+from bayesprune.schema import check
 
 FILES = "files.json"
 """Checksums of what a seed left, written after all of it."""
@@ -37,10 +39,14 @@ def figures_of(folder: Path) -> dict[str, Any] | None:
     """
     try:
         figures = read_json(folder / RESULT)
-        found = figures["seeds"][0] if "seeds" in figures else figures
-    except (RunFolderError, KeyError, IndexError, TypeError):
+        if "seeds" in figures:
+            check(figures, OF_A_RUN, folder / RESULT, RunFolderError)
+            figures = dict(figures["seeds"][0])
+        check(figures, OF_A_SEED, folder / RESULT, RunFolderError)
+        check_seeds([figures], folder / RESULT)
+    except RunFolderError:  # damaged: as good as missing
         return None
-    return dict(found) if isinstance(found, dict) else None
+    return figures
 
 
 def lost(folder: Path) -> dict[str, str]:

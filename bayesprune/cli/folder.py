@@ -12,8 +12,10 @@ from bayesprune.cli.settings import Settings, from_json
 from bayesprune.errors import RunFolderError
 from bayesprune.files import is_temporary, read_json, sweep, write_json
 from bayesprune.lock import LOCK, FolderLock
+from bayesprune.run_shapes import RUN_RECORD, SETTINGS
 from bayesprune.runs import RESULT as RESULT
 from bayesprune.runs import RUN as RUN
+from bayesprune.schema import check
 
 FORMAT_VERSION = 1
 
@@ -78,9 +80,11 @@ def last_folder(program: str, data: str | None) -> Path:
 
 
 def _is_of(record: Path, program: str, data: str | None) -> bool:
-    settings = read_json(record).get("settings", {})
+    settings: Any = read_json(record).get("settings")
+    if list(SETTINGS.problems(settings, "")):
+        return False  # damaged, or of something else: not what is looked for
     same_data = data is None or Path(settings.get("data") or "").name == data
-    return Path(settings.get("program", "")).stem == program and same_data
+    return Path(settings["program"]).stem == program and same_data
 
 
 def _numbered(base: Path, number: int) -> Path:
@@ -174,7 +178,8 @@ def read_run(folder: Path) -> tuple[Settings, dict[str, Any]]:
             f"{path}: has format version {record.get('format_version')!r}, this bayesprune writes "
             f"{FORMAT_VERSION}. Continue the run with the version that began it."
         )
-    return from_json(record.get("settings"), path), record
+    check(record, RUN_RECORD, path, RunFolderError)
+    return from_json(record["settings"], path), record
 
 
 def check_unchanged(folder: Path, record: dict[str, Any], digests: dict[str, str]) -> None:

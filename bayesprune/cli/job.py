@@ -17,7 +17,7 @@ from bayesprune.cli.streams import complain
 from bayesprune.cli.trust import INFERENCE_FILE, MODEL_FILE, Admitted, Trust
 from bayesprune.data import Dataset, load
 from bayesprune.errors import ProgramError, RunFolderError, SettingsError
-from bayesprune.files import sha256_of, sweep
+from bayesprune.files import home_of, sha256_of, sweep
 from bayesprune.programs import (
     InferenceProgram,
     ModelProgram,
@@ -154,7 +154,7 @@ def absolute(asked: Settings) -> Settings:
     """Settings whose paths hold from wherever a run is resumed."""
 
     def resolve(value: str | None, is_path: bool) -> str | None:
-        return str(Path(value).expanduser().resolve()) if value and is_path else value
+        return str(home_of(value, RunFolderError).resolve()) if value and is_path else value
 
     return replace(
         asked,

@@ -13,7 +13,7 @@ from bayesprune.data.idx import read_idx
 from bayesprune.data.mnist import mnist
 from bayesprune.data.tokens import digit_tokens
 from bayesprune.errors import DataError
-from bayesprune.files import path_of
+from bayesprune.files import home_of, path_of
 
 __all__ = [
     "Dataset",
@@ -65,7 +65,7 @@ def load(name_or_dir: str | Path, data_dir: str | Path | None = None, progress: 
         return digits(size=32)
     if name == "digits-tokens":
         return digit_tokens()
-    path = Path(name_or_dir).expanduser()
+    path = home_of(name, DataError)
     if path.name == name and not path.exists():
         near = difflib.get_close_matches(name, NAMES, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""

@@ -15,17 +15,19 @@ import torch
 from torch import Tensor
 
 from bayesprune.data.dataset import Dataset, Split
-from bayesprune.data.idx import inflate
+from bayesprune.data.idx import opened, read_most
 from bayesprune.errors import DataError
 from bayesprune.files import path_of
 
 CLASSES, SIDE = 10, 32
 RECORD = 1 + 3 * SIDE**2
 BATCHES = 5
+MOST_RECORDS = 100_000
 UNPACKED = "cifar-10-batches-bin"
 """The folder in the published archive."""
 
 TRAIN = re.compile(r"data_batch_([1-9]\d*)\.bin")
+MOST_DIGITS = 3
 TEST = "test_batch.bin"
 PICKLED = re.compile(r"data_batch_\d+|test_batch")
 REMEDY = "Unpack it again from cifar-10-binary.tar.gz, the binary version of CIFAR-10."
@@ -86,7 +88,14 @@ def cifar10(folder: str | Path) -> Dataset:
 
 def _training_files(place: Path) -> list[Path]:
     """``data_batch_1.bin``, …, in order and without a gap; the test batch is there too."""
-    numbers = sorted(int(match[1]) for path in place.iterdir() if (match := TRAIN.fullmatch(path.name)))
+    names = [match[1] for path in place.iterdir() if (match := TRAIN.fullmatch(path.name))]
+    strange = sorted(name for name in names if len(name) > MOST_DIGITS)
+    if strange:
+        raise DataError(
+            f"Data folder {place}: data_batch_{strange[0]:.20}.bin has a number that no batch has. "
+            "Take the file away."
+        )
+    numbers = sorted(map(int, names))
     if not numbers and any(PICKLED.fullmatch(path.name) for path in place.iterdir()):
         raise DataError(
             f"Data folder {place}: holds the Python version of CIFAR-10, which is pickled; loading a pickle "
@@ -102,7 +111,12 @@ def _training_files(place: Path) -> list[Path]:
 
 def _records(path: Path) -> tuple[Tensor, Tensor]:
     """(rows, 3, 32, 32) uint8 and (rows,) int64 of one file."""
-    content = inflate(path)
+    with opened(path) as stream:
+        content = read_most(stream, MOST_RECORDS * RECORD + 1)
+    if len(content) > MOST_RECORDS * RECORD:
+        raise DataError(
+            f"{path}: holds more than {MOST_RECORDS:,} records, ten times those of a batch. {REMEDY}"
+        )
     if not content:
         raise DataError(f"{path}: the file is empty. {REMEDY}")
     if len(content) % RECORD:
@@ -111,7 +125,7 @@ def _records(path: Path) -> tuple[Tensor, Tensor]:
             f"{path}: has {len(content):,} bytes, which is no multiple of the {RECORD:,} of a record (a "
             f"label and 3 × 32 × 32 values): {whole:,} records and {rest:,} bytes. {REMEDY}"
         )
-    table = torch.frombuffer(bytearray(content), dtype=torch.uint8).reshape(-1, RECORD)
+    table = torch.frombuffer(content, dtype=torch.uint8).reshape(-1, RECORD)
     labels = table[:, 0].long()
     if int(labels.max()) >= CLASSES:
         row = int((labels >= CLASSES).nonzero()[0])

@@ -142,6 +142,15 @@ def _classes(folder: Path, train: Tensor, test: Tensor) -> tuple[int, int]:
             f"Data folder {folder}: labels {unseen} occur in the test rows but in no training row. "
             "Check that the training and test files belong together."
         )
+    present = {label - shift for label in torch.unique(train).tolist()}
+    empty = [label + shift for label in range(classes) if label not in present]
+    if empty and classes >= 2 and len(present) > 1:
+        told = ", ".join(map(str, empty[:5])) + (", …" if len(empty) > 5 else "")
+        raise DataError(
+            f"Data folder {folder}: the labels run to {classes - 1 + shift}, and {len(empty)} of the "
+            f"{classes} classes have no row (labels {told}). Number the classes without gaps; or a byte of "
+            "the labels is damaged, and the file is to be fetched again."
+        )
     if classes < 2:
         raise DataError(
             f"Data folder {folder}: all labels are {int(train[0])}. Two classes at least are needed."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import io
 import os
 import urllib.error
 import urllib.request
@@ -33,6 +34,8 @@ SHA256 = {
 """Of the decompressed files: the .gz files in circulation differ in how they are compressed."""
 
 TIMEOUT_SECONDS = 30
+LARGEST = 16 + 60_000 * 28 * 28
+"""Bytes of the largest of them: what is longer is none."""
 
 
 def mnist(data_dir: str | Path | None = None, progress: bool = True) -> Dataset:
@@ -76,9 +79,18 @@ def cache_folder() -> Path:
 
     Returns:
         ``$XDG_CACHE_HOME/bayesprune/mnist``, by default ``~/.cache/bayesprune/mnist``.
+
+    Raises:
+        DataError: there is neither, as for a user without a home.
     """
     base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "bayesprune" / "mnist"
+    try:
+        return (Path(base) if base else Path.home() / ".cache") / "bayesprune" / "mnist"
+    except RuntimeError as problem:  # no HOME, and a user that the system does not know
+        raise DataError(
+            f"MNIST is kept in the user's cache, and this user has no home ({problem}). Set XDG_CACHE_HOME, "
+            "or say where the files lie: --data-dir (in Python: data_dir=)."
+        ) from None
 
 
 def _download(name: str, progress: bool) -> bytes:
@@ -88,7 +100,8 @@ def _download(name: str, progress: bool) -> bytes:
         url = f"{mirror}{name}.gz"
         try:
             content = _fetch(url, progress)
-            found = hashlib.sha256(gzip.decompress(content)).hexdigest()
+            with gzip.open(io.BytesIO(content)) as stream:
+                found = hashlib.sha256(stream.read(LARGEST + 1)).hexdigest()
         except (OSError, EOFError, zlib.error, urllib.error.URLError) as problem:
             failures.append(f"{url}: {getattr(problem, 'reason', None) or problem}")
             continue

@@ -44,7 +44,9 @@ def execute(program: Program, sha256: str | None = None) -> ModuleType:
         spec.loader.exec_module(module)
     except BayespruneError:
         raise
-    except (Exception, SystemExit) as problem:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as problem:  # SystemExit, and whatever a file raises
         sys.modules.pop(name, None)
         if not program.own:
             raise
@@ -79,7 +81,10 @@ def _fault(program: Program, what: str, problem: BaseException) -> ProgramError:
         frames = traceback.extract_tb(problem.__traceback__)
         line = next((f.lineno for f in reversed(frames) if f.filename == str(program.path)), None)
     place = f"{program.path}, line {line}" if line else str(program.path)
-    message = str(getattr(problem, "msg", None) or problem).strip() or "no message"
+    try:
+        message = str(getattr(problem, "msg", None) or problem).strip() or "no message"
+    except Exception:  # it is the file's own class
+        message = "no message that could be shown"
     return ProgramError(
         f"{place}: {what}: {type(problem).__name__}: {message}\n"
         "Mend the file; 'bayesprune --debug run …' shows the whole traceback."
@@ -105,7 +110,9 @@ def run_own(program: Program, what: str, call: Callable[[], Any]) -> Any:
         return call()
     except (BayespruneError, OSError, MemoryError):
         raise
-    except Exception as problem:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as problem:  # SystemExit too: the exit code is not the program's
         if not program.own or type(problem).__name__ == "OutOfMemoryError":
             raise
         raise _fault(program, f"{what}() failed", problem) from problem

@@ -10,6 +10,7 @@ from typing import Literal
 
 import bayesprune
 from bayesprune.errors import ProgramError
+from bayesprune.files import home_of
 
 Kind = Literal["models", "inference"]
 """What a program is of: the folder that it lies in."""
@@ -46,7 +47,9 @@ def find(name: str, *kinds: Kind) -> Program:
         ProgramError: there is none, with the nearest names.
     """
     kinds = kinds or ("models", "inference")
-    path = Path(name).expanduser()
+    if not name.strip():
+        raise ProgramError("A program is named by '': give a name from 'bayesprune list', or a .py file.")
+    path = home_of(name, ProgramError)
     if is_own(name):
         return _own(name, path, kinds)
     shipped = {program.name: program for kind in kinds for program in available(kind)}
@@ -105,6 +108,6 @@ def _own(name: str, path: Path, kinds: tuple[Kind, ...]) -> Program:
 def _description(path: Path) -> str:
     try:
         docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
-    except (SyntaxError, ValueError, OSError):
+    except (SyntaxError, ValueError, OSError, RecursionError, MemoryError):  # whatever the parser meets
         return ""
     return (docstring or "").strip().split("\n")[0]

@@ -169,10 +169,10 @@ def _check_call(
 ) -> None:
     try:
         inspect.signature(function).bind(*positional, **dict.fromkeys(keywords))
-    except TypeError as problem:
+    except (TypeError, ValueError) as problem:  # the latter: built in, without a signature
+        shown = name if isinstance(problem, ValueError) else f"{name}{inspect.signature(function)}"
         raise ProgramError(
-            f"{program.path}: {name}{inspect.signature(function)} cannot be called as it is: {problem}. "
-            f"Needed is\n    {shape}"
+            f"{program.path}: {shown} cannot be called as it is: {problem}. Needed is\n    {shape}"
         ) from None
 
 
@@ -180,9 +180,17 @@ def _constant(program: Program, module: ModuleType, name: str, default: Value) -
     value = getattr(module, name, default)
     if not isinstance(value, type(default)):
         raise ProgramError(
-            f"{program.path}: {name} = {value!r} is not a {type(default).__name__}. Change or drop it."
+            f"{program.path}: {name} = {_shown(value)} is not a {type(default).__name__}. Change or drop it."
         )
     return value
+
+
+def _shown(value: object) -> str:
+    """What a file's own object says of itself, if it does."""
+    try:
+        return f"{value!r:.60}"
+    except Exception:  # the file's own code
+        return f"a {type(value).__name__}"
 
 
 def _counts(program: Program, module: ModuleType, name: str, default: int) -> dict[str, int]:
@@ -195,6 +203,6 @@ def _counts(program: Program, module: ModuleType, name: str, default: int) -> di
 def _positive(program: Program, name: str, value: object) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise ProgramError(
-            f"{program.path}: {name} = {value!r} is not a whole number of at least 1. Change it."
+            f"{program.path}: {name} = {_shown(value)} is not a whole number of at least 1. Change it."
         )
     return value

@@ -11,7 +11,9 @@ from typing import Any
 from bayesprune.errors import RunFolderError
 from bayesprune.files import read_json
 from bayesprune.report.checks import check_result
+from bayesprune.run_shapes import OF_A_SEED, RUN_RECORD, read_checked
 from bayesprune.runs import POSTERIOR, RESULT, RUN, check_folder, posterior_files
+from bayesprune.schema import check
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ def read_run(folder: Path) -> Run:
     """
     check_folder(folder)
     own = folder if (folder / RUN).is_file() else folder.resolve().parent
-    record = read_json(own / RUN) if (own / RUN).is_file() else {}
+    record = read_checked(own / RUN, RUN_RECORD) if (own / RUN).is_file() else {}
     if not (folder / RESULT).is_file():
         if (folder / RUN).is_file():
             raise RunFolderError(
@@ -86,6 +88,7 @@ def read_run(folder: Path) -> Run:
         )
     result = read_json(folder / RESULT)
     if "seeds" not in result:  # of one seed: what the run is called is written above
+        check(result, OF_A_SEED, folder / RESULT, RunFolderError)
         result = {**_named(record, own), "seeds": [result]}
     check_result(result, folder / RESULT)
     files = tuple(posterior_files(folder))

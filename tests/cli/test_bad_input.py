@@ -221,3 +221,29 @@ def test_a_price_for_a_group_that_there_is_not_is_refused(cli, tmp_path):
     )
     done = cli(*words)
     assert done.code == 2 and "names 'inptu'" in done.err and "Did you mean 'input'?" in done.err
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("model = dict.update", "model cannot be called as it is"),
+        ("model = print\nEPOCHS = 3", "model"),
+        ("class A(dict):\n    def __repr__(self): 1 / 0\nEPOCHS = {'a': A()}\nmodel = lambda a, b, c: 1",
+         "EPOCHS = a A is not a whole number"),
+        ("raise GeneratorExit", "the file does not run: GeneratorExit"),
+        ("class A(BaseException):\n    def __str__(self): 1 / 0\nraise A", "no message that could be shown"),
+        ("def model(train, classes, price):\n    raise SystemExit(1)", "model() failed: SystemExit"),
+        ("(" * 3000, "the file does not run"),
+        ("\0", "the file does not run"),
+    ],
+)  # fmt: skip
+def test_programs_that_are_none(cli: Any, text: str, message: str) -> None:
+    Path("mine.py").write_text(text)
+    done = cli("run", "./mine.py", "--out", "out")
+    assert done.code == 2 and message in done.err and not Path("out").exists()
+
+
+def test_names_that_are_none(cli: Any) -> None:
+    assert "there is no such home" in cli("run", "~nobody-of-this-name/x.py").err
+    assert cli("run", "~nobody-of-this-name/x.py").code == 2
+    assert cli("copy", "", "mine2.py").code == 2

@@ -2,6 +2,7 @@ import gzip
 import hashlib
 import importlib
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,9 @@ def test_downloads_once_into_the_cache(
 ) -> None:
     folder = write_set("first")
     _expect(folder, monkeypatch)
+    monkeypatch.setattr(
+        sys.modules["bayesprune.data.mnist"], "bar_hidden", lambda progress: not progress
+    )  # a terminal's
     assert load("mnist").classes == 3
     assert "Downloading MNIST" in capsys.readouterr().err
     assert sorted(path.name for path in (places / "cache/bayesprune/mnist").iterdir()) == sorted(

@@ -82,10 +82,18 @@ CASES = {
         ["seeds[0].macs_kept is missing", "seeds[0].seconds is missing"]),
     "figures that are none": (
         lambda: change_seed("one", test_nll="low", architecture=[1, "x"]), ["one"],
-        ["test_nll holds 'low'", "architecture holds 'x'"]),
+        ["seeds[0].architecture[1] is 'x', not a number"]),
+    "a score that is none": (
+        lambda: change_seed("one", test_nll="low"), ["one"], ["seeds[0].test_nll is 'low', not a number"]),
+    "a price that is none": (lambda: change("one", price={"fc": "dear"}), ["one"], ["price.fc is 'dear'"]),
+    "versions that are none": (lambda: change("one", versions=[1]), ["one"], ["versions is a list of 1"]),
+    "numbers beyond any run": (lambda: change_seed("one", macs_kept=1e300), ["one"], ["macs_kept is 1e+300"]),
+    "a record that is none": (
+        lambda: Path("one/run.json").write_text('{"settings": {"program": 3, "price": "x"}}'), ["one"],
+        ["one/run.json: settings.program is 3, not text; settings.price is 'x'"]),
     "lists of different lengths": (
         lambda: change_seed("one", groups=["input"]), ["one"], ["different lengths"]),
-    "no seeds": (lambda: change("one", seeds=[]), ["one"], ["'seeds' is empty"]),
+    "no seeds": (lambda: change("one", seeds=[]), ["one"], ["seeds is a list of 0, not a list of"]),
     "a changed architecture": (changed_architecture, ["one"], ["one/architecture.json"]),
     "another network": (
         lambda: change_seed("dear", groups=["input", "fc"]), ["one", "dear"],

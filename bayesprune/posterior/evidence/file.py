@@ -11,9 +11,20 @@ import numpy.typing as npt
 from bayesprune.errors import PosteriorError
 from bayesprune.files import read_json, write_json
 from bayesprune.posterior.evidence.table import EvidenceTable
+from bayesprune.schema import Items, Number, Record, Table, Text, check, nullable
 
 EVIDENCE = "evidence.json"
+REMEDY = "It is no table of price and evidence, or was changed; delete it, or run the program again."
 NUMBERS = ("inclusion", "price", "estimate", "estimate_error", "exact", "exact_error")
+
+NATS = Items(nullable(Number(-1e30, 1e30)))
+TABLE = Record(
+    {
+        "group": Items(Text()), "unit": Items(Number(0, 2**53, whole=True)), **dict.fromkeys(NUMBERS, NATS),
+        "inclusion": Items(nullable(Number(0, 1))), "removed": Table(Number(0, 2**53)), "conditions": Text(),
+    }
+)  # fmt: skip
+"""What the file holds."""
 
 
 def write_evidence(table: EvidenceTable, path: str | Path) -> None:
@@ -55,21 +66,14 @@ def read_evidence(path: str | Path) -> EvidenceTable:
         nan
     """
     content = read_json(path, PosteriorError)
-    try:
-        numbers = {name: _numbers(content[name]) for name in NUMBERS}
-        group, unit = np.array(content["group"], dtype=str), np.array(content["unit"], dtype=np.int64)
-        table = EvidenceTable(
-            group, unit, **numbers, removed=dict(content["removed"]), conditions=str(content["conditions"])
-        )
-    except (KeyError, TypeError, ValueError) as problem:
-        raise PosteriorError(
-            f"{path}: is no table of price and evidence ({problem!r}). It was changed; delete it, or run the "
-            "program again."
-        ) from None
+    check(content, TABLE, path, PosteriorError, REMEDY)
+    numbers = {name: _numbers(content[name]) for name in NUMBERS}
+    group, unit = np.array(content["group"], dtype=str), np.array(content["unit"], dtype=np.int64)
+    table = EvidenceTable(
+        group, unit, **numbers, removed=dict(content["removed"]), conditions=content["conditions"]
+    )
     if len({len(column) for column in (group, unit, *numbers.values())}) > 1:
-        raise PosteriorError(
-            f"{path}: its columns differ in length. It was changed; delete it, or run the program again."
-        )
+        raise PosteriorError(f"{path}: its columns differ in length. {REMEDY}")
     return table
 
 
