@@ -71,7 +71,7 @@ class TiesWarning(UserWarning):
 
 
 class ClockWarning(UserWarning):
-    """The end of the selection decides gates, and not what is known of them: a training with too few steps."""
+    """The end of the selection decides gates, not what is known of them: there were too few steps."""
 
 
 class BudgetWarning(UserWarning):

@@ -451,7 +451,7 @@ def _graph() -> nn.Module:
 
 
 class FailsWhenRun(Exception):
-    """A network whose checksums were made anew, and which PyTorch does not run: no reader's fault."""
+    """A network with new checksums that PyTorch does not run: loud, and no fault of a reader."""
 
 
 @contextlib.contextmanager

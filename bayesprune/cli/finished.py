@@ -38,13 +38,13 @@ def figures_of(folder: Path) -> dict[str, Any] | None:
         folder: of the run or seed.
     """
     try:
-        figures = read_json(folder / RESULT)
+        figures = read_json(path := folder / RESULT)
         if "seeds" in figures:
-            check(figures, OF_A_RUN, folder / RESULT, RunFolderError)
+            check(figures, OF_A_RUN, path, RunFolderError)
             figures = dict(figures["seeds"][0])
-        check(figures, OF_A_SEED, folder / RESULT, RunFolderError)
-        check_seeds([figures], folder / RESULT)
-    except RunFolderError:  # damaged: as good as missing
+        check(figures, OF_A_SEED, path, RunFolderError)
+        check_seeds([figures], path)
+    except RunFolderError:
         return None
     return figures
 

@@ -85,10 +85,10 @@ def warn_after(result: FitResult) -> None:
     """
     if result.decided_by_clock:
         warnings.warn(
-            f"{result.rounded} of {len(result.gated.alive)} gates were undecided when the selection's time was up "
-            f"(epoch {result.decided_at} of {len(result.history)}), and were put at the nearer vertex: by the "
-            "clock, not by evidence. Train for more epochs, decide later (Recipe(decide=...)), or look at the "
-            "prices of the groups concerned.",
+            f"{result.rounded} of {len(result.gated.alive)} gates were undecided when the selection's time "
+            f"was up (epoch {result.decided_at} of {len(result.history)}), and were put at the nearer "
+            "vertex: by the clock, not by evidence. Train for more epochs, decide later "
+            "(Recipe(decide=...)), or look at the prices of the groups concerned.",
             ClockWarning,
             stacklevel=3,
         )

@@ -93,8 +93,8 @@ def fit(
         OSError: a checkpoint cannot be written; the file is named.
 
     Warns:
-        ClockWarning: before it starts, where so few steps cannot decide any gate by evidence; when it ends, where
-            more than 0.05 of the gates were decided because time was up.
+        ClockWarning: before it starts, where so few steps cannot decide any gate by evidence; when it ends,
+            where more than 0.05 of the gates were decided because time was up.
     """
     check_model(gated)
     check_settings(

@@ -80,7 +80,7 @@ class FitResult:
 
     @property
     def decided_by_clock(self) -> bool:
-        """Whether more than 0.05 of all gates were put at a vertex because time was up, and no budget asked for it."""
+        """Whether more than 0.05 of all gates were put at a vertex since time was up, not for a budget."""
         budget = getattr(self.gated.prior, "budget", None)
         return budget is None and self.rounded > ROUNDED * len(self.gated.alive)
 

@@ -1,17 +1,18 @@
 r"""What a training does when: warm-up, selection, compact; prices ramp up, learning rates restart.
 
-Every quantity that a training accumulates over its steps is given for the whole training, and shared out among as
-many steps as there are, so that the same rows and prices give about the same sizes over 300 steps and over 30,000:
+Every quantity that a training accumulates over its steps is given for the whole training, and shared out
+among as many steps as there are, so that the same rows and prices give about the same sizes over 300 steps
+and over 30,000:
 
-- *Gates.* A unit without evidence falls by η in a gate step, so over S steps with one gate step in k it could fall
-  by η S / k log-odds. That is held at 468: η = 468 k / S.
+- *Gates.* A unit without evidence falls by η in a gate step, so over S steps with one gate step in k it could
+  fall by η S / k log-odds. That is held at 468: η = 468 k / S.
 - *Their momentum* remembers about k / (1 − β) steps, which is held at a share of the training, 200 of 18,720.
 - *Weights.* Adam moves a weight by at most about its rate in a step, so over the training by rate · S. Short
   trainings need that to be at least 11, or weights have not come to where the evidence for units is seen, and
   useless weights have not decayed: the rate is max(2·10⁻³, 11 / S).
 
-At 18,720 steps (LeNet-5 on MNIST: 40 epochs of 468) these are η = 0.1, k = 4, β = 0.98, rate 2·10⁻³, where they were
-tuned. `benchmarks/steps.py` prints sizes over the number of steps.
+At 18,720 steps (LeNet-5 on MNIST: 40 epochs of 468) these are η = 0.1, k = 4, β = 0.98, rate 2·10⁻³, where
+they were tuned.
 """
 
 from __future__ import annotations

@@ -218,7 +218,9 @@ def run():
     generator = torch.Generator().manual_seed(1)
     x = torch.randn(32, 4, generator=generator)
     batches = Batches((x, (x[:, 0] > 0).long()), 8, torch.device("cpu"), 0)
-    recipe = Recipe(learning_rate=1e-2, compact_learning_rate=3e-3, warmup=0.0, ramp=0.1, decide=0.5)
+    recipe = Recipe(
+        gates=GateSteps(), learning_rate=1e-2, compact_learning_rate=3e-3, warmup=0.0, ramp=0.1, decide=0.5
+    )
     return Run(gated, batches, recipe, epochs=4, seed=0)
 
 
