@@ -89,7 +89,7 @@ def test_a_run_leaves_everything_behind(cli: Any, program: Path, name: str) -> N
     done = cli("run", f"./{name}.py", "--out", "out")
     assert done.code == 0
     files = "run.json result.json history.json pruned.safetensors architecture.json gates.png posterior.nc"
-    files += " evidence.json report.html training_rows.safetensors"
+    files += " evidence.json report.html training_rows.safetensors files.json"
     assert {path.name for path in Path("out").iterdir()} == {*files.split(), "checkpoints"}
     assert "Warning" not in done.err
     result, network = result_of("out"), bp.load("out")

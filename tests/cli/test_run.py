@@ -30,7 +30,7 @@ def test_a_run_leaves_everything_behind(cli: Any) -> None:
     assert done.code == 0
     folder = Path("runs/mine-digits")
     files = "run.json result.json history.json pruned.safetensors architecture.json gates.png posterior.nc"
-    files += " evidence.json report.html training_rows.safetensors"
+    files += " evidence.json report.html training_rows.safetensors files.json"
     assert {path.name for path in folder.iterdir()} == {*files.split(), "checkpoints"}
     result = _result(folder)
     assert set(result) >= KEYS
