@@ -46,7 +46,8 @@ FORMS = [
 @pytest.mark.parametrize("name", FORMS)
 def test_onnx_gives_the_same_outputs_for_any_number_of_rows(name, tmp_path):
     network = pruned(name)
-    bp.export(network, tmp_path / "a.onnx", CASES[name].batch(1, torch.float32))
+    rows = 2 if name == "BiasFree" else 1  # it takes the statistics of its batch, and one row has none
+    bp.export(network, tmp_path / "a.onnx", CASES[name].batch(rows, torch.float32))
     assert [path.name for path in tmp_path.iterdir()] == ["a.onnx"]
     session = session_of(tmp_path / "a.onnx")
     for rows in (2, 7) if name == "BiasFree" else (1, 7):  # statistics of one row are none
