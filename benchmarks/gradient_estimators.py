@@ -119,7 +119,7 @@ def speed(seed, rounds=20, steps=6):
             torch.rand(BATCH, 1, 28, 28, generator=generator),
             torch.randint(10, (BATCH,), generator=generator),
         )
-        gates = replace(program.recipe.gates, every=1)
+        gates = replace(program.recipe.gates or bp.GateSteps(), every=1)
         steppers = {}
         for estimator in NAMES:
             gated = program.model(bp.data.Split(x.repeat(8, 1, 1, 1), y.repeat(8)), 10, None).train()

@@ -19,6 +19,7 @@ def infer(gated, train, *, epochs, batch_size, seed, recipe, device, checkpoint,
     recipe = replace(
         recipe,
         estimator=bp.svi.Concrete(temperature=TEMPERATURE, hard=True),
+        gates=recipe.gates or bp.GateSteps(),
         learning_rate=LEARNING_RATE,
         compact_learning_rate=LEARNING_RATE,
         warmup=WARMUP,

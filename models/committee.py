@@ -23,7 +23,13 @@ PRICE = 1_000.0  # nats a unit
 
 EPOCHS = 150
 BATCH_SIZE = 50
-RECIPE = bp.Recipe(learning_rate=1e-2, compact_learning_rate=1e-2, warmup=0.15)
+RECIPE = bp.Recipe(
+    gates=bp.GateSteps(),  # the pace that this was tuned at, whatever the number of steps
+    learning_rate=1e-2,
+    compact_learning_rate=1e-2,
+    warmup=0.15,
+    decide=0.5,
+)
 
 
 class Erf(nn.Module):

@@ -23,6 +23,8 @@ BATCH_SIZE = {"digits*": 32, "*": 128}
 RECIPE = bp.Recipe(
     estimator="curved",
     gates=bp.GateSteps(learning_rate=0.15, momentum=0.97, clip=0.6, every=8),
+    learning_rate=2e-3,
+    compact_learning_rate=2e-3,
     warmup=0.0125,
     ramp=0.44,
     decide=0.6,

@@ -33,6 +33,8 @@ BATCH_SIZE = {"digits*": 32, "*": 128}
 RECIPE = bp.Recipe(
     gates=bp.GateSteps(learning_rate=0.1, momentum=0.95, clip=0.5, every=1),
     shrink=bp.Shrink(every=20),
+    learning_rate=2e-3,
+    compact_learning_rate=2e-3,
     warmup=0.05,
     ramp=0.25,
     decide=0.6,

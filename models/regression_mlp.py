@@ -16,7 +16,13 @@ HIDDEN_PRICE = 200.0  # nats a unit
 
 EPOCHS = 200
 BATCH_SIZE = 100
-RECIPE = bp.Recipe(learning_rate=1e-2, compact_learning_rate=1e-2, warmup=0.15)
+RECIPE = bp.Recipe(
+    gates=bp.GateSteps(),  # the pace that this was tuned at, whatever the number of steps
+    learning_rate=1e-2,
+    compact_learning_rate=1e-2,
+    warmup=0.15,
+    decide=0.5,
+)
 
 
 def data():

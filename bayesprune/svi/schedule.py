@@ -5,11 +5,13 @@ among as many steps as there are, so that the same rows and prices give about th
 and over 30,000:
 
 - *Gates.* A unit without evidence falls by η in a gate step, so over S steps with one gate step in k it could
-  fall by η S / k log-odds. That is held at 468: η = 468 k / S.
+  fall by η S / k log-odds. That is held at 468: η = 468 k / S. Below 300 steps η falls again, as S / 300:
+  weights learn too little there for evidence, and a fit says so where gates cannot cross (``ClockWarning``).
 - *Their momentum* remembers about k / (1 − β) steps, which is held at a share of the training, 200 of 18,720.
 - *Weights.* Adam moves a weight by at most about its rate in a step, so over the training by rate · S. Short
   trainings need that to be at least 11, or weights have not come to where the evidence for units is seen, and
-  useless weights have not decayed: the rate is max(2·10⁻³, 11 / S).
+  useless weights have not decayed: the rate is max(2·10⁻³, 11 / S), and at most 10⁻²: deep
+  networks take no more.
 
 At 18,720 steps (LeNet-5 on MNIST: 40 epochs of 468) these are η = 0.1, k = 4, β = 0.98, rate 2·10⁻³, where
 they were tuned.
@@ -26,9 +28,11 @@ TUNED_STEPS = 18_720
 """The number of steps at which the defaults of ``GateSteps`` were tuned."""
 FEW_STEPS = 4_400
 """From here on gates move every fourth step; below, more often, down to every step."""
+FEWEST_STEPS = 300
+"""Below, weights learn too little for evidence: gates slow down again, so that no unit goes unheard."""
 LEAST_TRAVEL = 11.0
 """How far Adam could carry a weight over the whole training: learning rate × steps."""
-LEARNING_RATE = 2e-3
+LEARNING_RATE, HIGHEST_RATE = 2e-3, 1e-2
 LOOKS = 44
 """At least so many times a training looks for dead units."""
 
@@ -60,10 +64,11 @@ class Schedule:
         tuned = GateSteps()
         every = max(1, min(tuned.every, round(tuned.every * self.steps / FEW_STEPS)))
         pace = TUNED_STEPS / max(self.steps, 1) * every / tuned.every  # tuned gate steps in one of these
+        heard = min(1.0, self.steps / FEWEST_STEPS) ** 2
         return GateSteps(
-            learning_rate=tuned.learning_rate * pace,
+            learning_rate=tuned.learning_rate * pace * heard,
             momentum=max(0.0, 1 - (1 - tuned.momentum) * pace),
-            clip=tuned.clip * pace,
+            clip=tuned.clip * pace * heard,
             every=every,
             bound=tuned.bound,
         )
@@ -78,7 +83,7 @@ class Schedule:
         """Adam's learning rate up to the decision."""
         if self.recipe.learning_rate is not None:
             return self.recipe.learning_rate
-        return max(LEARNING_RATE, LEAST_TRAVEL / max(self.steps, 1))
+        return min(HIGHEST_RATE, max(LEARNING_RATE, LEAST_TRAVEL / max(self.steps, 1)))
 
     @property
     def compact_rate(self) -> float:

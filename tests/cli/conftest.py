@@ -20,6 +20,8 @@ EPOCHS = 3
 BATCH_SIZE = 64
 PRICES = {"input": 4.0, "1": 15.0}
 RECIPE = bp.Recipe(
+    learning_rate=2e-3,
+    compact_learning_rate=2e-3,
     shrink=bp.Shrink(every=5),
     gates=bp.GateSteps(learning_rate=0.1, momentum=0.95, clip=0.5, every=1),
     warmup=0.05,

@@ -72,7 +72,7 @@ def test_a_run_that_is_terminated_says_how_to_go_on(cli: Any, monkeypatch: pytes
     monkeypatch.setenv("STOP_BY", "SIGTERM")
     done = cli("run", "./mine.py", "--inference", "./stopping.py", "--out", "my run;$(x)", "--quiet")
     assert done.code == 143
-    assert "bayesprune run --resume --out 'my run;$(x)'" in done.err
+    assert "--resume --out 'my run;$(x)'" in done.err
 
 
 class _NoReader(io.StringIO):

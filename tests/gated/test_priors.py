@@ -159,7 +159,7 @@ def test_initial_inclusion_by_group_and_nothing_to_gate():
 
 def test_price_missing_for_a_group_is_found_at_once():
     with pytest.raises(PriorError, match="No price for 'input'"):
-        gate(priors.BernoulliGates(priors.Flattening({"fc*": 1.0})))
+        gate(priors.BernoulliGates(priors.Flattening({"0": 1.0})))
 
 
 def test_gate_copies_the_network():

@@ -409,8 +409,8 @@ REFUSED = {
         errors.SettingsError,
         ("The recipe cannot be used:", "must be a number"),
     ),
-    "recipe lr None": (
-        lambda folder: bp.Recipe(learning_rate=None),
+    "recipe decide None": (
+        lambda folder: bp.Recipe(decide=None),
         errors.SettingsError,
         ("The recipe cannot be used:", "must be a number"),
     ),

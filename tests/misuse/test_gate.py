@@ -321,7 +321,7 @@ REFUSED = {
     "gate exclude unknown": (
         lambda folder: gate(exclude=["zz"]),
         errors.SettingsError,
-        ("exclude='zz' matches no group. The groups are: 0, input",),
+        ("exclude names 'zz', and no group is called so.", "'input'"),
     ),
     "gate exclude int": (
         lambda folder: gate(exclude=5),
@@ -356,7 +356,7 @@ REFUSED = {
     "gate initial_inclusion dict": (
         lambda folder: gate(initial_inclusion={"zz": 0.5}),
         errors.SettingsError,
-        ("initial_inclusion names 'zz', and no", "there are 'input', '0'"),
+        ("initial_inclusion names 'zz', and no", "There are 'input', '0'"),
     ),
     "gate noise -1": (
         lambda folder: gate(unit_noise=-1),

@@ -35,7 +35,7 @@ REFUSED = {
     "prune keep str group": (
         lambda: s.prune(net(), {"zz": torch.ones(6, dtype=torch.bool)}, X),
         errors.SelectionError,
-        ("These masks cannot be used:", "network (there are '0')"),
+        ("These masks cannot be used:", "'zz' is no group (there are '0')"),
     ),
     "prune keep size": (
         lambda: s.prune(net(), {"0": torch.ones(3, dtype=torch.bool)}, X),
@@ -90,7 +90,7 @@ REFUSED = {
     "prune exclude zz": (
         lambda: s.prune(net(), {}, X, exclude=["zz"]),
         errors.SettingsError,
-        ("exclude='zz' matches no group; there are 0",),
+        ("exclude names 'zz', and no group is called so. There are '0'.",),
     ),
     "select rule None": (
         lambda: s.select(None, subject()),
