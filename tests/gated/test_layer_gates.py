@@ -33,6 +33,7 @@ RECIPE = bp.Recipe(
     gates=bp.GateSteps(learning_rate=0.3, momentum=0.9, every=1),
     learning_rate=1e-2,
     decide=0.5,
+    shrink=bp.Shrink(every=100),
     compact_learning_rate=2e-3,
 )
 GROUPS = {"stem": 8, "up_0": 6, "up_1": 6, "up_2": 6, "layers": 3}

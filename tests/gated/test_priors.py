@@ -214,7 +214,14 @@ def test_every_likelihood_through_pyro_and_through_fit(make, targets):
 def test_learned_noise_scale_moves():
     x = torch.randn(20, 3)
     gated = gate(EXACT["fixed"], likelihood=bp.Gaussian(rows=20))
-    result = bp.fit(gated, (x, torch.randn(20, 2) * 0.1), epochs=20, batch_size=10, progress=False)
+    result = bp.fit(
+        gated,
+        (x, torch.randn(20, 2) * 0.1),
+        epochs=20,
+        batch_size=10,
+        progress=False,
+        recipe=bp.Recipe(gates=bp.GateSteps()),
+    )
     assert result.gated.likelihood.log_scale < gated.likelihood.log_scale
 
 

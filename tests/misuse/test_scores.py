@@ -269,10 +269,10 @@ REFUSED = {
     ),
     "certify width": (
         lambda folder: bp.certify(
-            pruned(), torch.zeros(300, 5), alpha=0.5, trained_on=X, loss="disagreement", progress=False
+            pruned(), torch.randn(300, 5), alpha=0.5, trained_on=X, loss="disagreement", progress=False
         ),
         errors.CertificateError,
-        ("Network 'reference': does not run", "it was trained on"),
+        ("The training rows have 4 numbers each", "Give both as the network takes them"),
     ),
     "certify None": (
         lambda folder: bp.certify(None, X, alpha=0.5),
@@ -282,7 +282,7 @@ REFUSED = {
     "certify rows None": (
         lambda folder: bp.certify(pruned(), None, alpha=0.5),
         errors.CertificateError,
-        ("Calibration rows: x is NoneType,", "(x, y) of tensors"),
+        ("Calibration rows: NoneType holds no rows.", "Give a pair (inputs, targets)"),
     ),
     "certify gated": (
         lambda folder: bp.certify(gate(), X, alpha=0.5),
@@ -335,7 +335,9 @@ REFUSED = {
         ("Network 'reference': does not run", "it was trained on"),
     ),
     "certify int": (
-        lambda folder: bp.certify(pruned(), (X.long(), Y), alpha=0.5, trained_on=X + 1, progress=False),
+        lambda folder: bp.certify(
+            pruned(), ((1000 * X).long(), Y), alpha=0.5, trained_on=X + 1, progress=False
+        ),
         errors.CertificateError,
         ("Network 'reference': does not run", "it was trained on"),
     ),
@@ -358,21 +360,17 @@ REFUSED = {
         errors.CertificateError,
         ("Loss 'error': the labels run", "count them from 0"),
     ),
-    "certify numpy": (
-        lambda folder: bp.certify(
-            pruned(), (X.numpy(), Y.numpy()), alpha=0.5, trained_on=X + 1, progress=False
-        ),
-        errors.CertificateError,
-        ("Calibration rows: x is ndarray,", "(x, y) of tensors"),
-    ),
     "certify dict": (
         lambda folder: bp.certify(pruned(), {"x": X}, alpha=0.5),
         errors.CertificateError,
-        ("Calibration rows: x is dict,", "(x, y) of tensors"),
+        ("Calibration rows: a dict with the keys 'x'", "Take two values out of it"),
     ),
 }
 
 WORKS = {
+    "certify numpy": lambda folder: bp.certify(
+        pruned(), (X.numpy(), Y.numpy()), alpha=0.5, trained_on=X + 1, progress=False
+    ),
     "evaluate result": lambda folder: bp.evaluate(fitted(), (X, Y)),
     "evaluate loader": lambda folder: bp.evaluate(gate(), loader(X, Y)),
     "evaluate numpy": lambda folder: bp.evaluate(gate(), (X.numpy(), Y.numpy())),

@@ -158,7 +158,8 @@ def test_bad_sources_and_rows(result):
         bp.evidence(broken, (x, y), progress=False)
 
 
-def test_a_bar_is_shown_on_stderr(result, capsys):
+def test_a_bar_is_shown_on_stderr(result, capsys, monkeypatch):
+    monkeypatch.setattr("bayesprune.terminal.is_terminal", lambda: True)
     result.evidence(data(), units=1)
     captured = capsys.readouterr()
     assert "estimate" in captured.err and "leave out 1" in captured.err and not captured.out
