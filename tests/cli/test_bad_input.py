@@ -94,7 +94,7 @@ def test_cuda_where_there_is_none(cli: Any) -> None:
             "import bayesprune as bp\nimport no_such_package",
             "line 5: the file does not run",
         ),
-        ("return bp", "return network.no_such_thing\n    bp", "line 21: model() failed: AttributeError"),
+        ("return bp", "return network.no_such_thing\n    bp", "line 23: model() failed: AttributeError"),
     ],
 )
 def test_programs_that_do_not_do(cli: Any, files: Any, old: str, new: str, message: str) -> None:

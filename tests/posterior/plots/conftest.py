@@ -18,7 +18,9 @@ def fitted(seed, epochs, y=Y, outputs=2, likelihood=None):
     prior = bp.priors.BernoulliGates(bp.priors.Flattening(price=1.5))
     gated = bp.gate(network, X[:1], prior=prior, likelihood=likelihood or bp.Categorical(rows=ROWS))
     gates = bp.GateSteps(learning_rate=0.5, momentum=0.5, clip=1.0, every=1)
-    recipe = bp.Recipe(gates=gates, shrink=bp.Shrink(every=3), learning_rate=1e-2)
+    recipe = bp.Recipe(
+        gates=gates, shrink=bp.Shrink(every=3), learning_rate=1e-2, compact_learning_rate=2e-3, decide=0.5
+    )
     return bp.fit(gated, (X, y), epochs=epochs, batch_size=20, seed=seed, recipe=recipe, progress=False)
 
 
