@@ -5,7 +5,7 @@ among as many steps as there are, so that the same rows and prices give about th
 and over 30,000:
 
 - *Gates.* A unit without evidence falls by η in a gate step, so over S steps with one gate step in k it could
-  fall by η S / k log-odds. That is held at 468: η = 468 k / S. Below 300 steps η falls again, as S / 300:
+  fall by η S / k log-odds. That is held at 468: η = 468 k / S. Below 300 steps η falls again, as (S / 300)³:
   weights learn too little there for evidence, and a fit says so where gates cannot cross (``ClockWarning``).
 - *Their momentum* remembers about k / (1 − β) steps, which is held at a share of the training, 200 of 18,720.
 - *Weights.* Adam moves a weight by at most about its rate in a step, so over the training by rate · S. Short
@@ -64,7 +64,7 @@ class Schedule:
         tuned = GateSteps()
         every = max(1, min(tuned.every, round(tuned.every * self.steps / FEW_STEPS)))
         pace = TUNED_STEPS / max(self.steps, 1) * every / tuned.every  # tuned gate steps in one of these
-        heard = min(1.0, self.steps / FEWEST_STEPS) ** 2
+        heard = min(1.0, self.steps / FEWEST_STEPS) ** 4
         return GateSteps(
             learning_rate=tuned.learning_rate * pace * heard,
             momentum=max(0.0, 1 - (1 - tuned.momentum) * pace),
