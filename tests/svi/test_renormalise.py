@@ -121,7 +121,8 @@ def fitted():
     gated = bp.gate(Normed(), x[:2], prior=prior, likelihood=bp.Categorical(rows=256))
     assert isinstance(gated.network, GraphNetwork)
     # Large steps and much averaging: the averaged weights are far from the last ones.
-    recipe = bp.Recipe(learning_rate=3e-2, compact_learning_rate=3e-2, compact_floor=1.0, averaging=0.8)
+    rates = {"learning_rate": 3e-2, "compact_learning_rate": 3e-2, "compact_floor": 1.0}
+    recipe = bp.Recipe(**rates, gates=bp.GateSteps(), decide=0.5, averaging=0.8)
     settings = {"epochs": 20, "batch_size": 32, "recipe": recipe, "progress": False}
     result = bp.fit(gated, (x, y), **settings)
     return bp.evaluate(bp.prune(result), (x, y), gated.likelihood), result
