@@ -121,8 +121,8 @@ class Likelihood(nn.Module):
 
         Example:
             >>> from bayesprune.likelihoods import Gaussian
-            >>> Gaussian(rows=500, scale=0.5).learnt()
-            {'noise_scale': 0.5}
+            >>> Gaussian(rows=500, scale=1.0).learnt()
+            {'noise_scale': 1.0}
         """
         return {n.replace(".", "_"): float(p.detach()) for n, p in self.named_parameters() if p.numel() == 1}
 
