@@ -63,7 +63,7 @@ def warn_before(gated: GatedModel, schedule: Schedule) -> None:
         return
     needed = schedule
     while without_evidence(needed, start) > REACH and needed.steps < MOST_STEPS:
-        needed = Schedule(schedule.recipe, 2 * max(needed.steps, 1))
+        needed = Schedule(schedule.recipe, 2 * needed.steps)
     warnings.warn(
         f"In {schedule.steps} steps a unit without any evidence only goes from q(z = 1) = {start:.2g} to "
         f"{end:.2g}, whatever its price: the clock would decide the mask, not the evidence. Take about "

@@ -57,8 +57,8 @@ class Recipe:
     *Selection*: gates move, their prior's weight ramps up from 0 to 1, dead units are removed. *Compact*:
     every gate is decided, and the small network's weights are fitted under a fresh learning-rate schedule.
 
-    What is left out follows the number of steps of the training (``Schedule``), so that the same rows and
-    prices give about the same sizes whether there are 300 steps or 30,000. What is given is taken as it is.
+    What is left out follows the number of steps of the training (``Schedule``, which says how far sizes still
+    hang on it). What is given is taken as it is.
 
     Args:
         estimator: of the gates' gradient, a name or an ``Estimator``.
