@@ -15,6 +15,7 @@ from bayesprune.certify.pvalues import (
     rows_needed,
     upper_bound,
 )  # fmt: skip
+from bayesprune.certify.pvalues.bounds import least_rows, lowest_level
 from bayesprune.errors import CertificateError
 
 ALL = [Binomial(), HoeffdingBentkus(), Betting(), Betting(delta=0.01, seed=3)]
@@ -30,12 +31,32 @@ def test_the_binomial_is_the_sum_of_its_terms():
     assert found == pytest.approx(brute, rel=1e-12)
 
 
-def test_hoeffding_bentkus_is_its_formula():
-    losses = np.random.default_rng(0).uniform(0, 0.1, size=200)
-    mean, alpha, n = losses.mean(), 0.08, 200
+@pytest.mark.parametrize(
+    ("n", "mean", "alpha", "smaller"),
+    [(200, 0.05, 0.08, "Bentkus"), (50, 0.0101, 0.2, "Hoeffding"), (50, 0.0301, 0.3, "Hoeffding")],
+)
+def test_hoeffding_bentkus_is_its_formula(n, mean, alpha, smaller):
+    """Bentkus counts whole losses: 50 rows of 0.0101 are one for him."""
+    losses = np.full(n, mean)
     h1 = mean * log(mean / alpha) + (1 - mean) * log((1 - mean) / (1 - alpha))
-    bentkus = np.e * stats.binom.cdf(np.ceil(losses.sum()), n, alpha)
-    assert HoeffdingBentkus()(losses, alpha) == pytest.approx(min(np.exp(-n * h1), bentkus, 1.0))
+    whole = int(np.ceil(round(n * mean, 9)))
+    bounds = {
+        "Hoeffding": np.exp(-n * h1),
+        "Bentkus": np.e * sum(comb(n, k) * alpha**k * (1 - alpha) ** (n - k) for k in range(whole + 1)),
+    }
+    assert min(bounds, key=bounds.get) == smaller
+    assert HoeffdingBentkus()(losses, alpha) == pytest.approx(bounds[smaller], rel=1e-9)
+
+
+def test_no_p_value_is_above_one_by_rounding():
+    """Of a mean just under alpha the distance is zero but for rounding, on either side."""
+    for alpha in np.random.default_rng(0).random(300):
+        for p_value in (HoeffdingBentkus(), Betting()):
+            assert p_value(np.full(1000, alpha * (1 - 1e-9)), alpha) <= 1.0
+
+
+def test_of_one_row_the_binomial_knows_as_much_as_it_can():
+    assert Binomial()(np.array([[0.0], [1.0]]), 0.2) == pytest.approx([0.8, 1.0], rel=1e-12)
 
 
 def test_betting_is_its_loop():
@@ -96,7 +117,7 @@ def test_p_values_fall_with_alpha_and_rise_with_the_losses(p_value):
     values = [float(p_value(losses, alpha)) for alpha in np.linspace(0.01, 0.2, 30)]
     assert values == sorted(values, reverse=True) and values[0] > 0.4 > 0.01 > values[-1]
     assert p_value(np.ones(400), 0.1) == pytest.approx(1.0)
-    assert p_value(np.zeros((3, 0)), 0.1).tolist() == [1.0] * 3
+    assert p_value(np.zeros((2, 3, 0)), 0.1).tolist() == [[1.0] * 3] * 2
 
 
 @pytest.mark.parametrize("alpha, delta", [(0.02, 0.05), (0.1, 0.01), (0.5, 0.3)])
@@ -117,10 +138,49 @@ def test_the_binomial_bound_is_clopper_pearson_and_tighter_than_hoeffding_bentku
     assert 0.05 < bounds[0] < 0.0525 < 0.058 < bounds[1]
 
 
+@pytest.mark.parametrize("least", range(1, 41))
+def test_the_least_number_of_rows_is_found_wherever_it_is(least):
+    """A p-value of exactly delta rejects."""
+    assert least_rows(lambda rows: 0.05 if rows >= least else 0.051, 0.05) == least
+
+
+def test_more_rows_than_the_most_are_none():
+    def steps_at(least):
+        return lambda rows: 0.0 if rows >= least else 1.0
+
+    assert least_rows(steps_at(8), 0.05, most=8) == 8
+    assert least_rows(steps_at(9), 0.05, most=8) is None
+    assert rows_needed(Binomial(), alpha=1e-9, delta=0.05) is None
+
+
+def test_the_lowest_level_is_not_below_and_within_a_millionth():
+    """A p-value of exactly delta rejects; where none does, the level is 1."""
+    for exact in (0.5, 0.3, 0.999, 1e-7):
+        level = lowest_level(lambda level, exact=exact: 0.05 if level >= exact else 0.051, 0.05)
+        assert exact <= level < exact + 1e-6
+    assert lowest_level(lambda level: 1.0, 0.05) == 1.0
+
+
 def test_names_and_settings_come_back():
     for p_value in ALL:
         assert p_value_from(p_value.to_json(), delta=0.5) == p_value
+        assert p_value_from(p_value, delta=0.5) is p_value
     assert p_value_from("betting", delta=0.01) == Betting(0.01)
-    for wrong in ("exact", {"name": "betting", "luck": 3}):
-        with pytest.raises(CertificateError, match=r"exact.*binomial|luck"):
+
+
+def test_what_is_no_p_value_is_refused():
+    none = "there is none of that name. Choose one of binomial, hoeffding-bentkus, betting."
+    kinds = "give 'binomial', 'hoeffding-bentkus' or 'betting', or one of bayesprune.certify.pvalues."
+    for wrong, message in [
+        ("exact", f"p_value='exact': {none}"),
+        ({"seed": 3}, f"p_value=None: {none}"),
+        (0.05, f"p_value=0.05: {kinds}"),
+    ]:
+        with pytest.raises(CertificateError) as refused:
             p_value_from(wrong, 0.05)
+        assert str(refused.value) == message
+
+
+def test_settings_that_a_p_value_does_not_have_are_refused():
+    with pytest.raises(CertificateError, match=r"^p-value 'betting': its settings cannot be used \(.*luck"):
+        p_value_from({"name": "betting", "luck": 3}, 0.05)

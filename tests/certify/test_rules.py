@@ -69,13 +69,77 @@ def test_the_split_orders_and_tests_on_different_rows():
     assert len(ordering) == 25 and sorted([*ordering, *testing]) == list(range(100))
 
 
+@pytest.mark.parametrize("rule", RULES, ids=str)
+def test_a_decision_says_by_what_it_was_taken(rule):
+    """Every field of it: p-values, order and rows are those that the tests were made with."""
+    on = {}
+
+    def tests(rows):
+        on["rows"], on["p"] = rows, np.array([0.01, 0.3, 0.02, 0.001]) + 1e-4 * len(rows)
+        return on["p"]
+
+    decision = rule.decide(tests, 4, 10, 0.05)
+    assert decision.p_values is on["p"]
+    assert decision.order.tolist() == ([3, 0, 2, 1] if rule.orders else [0, 1, 2, 3])
+    assert decision.rows.tolist() == on["rows"].tolist()
+    assert len(decision.rows) == rule.tested_rows(10)
+    expected = rule.certified(decision.p_values, decision.order, 0.05)
+    assert decision.certified.tolist() == expected.tolist() and 0 < expected.sum() < 4
+
+
+def test_a_p_value_of_exactly_the_level_is_certified():
+    p, order = np.array([0.25, 0.2500001, 0.25]), np.array([2, 0, 1])
+    assert FixedSequence().certified(p, order, 0.25).tolist() == [True, False, True]
+    assert SplitFixedSequence().certified(p, order, 0.25).tolist() == [True, False, True]
+    assert Bonferroni().certified(p, order, 0.75).tolist() == [True, False, True]
+
+
+def test_candidates_that_are_alike_are_tested_in_the_paths_order():
+    p = np.tile([0.02, 0.01], 25)
+    order = SplitFixedSequence().decide(lambda rows: p, 50, 10, 0.05).order
+    assert order.tolist() == [*range(1, 50, 2), *range(0, 50, 2)]
+
+
+def test_the_split_is_that_of_its_seed():
+    def rows(seed):
+        return SplitFixedSequence(0.3, seed).decide(lambda rows: np.zeros(2), 2, 40, 0.05).rows.tolist()
+
+    assert rows(1) == rows(1) != rows(2)
+    assert rows(1) == sorted(np.random.default_rng(1).permutation(40)[12:])
+
+
+def test_what_is_no_rule_is_refused():
+    class Own:
+        def decide(self, tests, candidates, rows, delta):
+            raise NotImplementedError
+
+    own = Own()
+    assert rule_from(own) is own
+    names = "fixed-sequence, split-fixed-sequence, bonferroni"
+    for wrong, message in [
+        (7, f"rule=7: give one of {names}, or a rule of bayesprune.certify.rules."),
+        ("holm", f"rule='holm': there is none of that name. Choose one of {names}."),
+        ({"share": 0.3}, f"rule='None': there is none of that name. Choose one of {names}."),
+    ]:
+        with pytest.raises(CertificateError) as refused:
+            rule_from(wrong)
+        assert str(refused.value) == message
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0, -0.1, 1.1, float("nan")])
+def test_a_split_needs_rows_on_both_sides(share):
+    with pytest.raises(CertificateError) as refused:
+        SplitFixedSequence(share=share)
+    assert str(refused.value) == (
+        f"SplitFixedSequence(share={share!r}): the share of rows that choose the order must lie between 0 "
+        "and 1, as 0.5."
+    )
+
+
 def test_levels_rows_and_names():
     assert Bonferroni().level(50, 0.05) == pytest.approx(0.001)
     assert FixedSequence().level(50, 0.05) == 0.05 and SplitFixedSequence().tested_rows(101) == 51
     for rule in RULES:
         assert rule_from(rule.to_json()) == rule
-    for wrong in ("holm", {"name": "bonferroni", "m": 3}):
-        with pytest.raises(CertificateError, match=r"holm.*bonferroni|'m'"):
-            rule_from(wrong)
-    with pytest.raises(CertificateError, match="between 0 and 1"):
-        SplitFixedSequence(share=1.0)
+    with pytest.raises(CertificateError, match=r"^rule 'bonferroni': its settings cannot be used \(.*'m'"):
+        rule_from({"name": "bonferroni", "m": 3})

@@ -33,7 +33,7 @@ def p_value_from(value: str | dict[str, Any] | PValue, delta: float) -> PValue:
     Raises:
         CertificateError: there is no such p-value.
     """
-    if isinstance(value, PValue) and not isinstance(value, str | dict):
+    if isinstance(value, PValue):
         return value
     if not isinstance(value, str | dict):
         raise CertificateError(

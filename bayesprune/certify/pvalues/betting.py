@@ -67,7 +67,7 @@ class Betting:
         losses = losses[..., order]
         stakes = self._stakes(losses, alpha)
         log_capital = np.cumsum(np.log1p(-stakes * (losses - alpha)), -1).max(-1)  # nats
-        return np.asarray(np.exp(-np.maximum(0.0, log_capital)), dtype=np.float64)
+        return np.asarray(np.exp(-np.maximum(0.0, log_capital)))
 
     def _stakes(self, losses: Array, alpha: float) -> Array:
         """(..., rows), ν of each row, from the rows before it."""
@@ -77,7 +77,7 @@ class Betting:
         variance = (0.25 + np.cumsum((losses - mean) ** 2, -1)) / seen
         before = np.concatenate([np.full((*losses.shape[:-1], 1), 0.25), variance[..., :-1]], -1)
         stakes = np.sqrt(2 * math.log(1 / self.delta) / (rows * before))
-        return np.asarray(np.minimum(LARGEST_STAKE / (1 - alpha), stakes), dtype=np.float64)
+        return np.asarray(np.minimum(LARGEST_STAKE / (1 - alpha), stakes))
 
     def to_json(self) -> dict[str, Any]:
         """Name and settings."""

@@ -41,10 +41,7 @@ class Binomial:
         Returns:
             (...,).
         """
-        rows = losses.shape[-1]
-        if rows == 0:
-            return np.ones(losses.shape[:-1])
-        return np.asarray(bdtr(np.rint(losses.sum(-1)), rows, alpha), dtype=np.float64)
+        return np.asarray(bdtr(np.rint(losses.sum(-1)), losses.shape[-1], alpha))
 
     def to_json(self) -> dict[str, Any]:
         """Its name: there is nothing to set."""

@@ -54,7 +54,7 @@ class HoeffdingBentkus:
         mean = np.minimum(total / rows, alpha)
         distance = xlogy(mean, mean / alpha) + xlogy(1 - mean, (1 - mean) / (1 - alpha))  # nats
         bentkus = np.e * bdtr(np.ceil(total), rows, alpha)
-        return np.asarray(np.minimum(1.0, np.minimum(np.exp(-rows * distance), bentkus)), dtype=np.float64)
+        return np.asarray(np.minimum(1.0, np.minimum(np.exp(-rows * distance), bentkus)))
 
     def to_json(self) -> dict[str, Any]:
         """Its name: there is nothing to set."""
