@@ -82,6 +82,10 @@ class CountWarning(UserWarning):
     """A network multiplies by weights in a way that is not counted, so that its MACs are too few; named."""
 
 
+class ExportWarning(UserWarning):
+    """A file was written, and what it computes could not be compared with the network; why is said."""
+
+
 class LatencyWarning(UserWarning):
     """Fewer units of a group did not make the network measurably faster; the group and times are named."""
 

@@ -125,5 +125,6 @@ def held_out(rows: CalibrationRows, trained_on: Any) -> str:
         )
     return (
         f"none of them is among the {len(known):,} training rows, by digests of their numbers in "
-        f"{compared.type}; rows that were flipped, moved, rescaled or given noise are not recognised"
+        f"{compared.type}; rows that were flipped, moved, put in another order, rescaled or given noise are "
+        "not recognised"
     )

@@ -43,6 +43,9 @@ def export(network: nn.Module, path: str | Path, example: Inputs | None = None) 
         RunFolderError: ``path`` is no path.
         SettingsError: an example is needed, or the packages of the ``export`` extra are.
         UnsupportedNetworkError: an operation that cannot be exported, or what was written is not the network.
+
+    Warns:
+        ExportWarning: what was written could not be compared, as onnxruntime does not run it.
     """
     check_plain(network, "export")
     path = path_of(path, "export: the path")

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from bayesprune.errors import UnsupportedNetworkError
+from bayesprune.errors import ExportWarning, UnsupportedNetworkError
 from bayesprune.structure.graph.plain import alike
 from bayesprune.structure.plain import place_of
 
@@ -19,7 +19,8 @@ from bayesprune.structure.plain import place_of
 def check_parity(network: nn.Module, path: Path, inputs: tuple[Tensor, ...]) -> None:
     """Run an ONNX file on the inputs and on more rows of them, and compare.
 
-    Done where onnxruntime is installed, and for networks of float32, as it lacks operations of other types.
+    Done where onnxruntime is installed. It lacks operations of float64 and bfloat16; of a file that it cannot
+    run it is said that it was not compared.
 
     Args:
         network: what was exported, in eval mode, on the CPU.
@@ -27,9 +28,12 @@ def check_parity(network: nn.Module, path: Path, inputs: tuple[Tensor, ...]) -> 
         inputs: (rows, ...) each.
 
     Raises:
-        UnsupportedNetworkError: it does not run, or computes something else.
+        UnsupportedNetworkError: it is no valid ONNX, does not run, or computes something else.
+
+    Warns:
+        ExportWarning: an operation that onnxruntime does not have in this type.
     """
-    if importlib.util.find_spec("onnxruntime") is None or place_of(network)[1] != torch.float32:
+    if importlib.util.find_spec("onnxruntime") is None:
         return
     for rows in (inputs, tuple(torch.cat([x, x.flip(0), x]) for x in inputs)):
         with torch.no_grad():
@@ -37,9 +41,17 @@ def check_parity(network: nn.Module, path: Path, inputs: tuple[Tensor, ...]) -> 
         try:
             found = _run(path, rows)
         except Exception as problem:  # onnxruntime's own have no common class
-            if type(problem).__name__ == "NotImplemented":
-                return  # an operation that only other runtimes have
             reason = str(problem).partition("\n")[0].rstrip(".")
+            if type(problem).__name__ == "NotImplemented":  # an operation that only other runtimes have
+                dtype = place_of(network)[1]
+                remedy = "" if dtype == torch.float32 else " Export network.float(), and it is compared."
+                warnings.warn(
+                    f"What was written could not be compared with the network, whose type is {dtype}: "
+                    f"onnxruntime does not run it ({reason}).{remedy}",
+                    ExportWarning,
+                    stacklevel=4,
+                )
+                return
             raise _refusal(f"does not run in onnxruntime: {reason}.") from problem
         if not alike(found, [y for y in outputs if isinstance(y, Tensor)]):
             raise _refusal("computes something else in onnxruntime.")

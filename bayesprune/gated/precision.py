@@ -34,6 +34,23 @@ def refuse_autocast(caller: str, device: str) -> None:
         )
 
 
+def refuse_no_grad(caller: str) -> None:
+    """Complain where gradients are off around a training.
+
+    Args:
+        caller: whose work it is.
+
+    Raises:
+        SettingsError: ``torch.no_grad`` or ``torch.inference_mode`` is on.
+    """
+    if not torch.is_grad_enabled():
+        mode = "inference_mode" if torch.is_inference_mode_enabled() else "no_grad"
+        raise SettingsError(
+            f"{caller} runs inside of torch.{mode}(), where there are no gradients to learn from: call it "
+            "outside of that block or decorated function."
+        )
+
+
 def check_precision(network: nn.Module, example: Tensor) -> None:
     """A network's numbers must be those of a type that learns, and no part of it under autocast.
 

@@ -68,9 +68,7 @@ class Categorical(Likelihood):
         if targets.dtype != torch.int64:
             found.append(f"targets have type {targets.dtype}, and must be class numbers: use targets.long().")
         if targets.dim() != 1:
-            found.append(
-                f"targets have shape {tuple(targets.shape)}, not (batch,): use argmax(-1) on one-hot rows."
-            )
+            found.append(f"targets have shape {tuple(targets.shape)}, not (batch,): {_remedy(targets)}.")
         found += row_problems(outputs, targets)
         if not found and targets.numel():
             low, high, classes = int(targets.min()), int(targets.max()), outputs.shape[-1]
@@ -80,3 +78,12 @@ class Categorical(Likelihood):
                     f"lie in 0..{classes - 1}; shift them, or widen the last layer."
                 )
         return found
+
+
+def _remedy(targets: Tensor) -> str:
+    """What to do with targets that are not one number a row."""
+    if targets.dim() == 2 and targets.shape[1] == 1:  # argmax would make class 0 of all
+        return "use targets.squeeze(1)"
+    if targets.dim() == 2:
+        return "use targets.argmax(1) where they are one-hot rows"
+    return "one class is read a row; for one a pixel or position take Own, with .to_event()"

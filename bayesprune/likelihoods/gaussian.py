@@ -16,6 +16,12 @@ from bayesprune.likelihoods.shapes import as_columns, column_problems, output_pr
 LEAST = 1e-3
 """A learnt scale stays above this share of the targets' standard deviation, where a network interpolates."""
 
+ALIKE = 1e-12
+"""Targets whose standard deviation is at most this share of their size differ by rounding alone."""
+
+MOST = 1e15
+"""Targets are learnt from up to this size, and from a standard deviation of one part in it on."""
+
 
 class Gaussian(Likelihood):
     r"""Real targets with one noise scale: y ~ N(outputs, scale² I).
@@ -92,9 +98,16 @@ class Gaussian(Likelihood):
     # ---- the targets' own unit
 
     def frame(self, targets: Tensor) -> Frame | None:
-        """Mean (columns,) and standard deviation of the targets, pooled over columns."""
+        """Mean (columns,) and standard deviation of the targets, pooled over columns.
+
+        Raises:
+            LikelihoodError: a scale is to be learnt of targets that are all alike, or of a size whose squares
+                are no numbers of float32.
+        """
         columns = as_columns(targets).double()
         deviation = (columns - columns.mean(0)).square().mean().sqrt()
+        if self.followed():
+            _check_spread(float(deviation), float(columns.abs().max()))
         if not self.standardise or not bool(deviation > 0):
             return None
         return Frame(columns.mean(0), deviation)
@@ -166,3 +179,18 @@ class Gaussian(Likelihood):
                 f"{int((~targets.isfinite()).sum())} targets are not finite: remove or impute these rows."
             )
         return found
+
+
+def _check_spread(deviation: float, largest: float) -> None:
+    if deviation <= ALIKE * largest:
+        raise LikelihoodError(
+            f"Gaussian: all targets are alike ({largest:.3g} in size), so that there is no noise whose scale "
+            "could be learnt. Give targets that differ; or, where the noise is known, its scale= and "
+            "learn_scale=False."
+        )
+    if not (deviation >= 1 / MOST and largest <= MOST):
+        raise LikelihoodError(
+            f"Gaussian: the targets have standard deviation {deviation:.3g} and go up to {largest:.3g}, "
+            "whose squares are no numbers of float32. Give them in another unit, such as (y - y.mean()) / "
+            "y.std()."
+        )

@@ -7,6 +7,7 @@ Neither a tree nor a NetCDF file allows a slash in a name, so there it is a colo
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,10 @@ MAKER = "bayesprune"
 FORMAT = 1
 Groups = dict[str, xr.Dataset]
 TAKES_AXES = hasattr(arviz, "psislw")  # plots of 0.x draw into given axes, 1.x lays out its own figure
+EQUAL = 1e-9
+"""Log-weights that differ by less are equal."""
+FITTED = 5
+"""Weights that a tail is fitted to at the least."""
 
 
 def wrap(groups: Mapping[str, xr.Dataset], tree: bool | None = None) -> Any:
@@ -170,12 +175,13 @@ def pareto_k(log_weights: npt.NDArray[np.float64]) -> float:
         log_weights: (draws,), up to a constant.
 
     Returns:
-        k̂; below 0.7 the weights can be trusted. NaN where all weights are equal: there is no tail;
-        infinity where some are zero, or one outweighs all others beyond what floating point can tell.
+        k̂; below 0.7 the weights can be trusted. NaN where it cannot be told, since the tail takes fewer than
+        five values: all weights are equal, or a few gates are drawn over and over. Infinity where some are
+        zero, where there are too few draws, or one outweighs all others beyond what floating point can tell.
     """
     if not np.isfinite(log_weights).all():
         return float("inf")  # draws that the posterior forbids
-    if np.ptp(log_weights) < 1e-9:
+    if np.ptp(log_weights) < EQUAL or _few_values(log_weights):
         return float("nan")
     if hasattr(arviz, "psislw"):
         psislw: Any = arviz.psislw
@@ -188,6 +194,14 @@ def pareto_k(log_weights: npt.NDArray[np.float64]) -> float:
         except ValueError:  # fewer than five weights in the tail, or all of them equal: 0.x has infinity then
             k = float("inf")
     return float("inf") if np.isnan(k) else k  # no tail can be fitted to a single weight
+
+
+def _few_values(log_weights: npt.NDArray[np.float64]) -> bool:
+    """Whether the tail that would be fitted is one of a few values: a fit to steps says anything."""
+    draws = len(log_weights)
+    tail = np.sort(log_weights)[-math.ceil(min(0.2 * draws, 3 * math.sqrt(draws))) :]
+    values = 1 + int((np.diff(tail) > EQUAL).sum())
+    return len(tail) >= FITTED > values
 
 
 def forest(fits: Mapping[str, xr.Dataset], colours: Sequence[str], ax: Any | None = None) -> Any:

@@ -90,7 +90,7 @@ class Beta:
 
     def logits(self, group: Group) -> Tensor:
         """Sample 'rate/<group>'; (..., group.size), its log-odds for every unit."""
-        a, b = (torch.tensor(count) for count in self.counts(group))
+        a, b = (torch.tensor(float(count)) for count in self.counts(group))
         rate = pyro.sample(f"rate/{group.name}", dist.Beta(a, b))
         return log_odds(rate).unsqueeze(-1).expand((*rate.shape, group.size))
 

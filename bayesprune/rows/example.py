@@ -8,6 +8,7 @@ from torch import Tensor
 
 from bayesprune.errors import DataError
 from bayesprune.rows.arrays import is_array, tensor_of
+from bayesprune.rows.checks import check_finite
 
 
 def inputs_of(example: Any) -> tuple[Tensor, ...]:
@@ -45,7 +46,7 @@ def one_input_of(example: Any) -> Tensor:
         example: (rows, ...), a tensor or numpy array.
 
     Raises:
-        DataError: it is something else, or several.
+        DataError: it is something else, several, or not finite.
     """
     inputs = inputs_of(example)
     if len(inputs) > 1:
@@ -54,4 +55,5 @@ def one_input_of(example: Any) -> Tensor:
             "targets; a network of several inputs goes into a module whose forward takes one tensor, "
             "torch.cat of them, and splits it."
         )
+    check_finite(inputs[0], "example: the inputs")
     return inputs[0]

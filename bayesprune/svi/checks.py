@@ -43,6 +43,7 @@ def check_settings(
     threads: Any,
     checkpoint: Any,
     resume: Any,
+    progress: Any,
     on_epoch: Any,
 ) -> None:
     """Every setting must be of its kind and in range.
@@ -70,6 +71,8 @@ def check_settings(
             or (isinstance(checkpoint, str | os.PathLike) and not os.path.isfile(checkpoint)),
             f"checkpoint={checkpoint!r} must be the name of a folder, and not of a file, or left out",
         ),
+        (isinstance(resume, bool), f"resume={resume!r} must be True or False"),
+        (isinstance(progress, bool), f"progress={progress!r} must be True or False"),
         (
             checkpoint is not None or not resume,
             "resume=True has nothing to go on from: name the folder, checkpoint='…'",

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from bayesprune.gated import GatedModel
-from bayesprune.gated.precision import refuse_autocast
+from bayesprune.gated.precision import refuse_autocast, refuse_no_grad
 from bayesprune.rows import InMemory, Rows, rows_from
 from bayesprune.svi.batches import Batches, Train
 from bayesprune.svi.checkpoint import Keeper
@@ -85,7 +85,7 @@ def fit(
         DataError: no rows, rows of another shape or type than the network was gated on, or values that are
             not finite; in a loader, when they come.
         SettingsError: a setting out of range, ``resume`` without ``checkpoint``, or a batch size beside a
-            DataLoader of another.
+            DataLoader of another; or autocast, or a mode without gradients, is on around it.
         DivergedError: the loss became NaN or infinite.
         CheckpointError: the checkpoint to go on from is corrupt, or of another run; the folder holds
             checkpoints and ``resume`` was not given; or the loader draws from what cannot be kept.
@@ -99,12 +99,13 @@ def fit(
     check_model(gated)
     check_settings(
         epochs=epochs, seed=seed, recipe=recipe, shrink=shrink, threads=threads, checkpoint=checkpoint,
-        resume=resume, on_epoch=on_epoch,
+        resume=resume, progress=progress, on_epoch=on_epoch,
     )  # fmt: skip
     recipe = recipe or Recipe()
     recipe = replace(recipe, shrink=shrink) if shrink else recipe
     where, held_out = device_of(device), None
     refuse_autocast("fit", where.type)
+    refuse_no_grad("fit")
     with torch.random.fork_rng(devices=[]), contextlib.ExitStack() as stack:
         torch.manual_seed(seed)
         working = copy.deepcopy(gated).to(where)

@@ -37,8 +37,7 @@ def start_in_own_unit_(gated: GatedModel, batches: Batches) -> None:
 
     Warns:
         UnitWarning: the targets are far from mean 0 and standard deviation 1, and the network's last layer
-        does
-            not take that up.
+            does not take that up; or their columns are in units far from each other.
     """
     likelihood, device = gated.likelihood, gated.log_odds.device
     if isinstance(likelihood, Categorical | Bernoulli):
@@ -46,6 +45,8 @@ def start_in_own_unit_(gated: GatedModel, batches: Batches) -> None:
     x, y = (rows[:ROWS].to(device) for rows in next(_passed(batches)))
     all_targets = _targets(batches).to(device) if likelihood.asks_for_targets else y
     frame = likelihood.frame(all_targets)
+    if likelihood.asks_for_targets and likelihood.followed():
+        _warn_of_columns(likelihood, all_targets)
     if gated.network.frame is None and not _framed_(gated, frame, x, y):
         _warn_of(likelihood, all_targets, frame is not None)
     likelihood.start_(outputs_on(gated.network, x, "train"), y, all_targets)
@@ -90,6 +91,20 @@ def _untouched(batches: Batches) -> Iterator[None]:
         yield
     for generator, state in zip(generators, states, strict=True):
         generator.set_state(state)
+
+
+def _warn_of_columns(likelihood: Likelihood, targets: Tensor) -> None:
+    """Say that columns in units of their own share one noise scale: that of the largest."""
+    deviations = targets.reshape(len(targets), -1).double().std(0, correction=0)
+    least, most = float(deviations[deviations > 0].min()), float(deviations.max())
+    if most > FAR * least:
+        warnings.warn(
+            f"{type(likelihood).__name__}: the standard deviations of the targets' columns run from "
+            f"{least:.3g} to {most:.3g}, and one noise scale is learnt for all: the small ones hardly count. "
+            "Standardise each column, (y - y.mean(0)) / y.std(0), and scale predictions back.",
+            UnitWarning,
+            stacklevel=2,
+        )
 
 
 def _warn_of(likelihood: Likelihood, targets: Tensor, asked: bool) -> None:

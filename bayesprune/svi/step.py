@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from bayesprune.gated import GatedModel
-from bayesprune.gated.precision import refuse_autocast
+from bayesprune.gated.precision import refuse_autocast, refuse_no_grad
 from bayesprune.svi.bits import uniform_factors
 from bayesprune.svi.estimators import GateProblem, find_estimator
 from bayesprune.svi.estimators.problem import backward
@@ -111,9 +111,10 @@ class Engine:
             The next state, and what was seen.
 
         Raises:
-            SettingsError: ``torch.autocast`` is on around it.
+            SettingsError: ``torch.autocast``, or a mode without gradients, is on around it.
         """
         refuse_autocast("A training step", self.device.type)
+        refuse_no_grad("A training step")
         x, y = batch
         moves = state.moving and not state.decided and state.step % self.gates.every == 0
         if self.gated.log_scales:

@@ -137,7 +137,7 @@ def test_the_sentence_says_what_digests_do_not_see():
     for unseen in (X + 1e-3, X.flip(2), 255 * X):
         said = held_out(CalibrationRows.of(unseen), X)
         assert "none of them is among the 40 training rows, by digests of their numbers in float32" in said
-        assert "flipped, moved, rescaled or given noise are not recognised" in said
+        assert "flipped, moved, put in another order, rescaled or given noise are not recognised" in said
 
 
 def test_rows_of_unequal_forms_cannot_be_known():

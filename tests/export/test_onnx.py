@@ -4,9 +4,10 @@ import warnings
 
 import pytest
 import torch
+from torch import nn
 
 import bayesprune as bp
-from bayesprune.errors import UnsupportedNetworkError
+from bayesprune.errors import ExportWarning, UnsupportedNetworkError
 from tests.export.small import pruned
 from tests.structure.graph.networks import CASES
 
@@ -84,4 +85,40 @@ def test_what_onnx_does_not_know_is_named(tmp_path):
 
     with pytest.raises(UnsupportedNetworkError, match=r"cannot be exported to ONNX: .*airy_ai"):
         bp.export(Airy(3, 3), tmp_path / "a.onnx", torch.randn(2, 3))
+    assert list(tmp_path.iterdir()) == []
+
+
+def of_type(kind, dtype):
+    torch.manual_seed(0)
+    layers = (
+        [nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8, 2)]
+        if kind == "conv"
+        else [nn.Linear(4, 2)]
+    )
+    x = torch.randn((2, 1, 4, 4) if kind == "conv" else (2, 4))
+    return nn.Sequential(*layers).to(dtype), x.to(dtype)
+
+
+@pytest.mark.parametrize("kind", ["conv", "linear"])
+def test_half_precision_is_compared_too(kind, tmp_path, monkeypatch):
+    network, x = of_type(kind, torch.float16)
+    bp.export(network, tmp_path / "a.onnx", x)
+    monkeypatch.setattr("bayesprune.export.parity._run", lambda path, inputs: [network(*inputs) + 0.1])
+    with pytest.raises(UnsupportedNetworkError, match="computes something else in onnxruntime"):
+        bp.export(network, tmp_path / "a.onnx", x)
+
+
+@pytest.mark.parametrize(("kind", "dtype"), [("conv", torch.float64), ("linear", torch.bfloat16)])
+def test_what_onnxruntime_does_not_have_is_told(kind, dtype, tmp_path):
+    network, x = of_type(kind, dtype)
+    with pytest.warns(ExportWarning, match=rf"could not be compared.*{dtype}.*network\.float\(\)"):
+        bp.export(network, tmp_path / "a.onnx", x)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.onnx"]
+
+
+def test_what_is_no_onnx_is_not_written(tmp_path):
+    """A convolution of bfloat16 is none at this opset."""
+    network, x = of_type("conv", torch.bfloat16)
+    with pytest.raises(UnsupportedNetworkError, match=r"does not run in onnxruntime: .*invalid model"):
+        bp.export(network, tmp_path / "a.onnx", x)
     assert list(tmp_path.iterdir()) == []

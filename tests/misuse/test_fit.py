@@ -127,7 +127,7 @@ REFUSED = {
     "fit targets (n,1)": (
         lambda folder: fit(train=(X, Y[:, None])),
         errors.LikelihoodError,
-        ("train: Categorical: targets have shape", "argmax(-1) on one-hot rows"),
+        ("train: Categorical: targets have shape (24, 1)", "use targets.squeeze(1)"),
     ),
     "fit targets +1": (
         lambda folder: fit(train=(X, Y + 1)),
@@ -142,7 +142,7 @@ REFUSED = {
     "fit targets onehot": (
         lambda folder: fit(train=(X, torch.eye(2)[Y])),
         errors.LikelihoodError,
-        ("train: Categorical: targets have type", "argmax(-1) on one-hot rows"),
+        ("train: Categorical: targets have type", "targets.argmax(1) where they are one-hot rows"),
     ),
     "fit targets bool": (
         lambda folder: fit(train=(X, Y.bool())),
@@ -353,6 +353,21 @@ REFUSED = {
         lambda folder: fit(checkpoint=5),
         errors.SettingsError,
         ("fit cannot start: checkpoint=5 must", "file, or left out"),
+    ),
+    "fit targets of pixels": (
+        lambda folder: fit(train=(X, Y[:, None, None].expand(-1, 2, 2))),
+        errors.LikelihoodError,
+        ("train: Categorical: targets have shape (24, 2, 2)", "one a pixel or position take Own"),
+    ),
+    "fit resume that is no choice": (
+        lambda folder: fit(resume="yes", checkpoint=folder + "/c"),
+        errors.SettingsError,
+        ("fit cannot start: resume='yes'", "must be True or False"),
+    ),
+    "fit progress that is no choice": (
+        lambda folder: fit(progress="bar"),
+        errors.SettingsError,
+        ("fit cannot start: progress='bar'", "must be True or False"),
     ),
     "fit resume": (
         lambda folder: fit(resume=True),

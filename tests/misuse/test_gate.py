@@ -20,6 +20,20 @@ from tests.misuse.small import (
     prior,
 )
 
+
+class Averaged(nn.Module):
+    """A branch is normalised by a plain average over all batches."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.norm, self.b = nn.Linear(4, 6), nn.BatchNorm1d(6, momentum=None), nn.Linear(6, 6)
+        self.c = nn.Linear(6, 2)
+
+    def forward(self, x):
+        h = self.a(x)
+        return self.c(h + self.b(self.norm(h).relu()))
+
+
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit", "ignore:Complex modules are a new feature")
 
 REFUSED = {
@@ -57,6 +71,19 @@ REFUSED = {
         lambda folder: gate(example=torch.zeros(2, 5)),
         errors.UnsupportedNetworkError,
         ("The network does not accept", "will be trained on"),
+    ),
+    "gate example nan": (
+        lambda folder: gate(example=torch.tensor([[0.0, 1.0, 2.0, float("nan")]])),
+        errors.DataError,
+        ("example: the inputs hold NaN", "first in row 0", "clean or drop"),
+    ),
+    "gate graph average of batches": (
+        lambda folder: gate(Averaged()),
+        errors.UnsupportedNetworkError,
+        (
+            "Cannot trace Averaged in training: 'norm' has momentum=None",
+            "get_submodule('norm').momentum = 0.1",
+        ),
     ),
     "gate example of no dimension": (
         lambda folder: gate(example=torch.tensor(1.0)),
@@ -422,7 +449,6 @@ REFUSED = {
 
 WORKS = {
     "gate example numpy": lambda folder: gate(example=X.numpy()),
-    "gate example nan": lambda folder: gate(example=X * float("nan")),
     "gate graph example numpy": lambda folder: gate(Residual(), X.numpy()),
     "gate bf16": lambda folder: fit(gate(net().bfloat16(), X.bfloat16()), (X.bfloat16(), Y)),
     "gate double": lambda folder: fit(gate(net().double(), X.double()), (X.double(), Y)),

@@ -1,9 +1,21 @@
 """Arguments of distributions given as whole numbers mean what the same numbers mean in floating point."""
 
+import pyro
 import pytest
 import torch
+from torch import nn
 
-from bayesprune.priors import FlatteningDistribution, Gates, SpikeAndSlabNormal
+import bayesprune as bp
+from bayesprune.priors import (
+    BernoulliGates,
+    Beta,
+    Flattening,
+    FlatteningDistribution,
+    Gates,
+    NormalWeights,
+    SpikeAndSlab,
+    SpikeAndSlabNormal,
+)
 
 PROBS, LOGITS, HALF = torch.tensor([0, 1, 1]), torch.tensor([0, 1, 2]), torch.tensor(0.5)
 
@@ -38,3 +50,33 @@ def test_spike_and_slab():
     whole, real = (SpikeAndSlabNormal(0.25, each, 1.7) for each in (loc, loc.float()))
     assert whole.log_prob(there) == real.log_prob(there)
     assert torch.equal(whole.mean, real.mean) and torch.equal(whole.variance, real.variance)
+
+
+SETTINGS = {
+    "Beta": lambda number: {"prior": BernoulliGates(Beta(number(1), number(2)))},
+    "Beta of expected units": lambda number: {
+        "prior": BernoulliGates(Beta.from_expected_kept(number(2), number(10)))
+    },
+    "Flattening": lambda number: {"prior": BernoulliGates(Flattening(number(5)))},
+    "SpikeAndSlab": lambda number: {"prior": SpikeAndSlab(inclusion=Flattening(number(5)))},
+    "NormalWeights": lambda number: {
+        "prior": BernoulliGates(Flattening(5.0)), "weights": NormalWeights(scale=number(1))
+    },
+    "unit_noise": lambda number: {"prior": BernoulliGates(Flattening(5.0)), "unit_noise": number(1)},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_settings_of_priors(name):
+    """The whole model, as Pyro runs it: every site is drawn."""
+    totals = []
+    for number in (int, float):
+        torch.manual_seed(0)
+        network = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+        gated = bp.gate(
+            network, torch.ones(2, 3), likelihood=bp.Categorical(rows=6), **SETTINGS[name](number)
+        )
+        torch.manual_seed(0)
+        trace = pyro.poutine.trace(gated.model).get_trace(torch.ones(2, 3), torch.tensor([0, 1]))
+        totals.append(trace.log_prob_sum())
+    assert torch.isfinite(totals[0]) and totals[0] == totals[1]

@@ -10,7 +10,7 @@ from torch import nn
 
 import bayesprune as bp
 from bayesprune import priors
-from bayesprune.errors import UnitWarning
+from bayesprune.errors import LikelihoodError, UnitWarning
 from bayesprune.structure.frame import find_head
 from bayesprune.svi import Engine
 
@@ -183,6 +183,40 @@ def test_likelihoods_of_ones_own_are_told_of_a_unit():
     own = bp.Own(rows=ROWS, distribution=lambda outputs: dist.StudentT(4.0, outputs[..., 0], 1.0))
     with pytest.warns(UnitWarning, match=r"Own: the targets have standard deviation 1\.\d+e\+04"):
         fit(rows(1e4), likelihood=own, epochs=1)
+
+
+@pytest.mark.parametrize("unit", [0.0, 1e-20, 1e20])
+def test_targets_without_a_scale_that_could_be_learnt_are_refused(unit):
+    """All alike, or of squares that are no numbers: a ValueError of PyTorch's before."""
+    x, y = rows(unit, location=2.0)
+    what = r"all targets are alike \(0\.1 " if unit == 0 else r"deviation \d\.\d+e[-+]\d\d and go up to"
+    with pytest.raises(LikelihoodError, match=f"Gaussian: .*{what}"):
+        fit((x, y if unit else torch.full_like(y, 0.1)), epochs=1)
+
+
+@pytest.mark.parametrize("unit", [1e-12, 1e12])
+def test_targets_of_any_size_that_has_squares_are_learnt(unit):
+    assert bp.evaluate(fit(rows(unit)), rows(unit)).score < 0.4 * unit
+
+
+def test_constant_targets_are_learnt_where_the_noise_is_known():
+    x, y = rows()
+    known = bp.Gaussian(rows=ROWS, scale=0.5, learn_scale=False)
+    result = fit((x, torch.ones_like(y)), likelihood=known, epochs=3)
+    assert result.history[-1].nll < result.history[0].nll
+
+
+def test_columns_in_units_far_from_each_other_are_told():
+    def network():
+        return nn.Sequential(nn.Linear(8, 6), nn.Tanh(), nn.Linear(6, 2))
+
+    x, y = rows()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UnitWarning)
+        fit((x, torch.stack([y, 5 * y], 1)), network, epochs=1)
+        fit((x, torch.stack([y, torch.ones_like(y)], 1)), network, epochs=1)
+    with pytest.warns(UnitWarning, match=r"columns run from 1\.\d+ to 1\.\d+e\+03.*Standardise each column"):
+        fit((x, torch.stack([y, 1e3 * y], 1)), network, epochs=1)
 
 
 def test_large_counts_start_from_their_mean():

@@ -18,6 +18,8 @@ POINTS, SCORE_SHARE = 1.0, 0.05
 ECE = 0.05
 OVERCONFIDENCE = 0.1
 BINS = 10
+EFFECTIVE = 0.5
+"""Share of the draws that count, under the posterior's weights, from which on nothing is said of it."""
 
 Array = np.ndarray[Any, Any]
 
@@ -64,6 +66,8 @@ def faithful(evidence: Evidence) -> Answer:
     measures += overconfident
     notes = [missing] if missing else []
     tail = measures[0].value
+    if np.isnan(tail):
+        notes += _effective(groups)
     if tail > K:
         notes.append(f"k̂ = {tail:.2g} warns that draws of the guide cannot stand for the posterior")
     certain = float(entropy(inclusion_prob(groups)).max()) <= ENTROPY
@@ -87,7 +91,20 @@ def _tail(groups: Groups) -> Measure:
     """Of the weights p(z, y)/q(z): a warning only, since good guides of many gates have a high one too."""
     tails = np.array([pareto_k(values) for values in groups["sample_stats"]["elbo"].values])
     worst = float(np.nanmax(tails)) if not np.isnan(tails).all() else float("nan")
-    return Measure("PSIS k̂ of the guide", worst, f"≤ {K}, a warning; NaN: all draws weigh the same")
+    return Measure("PSIS k̂ of the guide", worst, f"≤ {K}, a warning; NaN: it cannot be told")
+
+
+def _effective(groups: Groups) -> list[str]:
+    """Where k̂ cannot be told, and draws do not all weigh the same: how many of them count."""
+    logs = groups["sample_stats"]["elbo"].values
+    weights = np.exp(logs - logs.max(1, keepdims=True))
+    share = float((weights.sum(1) ** 2 / np.square(weights).sum(1)).min()) / logs.shape[1]
+    if share > EFFECTIVE:
+        return []
+    return [
+        "k̂ cannot be told, as draws weigh one of a few values; weighted as the posterior has them, they "
+        f"count as {share:.0%} of their number"
+    ]
 
 
 def _scores(groups: Groups) -> list[Measure]:

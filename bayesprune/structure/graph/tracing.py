@@ -140,6 +140,7 @@ def _export(network: nn.Module, inputs: Inputs) -> tuple[fx.GraphModule, Any]:
             module: fx.GraphModule = program.module()
     except Exception as problem:  # whatever the user's forward does to a traced value
         mode = "training" if network.training else "evaluation"
+        _check_averages(network, mode, problem)
         raise UnsupportedNetworkError(
             f"Cannot trace {type(network).__name__} in {mode}: {_reason(problem)}{place_in_code(problem)}. "
             "Operations that depend on the values of tensors (if x.sum() > 0, .item(), .numpy()) must leave "
@@ -154,6 +155,24 @@ def _export(network: nn.Module, inputs: Inputs) -> tuple[fx.GraphModule, Any]:
     module.graph.set_codegen(fx.graph.CodeGen())
     module.recompile()
     return module, program.call_spec.out_spec
+
+
+def _check_averages(network: nn.Module, mode: str, problem: Exception) -> None:
+    """Whether it is batch normalisation's count of batches that cannot be traced."""
+    counts = [
+        name
+        for name, layer in network.named_modules()
+        if isinstance(layer, nn.modules.batchnorm._NormBase)
+        and layer.training
+        and layer.track_running_stats
+        and layer.momentum is None
+    ]
+    if counts:
+        raise UnsupportedNetworkError(
+            f"Cannot trace {type(network).__name__} in {mode}: {counts[0]!r} has momentum=None, a plain "
+            "average that depends on how many batches it has seen. Give a number while it learns, "
+            f"network.get_submodule({counts[0]!r}).momentum = 0.1, and None again to the pruned network."
+        ) from problem
 
 
 def _quietly(action: Callable[[], Any]) -> Any:

@@ -1,5 +1,6 @@
 """Each answer on a case where it must be no, and on one where it must not."""
 
+import re
 from dataclasses import replace
 
 import arviz
@@ -175,6 +176,25 @@ def test_cores_give_the_figures_of_their_definitions():
     assert jaccard(np.zeros((2, 3), bool)) == 1.0
     assert np.isnan(pareto_k(np.ones(50))) and pareto_k(np.array([0.0, -np.inf] * 25)) == np.inf
     assert pareto_k(generator.normal(size=1000)) < 0.7 < pareto_k(5 * generator.standard_t(2, size=1000))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_no_tail_is_fitted_to_a_few_values(seed):
+    """Six gates give seven weights: the fit to their steps was about -3, which reads as very good."""
+    ones = (np.random.default_rng(seed).random((1000, 6)) < 0.5).sum(1)
+    weights = ones * np.log(0.9 / 0.5) + (6 - ones) * np.log(0.1 / 0.5)
+    assert np.isnan(pareto_k(weights))
+    assert np.isfinite(pareto_k(weights + 1e-3 * np.random.default_rng(seed).normal(size=1000)))
+
+
+def test_draws_that_hardly_count_are_told_where_their_tail_cannot_be():
+    gated, rows = wide_and_sure()
+    gated.log_odds.data[:] = 12.0
+    gated.log_odds.data[0] = 0.0  # an input, one gate in two minds: two weights
+    answer = bp.diagnose(gated, rows=rows, draws=50).faithful
+    assert np.isnan(answer["PSIS"]) and "k̂ cannot be told" in answer.why
+    share = int(re.search(r"count as (\d+)%", answer.why)[1])
+    assert share == pytest.approx(50, abs=20)  # those of the better mask
 
 
 def test_draws_alone_are_diagnosed_and_the_table_shows_everything(long, tmp_path):
