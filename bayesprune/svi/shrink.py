@@ -50,11 +50,10 @@ def dead_units(gated: GatedModel, settings: Shrink, velocity: Tensor, below: flo
 def _floors(gated: GatedModel, dead: Tensor, least: int) -> dict[str, int]:
     """Group → units that it must keep if the optional ones among the dead go."""
     optional = {group.name for group in gated.groups if group.optional}
+    dying = gated.by_group(dead)
     alive = {
-        name: (mask & ~gone if name in optional else mask).cpu()
-        for (name, mask), gone in zip(
-            gated.by_group(gated.alive).items(), gated.by_group(dead).values(), strict=True
-        )
+        name: (mask & ~dying[name] if name in optional else mask).cpu()
+        for name, mask in gated.by_group(gated.alive).items()
     }
     return least_units(gated.groups, gated.network.slots, alive, least)
 

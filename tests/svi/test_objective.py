@@ -1,5 +1,7 @@
 """The fused ELBO is Pyro's: values and gradients, for every prior that ships, at every gate configuration."""
 
+import math
+
 import pyro
 import pytest
 import torch
@@ -9,9 +11,25 @@ from torch import nn
 import bayesprune as bp
 from bayesprune import priors
 from bayesprune.svi import Engine, GateSteps, Recipe
-from bayesprune.svi.objective import exact_negative_elbo, gate_divergence, gate_nats, weight_nats
+from bayesprune.svi.objective import (
+    exact_negative_elbo,
+    gate_divergence,
+    gate_nats,
+    weight_divergence,
+    weight_nats,
+)
 from tests.reference import negative_elbo_by_pyro
-from tests.svi.small import CONTINUOUS, EXACT, HALF, OwnGuide, coupled, shared_rate, small_batch, small_gated
+from tests.svi.small import (
+    CONTINUOUS,
+    EXACT,
+    HALF,
+    AllOrNothing,
+    OwnGuide,
+    coupled,
+    shared_rate,
+    small_batch,
+    small_gated,
+)
 
 pytestmark = pytest.mark.usefixtures("double_precision")
 FALSE_ALARM = 1e-5  # of each randomised test: |error| > 4.42 standard errors of a Gaussian
@@ -196,6 +214,78 @@ def test_prior_without_a_registered_kl_is_scored_unbiasedly():
         slopes.append(torch.autograd.grad(estimate, probs)[0])
     for draws, truth in ((torch.stack(values), exact.detach()), (torch.stack(slopes), slope)):
         assert bool(((draws.mean(0) - truth).abs() < SIGMAS * draws.std(0) / 2000**0.5).all())
+
+
+def test_the_score_of_sixteen_draws_has_the_mean_of_the_others_for_a_baseline():
+    """Value −H(q) − mean log p(z), slope −∂H − mean (log p(z) − mean of the others) ∂log q(z), by hand."""
+    probs = torch.tensor([0.3, 0.8, 0.6], requires_grad=True)
+    prior = coupled(type("G", (), {"size": 3}))
+    pyro.set_rng_seed(1)
+    draws = priors.Gates(probs=probs.detach()).sample(torch.Size([16]))
+    pyro.set_rng_seed(1)
+    estimate = gate_divergence(probs, prior)
+    (slope,) = torch.autograd.grad(estimate, probs)
+    q, scores = probs.detach(), prior.log_prob(draws).tolist()
+    assert len(set(scores)) == 2 and draws.shape == (16, 3)
+    entropy = -(q * q.log() + (1 - q) * (1 - q).log()).sum()
+    assert estimate.item() == pytest.approx(-entropy.item() - sum(scores) / 16, abs=1e-12)
+    expected = torch.logit(q)  # −∂H
+    for place, score in enumerate(scores):
+        others = scores[:place] + scores[place + 1 :]
+        of_log_q = torch.where(draws[place] > 0, 1 / q, -1 / (1 - q))
+        expected = expected - (score - sum(others) / 15) * of_log_q / 16
+    torch.testing.assert_close(slope, expected)
+
+
+def test_what_the_score_of_a_draw_learns_itself_has_a_slope_too():
+    """A prior with a parameter: the mean of −∂log p(z) over the draws, beside what the posterior learns."""
+    probs, weight = torch.tensor([0.3, 0.8]), torch.tensor(0.7, requires_grad=True)
+
+    class Weighted(AllOrNothing):
+        def log_prob(self, value):
+            return weight * super().log_prob(value)
+
+    pyro.set_rng_seed(2)
+    draws = priors.Gates(probs=probs).sample(torch.Size([16]))
+    pyro.set_rng_seed(2)
+    (slope,) = torch.autograd.grad(gate_divergence(probs, Weighted(2)), weight)
+    torch.testing.assert_close(slope, -AllOrNothing(2).log_prob(draws).mean())
+
+
+def test_weights_as_points_count_what_was_removed_at_the_priors_mode():
+    """N(0, s²): ½ Σ w² / s² and log s + ½ log 2π of every weight that the network had."""
+    weights = priors.NormalWeights(scale={"*.bias": 2.0, "*": 0.5})
+    gated = small_gated(EXACT["fixed"], weights=weights, removed=True)
+    nats, left = 0.0, {name: tensor.detach() for name, tensor in gated.weight_tensors().items()}
+    for name, count in {"0.weight": 6, "0.bias": 3, "2.weight": 6, "2.bias": 2}.items():
+        scale = 2.0 if name.endswith("bias") else 0.5
+        nats += 0.5 * float(left[name].square().sum()) / scale**2
+        nats += count * (math.log(scale) + 0.5 * math.log(2 * math.pi))
+    assert sum(tensor.numel() for tensor in left.values()) < 17
+    assert weight_nats(gated, gated.inclusion_prob()).item() == pytest.approx(nats, abs=1e-9)
+
+
+@pytest.mark.parametrize("masked", [True, False], ids=["spike and slab", "Gaussian weights"])
+def test_weights_with_scales_of_their_own_are_as_far_from_the_prior_as_their_gaussians(masked):
+    """Σ KL(N(w, σ²) ‖ N(0, s²)), by torch.distributions; under spike and slab at its unit's q(z = 1)."""
+    weights = priors.NormalWeights(
+        scale={"*.bias": 2.0, "0.weight": 0.3, "*": 0.5}, posterior="normal", masked=masked, initial_scale=0.2
+    )
+    gated = small_gated(priors.SpikeAndSlab(slab_scale=0.7), weights=weights)
+    probs = gated.inclusion_prob().detach()
+    nats = 0.0
+    for name, tensor in gated.weight_tensors().items():
+        log_scale = gated.log_scales_by_tensor()[name]
+        log_scale.data.normal_()
+        scale = 2.0 if name.endswith("bias") else 0.3 if name.startswith("0") else 0.5
+        posterior = torch.distributions.Normal(tensor.detach(), log_scale.detach().exp())
+        each = torch.distributions.kl_divergence(
+            posterior, torch.distributions.Normal(torch.zeros(()), torch.tensor(scale))
+        )
+        torch.testing.assert_close(weight_divergence(tensor, log_scale, scale).detach(), each)
+        made = probs[2:].reshape(-1, *[1] * (each.ndim - 1)) if masked and name.startswith("0") else 1.0
+        nats += float((each * made).sum())
+    assert weight_nats(gated, probs).item() == pytest.approx(nats, rel=1e-9)
 
 
 def test_removed_gates_cost_what_closed_ones_cost():

@@ -133,7 +133,9 @@ def test_the_cosine_levels_off_at_its_floor():
 
 @pytest.mark.parametrize("decided_at", [99, 100])
 def test_a_decision_at_the_very_end_leaves_the_rate_where_it_was(decided_at):
-    assert by_default(100, learning_rate=0.02).learning_rate(decided_at, decided_at) == 0.02
+    schedule = by_default(100, learning_rate=0.02)
+    assert schedule.learning_rate(decided_at, decided_at) == 0.02
+    assert schedule.learning_rate(decided_at + 1, decided_at) == pytest.approx(0.0, abs=1e-15)
 
 
 def test_weights_are_averaged_over_a_share_of_the_compact_part_at_its_end():

@@ -11,8 +11,13 @@ from torch import nn
 
 import bayesprune as bp
 from bayesprune import priors
+from bayesprune.errors import SettingsError
 from bayesprune.svi import Engine, GateSteps, Recipe
+from bayesprune.svi.bits import uniform_factors
 from bayesprune.svi.objective import exact_negative_elbo, gate_nats, weight_nats
+from bayesprune.svi.schedule import Schedule
+from bayesprune.svi.step import _window, adam
+from bayesprune.svi.weight_noise import WeightNoise
 from tests.svi.small import EXACT, HALF, small_batch, small_gated
 
 pytestmark = pytest.mark.usefixtures("double_precision")
@@ -201,6 +206,245 @@ def test_hyper_sites_go_on_learning_once_gates_are_decided():
     assert math.copysign(1, float(moved - before)) == math.copysign(
         1, float(kept / 5 - torch.sigmoid(before))
     )
+
+
+def test_hyper_sites_learn_in_a_gate_step_and_not_between():
+    gated = small_gated(EXACT["learned"])
+    engine = Engine(gated, Recipe(estimator="enumeration", gates=GateSteps(every=3)))
+    state, moved = engine.init(), []
+    for decided in (False, True):
+        state = type(state)(**{**vars(state), "decided": decided})
+        for _ in range(3):
+            before = gated.prior.log_odds.detach().clone()
+            state, _ = engine.step(state, small_batch())
+            moved.append(not torch.equal(gated.prior.log_odds.detach(), before))
+    assert moved == [True, False, False, True, False, False]
+
+
+def test_hyper_sites_follow_the_slope_of_the_priors_nats():
+    gated = small_gated(EXACT["learned"])
+    (expected,) = torch.autograd.grad(gate_nats(gated, gated.inclusion_prob().detach()), gated.prior.log_odds)
+    before = gated.prior.log_odds.detach().clone()
+    engine = by_gradient_descent(Engine(gated, Recipe(estimator="enumeration", gates=FREE)), rate=1e-3)
+    engine.step(engine.init(), small_batch())
+    torch.testing.assert_close(before - gated.prior.log_odds.detach(), 1e-3 * expected)
+
+
+# ---- what an engine is made with
+
+
+def test_without_a_schedule_the_pace_is_that_of_18_720_steps():
+    engine = Engine(small_gated(EXACT["fixed"]), Recipe())
+    assert engine.gates == GateSteps()
+    assert {group["lr"] for group in engine.optimiser.param_groups} == {2e-3}
+
+
+def test_with_one_it_is_the_schedules():
+    recipe = Recipe()
+    engine = Engine(small_gated(EXACT["fixed"]), recipe, schedule=Schedule(recipe, 1100))
+    assert engine.gates == Schedule(recipe, 1100).gates != GateSteps()
+    assert {group["lr"] for group in engine.optimiser.param_groups} == {1e-2}
+
+
+def test_the_first_state():
+    gated = small_gated(EXACT["fixed"], removed=True)
+    state = Engine(gated, Recipe()).init()
+    assert (state.step, state.prior_weight, state.moving, state.decided) == (0, 1.0, True, False)
+    assert torch.equal(state.velocity, torch.zeros(5)) and state.velocity.dtype == torch.double
+
+
+def test_the_gates_noise_is_that_of_the_seed():
+    def losses(*seed):
+        engine = Engine(small_gated(EXACT["fixed"]), Recipe(estimator="reinforce"), *seed)
+        return [float(engine.step(engine.init(), small_batch())[1].nll) for _ in range(2)]
+
+    assert losses(1) == losses(1) != losses(2)
+    assert losses() == losses(0)
+
+
+def test_one_adam_with_a_group_for_every_decay():
+    """Points decay, by their prior; weights with a posterior, hyper-parameters and likelihoods do not."""
+    table = priors.NormalWeights(scale={"*.bias": 2.0, "*": 0.5})
+    likelihood = bp.Gaussian(rows=40, scale=1.0).double()
+    gated = small_gated(EXACT["learned"], weights=table, likelihood=likelihood)
+    optimiser = adam(gated, 3e-3)
+    names = {id(p): name for name, p in gated.named_parameters()}
+    found = {
+        group["weight_decay"]: sorted(names[id(p)] for p in group["params"])
+        for group in optimiser.param_groups
+    }
+    assert found == {
+        1 / (40 * 0.25): ["network.0.weight", "network.2.weight"],
+        1 / (40 * 4.0): ["network.0.bias", "network.2.bias"],
+        0.0: ["prior.log_odds"],  # neither the gates nor the noise scale, which follows in closed form
+    }
+    assert all(group["fused"] and group["lr"] == 3e-3 for group in optimiser.param_groups)
+    assert [n for n, p in gated.named_parameters() if "log_scale" in n and p.requires_grad]
+
+
+def test_weights_with_a_posterior_do_not_decay_and_their_scales_are_learnt():
+    gated = small_gated(EXACT["fixed"], weights=SPREAD)
+    (group,) = adam(gated, 3e-3).param_groups
+    assert group["weight_decay"] == 0.0
+    assert {id(p) for p in group["params"]} == {id(p) for p in gated.parameters()} - {id(gated.log_odds)}
+    assert len(group["params"]) == 8  # two weights, two biases, and a scale of each
+
+
+def test_nothing_to_learn_beside_points_is_no_group():
+    (group,) = adam(small_gated(EXACT["fixed"]), 3e-3).param_groups
+    assert group["weight_decay"] == pytest.approx(1 / (40 * 0.49)) and len(group["params"]) == 4
+
+
+@pytest.mark.parametrize(
+    ("rows", "batch", "steps"),
+    [(100, 50, 10), (60_000, 128, 100), (3000, 64, 47), (1000, 101, 10), (1049, 100, 10), (1051, 100, 11)],
+)
+def test_closed_forms_are_averaged_over_an_epoch_of_10_to_100_steps(rows, batch, steps):
+    assert _window(rows, batch) == steps
+
+
+def test_the_likelihood_is_told_of_the_targets_and_of_the_window_after_the_step():
+    gated, told = small_gated(EXACT["fixed"], rows=140), []
+    gated.likelihood.follow_ = lambda *given: told.append(given)
+    engine = Engine(gated, Recipe(estimator="enumeration", gates=FREE))
+    x, y = small_batch()
+    engine.step(engine.init(), (x, y))
+    ((targets, window),) = told
+    assert targets is y and window == 20
+
+
+def test_autocast_around_a_step_is_refused():
+    gated = small_gated(EXACT["fixed"])
+    engine = Engine(gated, Recipe())
+    with (
+        torch.autocast("cpu", torch.bfloat16),
+        pytest.raises(SettingsError, match=r"^A training step runs inside of torch.autocast\('cpu'\)"),
+    ):
+        engine.step(engine.init(), small_batch())
+
+
+# ---- noise on units
+
+
+def noisy(**settings):
+    gated = small_gated(EXACT["fixed"], **settings)
+    gated.unit_noise = {"0": 0.4}
+    return Engine(gated, Recipe(), seed=3)
+
+
+def drawn(rows=7, units=3, seed=3):
+    return uniform_factors((rows, units), 0.4, torch.zeros((), dtype=torch.double), seeded(seed))
+
+
+def seeded(seed):
+    return torch.Generator().manual_seed(seed)
+
+
+def test_without_gates_units_are_multiplied_by_drawn_factors():
+    found = noisy()._noise(7, {}, {})
+    assert found.keys() == {"0"} and torch.equal(found["0"], drawn())
+    assert torch.equal(noisy(removed=True)._noise(7, {}, {})["0"], drawn(units=2))
+
+
+def test_gates_of_groups_without_noise_stay_as_they_are():
+    gates = {"input": torch.ones(7, 2, dtype=torch.double)}
+    found = noisy()._noise(7, gates, {})
+    assert found["input"] is gates["input"] and torch.equal(found["0"], drawn())
+    assert gates.keys() == {"input"}
+
+
+@pytest.mark.parametrize("shape", [(7, 3), (1, 3), (5, 1, 3), (5, 7, 3)])
+@pytest.mark.parametrize("slope", [True, False])
+@pytest.mark.parametrize("given", [True, False])
+def test_gates_are_multiplied_by_the_factors_that_are_given_or_drawn(shape, slope, given):
+    gate = torch.randint(2, shape, generator=seeded(0)).double().requires_grad_(slope)
+    factors = {"0": drawn(seed=8)} if given else {}
+    kept = drawn(seed=8 if given else 3)
+    found = noisy()._noise(7, {"0": gate}, factors)["0"]
+    torch.testing.assert_close(found, gate * kept, rtol=0, atol=0)
+    assert found.requires_grad is slope
+    if given and slope:  # an estimator may ask for the same noise again
+        assert torch.equal(factors["0"], kept)
+    if slope:
+        (gradient,) = torch.autograd.grad(found.sum(), gate)
+        torch.testing.assert_close(gradient, kept.expand_as(found).sum_to_size(shape))
+
+
+def test_the_loss_of_a_decided_step_is_that_of_the_noisy_network():
+    """Of one row only, so that the factors are those of the row: the network run with them as gates."""
+    engine = noisy(weights=priors.NormalWeights(scale=0.7))
+    gated, (x, y) = engine.gated, small_batch()
+    expected = gated.likelihood.nll(gated.network(x, {"0": drawn()}), y).mean().detach()
+    state, info = engine.step(type(engine.init())(**{**vars(engine.init()), "decided": True}), (x, y))
+    torch.testing.assert_close(info.nll, expected)
+    assert not info.nll.requires_grad and not info.moved and state.step == 1
+
+
+def test_the_problem_of_an_estimator_is_that_of_the_batch():
+    engine = noisy()
+    (x, y), gated = small_batch(), engine.gated
+    problem = engine._problem(x, y)
+    assert problem.generator is engine.generator and problem.unit_noise == {"0": 0.4}
+    gates = {"input": torch.tensor([[1.0, 0.0]]), "0": torch.tensor([[0.0, 1.0, 1.0]])}
+    factors = {"0": drawn(seed=8)}
+    expected = gated.likelihood.nll(
+        gated.network(x, {"input": gates["input"], "0": gates["0"] * factors["0"]}), y
+    )
+    torch.testing.assert_close(problem.nll(gates, factors), expected)
+    fresh = gated.likelihood.nll(gated.network(x, {"input": gates["input"], "0": gates["0"] * drawn()}), y)
+    torch.testing.assert_close(problem.nll(gates), fresh)
+
+
+# ---- noise and priors of the weights
+
+
+def test_a_step_on_weights_with_a_posterior_draws_them_by_the_engines_generator():
+    gated = small_gated(EXACT["fixed"], weights=SPREAD)
+    x, y = small_batch()
+    engine = Engine(gated, Recipe(), seed=4)
+    noise = WeightNoise(gated, seeded(4))
+    expected = gated.likelihood.nll(gated.network(x, {}, noise), y)
+    torch.testing.assert_close(engine._nll(x, y, {}), expected)
+    quiet = gated.likelihood.nll(gated.network(x, {}), y)
+    assert not torch.allclose(expected, quiet)
+
+
+MIXED = priors.NormalWeights(
+    scale={"*.bias": 2.0, "0.weight": 0.3, "*": 0.5}, posterior="normal", masked=True, initial_scale=0.2
+)
+
+
+def test_every_weight_is_measured_in_the_scale_of_its_own_prior():
+    gated = small_gated(EXACT["fixed"], weights=MIXED, likelihood=Indifferent(rows=40))
+    probs = gated.inclusion_prob().detach()
+    learnt = {n: p for n, p in gated.named_parameters() if n != "log_odds"}
+    slopes = torch.autograd.grad(weight_nats(gated, probs), list(learnt.values()))
+    before = copies(gated)
+    engine = by_gradient_descent(Engine(gated, Recipe(estimator="enumeration", gates=FREE)))
+    engine.step(engine.init(), small_batch())
+    for (name, parameter), slope in zip(learnt.items(), slopes, strict=True):
+        torch.testing.assert_close(before[name] - parameter.detach(), slope / 40, rtol=1e-9, atol=1e-12)
+
+
+def test_the_slabs_price_of_a_unit_is_that_of_the_weights_that_make_it():
+    gated = small_gated(EXACT["fixed"], weights=MIXED, likelihood=Indifferent(rows=40))
+    probs = gated.inclusion_prob().detach().requires_grad_()
+    (expected,) = torch.autograd.grad(gate_nats(gated, probs) + weight_nats(gated, probs), probs)
+    engine = Engine(gated, Recipe(estimator="enumeration", gates=FREE))
+    torch.testing.assert_close(engine._prior_slope(), expected)
+    assert all(p.grad is None for p in gated.parameters())
+
+
+def test_a_prior_that_does_not_hang_on_the_gates_has_no_slope():
+    """A closed form without q(z = 1) in it: a constant."""
+
+    class Constant(priors.BernoulliGates):
+        def penalty(self, group, inclusion_prob):
+            return torch.zeros((), requires_grad=True).sum()
+
+    gated = small_gated(Constant(priors.Flattening(1.0)))
+    engine = Engine(gated, Recipe(estimator="enumeration", gates=FREE))
+    assert torch.equal(engine._prior_slope(), torch.zeros(5))
 
 
 # ---- the decision

@@ -1,0 +1,249 @@
+"""Mutants of the code, and which of them the tests let live.
+
+    python benchmarks/mutation.py --only engine certificates      # an hour of one core
+    python benchmarks/mutation.py --only engine --files shrink     # one file again; the others' figures stay
+
+A mutant is the code with one small change: an operator, a number, an argument, a condition, a text. It dies
+where a test of its room fails, or runs on without end. What lives is a line that no test holds to anything,
+or a change that makes no difference. The mutants are mutmut's, which leaves out whatever is decorated;
+properties are therefore written as `name = property(name)` before it sees them.
+
+All of it works in a temporary folder, on a copy, with a virtual environment of its own that borrows this
+one's packages.
+"""
+
+import argparse
+import ast
+import json
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from reporting import write_results
+
+MUTMUT = "3.8.1"
+HOME = Path(__file__).parent.parent
+RESULTS = HOME / "benchmarks" / "results" / "mutation.json"
+COPIED = ("bayesprune", "tests", "models", "inference", "benchmarks", "docs", "README.md", "pyproject.toml")
+DEAD = ("killed", "timeout", "segfault")
+ENGINE = ("mirror", "objective", "schedule", "shrink", "step")
+OBJECTIVE = "tests/svi/test_objective.py"
+FUSED = f"{OBJECTIVE}::test_fused_elbo_and_gradients_are_pyros"
+
+
+@dataclass(frozen=True)
+class Room:
+    """Files that are mutated, and the tests that ought to mind.
+
+    Attributes:
+        files: patterns, from the root of the repository.
+        tests: as few and as fast as kill well.
+        slow: beginnings of the names of tests in these files that are left out.
+        without: patterns of files that are left out.
+    """
+
+    files: tuple[str, ...]
+    tests: tuple[str, ...]
+    slow: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
+
+
+ROOMS = {
+    "engine": Room(
+        files=tuple(f"bayesprune/svi/{name}.py" for name in ENGINE),
+        tests=(
+            *(f"tests/svi/test_{name}.py" for name in ("mirror", "schedule", "clock", "shrink", "step")),
+            "tests/svi/test_objective.py",
+        ),
+        slow=(
+            *(
+                f"{FUSED}[{prior}"
+                for prior in ("beta", "per group", "layer", "flattening, by", "learned-after")
+            ),
+            *(f"{OBJECTIVE}::test_{name}" for name in ("fallback_is_unbiased", "noise_of_gaussian")),
+            f"{OBJECTIVE}::test_prior_without_a_registered_kl_is_scored_unbiasedly",
+            "tests/svi/test_clock.py::test_it_is_where_a_fit",
+        ),
+    ),
+    "certificates": Room(
+        files=("bayesprune/certify/pvalues/*.py", "bayesprune/certify/rules/*.py"),
+        tests=("tests/certify/test_p_values.py", "tests/certify/test_rules.py"),
+    ),
+    "training": Room(
+        files=("bayesprune/svi/*.py", "bayesprune/svi/estimators/*.py"),
+        tests=(
+            *(f"tests/svi/test_{name}.py" for name in ("clock", "dual", "bits", "own_unit", "threads")),
+            *(f"tests/svi/test_{name}.py" for name in ("estimators", "curved", "fit", "budget", "within")),
+            *(f"tests/svi/test_{name}.py" for name in ("resume", "checkpoint", "renormalise")),
+        ),
+        without=tuple(f"bayesprune/svi/{name}.py" for name in ENGINE),
+    ),
+    "gates": Room(files=("bayesprune/gated/*.py",), tests=("tests/gated",)),
+    "priors": Room(files=("bayesprune/priors/*.py",), tests=("tests/priors",)),
+}
+
+ASK = """
+import json
+from mutmut.mutation.data import SourceFileMutationData
+from mutmut.mutation.diff_apply import get_diff_for_mutant
+from mutmut.stats import status_by_exit_code
+from mutmut.utils.file_utils import walk_mutatable_files
+found = {}
+for path in sorted(walk_mutatable_files()):
+    data = SourceFileMutationData(path=path)
+    data.load()
+    states = {name: status_by_exit_code[code] for name, code in data.exit_code_by_key.items()}
+    found[str(path)] = {
+        name: (state, None if state in DEAD else get_diff_for_mutant(name, path=path))
+        for name, state in states.items()
+    }
+print("FOUND" + json.dumps(found))
+"""
+
+
+def properties_undecorated(source: str) -> str:
+    """The same code, each ``@property`` as a plain function that a property is made of after it."""
+    lines = source.splitlines()
+    for node in reversed(list(ast.walk(ast.parse(source)))):
+        if not isinstance(node, ast.FunctionDef) or not node.end_lineno:
+            continue
+        if [ast.unparse(decorator) for decorator in node.decorator_list] == ["property"]:
+            at = node.decorator_list[0].lineno - 1
+            lines.insert(node.end_lineno, f"{' ' * node.col_offset}{node.name} = property({node.name})")
+            lines[at] = ""
+    return "\n".join(lines) + "\n"
+
+
+def prepare(folder: Path) -> Path:
+    """Copy what is mutated and tested, and make the environment; where its mutmut lies."""
+    for name in COPIED:
+        if (HOME / name).is_dir():
+            shutil.copytree(HOME / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy2(HOME / name, folder / name)
+    for path in (folder / "bayesprune").rglob("*.py"):
+        path.write_text(properties_undecorated(path.read_text()))
+    venv = folder / "venv"
+    subprocess.run([sys.executable, "-m", "venv", venv], check=True)
+    python = venv / "bin" / "python"
+    places = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
+    here = subprocess.check_output(
+        [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], text=True
+    )
+    (Path(here.strip()) / "borrowed.pth").write_text("\n".join(sorted(places)) + "\n")
+    subprocess.run([python, "-m", "pip", "install", "-q", f"mutmut=={MUTMUT}"], check=True)
+    return venv / "bin" / "mutmut"
+
+
+def files_of(room: Room, only: list[str]) -> list[str]:
+    """The room's files, or those of these names."""
+    found = {path for pattern in room.files for path in HOME.glob(pattern)}
+    found -= {path for pattern in room.without for path in HOME.glob(pattern)}
+    return [str(path.relative_to(HOME)) for path in sorted(found) if not only or path.stem in only]
+
+
+def mutate(folder: Path, mutmut: Path, room: Room, files: list[str], workers: int) -> dict[str, Any]:
+    """File → mutant → (how it ended, its diff where it lives)."""
+    settings = {
+        "source_paths": ["bayesprune"],
+        "only_mutate": files,
+        "also_copy": [name for name in COPIED if name not in ("bayesprune", "tests", "pyproject.toml")],
+        "pytest_add_cli_args": ["-p", "no:cacheprovider", "-p", "no:xdist"],
+        "pytest_add_cli_args_test_selection": [*room.tests, *(f"--deselect={name}" for name in room.slow)],
+    }
+    table = "\n".join(f"{name} = {json.dumps(value)}" for name, value in settings.items())
+    limits = "timeout_multiplier = 4.0\ntimeout_constant = 4.0\nuse_git_change_detection = false\n"
+    project = (HOME / "pyproject.toml").read_text()
+    (folder / "pyproject.toml").write_text(f"{project}\n[tool.mutmut]\n{table}\n{limits}")
+    shutil.rmtree(folder / "mutants", ignore_errors=True)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment.pop("PYTHONPATH", None)
+    log = folder / "mutmut.log"
+    with log.open("w") as out:
+        command = [mutmut, "run", "--max-children", str(workers)]
+        ended = subprocess.run(command, cwd=folder, env=environment, stdout=out, stderr=subprocess.STDOUT)
+    if ended.returncode:
+        sys.exit(f"mutmut ended with {ended.returncode}:\n{log.read_text()[-4000:]}")
+    python = mutmut.parent / "python"
+    asked = ASK.replace("DEAD", repr(DEAD))
+    answer = subprocess.check_output([python, "-c", asked], cwd=folder, env=environment, text=True)
+    return dict(json.loads(answer.rpartition("FOUND")[2]))
+
+
+def change(diff: str) -> str:
+    """A diff without its head and without the lines around the change."""
+    lines = [line for line in diff.splitlines() if not line.startswith(("---", "+++", "@@"))]
+    kept = [f"{line[0]} {line[1:].strip()}" for line in lines if line[:1] in ("-", "+")]
+    return "\n".join(kept)
+
+
+def summary(mutants: dict[str, tuple[str, str | None]]) -> dict[str, Any]:
+    """Counts of one file, and what lives: function → changes."""
+    states = [state for state, _ in mutants.values()]
+    survivors: dict[str, list[str]] = {}
+    for name, (state, diff) in mutants.items():
+        if state not in DEAD:
+            place = name.rpartition(".")[2].rpartition("__mutmut_")[0].removeprefix("x_")
+            place = place.removeprefix("xǁ").replace("ǁ", ".")
+            survivors.setdefault(place, []).append(
+                change(diff or "") + f"   [{state}]" * (state != "survived")
+            )
+    return {
+        "mutants": len(states),
+        "killed": sum(state in ("killed", "segfault") for state in states),
+        "timeouts": states.count("timeout"),
+        "survived": sum(state not in DEAD for state in states),
+        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+        "survivors": survivors,
+    }
+
+
+def total(files: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Counts of a room."""
+    counts = {
+        key: sum(found[key] for found in files.values())
+        for key in ("mutants", "killed", "timeouts", "survived")
+    }
+    dead = counts["killed"] + counts["timeouts"]
+    return {**counts, "dead_percent": round(100 * dead / max(counts["mutants"], 1), 1)}
+
+
+def main() -> None:
+    """All rooms that are asked for; figures of the others stay in the record."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--only", nargs="+", default=list(ROOMS), choices=list(ROOMS), metavar="ROOM")
+    parser.add_argument("--files", nargs="*", default=[], metavar="NAME", help="only these, without .py")
+    parser.add_argument("--workers", type=int, default=1, help="mutants at a time")
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    asked = parser.parse_args()
+    rooms = json.loads(asked.out.read_text())["results"] if asked.out.exists() else {}
+    with tempfile.TemporaryDirectory(prefix="mutation-") as base:
+        mutmut = prepare(Path(base))
+        for name in asked.only:
+            room, begun = ROOMS[name], time.monotonic()
+            files = files_of(room, asked.files)
+            if not files:
+                continue
+            found = mutate(Path(base), mutmut, room, files, asked.workers)
+            known = rooms.get(name, {}).get("files", {}) if asked.files else {}
+            counted = {**known, **{file: summary(found.get(file, {})) for file in files}}
+            rooms[name] = {"tests": list(room.tests), "total": total(counted), "files": counted}
+            rooms = {key: rooms[key] for key in ROOMS if key in rooms}
+            for file in files:
+                print(file, {key: value for key, value in counted[file].items() if key != "survivors"})
+            print(f"{name}: {rooms[name]['total']}, {time.monotonic() - begun:.0f} s", flush=True)
+            write_results(asked.out, {**vars(asked), "mutmut": MUTMUT}, rooms)
+
+
+if __name__ == "__main__":
+    main()
