@@ -18,9 +18,10 @@ from bayesprune.certify.pvalues import PValue, p_value_from
 from bayesprune.certify.record import Found, Question, certificate_of, sparsest
 from bayesprune.certify.rows import CalibrationRows, held_out
 from bayesprune.certify.rules import Rule, rule_from
-from bayesprune.certify.scoring import outputs_of, p_values, score
+from bayesprune.certify.scoring import outputs_of, p_values, score, threads_of
 from bayesprune.errors import CertificateError
 from bayesprune.ranges import is_whole
+from bayesprune.svi.threads import using_threads
 from bayesprune.terminal import bar_hidden
 
 
@@ -124,15 +125,17 @@ def certify(
     check_test(calibration, len(candidates), chosen_loss, test, chosen_rule, alpha, delta)
     known = held_out(calibration, trained_on)
 
-    reference = outputs_of(network, calibration.x, batch_size, "reference")
-    check_outputs(chosen_loss, reference, calibration)
-    bar = tqdm(candidates, desc="certify", unit="network", file=sys.stderr, disable=bar_hidden(progress))
-    scored = [score(c, calibration, reference, chosen_loss, batch_size) for c in bar]
-    decision = chosen_rule.decide(
-        lambda some: p_values(scored, some, chosen_loss, alpha, test), len(scored), len(calibration), delta
-    )
-    best = sparsest(decision, [s.left for s in scored])
-    pruned = None if best is None else candidates[best].build()
-    asked = Question(alpha, delta, chosen_loss, test, chosen_rule)
-    found = Found(chosen_path.name, scored, decision, best, pruned)
-    return Certified(pruned, certificate_of(asked, calibration, known, network, found))
+    with using_threads(threads_of(network, calibration.x, batch_size)):
+        reference = outputs_of(network, calibration.x, batch_size, "reference")
+        check_outputs(chosen_loss, reference, calibration)
+        bar = tqdm(candidates, desc="certify", unit="network", file=sys.stderr, disable=bar_hidden(progress))
+        scored = [score(c, calibration, reference, chosen_loss, batch_size) for c in bar]
+        count = len(calibration)
+        decision = chosen_rule.decide(
+            lambda some: p_values(scored, some, chosen_loss, alpha, test), len(scored), count, delta
+        )
+        best = sparsest(decision, [s.left for s in scored])
+        pruned = None if best is None else candidates[best].build()
+        asked = Question(alpha, delta, chosen_loss, test, chosen_rule)
+        found = Found(chosen_path.name, scored, decision, best, pruned)
+        return Certified(pruned, certificate_of(asked, calibration, known, network, found))

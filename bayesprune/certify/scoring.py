@@ -17,7 +17,9 @@ from bayesprune.certify.pvalues import Array, PValue
 from bayesprune.certify.rows import CalibrationRows
 from bayesprune.certify.rules import Rows
 from bayesprune.errors import CertificateError
+from bayesprune.structure.counting import Counter
 from bayesprune.structure.trace import evaluating
+from bayesprune.svi.threads import threads_for
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,25 @@ def outputs_of(network: nn.Module, x: Tensor, batch_size: int, name: str) -> Ten
             "that it has no risk to certify. Look at its weights, or leave it out of the path."
         )
     return outputs
+
+
+def threads_of(network: nn.Module, x: Tensor, batch_size: int) -> int:
+    """Processor threads that a network's passes take, by the multiply-accumulates of one.
+
+    Args:
+        network: run once, on the first row, in eval mode.
+        x: (rows, ...), inputs.
+        batch_size: rows at a time.
+
+    Raises:
+        CertificateError: it cannot be run on these rows.
+    """
+    parameter = next(network.parameters(), None)
+    row = x[:1].to(parameter.device if parameter is not None else x.device)
+    # with gradients: without, fused kernels hide their products
+    with evaluating(network), torch.enable_grad(), Counter() as counter:
+        _run(network, row, "reference")
+    return threads_for(counter.macs, min(batch_size, len(x)), learns=False)
 
 
 def _run(network: nn.Module, batch: Tensor, name: str) -> Any:

@@ -16,12 +16,13 @@ from bayesprune.certify.pvalues import PValue, p_value_from
 from bayesprune.certify.record import Question, first_failed, sparsity
 from bayesprune.certify.rows import EACH, NONE, ONCE, CalibrationRows
 from bayesprune.certify.rules import Rule, rule_from
-from bayesprune.certify.scoring import Scored, outputs_of, p_values, score
+from bayesprune.certify.scoring import Scored, outputs_of, p_values, score, threads_of
 from bayesprune.certify.signing import signed_by
 from bayesprune.certify.size import shapes_of, size_of, smaller
 from bayesprune.certify.statement import ASSUMES, statement_of
 from bayesprune.certify.verification import Check, Verification
 from bayesprune.errors import CertificateError
+from bayesprune.svi.threads import using_threads
 
 SAME = 1e-6
 """Relative difference up to which a recomputed number is the same one: other machines round otherwise."""
@@ -71,7 +72,8 @@ def verify(
         return Verification((*checks, Check("certified", False, "it certifies no network")))
     checks += claims.hashes(network, calibration, reference)
     if all(check.holds is not False for check in checks):
-        checks += claims.recomputed(network, calibration, reference, batch_size)
+        with using_threads(threads_of(network, calibration.x, batch_size)):
+            checks += claims.recomputed(network, calibration, reference, batch_size)
     return Verification((*checks, *claims.as_written(calibration)))
 
 

@@ -19,6 +19,7 @@ from bayesprune.posterior.rows import Rows, check_rows
 from bayesprune.ranges import check_seed, is_whole
 from bayesprune.rows import Source
 from bayesprune.svi.result import FitResult
+from bayesprune.svi.threads import threads_for, using_threads
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,8 @@ class Posterior:
         self, number: int, draws: int, thin: int, seed: int, weights: bool, rows: Rows | None
     ) -> Chain:
         gated = self.fits[number].gated
-        with quiet(gated):
+        threads = threads_for(gated.dense_macs, 1 if rows is None else len(rows[0]), learns=False)
+        with using_threads(threads), quiet(gated):
             torch.manual_seed(_seed(seed, number))
             return run_chain(gated, draws, thin, weights, rows)
 

@@ -16,6 +16,7 @@ from bayesprune.rows import Rows, rows_from
 from bayesprune.structure.trace import evaluating
 from bayesprune.svi.batches import Train
 from bayesprune.svi.result import FitResult
+from bayesprune.svi.threads import threads_for, using_threads
 
 USUAL = 1000
 """Rows at a time where nothing is said of them."""
@@ -92,14 +93,16 @@ def quality(
         batch: rows at a time.
     """
     gates: dict[str, Tensor] | None = None
+    size, threads = rows.batch_size_of(batch, USUAL), torch.get_num_threads()
     if isinstance(network, GatedModel):
         likelihood, gates = likelihood or network.likelihood, _vertex(network)
+        threads = threads_for(network.dense_macs, size, learns=False)
     assert likelihood is not None
     parameter = next(network.parameters(), None)
     device = torch.device("cpu") if parameter is None else parameter.device
     score, nll, count = 0.0, 0.0, 0
-    with evaluating(network):
-        for x, y in rows.batches(rows.batch_size_of(batch, USUAL), device):
+    with using_threads(threads), evaluating(network):
+        for x, y in rows.batches(size, device):
             outputs = running(lambda x=x: _outputs(network, x, gates), x, rows.place)  # type: ignore[misc]
             check_targets(likelihood, outputs, y, rows.place)
             score += float(likelihood.score(outputs, y))

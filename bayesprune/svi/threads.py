@@ -1,10 +1,11 @@
-"""How many processor threads a fit takes: by the size of its work, never by what else the machine does.
+"""How many processor threads a computation takes: by the size of its work, never by what else runs.
 
 PyTorch shares out every operation over all cores and waits at its end, and while it waits it spins: GNU's
 OpenMP, which its Linux packages bring, turns 300,000 times before it sleeps. Where another program has taken
 one of the cores, each of a step's dozens of small operations waits for the scheduler, with the other core
 spinning. So a small network takes one thread, at any load: another number of threads sums in another order,
-and would give another network.
+and would give another network. ``fit`` does so, and what runs a network many times after it: ``evaluate``,
+``certify``, ``evidence``, draws of a posterior and ``diagnose``.
 """
 
 from __future__ import annotations
@@ -19,15 +20,19 @@ WORK = 2**30
 """Multiply-accumulates of a step's forward pass for which another thread is taken: about a tenth of a second
 of a core, backward pass included, in which the ends of operations no longer count."""
 
+FORWARD = 3
+"""A pass that learns nothing is this many times less work: the backward pass takes two forward ones."""
+
 _ASKED: ContextVar[int | None] = ContextVar("threads", default=None)
 
 
-def threads_for(macs: int, rows: int) -> int:
+def threads_for(macs: int, rows: int, learns: bool = True) -> int:
     """Threads for steps of one size: one for each ``WORK``, at least one, at most PyTorch's own number.
 
     Args:
         macs: multiply-accumulates of the dense network, per row.
         rows: of a step's batch.
+        learns: whether a backward pass follows.
 
     Returns:
         The number that was asked for where one was (``asked_threads``); else by size.
@@ -37,7 +42,8 @@ def threads_for(macs: int, rows: int) -> int:
         1
     """
     asked = _ASKED.get()
-    return asked if asked is not None else min(max(macs * rows // WORK, 1), torch.get_num_threads())
+    work = WORK if learns else FORWARD * WORK
+    return asked if asked is not None else min(max(macs * rows // work, 1), torch.get_num_threads())
 
 
 @contextmanager

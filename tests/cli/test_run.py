@@ -148,6 +148,9 @@ def test_a_small_network_takes_one_thread_unless_asked(cli: Any) -> None:
     assert _result("runs/mine-digits")["threads"] == 1
     page = Path("runs/mine-digits/report.html").read_text()
     assert "--threads 1" in page, "the command that makes it again names them"
+    for command in ("certify", "diagnose", "export"):
+        cli(command, "runs/mine-digits")
+        assert torch.get_num_threads() == 2, command
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 
 from bayesprune.errors import PosteriorError
 from bayesprune.gated import GatedModel
@@ -24,6 +25,7 @@ from bayesprune.posterior.value import Posterior
 from bayesprune.ranges import check_seed, is_whole
 from bayesprune.rows import Source
 from bayesprune.svi.result import FitResult
+from bayesprune.svi.threads import threads_for, using_threads
 
 WIDTH = 100
 
@@ -118,13 +120,21 @@ def diagnose(
             f"ranks={ranks!r} must be a pair (ranks, draws): of each simulation its rank among so many draws."
         )
     evidence = _evidence(source, rows, draws, seed)
-    return Diagnosis(
-        optimised(evidence),
-        decided(evidence),
-        reproducible(evidence),
-        faithful(evidence),
-        calibrated(evidence, ranks),
-    )
+    with using_threads(_threads(evidence)):
+        return Diagnosis(
+            optimised(evidence),
+            decided(evidence),
+            reproducible(evidence),
+            faithful(evidence),
+            calibrated(evidence, ranks),
+        )
+
+
+def _threads(evidence: Evidence) -> int:
+    """By the size of a pass, of which enumeration takes thousands; PyTorch's number where nothing is run."""
+    if not evidence.fits or evidence.rows is None:
+        return torch.get_num_threads()
+    return threads_for(evidence.fits[0].gated.dense_macs, len(evidence.rows[0]), learns=False)
 
 
 def _evidence(source: Any, rows: Source | None, draws: int, seed: int) -> Evidence:

@@ -25,6 +25,7 @@ from bayesprune.ranges import check_seed
 from bayesprune.rows import Source
 from bayesprune.svi.estimators import Estimator, find_estimator
 from bayesprune.svi.result import FitResult
+from bayesprune.svi.threads import threads_for, using_threads
 from bayesprune.terminal import bar_hidden
 
 Others = Literal["posterior", "hard"]
@@ -110,7 +111,8 @@ def evidence(
     )
     if setting.settled() and not setting.draw_weights:
         setting = replace(setting, draws=1)
-    with torch.random.fork_rng(devices=[]):
+    threads = threads_for(gated.dense_macs, setting.batch_size)
+    with using_threads(threads), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         price = unit_prices(gated, theta)[living.cpu()].numpy()
         estimate, estimate_error = _estimated(setting, pair, found, progress)
