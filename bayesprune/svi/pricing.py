@@ -16,6 +16,7 @@ from bayesprune.structure import ExpectedCost
 from bayesprune.svi.dual import LEAD, Ascent
 from bayesprune.svi.fitter import WITHIN, Fitter
 from bayesprune.svi.schedule import Schedule
+from bayesprune.svi.trim import trim
 from bayesprune.svi.within import within
 
 
@@ -96,7 +97,7 @@ class Pricing:
         closed = fitter.close(alive & ~dead.cpu())
         if closed is not None and fitter.ratio(closed) >= 1:
             return dead
-        keep = fitter.trim(alive, dead.cpu(), high=1.0, low=1.0, strict=True)
+        keep = trim(fitter, alive, dead.cpu(), high=1.0, low=1.0, strict=True)
         return (alive & ~keep).to(dead.device)
 
     def surplus(self, velocity: Tensor) -> Tensor:

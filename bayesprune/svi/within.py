@@ -9,7 +9,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from bayesprune.svi.fill import fill
 from bayesprune.svi.fitter import WITHIN, Fitter
+from bayesprune.svi.trim import trim
 
 NEAR = 1.3
 """From how many budgets on several ways down are tried."""
@@ -46,19 +48,19 @@ def within(fitter: Fitter, keep: Tensor) -> Tensor:
         return min(ratio, 1 - WITHIN), float(fitter.gain[keep].sum())
 
     everyone = torch.ones_like(keep)
-    near = fitter.trim(_foremost(fitter, keep), everyone, high=NEAR, low=1.0, strict=True)
+    near = trim(fitter, _foremost(fitter, keep), everyone, high=NEAR, low=1.0, strict=True)
     if fitter.ratio(near) <= 1:
         return near
     best = near
     for taken in range(AT_MOST + 1):
         for start in _without_worst(fitter, near, taken):
-            end = fitter.trim(start, everyone, high=1.0, low=1 - WITHIN, strict=False)
-            best = max(best, fitter.fill(end, keep), key=worth)
+            end = trim(fitter, start, everyone, high=1.0, low=1 - WITHIN, strict=False)
+            best = max(best, fill(fitter, end, keep), key=worth)
         if taken >= ALWAYS and 1 - WITHIN <= fitter.ratio(best) <= 1:
             return best
     for taken in range(1, AT_MOST + 1):  # exchange units of one group for units of another
         for start in _without_worst(fitter, best, taken):
-            best = max(best, fitter.fill(start, keep), key=worth)
+            best = max(best, fill(fitter, start, keep), key=worth)
     return best
 
 
