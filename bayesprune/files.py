@@ -11,6 +11,7 @@ import math
 import os
 import re
 import secrets
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -67,20 +68,38 @@ def write_atomically(path: str | Path, data: bytes | str) -> None:
         ...     (Path(folder) / "a.txt").read_text()
         'whole'
     """
-    path = Path(path)
-    content = data.encode() if isinstance(data, str) else data
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    write_together({Path(path): data.encode() if isinstance(data, str) else data}, lambda _: None)
+
+
+def write_together(contents: Mapping[Path, bytes], check: Callable[[dict[Path, Path]], None]) -> None:
+    """Write files that belong together to the side, look at them, and only then give them their names.
+
+    Args:
+        contents: file → its content. Names are given in this order: the last file is the one that says which
+            others it belongs to, so that a crash in between is noticed.
+        check: given file → where it lies, reads what is on disk, and raises where it is not as it should be:
+            then every file that was there before is untouched.
+
+    Raises:
+        OSError: the disk is full, or a folder cannot be written; the error names the file.
+    """
+    aside = {path: path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp") for path in contents}
+    path = next(iter(contents))
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        sync_folder(path.parent)
+        for path, content in contents.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with open(aside[path], "xb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+        check(aside)
+        for path in contents:
+            os.replace(aside[path], path)
+            sync_folder(path.parent)
     except BaseException as problem:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
+        for temporary in aside.values():
+            with contextlib.suppress(OSError):
+                temporary.unlink()
         if isinstance(problem, OSError):
             problem.filename, problem.filename2 = str(path), None  # a failed write() names none
         raise

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from bayesprune.errors import CheckpointError
-from bayesprune.files import read_json, write_atomically
+from bayesprune.files import read_json
 from bayesprune.structure.plain.values import CONSTANTS
 
 ARCHITECTURE = "architecture.json"
@@ -45,6 +45,18 @@ def read_architecture(folder: str | Path) -> dict[str, Any]:
     path = Path(folder) / ARCHITECTURE
     if not path.is_file():
         raise CheckpointError(f"{folder}: holds no {ARCHITECTURE}, so no exported network. Check the folder.")
+    return read_description(path)
+
+
+def read_description(path: Path) -> dict[str, Any]:
+    """Read and check a file that says what a saved network is, whatever it is called.
+
+    Args:
+        path: the file.
+
+    Raises:
+        CheckpointError: it is truncated or of another version.
+    """
     description = read_json(path, CheckpointError)
     version = description.get("format_version")
     if description.get("format") != FORMAT or type(version) is not int or version not in ENTRIES:
@@ -79,15 +91,14 @@ def digest_of(description: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(said, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-def write_architecture(path: Path, description: dict[str, Any]) -> None:
-    """Write a description, one line for every layer, tensor and operation.
+def architecture_bytes(description: dict[str, Any]) -> bytes:
+    """The content of the file, one line for every layer, tensor and operation.
 
     Args:
-        path: the file.
         description: what JSON can hold.
     """
     entries = (f"  {json.dumps(key)}: {_lines(value, 1)}" for key, value in description.items())
-    write_atomically(path, "{\n" + ",\n".join(entries) + "\n}\n")
+    return ("{\n" + ",\n".join(entries) + "\n}\n").encode()
 
 
 def _lines(value: Any, depth: int) -> str:

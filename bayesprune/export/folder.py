@@ -2,32 +2,34 @@
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
-from bayesprune.errors import UnsupportedNetworkError
+from bayesprune.errors import CheckpointError
 from bayesprune.export.architecture import (
     ARCHITECTURE,
     FORMAT,
     GRAPH_VERSION,
+    architecture_bytes,
     digest_of,
     read_architecture,
-    write_architecture,
+    read_description,
 )
 from bayesprune.export.graphs import graph_data, graph_from_data, graph_tensors
-from bayesprune.export.layers import is_sequence, sequence_data, sequence_from_data
+from bayesprune.export.layers import is_sequence, sequence_data, sequence_from_data, sequence_tensors
 from bayesprune.export.own_class import put_into_, sizes_of
+from bayesprune.export.read_back import check_same_outputs, check_same_tensors, held, outputs_of
 from bayesprune.export.tensors import TENSORS, digest, read_tensors, tensor_bytes
-from bayesprune.files import path_of, write_atomically
+from bayesprune.files import path_of, write_together
 from bayesprune.rows import inputs_of
+from bayesprune.structure.altered import check_no_global_hooks, drop_gradient_hooks_
+from bayesprune.structure.copying import Foreign, copy_of
 from bayesprune.structure.graph import as_plain_graph
-from bayesprune.structure.graph.plain import alike
-from bayesprune.structure.trace import check_plain, evaluating
+from bayesprune.structure.plain import PlainGraph
+from bayesprune.structure.trace import check_plain
 
 Inputs = Tensor | tuple[Tensor, ...]
 
@@ -36,17 +38,21 @@ def save(network: nn.Module, folder: str | Path, example: Inputs) -> None:
     """Write a network as `pruned.safetensors` and `architecture.json`.
 
     A sequence of plain layers is written as its layers. Any other network is written as the operations that
-    it runs, in training and in evaluation, over tensors of its own names.
+    it runs, in training and in evaluation, over tensors of its own names. Both files are written to the side,
+    read back and compared, every tensor and the outputs on the example, bit by bit; only then do they replace
+    what was there.
 
     Args:
         network: what `bayesprune.prune` returns, or any other that PyTorch can trace; left alone.
         folder: where the two files go; made as needed. A network already there is replaced.
-        example: (rows, ...), a batch that the network accepts, or a tuple of them: shapes and types are
-            noted, for whoever loads it.
+        example: (rows, ...), a batch that the network accepts, or a tuple of them: it is run on them, and
+            shapes and types are noted, for whoever loads it.
 
     Raises:
         DataError: an example that is none.
-        UnsupportedNetworkError: it cannot be traced, or runs an operation that cannot be written down.
+        UnsupportedNetworkError: it cannot be copied or traced, does not accept the example, or runs an
+            operation that cannot be written down; or what was written, read back, computes something else.
+        CheckpointError: what was written, read back, has other tensors.
         RunFolderError: ``folder`` is no path.
         OSError: the folder cannot be written.
 
@@ -62,11 +68,16 @@ def save(network: nn.Module, folder: str | Path, example: Inputs) -> None:
         )
     """
     check_plain(network, "save")
+    check_no_global_hooks("save")
     folder = path_of(folder, "save: the folder")
     inputs = tuple(x.cpu() for x in inputs_of(example))
-    body, tensors = (
-        (sequence_data(network), network.state_dict()) if is_sequence(network) else _graph(network, inputs)
-    )
+    with torch.random.fork_rng(devices=[]):  # tracing runs the network, which may draw
+        written, runs = (network, network) if is_sequence(network) else _graph(network, inputs)
+    if isinstance(written, PlainGraph):
+        body = {**graph_data(written, inputs), "sizes": sizes_of(runs)}
+        tensors = graph_tensors(written)
+    else:
+        body, tensors = sequence_data(written), sequence_tensors(written)
     description: dict[str, Any] = {
         "format": FORMAT,
         "format_version": body.pop("format_version"),
@@ -76,9 +87,18 @@ def save(network: nn.Module, folder: str | Path, example: Inputs) -> None:
         **body,
     }
     content = tensor_bytes(tensors, digest_of(description))
-    write_atomically(folder / TENSORS, content)
-    # last: it names the tensors it belongs to, so a crash in between is noticed
-    write_architecture(folder / ARCHITECTURE, {**description, "tensors_sha256": digest(content)})
+    description["tensors_sha256"] = digest(content)
+
+    def check(aside: dict[Path, Path]) -> None:
+        try:
+            again, _ = _read(aside[folder / ARCHITECTURE], aside[folder / TENSORS])
+        except CheckpointError as problem:
+            raise CheckpointError(f"{folder}: what was written cannot be read back. {problem}") from problem
+        check_same_tensors({**held(written), **held(network)}, held(again), str(folder))
+        check_same_outputs(runs, again, inputs, str(folder))
+
+    # the architecture last: it names the tensors it belongs to, so a crash in between is noticed
+    write_together({folder / TENSORS: content, folder / ARCHITECTURE: architecture_bytes(description)}, check)
 
 
 def load(folder: str | Path, into: nn.Module | None = None) -> nn.Module:
@@ -103,37 +123,26 @@ def load(folder: str | Path, into: nn.Module | None = None) -> nn.Module:
     folder = path_of(folder, "load: the folder")
     if into is not None:
         check_plain(into, "load(into=…)")
-    description = read_architecture(folder)
-    tensors = read_tensors(
-        folder / TENSORS, description["tensors_sha256"], digest_of(description), ARCHITECTURE
-    )
-    network: nn.Module
-    if description["format_version"] == GRAPH_VERSION:
-        network = graph_from_data(description, tensors, folder / ARCHITECTURE).eval()
-    else:
-        network = sequence_from_data(description, tensors, folder / ARCHITECTURE).eval()
+    read_architecture(folder)  # whether there is one
+    network, description = _read(folder / ARCHITECTURE, folder / TENSORS)
     if into is not None:
         put_into_(into, network, description.get("sizes", sizes_of(network)), folder)
     return network if into is None else into
 
 
-def _graph(network: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """A network's operations and tensors, after reading them back and comparing outputs."""
-    network = copy.deepcopy(network).cpu()
-    plain = as_plain_graph(network, inputs)
-    tensors = graph_tensors(plain)
-    description = {**graph_data(plain, inputs), "sizes": sizes_of(network)}
-    again = graph_from_data(description, tensors, Path(ARCHITECTURE))
-    outputs = []
-    for module in (network, again):
-        with evaluating(module), torch.random.fork_rng():
-            torch.manual_seed(0)
-            leaves = tree_leaves(module(*(x.clone() for x in inputs)))
-            outputs.append([leaf for leaf in leaves if isinstance(leaf, Tensor)])
-    if not alike(*outputs):
-        raise UnsupportedNetworkError(
-            f"The {type(network).__name__} cannot be saved: traced, it computes something else than it does. "
-            "Its forward must depend on nothing but its inputs, parameters and buffers; keep the network's "
-            "state_dict beside its class."
-        )
-    return description, tensors
+def _read(architecture: Path, tensors: Path) -> tuple[nn.Module, dict[str, Any]]:
+    """A network from its two files, in eval mode, and its description."""
+    description = read_description(architecture)
+    values = read_tensors(tensors, description["tensors_sha256"], digest_of(description), architecture.name)
+    build = graph_from_data if description["format_version"] == GRAPH_VERSION else sequence_from_data
+    return build(description, values, architecture).eval(), description
+
+
+def _graph(network: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[PlainGraph, nn.Module]:
+    """A network as its operations, and a copy of it, both on the CPU."""
+    twin = drop_gradient_hooks_(copy_of(network).cpu())
+    written = as_plain_graph(twin, inputs)
+    with Foreign(network) as original:
+        outputs_of(twin, inputs)
+    original.check()
+    return written, twin

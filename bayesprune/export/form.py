@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from bayesprune.export.graphs import graph_data, graph_tensors
-from bayesprune.export.layers import is_sequence, sequence_data
+from bayesprune.export.layers import is_sequence, sequence_data, sequence_tensors
+from bayesprune.structure.copying import copy_of
 from bayesprune.structure.graph import as_plain_graph
 
 
@@ -31,10 +31,10 @@ def form_of(network: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[dict[str, A
         UnsupportedNetworkError: it cannot be traced, or runs an operation that cannot be written down.
     """
     if is_sequence(network):
-        return sequence_data(network), {name: t.cpu() for name, t in network.state_dict().items()}
+        return sequence_data(network), {name: t.cpu() for name, t in sequence_tensors(network).items()}
     tensors = [*network.parameters(), *network.buffers()]
     if any(tensor.device != torch.device("cpu") for tensor in tensors):
-        network = copy.deepcopy(network).cpu()
+        network = copy_of(network).cpu()
     plain = as_plain_graph(network, tuple(x.detach().cpu() for x in inputs))
     return graph_data(plain, inputs), graph_tensors(plain)
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from bayesprune.errors import CheckpointError
 from bayesprune.export.architecture import LAYERS_VERSION
+from bayesprune.structure.altered import alter_outputs, is_plain
 from bayesprune.structure.layer_form import built, described
 from bayesprune.structure.layers import ACROSS, NORMS, POINTWISE, PRODUCERS, Select
 
@@ -22,17 +23,30 @@ CLASSES: dict[str, type[nn.Module]] = {
 
 
 def is_sequence(network: nn.Module) -> bool:
-    """Whether a network is nothing but plain layers, one after the other, that share nothing."""
+    """Whether a network is nothing but plain layers, one after the other, that share nothing.
+
+    What somebody has altered is none: a layer with a mask, a computed weight or a forward hook, for example.
+    """
     if not isinstance(network, nn.Sequential) or type(network).forward is not nn.Sequential.forward:
         return False
     layers = list(network._modules.values())
-    plain = all(CLASSES.get(type(layer).__name__) is type(layer) for layer in layers)
+    known = all(CLASSES.get(type(layer).__name__) is type(layer) for layer in layers)
+    plain = known and not alter_outputs(network) and all(map(is_plain, layers))
     tensors = [*network.parameters(), *network.buffers()]
     twice = [
         *network.named_parameters(remove_duplicate=False),
         *network.named_buffers(remove_duplicate=False),
     ]
     return plain and len(layers) == len(set(map(id, layers))) and len(tensors) == len(twice)
+
+
+def sequence_tensors(network: nn.Module) -> dict[str, Tensor]:
+    """Name → tensor: parameters and buffers, whatever hooks would make of the ``state_dict``.
+
+    Args:
+        network: for which `is_sequence` holds.
+    """
+    return dict(network.named_parameters()) | dict(network.named_buffers())
 
 
 def sequence_data(network: nn.Module) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import importlib.util
 import os
 import secrets
@@ -18,6 +17,8 @@ from bayesprune.export.layers import is_sequence
 from bayesprune.export.parity import check_parity
 from bayesprune.files import path_of
 from bayesprune.rows import inputs_of
+from bayesprune.structure.altered import bake_, check_no_global_hooks, drop_gradient_hooks_
+from bayesprune.structure.copying import copy_of
 from bayesprune.structure.graph import as_plain_graph
 from bayesprune.structure.trace import check_plain, evaluating, run_on
 
@@ -48,6 +49,7 @@ def export(network: nn.Module, path: str | Path, example: Inputs | None = None) 
         ExportWarning: what was written could not be compared, as onnxruntime does not run it.
     """
     check_plain(network, "export")
+    check_no_global_hooks("export")
     path = path_of(path, "export: the path")
     inputs = inputs_of(_example_for(network) if example is None else example)
     if path.suffix.lower() == ".onnx":
@@ -93,7 +95,7 @@ def _export_onnx(network: nn.Module, path: Path, inputs: tuple[Tensor, ...]) -> 
 
 def _write_onnx(network: nn.Module, path: Path, inputs: tuple[Tensor, ...]) -> nn.Module:
     """What was written: a copy in eval mode, as its graph where it is no sequence of layers."""
-    network = copy.deepcopy(network).cpu()
+    network = bake_(drop_gradient_hooks_(copy_of(network).cpu()))
     if not is_sequence(network):  # a class' own code may make a number of the rows, its graph does not
         network = as_plain_graph(network, inputs)
     network.eval()

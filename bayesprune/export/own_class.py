@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import traceback
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +13,8 @@ from torch.utils._pytree import tree_leaves
 
 from bayesprune.errors import CheckpointError, UnsupportedNetworkError
 from bayesprune.export.architecture import example_of
+from bayesprune.export.read_back import check_same_tensors, held
+from bayesprune.structure.copying import Foreign, copy_of
 from bayesprune.structure.graph.capture import find_tensor
 from bayesprune.structure.graph.plain import alike
 from bayesprune.structure.plain import PlainGraph, place_of, tensor_names
@@ -59,10 +60,16 @@ def put_into_(own: nn.Module, saved: nn.Module, sizes: Mapping[str, Any], folder
             removed, which it still runs.
     """
     _check_names(own, saved, folder)
-    trial = copy.deepcopy(own)
+    trial = copy_of(own)
     _fill_(trial, saved, sizes, folder)
     dtype = place_of(saved)[1]
-    _check_outputs(trial, saved, example_of(folder, rows=3, dtype=dtype), folder)
+    inputs = example_of(folder, rows=3, dtype=dtype)
+    with Foreign(own) as original:
+        _check_outputs(trial, saved, inputs, folder)
+    original.check()
+    both = tensor_names(saved) & tensor_names(own)
+    expected, found = ({n: t for n, t in held(of).items() if n in both} for of in (saved, trial))
+    check_same_tensors(expected, found, str(folder))
     _fill_(own, saved, sizes, folder)
     own.eval()
 
@@ -128,7 +135,7 @@ def _fill_(own: nn.Module, saved: nn.Module, sizes: Mapping[str, Any], folder: P
 
 def _check_outputs(own: nn.Module, saved: nn.Module, inputs: tuple[Tensor, ...], folder: Path) -> None:
     """The class does with these sizes what the saved network does, in both modes."""
-    reference = copy.deepcopy(saved)
+    reference = copy_of(saved)
     for training in (False, True):
         expected = _outputs(reference, inputs, training)
         try:

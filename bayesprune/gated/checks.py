@@ -11,6 +11,7 @@ from bayesprune.errors import PriorError, SettingsError, UnsupportedNetworkError
 from bayesprune.gated.precision import check_precision, refuse_autocast
 from bayesprune.priors import NormalWeights
 from bayesprune.rows import one_input_of
+from bayesprune.structure.altered import check_gradients, check_no_global_hooks
 from bayesprune.structure.graph.sections import LAYER_GATES
 from bayesprune.structure.trace import check_plain, evaluating
 
@@ -70,11 +71,14 @@ def checked_input(network: Any, example: Any) -> Tensor:
         example: (rows, ...), a tensor or numpy array.
 
     Raises:
-        UnsupportedNetworkError: no network, or numbers in which nothing can be learnt.
+        UnsupportedNetworkError: no network, one with hooks that change gradients, or numbers in which nothing
+            can be learnt.
         DataError: an example that is none.
         SettingsError: autocast is on.
     """
     check_plain(network, "gate")
+    check_no_global_hooks("gate")
+    check_gradients(network, "gate")
     x = one_input_of(example)
     refuse_autocast("gate", x.device.type)
     check_precision(network, x)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping
 
 import pyro
@@ -24,6 +23,7 @@ from bayesprune.priors.default_guide import DefaultGuide, member
 from bayesprune.priors.protocol import bound
 from bayesprune.rows import RowForm
 from bayesprune.structure import Chain, Group
+from bayesprune.structure.copying import copy_of
 from bayesprune.structure.graph import GraphNetwork
 
 Prior = Callable[[Group], TorchDistribution]
@@ -138,7 +138,7 @@ class GatedModel(GatedNetwork):
                 f"{int((~self.alive).sum())} units were removed from this model, and a prior speaks of the "
                 "dense network: call with_prior on what gate() returned, before fit()."
             )
-        network, log_odds = copy.deepcopy(self.network), self.log_odds.detach().clone()
+        network, log_odds = copy_of(self.network), self.log_odds.detach().clone()
         if hasattr(prior, "bind"):
             prior = bound(prior, network, log_odds, self.likelihood.rows)
         new = GatedModel(network, prior, self.likelihood, self.weights, log_odds, self.unit_noise, self.form)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +17,7 @@ from bayesprune.errors import SettingsError
 from bayesprune.gated import GatedModel
 from bayesprune.posterior.diagnose.calibrated import FALSE_ALARM, rank_uniformity, sbc_rank
 from bayesprune.posterior.rows import Rows
+from bayesprune.structure.copying import copy_of
 from bayesprune.terminal import bar_hidden
 
 Sites = Mapping[str, Tensor]
@@ -120,7 +120,7 @@ def simulate_ranks(
     with torch.random.fork_rng(devices=[]), tqdm(total=simulations, disable=bar_hidden(progress)) as bar:
         for number in range(simulations):
             pyro.set_rng_seed(seed + number)
-            twin = copy.deepcopy(gated).eval()
+            twin = copy_of(gated).eval()
             with torch.no_grad():
                 truth = _sites(twin.model, x)
             guide = infer(twin, (x, truth.pop("y")))

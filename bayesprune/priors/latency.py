@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,6 +17,7 @@ from bayesprune.priors.checks import positive
 from bayesprune.priors.naming import by_name
 from bayesprune.priors.price import Flattening
 from bayesprune.structure import Chain, cut_, find_chain
+from bayesprune.structure.copying import copy_of
 from bayesprune.structure.graph import analyse
 from bayesprune.structure.groups import Group
 from bayesprune.structure.naming import as_names, check_names, check_order
@@ -196,7 +196,7 @@ def _narrowed(chain: Chain, group: Group, width: int) -> Chain:
     """The chain with the first units of one group alone, and all of the others'."""
     alive = {g.name: torch.ones(g.size, dtype=torch.bool) for g in chain.groups}
     alive[group.name] = torch.arange(group.size) < width
-    narrow = copy.deepcopy(chain)
+    narrow = copy_of(chain)
     if width < group.size:
         cut_(narrow, alive)
     return narrow

@@ -13,7 +13,6 @@ After Mariet & Sra (2016), Diversity Networks, arXiv 1511.05077, where K is a pa
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -25,6 +24,7 @@ from bayesprune.selection.masks import Masks
 from bayesprune.selection.readings import Reading, readings
 from bayesprune.selection.rows import inputs_of
 from bayesprune.selection.subject import Subject
+from bayesprune.structure.copying import copy_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +58,7 @@ class Fuse:
             raise SelectionError(f"Fuse(ridge={self.ridge!r}): it must be 0 or more.")
         rows, closed = inputs_of(subject, self.rows, "Fuse"), subject.closed(masks)
         gates = {name: mask.double() for name, mask in closed.items()}
-        network = copy.deepcopy(subject.network)
+        network = copy_of(subject.network)
         weights = dict(network.named_parameters())
         for place in fusable(subject, rows):
             dense = readings(subject.network, rows, only=place.name)[0]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -15,6 +14,7 @@ from bayesprune.gated.checks import names_of
 from bayesprune.rows import RowForm, one_input_of
 from bayesprune.selection.masks import Masks, whole
 from bayesprune.structure import Chain, ExpectedCost, Group, Slot, cut_
+from bayesprune.structure.copying import copy_of
 from bayesprune.structure.graph import GraphNetwork, provable_structure
 from bayesprune.structure.groups import close_over
 from bayesprune.svi.result import FitResult
@@ -139,7 +139,7 @@ class Subject:
             SelectionError: masks that do not fit the network.
             RemovalError: the network would compute something else.
         """
-        closed, network = self.closed(masks), copy.deepcopy(self.network)
+        closed, network = self.closed(masks), copy_of(self.network)
         if isinstance(network, GraphNetwork):
             network.cut_(closed)
             return network.plain(handed_over=True)
@@ -175,7 +175,7 @@ class Subject:
                 f"Masks of weights must be of torch.bool and of their weight's shape, and these are not: "
                 f"{', '.join(wrong)}."
             )
-        network = copy.deepcopy(self.network).plain()
+        network = copy_of(self.network).plain()
         tensors = dict(network.named_parameters())
         with torch.no_grad():
             for name, mask in masks.items():

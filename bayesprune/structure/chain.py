@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
+from bayesprune.structure.copying import copy_of
 from bayesprune.structure.frame import Framed
 from bayesprune.structure.groups import VALUES, Group, Slot
 from bayesprune.structure.layers import Producer, Select, is_producer
@@ -132,9 +133,7 @@ class Chain(nn.Sequential, Framed):
 
 
 def _detached_copy(layer: nn.Module, memo: dict[int, object]) -> nn.Module:
-    from copy import deepcopy
-
-    copy: nn.Module = deepcopy(layer, memo)
+    copy = copy_of(layer, memo)
     copy.zero_grad(set_to_none=True)
     return copy
 

@@ -7,11 +7,12 @@ it is folded into the last layer, W ← unit · W, b ← unit · b + location.
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+
+from bayesprune.structure.copying import copy_of
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ def find_head(plain: nn.Module, x: Tensor) -> Head | None:
     """
     parameters = dict(plain.named_parameters())
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        outputs = copy.deepcopy(plain).eval()(x)
+        outputs = copy_of(plain).eval()(x)
     if not isinstance(outputs, Tensor) or outputs.ndim != 2:
         return None
     for name, weight in reversed(parameters.items()):
@@ -137,7 +138,7 @@ def _is_linear_in(plain: nn.Module, head: Head, x: Tensor, training: bool) -> bo
     unit, location = x.new_tensor(3.0, dtype=torch.double), torch.zeros(columns, dtype=torch.double)
     if head.bias is not None:
         location = torch.linspace(0.5, 1.5, columns, dtype=torch.double)
-    first, second = copy.deepcopy(plain).train(training), copy.deepcopy(plain).train(training)
+    first, second = copy_of(plain).train(training), copy_of(plain).train(training)
     location, unit = location.to(x.device), unit.to(x.device)
     rescale_(second, head, location, unit)
     results = []

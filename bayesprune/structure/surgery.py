@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from bayesprune.structure.altered import check_present
 from bayesprune.structure.chain import Chain
 from bayesprune.structure.groups import VALUES, Keep, close_over, keep_map, relabel
 from bayesprune.structure.layers import Select, resize_
@@ -30,7 +31,11 @@ def cut_(
 
     Returns:
         group → (group.size,) bool, ``alive`` after the units that nobody reads any more have died too.
+
+    Raises:
+        UnsupportedNetworkError: a layer has lost a tensor that it had when it was gated.
     """
+    check_present(chain, (slot.tensor for slot in chain.slots))
     alive = close_over(chain.slots, dict(alive))
     keep = keep_map(chain.slots, alive)
     tensors: dict[str, Tensor] = {**dict(chain.named_parameters()), **dict(chain.named_buffers())}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,6 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from bayesprune.errors import UnsupportedNetworkError
+from bayesprune.structure.altered import alter_outputs, is_plain
+from bayesprune.structure.copying import copy_of
 from bayesprune.structure.layers import ACROSS, NORMS, POINTWISE, PRODUCERS
 
 _FUNCTIONS: dict[object, Callable[..., nn.Module]] = {
@@ -45,6 +46,25 @@ def evaluating(network: nn.Module) -> Iterator[None]:
     finally:
         for module, training in modes:
             module.training = training
+
+
+@contextmanager
+def unmoved(network: nn.Module) -> Iterator[None]:
+    """Buffers after are what they were before: of statistics, and of what counts calls in evaluation too."""
+    state = [
+        (module, leaf, buffer, buffer.clone())
+        for module in network.modules()
+        for leaf, buffer in module._buffers.items()
+        if buffer is not None
+    ]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for module, leaf, buffer, value in state:
+                if not torch.equal(buffer, value):
+                    buffer.copy_(value)
+                module._buffers[leaf] = buffer
 
 
 def check_plain(network: Any, caller: str) -> None:
@@ -109,6 +129,9 @@ def trace_layers(network: nn.Module, example: Tensor) -> OrderedDict[str, nn.Mod
     Raises:
         UnsupportedNetworkError: where the network branches, or an operation has no removal rule yet.
     """
+    altered = alter_outputs(network)
+    if altered:  # some of it is lost in the layers, some goes on working unseen
+        raise _unsupported(f"{altered[0].place}", f"it has {altered[0].what}: {altered[0].action}")
     graph_module, shapes = _graph(network, example)
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     modules = dict(graph_module.named_modules())
@@ -220,11 +243,11 @@ def _module(node: fx.Node, module: nn.Module) -> nn.Module:
         raise _unsupported(place, "only a flatten of all but the rows has a rule: nn.Flatten(1, -1)")
     if getattr(module, "groups", 1) != 1:
         raise _unsupported(place, f"groups={module.groups}: grouped convolutions have no removal rule yet")
-    if hasattr(module, "parametrizations"):
-        raise _unsupported(place, "its weight is parametrised: remove_parametrizations first")
     if kind not in PRODUCERS | NORMS | POINTWISE | ACROSS | {nn.Flatten}:
         raise _unsupported(place, "this layer has no removal rule yet")
-    return copy.deepcopy(module)
+    if not is_plain(module):
+        raise _unsupported(place, "its tensors or methods are not those of its class and arguments")
+    return copy_of(module)
 
 
 def _check_same(network: nn.Module, layers: OrderedDict[str, nn.Module], example: Tensor) -> None:

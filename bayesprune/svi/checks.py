@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import os
 import warnings
 from collections.abc import Callable
@@ -17,6 +16,8 @@ from bayesprune.gated.rows import check_targets, outputs_on, running
 from bayesprune.likelihoods.output_range import ROWS, output_range
 from bayesprune.ranges import SEED_RULE, is_seed, is_whole
 from bayesprune.rows import Rows
+from bayesprune.structure.altered import check_present
+from bayesprune.structure.copying import copy_of
 from bayesprune.svi.batches import Batches
 from bayesprune.svi.settings import Recipe, Shrink
 
@@ -26,12 +27,14 @@ def check_model(gated: Any) -> None:
 
     Raises:
         SettingsError: it is something else.
+        UnsupportedNetworkError: somebody has put on its layers what hides their tensors.
     """
     if not isinstance(gated, GatedModel):
         raise SettingsError(
             f"fit takes a gated model and got a {type(gated).__name__}: make one, bp.gate(network, example, "
             "prior=…, likelihood=…); of an earlier fit it is result.gated."
         )
+    check_present(gated.network, (slot.tensor for slot in gated.network.slots))
 
 
 def check_settings(
@@ -152,7 +155,7 @@ def _rehearsed(gated: GatedModel, batches: Batches, x: Tensor) -> Tensor:
     outputs = outputs_on(gated.network, x[:2], "train")
     smallest = batches.source.smallest_batch(batches.batch_size)
     if smallest == 1:
-        network = copy.deepcopy(gated.network).train()  # its statistics move
+        network = copy_of(gated.network).train()  # its statistics move
         with torch.no_grad(), torch.random.fork_rng():
             try:
                 running(lambda: network(x[:1]), x[:1], "train")

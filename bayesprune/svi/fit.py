@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import hashlib
 import re
 from collections.abc import Callable
@@ -17,6 +16,7 @@ import torch
 from bayesprune.gated import GatedModel
 from bayesprune.gated.precision import refuse_autocast, refuse_no_grad
 from bayesprune.rows import InMemory, Rows, rows_from
+from bayesprune.structure.copying import copy_of
 from bayesprune.svi.batches import Batches, Train
 from bayesprune.svi.checkpoint import Keeper
 from bayesprune.svi.checks import check_model, check_rows, check_settings, check_validation, device_of
@@ -108,7 +108,7 @@ def fit(
     refuse_no_grad("fit")
     with torch.random.fork_rng(devices=[]), contextlib.ExitStack() as stack:
         torch.manual_seed(seed)
-        working = copy.deepcopy(gated).to(where)
+        working = copy_of(gated).to(where)
         if validation is not None:
             held_out = rows_from(validation, "validation", form=gated.form)
             check_validation(working, held_out)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from bayesprune.errors import SettingsError
 from bayesprune.gated import GatedModel
 from bayesprune.likelihoods import Likelihood
+from bayesprune.structure.copying import copy_of
 from bayesprune.svi.settings import Shrink
 from bayesprune.svi.shrink import dead_units
 
@@ -153,6 +153,6 @@ def pruned(result: FitResult | GatedModel) -> GatedModel:
             f"prune takes what fit returned, or a gated model, and got a {type(result).__name__}: a plain "
             "trained network is pruned by bp.selection.prune(network, rule, example=…)."
         )
-    gated = deepcopy(result.gated if isinstance(result, FitResult) else result)
+    gated = copy_of(result.gated if isinstance(result, FitResult) else result)
     gated.remove_(dead_units(gated, Shrink(), torch.zeros_like(gated.log_odds), below=0.5))
     return gated

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import time
 from dataclasses import replace
 from typing import Any
@@ -13,6 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from bayesprune.errors import DivergedError
 from bayesprune.gated import GatedModel
+from bayesprune.structure.copying import copy_of
 from bayesprune.structure.graph import GraphNetwork
 from bayesprune.svi.batches import Batches
 from bayesprune.svi.objective import gate_nats, weight_nats
@@ -54,7 +54,7 @@ class Run:
 
     def afresh(self) -> Run:
         """The same training before its first step, on a copy of the model as it is now."""
-        return Run(copy.deepcopy(self.gated), self.batches, self.recipe, self._epochs, self._seed)
+        return Run(copy_of(self.gated), self.batches, self.recipe, self._epochs, self._seed)
 
     def become_(self, other: Run) -> None:
         """Take over all that another training of the same kind is."""

@@ -37,11 +37,18 @@ ARGUMENTS = {  # of the classes that do not build without
 }
 
 
+def _example(kind: str) -> torch.Tensor:
+    """(1, channels or width, ...): what a layer of this class takes."""
+    width = {"Conv": 2, "Unfl": 6, "Sele": 4}.get(kind[:4], 3)
+    places = next((int(d) for d in "123" if kind.endswith(f"{d}d")), 0)
+    return torch.rand(1, width, *[5] * places)
+
+
 @pytest.mark.parametrize("kind", sorted(CLASSES))
 @pytest.mark.parametrize("inference", [False, True])
 def test_every_class_round_trips(tmp_path: Path, kind: str, inference: bool) -> None:
     layer = CLASSES[kind](**ARGUMENTS.get(kind, {})).train(not inference)
-    save(nn.Sequential(layer), tmp_path, torch.zeros(1, 3))
+    save(nn.Sequential(layer), tmp_path, _example(kind))
     loaded = load(tmp_path)[0]
     assert type(loaded) is type(layer)
     assert repr(loaded) == repr(layer)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 
 from bayesprune.certify.paths.protocol import Candidate
 from bayesprune.errors import CertificateError
+from bayesprune.structure.copying import copy_of
 
 STEPS, LEAST_LEFT = 50, 0.01
 SHARES = tuple(round(1 - LEAST_LEFT ** (step / (STEPS - 1)), 4) for step in range(STEPS))
@@ -108,7 +108,7 @@ def _places(flat: Tensor) -> Tensor:
 
 
 def _masked(reference: nn.Module, ranks: dict[str, Tensor], share: float) -> nn.Module:
-    network = copy.deepcopy(reference)
+    network = copy_of(reference)
     with torch.no_grad():
         for name, parameter in network.named_parameters():
             if name in ranks:

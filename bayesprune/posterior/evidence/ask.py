@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import sys
 from dataclasses import replace
@@ -23,6 +22,7 @@ from bayesprune.posterior.evidence.table import EvidenceTable
 from bayesprune.posterior.rows import Rows
 from bayesprune.ranges import check_seed
 from bayesprune.rows import Source
+from bayesprune.structure.copying import copy_of
 from bayesprune.svi.estimators import Estimator, find_estimator
 from bayesprune.svi.result import FitResult
 from bayesprune.svi.threads import threads_for, using_threads
@@ -98,7 +98,7 @@ def evidence(
     refuse_autocast("evidence", gated.log_odds.device.type)
     check_seed(seed, PosteriorError)
     pair: Rows = training_rows(gated, rows)
-    gated = copy.deepcopy(gated).eval().requires_grad_(False)
+    gated = copy_of(gated).eval().requires_grad_(False)
     theta, living = _theta(gated, others), gated.alive.nonzero().squeeze(1)
     check_request(gated, theta[living], units, others, found, draws)
     setting = Setting(

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from bayesprune.errors import NothingToGateError
+from bayesprune.structure.altered import hint
 from bayesprune.structure.graph.assemble import assemble
 from bayesprune.structure.graph.branches import Section, find_branches
 from bayesprune.structure.graph.call import Findings
@@ -143,4 +144,4 @@ def check_something_to_gate(structure: Structure, exclude: tuple[str, ...]) -> N
     reasons = "; ".join(told[:5]) or "no layer of it reads what another one makes"
     if exclude:
         reasons = f"exclude={list(exclude)!r} lists all its groups"
-    raise NothingToGateError(f"The network has nothing to gate: {reasons}.")
+    raise NothingToGateError(f"The network has nothing to gate: {reasons}.{hint(structure.captured.network)}")

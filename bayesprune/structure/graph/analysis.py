@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
@@ -10,6 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from bayesprune.errors import SettingsError
+from bayesprune.structure.altered import check_gradients
+from bayesprune.structure.copying import copy_of
 from bayesprune.structure.graph.adapt import NOTHING_LEFT, CannotAdapt, adapted
 from bayesprune.structure.graph.analyse import Structure, check_something_to_gate, find_structure, without
 from bayesprune.structure.graph.capture import Inputs
@@ -40,7 +41,7 @@ class Analysis:
         if self._gated is None:
             captured = self.structure.captured
             if captured.lent:
-                captured = replace(captured, network=copy.deepcopy(captured.network), lent=frozenset())
+                captured = replace(captured, network=copy_of(captured.network), lent=frozenset())
                 self.structure = replace(self.structure, captured=captured)
             self._gated = GraphNetwork(self.structure)
         return self._gated
@@ -85,7 +86,7 @@ class Analysis:
         """
         check_groups("cut", alive, [group.name for group in self.groups])
         lender = self.structure.captured.network
-        twin = lent_copy(lender) if self._lendable else copy.deepcopy(lender)
+        twin = lent_copy(lender) if self._lendable else copy_of(lender)
         captured = replace(self.structure.captured, network=twin)
         already = None if self._gated is None else self._gated.alive.clone()
         network = GraphNetwork(replace(self.structure, captured=captured), already)
@@ -161,10 +162,11 @@ def provable_structure(
         Its structure.
 
     Raises:
-        UnsupportedNetworkError: it cannot be traced.
+        UnsupportedNetworkError: it cannot be traced, or has hooks that change gradients.
         NothingToGateError: neither a unit nor a section can be removed.
         SettingsError: an exclusion that matches nothing, or ``layers`` that is none of its three values.
     """
+    check_gradients(network, "The analysis")
     exclude = as_names(exclude)
     if layers not in LAYER_GATES:
         raise SettingsError(f"layers={layers!r} is none of {', '.join(map(repr, LAYER_GATES))}.")

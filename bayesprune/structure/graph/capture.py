@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,12 +11,21 @@ from torch import Tensor, fx, nn
 from torch.nn.parameter import UninitializedParameter
 
 from bayesprune.errors import UnsupportedNetworkError
-from bayesprune.structure.graph.tensors import find_tensor, set_tensor
+from bayesprune.structure.altered import (
+    check_followed,
+    check_no_global_hooks,
+    drop_gradient_hooks_,
+    hint,
+)
+from bayesprune.structure.copying import Foreign, copy_of
+from bayesprune.structure.graph.tensors import find_tensor, largest, set_tensor
 from bayesprune.structure.graph.tracing import Inputs, place_in_code, traced
 from bayesprune.structure.graph.twin import Watch, lent_copy, memory
-from bayesprune.structure.trace import check_plain, evaluating
+from bayesprune.structure.trace import check_plain, evaluating, unmoved
 
 __all__ = ["Captured", "Inputs", "capture", "find_tensor", "set_tensor"]
+
+Rates = dict[bool, dict[str, str]]
 
 
 @dataclass(frozen=True)
@@ -56,14 +64,25 @@ def capture(network: nn.Module, example: Tensor | Inputs, lent: bool = False) ->
         A copy with its two graphs.
 
     Raises:
-        UnsupportedNetworkError: PyTorch cannot trace the network; the line is named.
+        UnsupportedNetworkError: PyTorch cannot trace the network, and the line is named; or somebody has put
+            something on its modules that no copy and no graph can have.
         WouldWrite: running the network changes its parameters, so they cannot be lent.
     """
     inputs = _two_rows(network, example)
-    twin = lent_copy(network) if lent else copy.deepcopy(network)
+    check_no_global_hooks("the analysis")
+    check_followed(network, "The analysis")
+    twin = drop_gradient_hooks_(lent_copy(network) if lent else copy_of(network))
     places = memory(twin) if lent else set()
-    with Watch(places) if lent else contextlib.nullcontext():
-        _check_runs(twin, inputs)
+    with unmoved(twin):
+        with Watch(places) if lent else contextlib.nullcontext(), Foreign(network) as original:
+            _check_runs(twin, inputs)
+        original.check()
+        graphs, outputs, rates = _graphs_of(twin, inputs)
+    return Captured(twin, graphs, outputs, inputs, rates, frozenset(places))
+
+
+def _graphs_of(twin: nn.Module, inputs: Inputs) -> tuple[dict[bool, fx.GraphModule], dict[bool, Any], Rates]:
+    """Mode → its graph, how its outputs hang together, and where its rates are from; modes as they were."""
     modes = [(module, module.training) for module in twin.modules()]
     graphs, outputs, rates = {}, {}, {}
     for training in (True, False):
@@ -72,7 +91,7 @@ def capture(network: nn.Module, example: Tensor | Inputs, lent: bool = False) ->
     _check_same(twin, graphs[False], inputs)
     for module, training in modes:
         module.training = training
-    return Captured(twin, graphs, outputs, inputs, rates, frozenset(places))
+    return graphs, outputs, rates
 
 
 def _two_rows(network: nn.Module, example: Tensor | Inputs) -> Inputs:
@@ -146,9 +165,7 @@ def _check_same(network: nn.Module, graph: fx.GraphModule, inputs: Inputs) -> No
     pairs = [pair for run in results[1:] for pair in zip(results[0], run, strict=False)]
     for ours, theirs in pairs:
         close = ours.shape == theirs.shape and (
-            torch.allclose(
-                ours, theirs, rtol=1e-3, atol=1e-5 * (1 + float(theirs.abs().max())), equal_nan=True
-            )
+            torch.allclose(ours, theirs, rtol=1e-3, atol=1e-5 * (1 + largest(theirs)), equal_nan=True)
             if ours.numel() and (ours.is_floating_point() or ours.is_complex())
             else torch.equal(ours, theirs)
         )
@@ -156,5 +173,5 @@ def _check_same(network: nn.Module, graph: fx.GraphModule, inputs: Inputs) -> No
             raise UnsupportedNetworkError(
                 f"What was traced of {type(network).__name__} computes something else on other inputs. Its "
                 "forward must depend on its inputs, parameters and buffers alone: not on counters in Python, "
-                "numbers drawn outside of PyTorch, or values read by .item() and .tolist()."
+                f"numbers drawn outside of PyTorch, or values read by .item() and .tolist().{hint(network)}"
             )

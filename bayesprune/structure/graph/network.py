@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -12,7 +11,9 @@ from torch import Tensor, fx, nn
 from torch.utils._pytree import tree_unflatten
 
 from bayesprune.errors import RemovalError
+from bayesprune.structure.altered import check_present
 from bayesprune.structure.chain import batch_shape, flat_rows
+from bayesprune.structure.copying import copy_of
 from bayesprune.structure.counting import Counter
 from bayesprune.structure.frame import Framed
 from bayesprune.structure.graph.adapt import adapted
@@ -164,7 +165,7 @@ class GraphNetwork(Framed):
         return counter.macs // len(example[0])
 
     def __deepcopy__(self, memo: dict[int, Any]) -> GraphNetwork:
-        twin = copy.deepcopy(self.network, memo)
+        twin = copy_of(self.network, memo)
         captured = replace(self.structure.captured, network=twin)
         network = GraphNetwork(replace(self.structure, captured=captured), self.alive.clone())
         network.training = self.training
@@ -190,7 +191,9 @@ class GraphNetwork(Framed):
         Raises:
             CannotAdapt: an operation that has no form for this cut; nothing has been changed.
             RemovalError: the network would compute something else; nothing has been changed.
+            UnsupportedNetworkError: a layer has lost the tensor that it had when it was gated; the same.
         """
+        check_present(self.network, (slot.tensor for slot in self.slots))
         groups = self.structure.groups
         flat = torch.cat([alive.get(g.name, torch.ones(g.size, dtype=torch.bool)).cpu() for g in groups])
         before, after = self.alive, self.alive & flat
@@ -255,7 +258,7 @@ class GraphNetwork(Framed):
         Args:
             handed_over: give away this network's own parameters instead of copies; it is not used any more.
         """
-        own, graphs = self.network if handed_over else copy.deepcopy(self.network), {}
+        own, graphs = self.network if handed_over else copy_of(self.network), {}
         for training in (True, False):
             graphs[training] = adapted(self.structure, training, self.alive)
             share(graphs[training], own)  # comparing moves statistics, and puts its own back

@@ -9,6 +9,7 @@ from torch import Tensor, fx, nn
 from torch.utils._pytree import tree_leaves
 
 from bayesprune.structure.graph.capture import Inputs, find_tensor, set_tensor
+from bayesprune.structure.graph.tensors import largest
 
 
 def adopt_(module: nn.Module, network: nn.Module) -> None:
@@ -55,9 +56,8 @@ def alike(first: list[Tensor], second: list[Tensor]) -> bool:
         return False
     for a, b in zip(first, second, strict=True):
         tolerance = 1e-3 if torch.finfo(a.dtype).bits < 32 else 1e-4 if a.dtype == torch.float32 else 1e-8
-        scale = float(b.abs().max()) if b.numel() else 1.0
         if a.shape != b.shape or not torch.allclose(
-            a, b, rtol=0, atol=tolerance * max(scale, 1.0), equal_nan=True
+            a, b, rtol=0, atol=tolerance * max(largest(b), 1.0), equal_nan=True
         ):
             return False
     return True

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,9 +13,11 @@ from bayesprune.structure.graph.capture import Inputs
 
 
 def row_dimensions(
-    graph: fx.GraphModule, example: Inputs, wanted: Container[str]
+    graph: fx.GraphModule, example: Inputs, wanted: Set[str]
 ) -> dict[str, tuple[int, int, int]]:
     """Find the rows in values, by changing the first row of the inputs and looking what changes.
+
+    Units that are dead on one batch may not be on another, so several changes are tried.
 
     Args:
         graph: of one mode.
@@ -26,6 +28,7 @@ def row_dimensions(
         Name of a value → (the dimension that its rows run along, how often each row comes one after the
         other, how often the whole sequence comes). Values without such a dimension are left out.
     """
+    found: dict[str, tuple[int, int, int]] = {}
     for way in range(4):
         other = tuple(torch.cat([_changed(x[:1], x, way), x[1:]]) for x in example)
         if all(torch.equal(x, y) for x, y in zip(example, other, strict=True)):
@@ -36,8 +39,10 @@ def row_dimensions(
                 pairs.run(*(_Pair(x.clone(), y) for x, y in zip(example, other, strict=True)))
         except (IndexError, RuntimeError):  # an integer that names no row of its table
             continue
-        return pairs.found
-    return {}
+        found = {**pairs.found, **found}
+        if wanted <= found.keys():
+            break
+    return found
 
 
 def _changed(row: Tensor, x: Tensor, way: int) -> Tensor:
@@ -45,7 +50,7 @@ def _changed(row: Tensor, x: Tensor, way: int) -> Tensor:
     places alike, so that a sum over places changes too; then their neighbours.
     """
     if x.is_floating_point():
-        return row + torch.rand_like(row)
+        return row + (1, -1, 10, -10)[way] * torch.rand_like(row)
     if x.dtype == torch.bool:
         return ~row
     return (torch.full_like(row, int(x.max())), torch.full_like(row, int(x.min())), row + 1, row - 1)[way]

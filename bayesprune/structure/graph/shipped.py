@@ -8,6 +8,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, fx, nn
 
+from bayesprune.errors import UnsupportedNetworkError
+from bayesprune.structure.copying import copy_of
 from bayesprune.structure.graph.capture import Captured, Inputs, capture, find_tensor
 from bayesprune.structure.plain import Part, PlainGraph, bare
 
@@ -26,7 +28,7 @@ def as_plain_graph(network: nn.Module, example: Tensor | Inputs) -> PlainGraph:
         UnsupportedNetworkError: PyTorch cannot trace the network; the line is named.
     """
     if isinstance(network, PlainGraph):
-        return copy.deepcopy(network)
+        return copy_of(network)
     captured = capture(network, example)
     return plain_graph_of(captured, captured.graphs)
 
@@ -40,6 +42,9 @@ def plain_graph_of(captured: Captured, graphs: Mapping[bool, fx.GraphModule]) ->
 
     Returns:
         The module; it shares the captured network's parameters and buffers, and nothing else.
+
+    Raises:
+        UnsupportedNetworkError: it runs graphs inside of its graph.
     """
     tree, constants = bare(captured.network), Part("Constants")
     place, clean = _free_name(tree), {}
@@ -48,7 +53,12 @@ def plain_graph_of(captured: Captured, graphs: Mapping[bool, fx.GraphModule]) ->
         for node in clean[training].nodes:
             if node.op == "get_attr" and find_tensor(tree, str(node.target)) is None:
                 tensor = find_tensor(module, str(node.target))
-                assert tensor is not None, node.target
+                if tensor is None:
+                    raise UnsupportedNetworkError(
+                        f"The {type(captured.network).__name__} runs a part of it as a graph of its own "
+                        f"({node.target!r}), as under torch.no_grad() in forward, which cannot be written "
+                        "down: let forward detach() what shall have no gradient."
+                    )
                 node.target = f"{place}.{_constant(constants, tensor.detach())}"
     if constants._buffers:
         tree.add_module(place, constants)

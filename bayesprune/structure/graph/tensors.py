@@ -1,7 +1,8 @@
-"""Parameters and buffers by their dotted names."""
+"""Parameters and buffers by their dotted names, and how large a tensor's numbers are."""
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 
@@ -26,3 +27,10 @@ def set_tensor(module: nn.Module, name: str, tensor: Tensor) -> None:
         parent._parameters[last] = tensor
     else:
         parent._buffers[last] = tensor
+
+
+def largest(tensor: Tensor) -> float:
+    """The largest absolute value of a tensor's finite numbers; 0 where it has none."""
+    sizes = tensor.abs()
+    finite = sizes[torch.isfinite(sizes)]
+    return float(finite.max()) if finite.numel() else 0.0

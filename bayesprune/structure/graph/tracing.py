@@ -18,6 +18,7 @@ from torch import Tensor, fx, nn
 from torch.nn.modules.dropout import _DropoutNd
 
 from bayesprune.errors import UnsupportedNetworkError
+from bayesprune.structure.altered import hint
 from bayesprune.structure.graph.tensors import find_tensor
 
 Inputs = tuple[Tensor, ...]
@@ -144,7 +145,7 @@ def _export(network: nn.Module, inputs: Inputs) -> tuple[fx.GraphModule, Any]:
         raise UnsupportedNetworkError(
             f"Cannot trace {type(network).__name__} in {mode}: {_reason(problem)}{place_in_code(problem)}. "
             "Operations that depend on the values of tensors (if x.sum() > 0, .item(), .numpy()) must leave "
-            "forward, and sizes must come from shapes."
+            f"forward, and sizes must come from shapes.{hint(network)}"
         ) from problem
     for name, tensor in network.named_buffers():
         tensor.copy_(state[name])

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+
+from bayesprune.structure.copying import copy_of
 
 
 def lent_copy(network: nn.Module) -> nn.Module:
@@ -27,7 +28,7 @@ def lent_copy(network: nn.Module) -> nn.Module:
         for p in network.parameters()
         if type(p) is nn.Parameter  # whatever another kind holds is copied with it
     }
-    return copy.deepcopy(network, memo)
+    return copy_of(network, memo)
 
 
 def own_(network: nn.Module, lender: nn.Module) -> nn.Module:
