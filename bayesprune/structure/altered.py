@@ -253,10 +253,10 @@ def check_present(network: nn.Module, names: Iterable[str]) -> None:
     """
     parameters, buffers = network.named_parameters, network.named_buffers
     there = {n for n, _ in (*parameters(remove_duplicate=False), *buffers(remove_duplicate=False))}
-    gone = [name for name in names if name not in there]
+    gone = sorted(name for name in names if name not in there)
     if gone:
         raise UnsupportedNetworkError(
-            f"Units cannot be removed from {', '.join(map(repr, dict.fromkeys(gone)))}: the gated network "
+            f"Units cannot be removed from {', '.join(map(repr, gone))}: the gated network "
             f"has no such tensor any more. Nothing was removed.{hint(network)} Take off what was put on its "
             "layers since gate(), or gate the network that is altered already."
         )

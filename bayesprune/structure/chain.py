@@ -99,6 +99,10 @@ class Chain(nn.Sequential, Framed):
         layers = self.producers().items()
         return frozenset(f"{name}.{key}" for name, layer in layers for key, _ in layer.named_parameters())
 
+    def cut_names(self) -> frozenset[str]:
+        """The tensors that units are cut from."""
+        return frozenset(slot.tensor for slot in self.slots)
+
     def terms(self) -> list[Term]:
         """What its parameters and multiply-accumulates are the sum of, now."""
         positions = {f"{name}.weight": float(count) for name, count in self.positions.items()}

@@ -35,7 +35,7 @@ def cut_(
     Raises:
         UnsupportedNetworkError: a layer has lost a tensor that it had when it was gated.
     """
-    check_present(chain, (slot.tensor for slot in chain.slots))
+    check_present(chain, chain.cut_names())
     alive = close_over(chain.slots, dict(alive))
     keep = keep_map(chain.slots, alive)
     tensors: dict[str, Tensor] = {**dict(chain.named_parameters()), **dict(chain.named_buffers())}

@@ -34,7 +34,7 @@ def check_model(gated: Any) -> None:
             f"fit takes a gated model and got a {type(gated).__name__}: make one, bp.gate(network, example, "
             "prior=…, likelihood=…); of an earlier fit it is result.gated."
         )
-    check_present(gated.network, (slot.tensor for slot in gated.network.slots))
+    check_present(gated.network, gated.network.cut_names())
 
 
 def check_settings(

@@ -21,6 +21,7 @@ from bayesprune.structure.graph.sections import LAYER_GATES, LAYERS, Layers, wit
 from bayesprune.structure.graph.twin import lent_copy, own_
 from bayesprune.structure.groups import Group, Slot
 from bayesprune.structure.naming import as_names, check_groups
+from bayesprune.structure.trace import check_plain
 
 
 class Analysis:
@@ -166,6 +167,7 @@ def provable_structure(
         NothingToGateError: neither a unit nor a section can be removed.
         SettingsError: an exclusion that matches nothing, or ``layers`` that is none of its three values.
     """
+    check_plain(network, "the analysis")
     check_gradients(network, "The analysis")
     exclude = as_names(exclude)
     if layers not in LAYER_GATES:

@@ -145,6 +145,12 @@ class GraphNetwork(Framed):
         """Where the units that are left sit; another object after every cut."""
         return self._slots
 
+    def cut_names(self) -> frozenset[str]:
+        """The tensors that units are cut from; zeros that a forward appends have slots, and are none."""
+        nodes = [node for graph in self.structure.captured.graphs.values() for node in graph.graph.nodes]
+        held = {str(node.target) for node in nodes if node.op == "get_attr"}
+        return frozenset(slot.tensor for slot in self.slots if slot.tensor in held)
+
     def terms(self) -> tuple[Term, ...]:
         """What its parameters and multiply-accumulates are the sum of, now."""
         return living_terms(self.structure, self.alive)
@@ -193,7 +199,7 @@ class GraphNetwork(Framed):
             RemovalError: the network would compute something else; nothing has been changed.
             UnsupportedNetworkError: a layer has lost the tensor that it had when it was gated; the same.
         """
-        check_present(self.network, (slot.tensor for slot in self.slots))
+        check_present(self.network, self.cut_names())
         groups = self.structure.groups
         flat = torch.cat([alive.get(g.name, torch.ones(g.size, dtype=torch.bool)).cpu() for g in groups])
         before, after = self.alive, self.alive & flat
