@@ -90,6 +90,17 @@ ROOMS = {
     "priors": Room(files=("bayesprune/priors/*.py",), tests=("tests/priors",)),
 }
 
+EQUIVALENT = {
+    "while high - low >= ACCURACY:": "the difference is a power of two, which no millionth is",
+    "low = high // 3": "a lower start of the same bisection, and the same answer",
+    "return Decision(p_values, self.certified(p_values, None, delta), order, np.arange(rows))": (
+        "Bonferroni does not read the order"
+    ),
+    'order = np.argsort(tests(first), kind="STABLE").astype(np.int64)': "NumPy reads it as 'stable'",
+    "best = torch.where(alive, probs[part], -2.0).topk(floors[name]).indices": "below every probability too",
+}
+"""Changes that make no difference, each with the reason why none can be seen."""
+
 ASK = """
 import json
 from mutmut.mutation.data import SourceFileMutationData
@@ -160,7 +171,7 @@ def mutate(folder: Path, mutmut: Path, room: Room, files: list[str], workers: in
         "pytest_add_cli_args_test_selection": [*room.tests, *(f"--deselect={name}" for name in room.slow)],
     }
     table = "\n".join(f"{name} = {json.dumps(value)}" for name, value in settings.items())
-    limits = "timeout_multiplier = 4.0\ntimeout_constant = 4.0\nuse_git_change_detection = false\n"
+    limits = "timeout_multiplier = 5.0\ntimeout_constant = 30.0\nuse_git_change_detection = false\n"
     project = (HOME / "pyproject.toml").read_text()
     (folder / "pyproject.toml").write_text(f"{project}\n[tool.mutmut]\n{table}\n{limits}")
     shutil.rmtree(folder / "mutants", ignore_errors=True)
@@ -188,14 +199,13 @@ def change(diff: str) -> str:
 def summary(mutants: dict[str, tuple[str, str | None]]) -> dict[str, Any]:
     """Counts of one file, and what lives: function → changes."""
     states = [state for state, _ in mutants.values()]
-    survivors: dict[str, list[str]] = {}
+    survivors: dict[str, list[dict[str, str]]] = {}
     for name, (state, diff) in mutants.items():
         if state not in DEAD:
             place = name.rpartition(".")[2].rpartition("__mutmut_")[0].removeprefix("x_")
             place = place.removeprefix("xǁ").replace("ǁ", ".")
-            survivors.setdefault(place, []).append(
-                change(diff or "") + f"   [{state}]" * (state != "survived")
-            )
+            lives = {"change": change(diff or "")} | ({"state": state} if state != "survived" else {})
+            survivors.setdefault(place, []).append(lives)
     return {
         "mutants": len(states),
         "killed": sum(state in ("killed", "segfault") for state in states),
@@ -206,11 +216,22 @@ def summary(mutants: dict[str, tuple[str, str | None]]) -> dict[str, Any]:
     }
 
 
+def name_equivalent_(file: dict[str, Any]) -> None:
+    """Write beside a change that makes no difference why it makes none, and count these."""
+    lives = [found for place in file["survivors"].values() for found in place]
+    for found in lives:
+        new = "\n".join(line[2:] for line in found["change"].splitlines() if line.startswith("+"))
+        found.pop("equivalent", None)
+        if new in EQUIVALENT:
+            found["equivalent"] = EQUIVALENT[new]
+    file["equivalent"] = sum("equivalent" in found for found in lives)
+
+
 def total(files: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """Counts of a room."""
     counts = {
         key: sum(found[key] for found in files.values())
-        for key in ("mutants", "killed", "timeouts", "survived")
+        for key in ("mutants", "killed", "timeouts", "survived", "equivalent")
     }
     dead = counts["killed"] + counts["timeouts"]
     return {**counts, "dead_percent": round(100 * dead / max(counts["mutants"], 1), 1)}
@@ -237,6 +258,8 @@ def main() -> None:
             found = mutate(Path(base), mutmut, room, files, asked.workers)
             known = rooms.get(name, {}).get("files", {}) if asked.files else {}
             counted = {**known, **{file: summary(found.get(file, {})) for file in files}}
+            for file in counted.values():
+                name_equivalent_(file)
             rooms[name] = {"tests": list(room.tests), "total": total(counted), "files": counted}
             rooms = {key: rooms[key] for key in ROOMS if key in rooms}
             for file in files:
