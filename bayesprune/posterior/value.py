@@ -168,4 +168,4 @@ def _check_numbers(**numbers: int) -> None:
 
 def _seed(seed: int, chain: int) -> int:
     """Independent streams for the chains and for the prior, from one seed."""
-    return int(np.random.SeedSequence([seed, chain + 1]).generate_state(1, np.uint64)[0] >> 1)
+    return int(np.random.SeedSequence([seed, chain + 1]).generate_state(1, np.uint64)[0]) >> 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any, Protocol
 
 import torch.nn.functional as F
@@ -87,7 +88,9 @@ def insert_noise_(
         for node in nodes:
             for user in [user for user in node.users if user is not drawn]:
                 user.replace_input_with(node, drawn)
-    graph.graph.lint()
+    with warnings.catch_warnings():  # a rate of dropout is read as a number here, of which PyTorch 2.6 warns
+        warnings.filterwarnings("ignore", "Node .* typically target", UserWarning)
+        graph.graph.lint()
     graph.recompile()
 
 
