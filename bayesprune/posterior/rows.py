@@ -14,6 +14,7 @@ from bayesprune.gated import GatedModel
 from bayesprune.gated.rows import check_targets, outputs_on
 from bayesprune.likelihoods import Bernoulli, Categorical
 from bayesprune.rows import rows_from
+from bayesprune.svi.shrink import median_units
 
 Rows = tuple[Tensor, Tensor]
 
@@ -119,7 +120,7 @@ class RowScorer:
 
     def result(self) -> RowScores:
         """Everything collected, with the hard mask beside it."""
-        hard = outputs_of(self.gated, self.x, self.gated.inclusion_prob() > 0.5)
+        hard = outputs_of(self.gated, self.x, median_units(self.gated))
         hard_mean = self._mean(hard)
         mean = None if self.total is None else (self.total / len(self.score)).cpu().numpy()
         assert self.predictive is not None

@@ -14,6 +14,7 @@ from bayesprune.selection.descent import GainRule
 from bayesprune.selection.masks import Scores
 from bayesprune.selection.subject import Subject
 from bayesprune.structure.naming import check_names, check_order
+from bayesprune.svi.shrink import median_units
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +68,6 @@ def prior_prices(subject: Subject) -> Scores:
     from bayesprune.posterior.evidence.prices import unit_prices  # here: ArviZ takes long to import
 
     gated = subject.posterior
-    theta = gated.inclusion_prob().detach()
-    prices = unit_prices(gated, (theta > 0.5).to(theta))
+    prices = unit_prices(gated, median_units(gated).to(gated.log_odds.dtype))
     alive = gated.alive.cpu()
     return dict(gated.by_group(torch.where(alive, prices, torch.zeros_like(prices))))

@@ -16,6 +16,7 @@ from bayesprune.rows import Rows, rows_from
 from bayesprune.structure.trace import evaluating
 from bayesprune.svi.batches import Train
 from bayesprune.svi.result import FitResult
+from bayesprune.svi.shrink import median_units
 from bayesprune.svi.threads import threads_for, using_threads
 
 USUAL = 1000
@@ -43,7 +44,7 @@ def evaluate(
     likelihood: Likelihood | None = None,
     batch_size: int | None = None,
 ) -> Quality:
-    """Score a network, or a gated model with every gate at the nearer vertex.
+    """Score a network, or a gated model with every gate at the nearer vertex, as ``prune`` has it.
 
     Args:
         network: what ``fit`` returned, a gated model, or a plain network together with its likelihood.
@@ -127,7 +128,7 @@ def _check_learnt(likelihood: Likelihood) -> None:
 
 
 def _vertex(gated: GatedModel) -> dict[str, Tensor]:
-    """Group → (living units,), 1 where q(z = 1) > ½."""
+    """Group → (living units,), 1 where ``prune`` keeps the unit."""
     alive = gated.by_group(gated.alive)
-    probs = gated.by_group(gated.inclusion_prob().detach())
-    return {name: (probs[name][alive[name]] > 0.5).to(probs[name].dtype) for name in probs}
+    kept = gated.by_group(median_units(gated).to(gated.log_odds.dtype))
+    return {name: kept[name][alive[name]] for name in kept}

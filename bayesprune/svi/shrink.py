@@ -47,6 +47,23 @@ def dead_units(gated: GatedModel, settings: Shrink, velocity: Tensor, below: flo
     return _unless_starved(gated, dead, probs, settings.least)
 
 
+def median_units(gated: GatedModel) -> Tensor:
+    """The median-probability model: the units that ``prune`` keeps.
+
+    They are those of q(z = 1) ≥ ½, and of a group that would be emptied its most probable one; whatever is
+    said of "the hard mask" is said of this one.
+
+    Args:
+        gated: the model.
+
+    Returns:
+        (units of all groups,), bool.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", EmptyGroupWarning)  # where it is pruned, it is told
+        return gated.alive & ~dead_units(gated, Shrink(), torch.zeros_like(gated.log_odds), below=0.5)
+
+
 def _floors(gated: GatedModel, dead: Tensor, least: int) -> dict[str, int]:
     """Group → units that it must keep if the optional ones among the dead go."""
     optional = {group.name for group in gated.groups if group.optional}

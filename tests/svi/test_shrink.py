@@ -10,9 +10,10 @@ from torch import nn
 import bayesprune as bp
 from bayesprune import priors
 from bayesprune.errors import EmptyGroupWarning
+from bayesprune.posterior.diagnose.neighbours import certainty, neighbours
 from bayesprune.structure.groups import Slot
 from bayesprune.svi.settings import Shrink
-from bayesprune.svi.shrink import _spare_, dead_units
+from bayesprune.svi.shrink import _spare_, dead_units, median_units
 
 
 def gated_with(probs, exclude=("input",)):
@@ -238,3 +239,41 @@ def test_columns_that_belong_to_nobody_of_a_group_count_as_open_and_spare_nobody
 
 def test_of_columns_that_are_alike_the_first_ones_are_spared():
     assert spare((slot("a", [2, 0, 1]),), [0.3, 0.3, 0.3, 0.0, 0.0], "a", 2) == [1, 0, 1, 0, 0]
+
+
+UNDECIDED = {
+    "all below one half": [0.27, 0.3, 0.1, 0.2, 0.2, 0.25],
+    "at one half": [0.5, 0.5, 0.4, 0.2, 0.9, 0.25],
+    "decided": [0.0, 1.0, 1.0, 0.0, 0.0, 1.0],
+}
+
+
+@pytest.mark.parametrize("probs", UNDECIDED.values(), ids=UNDECIDED)
+def test_what_is_said_of_the_hard_mask_is_said_of_the_pruned_network(probs):
+    """Where gates are undecided, scores were of another mask: one without the units that prune spares."""
+    gated = gated_with(probs)
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randn(10, 4, generator=generator), torch.randint(2, (10,), generator=generator)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", EmptyGroupWarning)
+        small = bp.prune(gated)
+    expected = bp.evaluate(small, rows, gated.likelihood)
+    kept = median_units(gated)
+    assert int(kept.sum()) == small[0].out_features >= 1
+    quality = bp.evaluate(gated, rows)
+    assert (quality.score, quality.nll) == pytest.approx((expected.score, expected.nll), rel=1e-5)
+    draws = bp.Posterior.of(bp.FitResult(gated, (), 0.0, rounded=0, decided_at=None)).to_arviz(4, rows=rows)
+    assert float(draws.posterior_predictive["hard_score"][0]) == pytest.approx(expected.score)
+    hard, _ = neighbours(gated)
+    assert torch.equal(hard.bool(), kept)
+    theta = gated.inclusion_prob().detach()
+    assert certainty(gated) == pytest.approx(float(torch.where(kept, theta, 1 - theta).prod()), rel=1e-5)
+    exact = bp.evidence(gated, rows, others="hard", units=6, draws=2).exact
+    for unit in range(6):  # what the rows' nats change by if this one gate of the mask is turned
+        off, on = (nats(gated, rows, kept.float().index_fill(0, torch.tensor([unit]), z)) for z in (0.0, 1.0))
+        assert exact[unit] == pytest.approx(off - on, abs=1e-3)
+
+
+@torch.no_grad()
+def nats(gated, rows, mask):
+    return float(gated.likelihood.nll(gated.network(rows[0], {"0": mask}), rows[1]).sum())

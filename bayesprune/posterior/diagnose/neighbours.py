@@ -12,6 +12,7 @@ from torch import Tensor
 from bayesprune.gated import GatedModel
 from bayesprune.posterior.diagnose.joint import log_joint
 from bayesprune.posterior.rows import Rows
+from bayesprune.svi.shrink import median_units
 
 MOST_NEIGHBOURS, MOST_ROW_PASSES = 500, 30_000
 """A bound from few neighbours is a bound, only not as tight; many rows leave time for fewer of them."""
@@ -27,7 +28,7 @@ def neighbours(gated: GatedModel, most: int = MOST_NEIGHBOURS) -> tuple[Tensor, 
     Returns:
         (units,) int8, and (neighbours, units) int8.
     """
-    hard = (gated.inclusion_prob().detach() > 0.5).cpu()
+    hard = median_units(gated).cpu()
     living = gated.alive.cpu().nonzero().squeeze(1)
     living = living[torch.randperm(len(living), generator=torch.Generator().manual_seed(0))]  # breaks ties
     order = living[gated.log_odds.detach().cpu()[living].abs().argsort(stable=True)]
@@ -57,7 +58,7 @@ def highest_probability(log_mask: float, log_others: np.ndarray[Any, Any]) -> fl
 def certainty(gated: GatedModel) -> float:
     """q(z*), what the guide gives the hard mask."""
     theta = gated.inclusion_prob().detach().double().cpu()
-    return float(torch.where(theta > 0.5, theta, 1 - theta).log().sum().exp())
+    return float(torch.where(median_units(gated).cpu(), theta, 1 - theta).log().sum().exp())
 
 
 def bound(gated: GatedModel, rows: Rows) -> float:

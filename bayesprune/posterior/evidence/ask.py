@@ -25,6 +25,7 @@ from bayesprune.rows import Source
 from bayesprune.structure.copying import copy_of
 from bayesprune.svi.estimators import Estimator, find_estimator
 from bayesprune.svi.result import FitResult
+from bayesprune.svi.shrink import median_units
 from bayesprune.svi.threads import threads_for, using_threads
 from bayesprune.terminal import bar_hidden
 
@@ -138,7 +139,7 @@ def _theta(gated: GatedModel, others: Others) -> Tensor:
     """(units of all groups,), q(z = 1) with what is certain at its vertex, or the nearer vertex of all."""
     theta = gated.inclusion_prob()
     if others == "hard":
-        return (theta > 0.5).to(theta)
+        return median_units(gated).to(theta)
     return torch.where(theta > 1 - SURE, 1.0, torch.where(theta < SURE, 0.0, theta))
 
 
