@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, SubsetRandomSampler, TensorDataset, Wei
 
 import bayesprune as bp
 from bayesprune.certify import CalibrationRows, TrainingRows, verify
-from bayesprune.certify.digests import TYPES, coarsest, digests_in, numbers_of
+from bayesprune.certify.digests import TYPES, coarsest, digests_in, numbers_of, repeated
 from bayesprune.certify.rows import held_out
 from bayesprune.data import Split
 from bayesprune.errors import CertificateError
@@ -158,6 +158,20 @@ def test_digests_are_of_numbers_alone():
     assert len(np.unique(digests_in(zeros, "float32"))) == 1
     complex_ = torch.complex(X, 1 - X).flatten(1)
     assert numbers_of(complex_).shape == (40, 16) and coarsest(numbers_of(complex_)) == "float32"
+
+
+def test_every_block_of_rows_is_looked_at(monkeypatch):
+    """Of many numbers a block at a time: what is in the last rows counts as what is in the first."""
+    whole = torch.arange(40.0)[:, None] % 7
+    thirds = torch.cat([whole, torch.tensor([[1 / 3]])])
+    expected = {name: digests_in(numbers_of(X), name) for name in TYPES}
+    for block in (2**20, 16, 1):
+        monkeypatch.setattr("bayesprune.certify.digests.BLOCK", block)
+        assert (coarsest(whole), coarsest(thirds)) == ("bfloat16", "float32")
+        assert all(np.array_equal(digests_in(numbers_of(X), name), expected[name]) for name in TYPES)
+        assert repeated(whole).tolist() == [False] * 7 + [True] * 33
+        assert TrainingRows.of(whole).among(thirds).tolist() == [True] * 40 + [False]
+        assert TrainingRows.of(thirds).among(thirds.half().float()).tolist() == [True] * 41
 
 
 def repeat(x, y, times):
