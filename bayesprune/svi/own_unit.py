@@ -19,6 +19,9 @@ from bayesprune.svi.batches import Batches
 ROWS = 1_000
 """Rows on which is looked what the network says before it has learnt."""
 
+FEW = 8
+"""Rows that it is looked on at the least, where there are as many."""
+
 FAR = 10.0
 """Targets whose standard deviation is this many times above or below 1, or whose mean is as many units from
 0, are far from what a network's last layer says to begin with."""
@@ -42,7 +45,7 @@ def start_in_own_unit_(gated: GatedModel, batches: Batches) -> None:
     likelihood, device = gated.likelihood, gated.log_odds.device
     if isinstance(likelihood, Categorical | Bernoulli):
         return
-    x, y = (rows[:ROWS].to(device) for rows in next(_passed(batches)))
+    x, y = (rows.to(device) for rows in _first(batches))
     all_targets = _targets(batches).to(device) if likelihood.asks_for_targets else y
     frame = likelihood.frame(all_targets)
     if likelihood.asks_for_targets and likelihood.followed():
@@ -54,13 +57,25 @@ def start_in_own_unit_(gated: GatedModel, batches: Batches) -> None:
 
 def _framed_(gated: GatedModel, frame: Frame | None, x: Tensor, y: Tensor) -> bool:
     """Put the frame around the network, where there is one and the network has a last layer for it."""
-    head = find_head(gated.network.plain(), x[:8]) if frame is not None and len(x) > 1 else None
+    head = find_head(gated.network.plain(), x[:FEW]) if frame is not None and len(x) > 1 else None
     if frame is None or head is None:
         return False
     keep = gated.likelihood.explains(outputs_on(gated.network, x, "train"), y)
     location = frame.location if head.bias is not None else torch.zeros_like(frame.location)
     gated.network.frame_(head, location, frame.unit, keep=keep)
     return head.bias is not None or bool((frame.location.abs() <= FAR * frame.unit).all())
+
+
+def _first(batches: Batches) -> tuple[Tensor, Tensor]:
+    """(rows, ...) each, the first rows of a pass: enough to look at, however small the batches are."""
+    xs, ys, seen = [], [], 0
+    for x, y in _passed(batches):
+        xs.append(x)
+        ys.append(y)
+        seen += len(x)
+        if seen >= FEW:
+            break
+    return torch.cat(xs)[:ROWS], torch.cat(ys)[:ROWS]
 
 
 def _targets(batches: Batches) -> Tensor:
@@ -87,10 +102,12 @@ def _untouched(batches: Batches) -> Iterator[None]:
     sources = (batches.loader, getattr(batches.loader, "sampler", None))
     generators = [g for g in (getattr(s, "generator", None) for s in sources) if g is not None]
     states = [generator.get_state() for generator in generators]
-    with torch.random.fork_rng(devices=[]):
-        yield
-    for generator, state in zip(generators, states, strict=True):
-        generator.set_state(state)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            yield
+    finally:  # a pass that was not gone through to its end is closed here
+        for generator, state in zip(generators, states, strict=True):
+            generator.set_state(state)
 
 
 def _warn_of_columns(likelihood: Likelihood, targets: Tensor) -> None:

@@ -95,6 +95,18 @@ def test_any_damage_ends_in_a_named_error_or_in_an_answer(record, certified, net
     [
         (("path", 1, "p_value"), "low", r"path\[1\].p_value is 'low', not a number of 0 to 1"),
         (("certified",), 7, "certified is 7, of 3 candidates"),
+        (("certified",), 3, "certified is 3, of 3 candidates"),
+        (("certified",), None, "certified and network do not name the same"),
+        (("network",), None, "certified and network do not name the same"),
+        (
+            ("path", 0, "parameters_left"),
+            10**9,
+            r"path\[0\].parameters_left is 1000000000, of \d+ parameters",
+        ),
+        (("path", 0, "weights_sha256"), "ab" * 31, "not 64 hexadecimal digits"),
+        (("path", 0, "weights_sha256"), "AB" * 32, "not 64 hexadecimal digits"),
+        (("network", "shapes"), {"1.bias": [[1], [2], [3]]}, "network.shapes.1.bias is of 3"),
+        (("order",), [0, 1, 3], r"order\[2\] is 3, of 3 candidates"),
         (("order",), [0, 1, 9], r"order\[2\] is 9, of 3 candidates"),
         (("next",), {"candidate": 3, "alpha": None, "rows": None}, "next.candidate is 3"),
         (("loss", "confidence"), "high", "loss.confidence is 'high'"),

@@ -7,7 +7,7 @@ from torch import nn
 import bayesprune as bp
 from bayesprune.certify import verify
 from bayesprune.certify.paths import Weights
-from bayesprune.certify.size import kept
+from bayesprune.certify.size import kept, macs_of, shapes_of, smaller
 
 
 def test_zeros_inside_dense_tensors_make_nothing_smaller(certify, network):
@@ -74,3 +74,75 @@ def test_a_network_without_parameters_has_a_size(digits):
         network, x, alpha=0.3, loss="disagreement", path=[network], trained_on=x_train, progress=False
     )
     assert found and found.certificate.chosen["sparsity"] == 0.0 and "Nothing became smaller" in str(found)
+
+
+class ByHand(nn.Module):
+    """Multiplies by weights in a way that nobody counts."""
+
+    def __init__(self):
+        super().__init__()
+        self.w = nn.Parameter(torch.ones(3, 4))
+
+    def forward(self, x):
+        return (x[:, None] * self.w).sum(-1)
+
+
+def test_macs_that_cannot_be_counted_are_no_number():
+    assert macs_of(ByHand(), torch.ones(2, 4)) is None
+    assert macs_of(nn.Linear(4, 3), torch.ones(2, 4)) == 12
+
+
+def record_of(before, after, shapes, zeros=0):
+    chosen = {"parameters": 50, "parameters_left": 50 - zeros}
+    sizes = {"reference": {"parameters": 90, "macs": before}, "certified": 0, "path": [chosen]}
+    return sizes | {"network": {"parameters": 50, "macs": after, "shapes": shapes}}
+
+
+SHAPES = {f"{layer}.weight": [[9, 4], [5, 4]] for layer in range(6)}
+
+
+@pytest.mark.parametrize(
+    ("record", "told"),
+    [
+        (
+            record_of(8, 8, {}),
+            "Nothing became smaller: every tensor keeps its shape, and no number became zero.",
+        ),
+        (
+            record_of(8, 4, {"a": [[9], []]}),
+            "Smaller: 90 → 50 parameters, 8 → 4 MACs a row (a 9 → one number).",
+        ),
+        (
+            record_of(8, 4, {"a": [[2, 3], None]}),
+            "Smaller: 90 → 50 parameters, 8 → 4 MACs a row (a 2×3 → none).",
+        ),
+        (
+            record_of(8, None, {"a": [[9], [5]]}),
+            "Smaller: 90 → 50 parameters, MACs that cannot be counted (a 9 → 5).",
+        ),
+        (
+            record_of(None, 4, {"a": [[9], [5]]}),
+            "Smaller: 90 → 50 parameters, MACs that cannot be counted (a 9 → 5).",
+        ),
+    ],
+)
+def test_the_words_for_what_became_smaller(record, told):
+    assert smaller(record) == told
+
+
+def test_of_many_tensors_a_few_are_named():
+    text = smaller(record_of(8, 4, SHAPES, zeros=7))
+    assert (
+        text.count("9×4 → 5×4") == 4 and ", and 2 more). 7 of its 50 numbers are zeros inside dense" in text
+    )
+    assert "more" not in smaller(record_of(8, 4, dict(list(SHAPES.items())[:4])))
+
+
+def test_shapes_that_differ_are_named_and_those_alone():
+    before, after = nn.Linear(4, 3), nn.Sequential(nn.Linear(4, 2))
+    assert shapes_of(before, before) == {}
+    assert shapes_of(before, nn.Linear(4, 2)) == {"bias": [[3], [2]], "weight": [[3, 4], [2, 4]]}
+    assert shapes_of(before, after)["0.bias"] == [None, [2]] and shapes_of(before, after)["bias"] == [
+        [3],
+        None,
+    ]

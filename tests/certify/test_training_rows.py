@@ -174,6 +174,33 @@ def test_every_block_of_rows_is_looked_at(monkeypatch):
         assert TrainingRows.of(thirds).among(thirds.half().float()).tolist() == [True] * 41
 
 
+@pytest.mark.parametrize("coarse_first", [True, False])
+def test_parts_of_different_types_are_known_in_one(coarse_first):
+    """A pass is read in parts; one of them holds numbers that a coarser type does not."""
+    whole, thirds = torch.arange(8192.0)[:, None] % 9, 1 / torch.arange(3.0, 99.0, 3.0)[:, None]
+    parts = (whole, thirds) if coarse_first else (thirds.repeat(256, 1), whole[:40])
+    known = TrainingRows.of(torch.cat(parts))
+    assert list(known.digests) == ["bfloat16", "float16", "float32"]
+    assert {len(found) for found in known.digests.values()} == {sum(map(len, parts))}
+    assert all((np.diff(found.astype(object)) >= 0).all() for found in known.digests.values()), "sorted"
+    assert known.among(thirds).all() and not known.among(thirds * (1 + 1e-6)).any()
+
+
+def test_rows_that_are_not_among_them_may_have_dimensions_of_one():
+    known = TrainingRows.of(PIXELS[:20])
+    for rows in (PIXELS[20:], PIXELS[20:, 0], PIXELS[20:].flatten(1), PIXELS[20:, :, None]):
+        assert not known.among(rows).any()
+
+
+def test_a_loader_makes_its_rows_by_its_own_function():
+    def pairs(rows):
+        return torch.stack([row["x"] for row in rows]), torch.stack([row["y"] for row in rows])
+
+    dicts = [{"x": x, "y": y} for x, y in zip(X, Y, strict=True)]
+    loader = DataLoader(dicts, batch_size=16, drop_last=True, shuffle=True, collate_fn=pairs)
+    assert TrainingRows.of(loader).among(X).all()
+
+
 def repeat(x, y, times):
     return torch.cat([x] * times), torch.cat([y] * times)
 

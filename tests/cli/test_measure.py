@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import bayesprune as bp
-from bayesprune.cli.measure import measure, over_seeds
+from bayesprune.cli.measure import history, measure, over_seeds
 from bayesprune.data import Split
 
 SEEDS = [
@@ -40,6 +40,21 @@ def test_means_and_sample_deviations() -> None:
     assert means["dense_parameters"] == 90
     assert "dense_parameters_std" not in means
     assert "seed" not in means
+
+
+def test_a_seed_between_two_equal_ones_is_a_spread() -> None:
+    means = over_seeds([SEEDS[0], SEEDS[1], SEEDS[0]])
+    assert means["architecture"] == [pytest.approx(14 / 3), 7]
+    assert means["architecture_std"] == [pytest.approx(2 / 3**0.5), 0.0]
+
+
+def test_an_epoch_is_plain_values() -> None:
+    record = bp.svi.record(
+        fitted({})[0].gated, torch.full((9,), 0.5), epoch=1, elbo=float("nan"), nll=0.25, seconds=0.0
+    )
+    (plain,) = history([record])
+    assert plain["elbo"] is None and plain["nll"] == 0.25 and plain["inclusion"] == [0.5] * 9
+    assert json.loads(json.dumps(plain, allow_nan=False)) == plain
 
 
 def fitted(initial_inclusion: dict[str, float]) -> tuple[bp.FitResult, Split]:

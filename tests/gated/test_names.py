@@ -102,6 +102,21 @@ def test_an_exact_name_holds_wherever_it_stands():
     assert [gate(prior=overlapping).prior.price(group) for group in gated.groups] == [2.0, 3.0, 3.0]
 
 
+def test_the_catch_all_may_be_left_with_nothing_by_patterns_before_it():
+    gated = gate(prior=BernoulliGates(Flattening({"in*": 4.0, "[02]": 3.0, "*": 1.0})))
+    assert [gated.prior.price(group) for group in gated.groups] == [4.0, 3.0, 3.0]
+
+
+def test_a_pattern_of_which_a_part_is_taken_holds_for_the_rest():
+    gated = gate(prior=BernoulliGates(Flattening({"[0i]*": 3.0, "[02]": 2.0, "*": 1.0})))
+    assert [gated.prior.price(group) for group in gated.groups] == [3.0, 3.0, 2.0]
+
+
+def test_the_nearest_name_is_that_of_the_first_that_has_any():
+    with pytest.raises(SettingsError, match=r"names 'zzzzzzz', 'inptu'.*Did you mean 'input'"):
+        gate(exclude=["zzzzzzz", "inptu"])
+
+
 def test_scales_of_parameters_that_there_are_not_are_refused():
     with pytest.raises(PriorError, match=r"scale names '4.wieght'.*Did you mean '4.weight'"):
         gate(weights=NormalWeights(scale={"4.wieght": 1.0, "*": 2.0}))

@@ -230,6 +230,11 @@ REFUSED = {
         errors.UnsupportedNetworkError,
         ("The forward of Of switches", "the memory give network.bfloat16()"),
     ),
+    "gate autocast in a part": (
+        lambda folder: fit(gate(Of(lambda n, x: torch.autocast("cpu", torch.bfloat16)(n)(x).float() + 1.0))),
+        errors.UnsupportedNetworkError,
+        ("The forward of Of switches", "the memory give network.bfloat16()"),
+    ),
     "gate meta network": (
         lambda folder: gate(net().to("meta")),
         errors.UnsupportedNetworkError,

@@ -211,3 +211,62 @@ def test_arrays_that_may_not_be_written_to_are_shared_not_copied():
     array.flags.writeable = False
     x, _ = rows_from((array, np.zeros(4, "int64")), "train").tensors()
     assert x.data_ptr() == array.__array_interface__["data"][0]
+
+
+def test_a_stream_that_drops_what_fills_no_batch():
+    found = rows_from(DataLoader(Stream(), batch_size=8, drop_last=True), "train", rows=50)
+    assert found.steps(8) == 6 and [len(x) for x, _ in found.epoch(8, 0, 0)] == [8] * 6
+    assert rows_from(DataLoader(Stream(5), batch_size=8, drop_last=True), "train", rows=5).steps(8) == 1
+
+
+class Shared(Stream):
+    """Each worker has every other row."""
+
+    def __iter__(self):
+        worker = torch.utils.data.get_worker_info()
+        return iter([(X[i], Y[i]) for i in range(worker.id, self.rows, worker.num_workers)])
+
+
+def test_each_worker_of_a_stream_may_drop_rows():
+    loader = DataLoader(Shared(46), batch_size=8, drop_last=True, num_workers=2)
+    assert sum(len(x) for x, _ in rows_from(loader, "train", rows=46).epoch(8, 0, 0)) == 32
+    with pytest.raises(DataError, match="gave 32 rows, and 47 were said"):
+        list(rows_from(loader, "train", rows=47).epoch(8, 0, 0))
+
+
+def test_a_stream_that_is_wrong_about_its_batches_is_refused():
+    class Wrong(Batches):
+        def __len__(self):
+            return 9
+
+    with pytest.raises(DataError, match=r"a pass gave 7 batches, and 9 were planned.*__len__"):
+        list(rows_from(Wrong(), "train", rows=50).epoch(8, 0, 0))
+
+
+def test_fewer_rows_than_a_batch_are_one():
+    for source in ((X[:5], Y[:5]), Subset(Numbered(), range(5))):
+        found = rows_from(source, "train")
+        assert found.steps(8) == 1 and [len(x) for x, _ in found.epoch(8, 0, 0)] == [5]
+        assert found.smallest_batch(8) == 5 and found.smallest_batch(3) == 3
+
+
+def test_tensors_are_read_where_they_lie_and_without_their_graph():
+    x = X.clone().requires_grad_()
+    for source in ((x, Y), TensorDataset(x, Y), Split(x, Y)):
+        found, _ = rows_from(source, "train").tensors()
+        assert found.data_ptr() == x.data_ptr() and not found.requires_grad
+
+
+def test_a_data_set_that_gives_several_rows_at_once_is_asked_once_a_batch():
+    class Several(Numbered):
+        asked = 0
+
+        def __getitem__(self, row):
+            raise AssertionError("one by one")
+
+        def __getitems__(self, rows):
+            self.asked += 1
+            return [(X[row], Y[row]) for row in rows]
+
+    data = Several()
+    assert sum(len(x) for x, _ in rows_from(data, "train").epoch(8, 0, 0)) == 48 and data.asked == 6

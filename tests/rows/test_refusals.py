@@ -27,6 +27,11 @@ class Ragged(Dicts):
         return torch.zeros(row), 0
 
 
+class NotANumber(Dicts):
+    def __getitem__(self, row):
+        return X[0] / 0, 0
+
+
 class Endless:
     def __getitem__(self, row):
         return X[0], Y[0]
@@ -68,6 +73,8 @@ def one_pass(source, **settings):
         ((X[:0], Y[:0]), "no rows"),
         (TensorDataset(X[:0], Y[:0]), "no rows"),
         (DataLoader(TensorDataset(X[:3], Y[:3]), batch_size=4, drop_last=True), "no rows"),
+        (DataLoader(TensorDataset(X[:3], Y[:3]), batch_size=4, drop_last=True, shuffle=True), "no rows"),
+        (NotANumber(), r"rows \d+ …: the inputs hold NaN"),
     ],
 )
 def test_what_holds_no_pairs_of_rows_is_refused_with_what_to_give(source, message):

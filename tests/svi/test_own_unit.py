@@ -1,5 +1,6 @@
 """Regression in the targets' own unit: what is learnt does not hang on it, and what ships speaks it."""
 
+import itertools
 import math
 import warnings
 
@@ -13,6 +14,8 @@ from bayesprune import priors
 from bayesprune.errors import LikelihoodError, UnitWarning
 from bayesprune.structure.frame import find_head
 from bayesprune.svi import Engine
+from bayesprune.svi.batches import Batches
+from bayesprune.svi.own_unit import start_in_own_unit_
 
 ROWS, NOISE = 160, 0.2
 FAST = bp.Recipe(
@@ -236,6 +239,65 @@ def test_a_loader_is_seen_once_and_left_as_it_was():
         result = bp.fit(gated_of(), loader, epochs=20, recipe=FAST, progress=False)
         assert float(result.gated.network._frame_unit) == pytest.approx(y.std(correction=0).item(), rel=1e-5)
         assert bp.evaluate(result, (x, y)).score < 0.5e4
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_looking_at_a_loader_leaves_all_randomness_as_it_was(own):
+    data = torch.utils.data.TensorDataset(*rows(1e4))
+    generator = torch.Generator().manual_seed(3) if own else None
+    loader = torch.utils.data.DataLoader(data, batch_size=40, shuffle=True, generator=generator)
+    gated, batches = gated_of(), Batches(loader, None, torch.device("cpu"), 0)
+    before = [g.get_state() for g in (torch.default_generator, *([generator] if own else []))]
+    start_in_own_unit_(gated, batches)
+    after = [g.get_state() for g in (torch.default_generator, *([generator] if own else []))]
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+def test_batches_of_one_row_are_looked_at_together():
+    """Of one row it cannot be told whether outputs are linear in the last layer."""
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(*rows(1e4)), batch_size=1)
+    gated = gated_of()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UnitWarning)
+        start_in_own_unit_(gated, Batches(loader, None, torch.device("cpu"), 0))
+    assert float(gated.network._frame_unit) == pytest.approx(rows(1e4)[1].std(correction=0).item(), rel=1e-5)
+
+
+def test_targets_of_a_stream_are_read_as_far_as_it_was_said_to_go():
+    class Long:
+        read = 0
+
+        def __iter__(self):
+            x, y = rows(1e4)
+            for start in itertools.cycle(range(0, ROWS, 40)):
+                self.read += 40
+                assert self.read <= 4 * ROWS, "read on"
+                yield x[start : start + 40], y[start : start + 40]
+
+    stream = Long()
+    start_in_own_unit_(gated_of(), Batches(stream, None, torch.device("cpu"), 0, rows=ROWS))
+    assert stream.read <= 2 * ROWS + 80
+
+
+def test_a_second_fit_keeps_the_unit_of_the_first():
+    first = fit(rows(1e4), epochs=2)
+    second = bp.fit(first.gated, rows(3e4), epochs=2, batch_size=40, recipe=FAST, progress=False)
+    assert second.gated.network._frame_unit == first.gated.network._frame_unit
+
+
+def test_targets_without_a_unit_are_left_alone():
+    """Classes are no amounts, and counts of a usual size need no word, zeros among them."""
+    import pyro.distributions as dist
+
+    x, y = rows()
+    wide = nn.Sequential(nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 90))
+    classes = bp.Own(rows=ROWS, distribution=lambda outputs: dist.Categorical(logits=outputs))
+    counts = torch.poisson((0.5 * y).exp(), generator=torch.Generator().manual_seed(0))
+    assert (counts == 0).any()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UnitWarning)
+        fit((x, (torch.arange(ROWS) % 90)), network=lambda: wide, likelihood=classes, epochs=1)
+        fit((x, counts), likelihood=bp.Poisson(rows=ROWS), epochs=1)
 
 
 def test_a_run_goes_on_bit_equal_in_its_own_unit(tmp_path):

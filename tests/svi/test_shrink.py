@@ -264,6 +264,8 @@ def test_what_is_said_of_the_hard_mask_is_said_of_the_pruned_network(probs):
     assert (quality.score, quality.nll) == pytest.approx((expected.score, expected.nll), rel=1e-5)
     draws = bp.Posterior.of(bp.FitResult(gated, (), 0.0, rounded=0, decided_at=None)).to_arviz(4, rows=rows)
     assert float(draws.posterior_predictive["hard_score"][0]) == pytest.approx(expected.score)
+    chances = torch.from_numpy(draws.posterior_predictive["hard_mean"].values[0].copy())
+    torch.testing.assert_close(chances, small(rows[0]).softmax(1).detach(), check_dtype=False)
     hard, _ = neighbours(gated)
     assert torch.equal(hard.bool(), kept)
     theta = gated.inclusion_prob().detach()
