@@ -16,6 +16,7 @@ from bayesprune.errors import (
     LikelihoodError,
     SettingsError,
 )
+from bayesprune.svi import Engine
 from bayesprune.svi.batches import Batches
 from bayesprune.svi.schedule import Schedule
 from tests.svi.fits import EPOCHS, FAST, ROWS, data, fit, gated_for, network, same
@@ -268,3 +269,21 @@ def test_fit_on_cuda_is_like_fit_on_the_cpu():
     x = data()[0]
     small = bp.prune(cuda)
     torch.testing.assert_close(small(x.cuda()).cpu(), small.cpu()(x), rtol=1e-4, atol=1e-4)
+
+
+def test_the_nll_of_an_epoch_is_the_mean_over_its_rows(monkeypatch):
+    """And not over its batches, of which the last is small."""
+    seen, step = [], Engine.step
+
+    def watched(engine, state, batch):
+        state, info = step(engine, state, batch)
+        seen.append((len(batch[0]), float(info.nll)))
+        return state, info
+
+    monkeypatch.setattr(Engine, "step", watched)
+    loader = DataLoader(TensorDataset(*data()), batch_size=ROWS - 3, shuffle=True)
+    result = fit(train=loader, epochs=2, batch_size=None)
+    assert [rows for rows, _ in seen] == [ROWS - 3, 3] * 2
+    for epoch, (many, few) in zip(result.history, zip(seen[::2], seen[1::2], strict=True), strict=True):
+        assert epoch.nll == pytest.approx(((ROWS - 3) * many[1] + 3 * few[1]) / ROWS, rel=1e-5)
+        assert abs(many[1] - few[1]) > 1e-3 * many[1]
