@@ -13,6 +13,7 @@ import numpy as np
 
 from bayesprune.posterior.diagnose.answer import Answer, Evidence, Measure, judged, not_asked
 from bayesprune.posterior.diagnose.matching import matched_jaccard
+from bayesprune.svi.shrink import median_units
 
 QUESTION = "reproducible"
 LEAST_FITS = 4
@@ -122,9 +123,17 @@ def _same_units(evidence: Evidence) -> list[Measure]:
         found.append(Measure("Jaccard of inputs kept", share, f"≥ {JACCARD}", share >= JACCARD))
     if evidence.fits and evidence.rows is not None:
         for group, share in matched_jaccard(evidence.fits, evidence.rows[0]).items():
+            if _whole(evidence, group):
+                continue  # there was no choice that could have come out otherwise
             name = f"Jaccard of units kept in {group}, matched by activation"
             found.append(Measure(name, share, f"≥ {JACCARD}", share >= JACCARD))
     return found
+
+
+def _whole(evidence: Evidence, group: str) -> bool:
+    """Whether every fit keeps all units of a group."""
+    kept = [fit.gated.by_group(median_units(fit.gated))[group] for fit in evidence.fits]
+    return all(bool(mask.all()) for mask in kept)
 
 
 def _identity_note(measures: list[Measure]) -> str:

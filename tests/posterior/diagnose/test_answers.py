@@ -112,6 +112,17 @@ def test_hidden_units_are_matched_by_what_they_do():
     assert 0.5 < answer["Jaccard of units kept in 0"] < 1
 
 
+def test_fits_that_keep_everything_agree_in_what_they_keep():
+    """Networks that were initialised otherwise do other things, and nothing of them was chosen."""
+    whole = [masked(range(10), seed) for seed in range(4)]
+    assert matched_jaccard(bp.Posterior.of(whole).fits, X)["0"] < 0.8
+    answer = bp.diagnose(whole, rows=(X, Y), draws=20).reproducible
+    assert answer.verdict == "yes" and answer["Jaccard of inputs"] == 1.0
+    assert not any("matched by activation" in measure.name for measure in answer.measures)
+    one_less = [*whole[:3], masked(range(9), 3)]
+    assert bp.diagnose(one_less, rows=(X, Y), draws=20).reproducible["Jaccard of units kept in 0"] < 0.8
+
+
 def wide_and_sure():
     """A model that keeps all of its units, each of consequence, and rows whose targets follow from it."""
     torch.manual_seed(3)
