@@ -14,6 +14,7 @@ a library that ends the process is counted, and the next change goes on.
 import argparse
 import contextlib
 import gzip
+import io
 import json
 import os
 import random
@@ -158,9 +159,50 @@ def _tensors(rng: random.Random, content: bytes) -> bytes:
     return bytes(save(tensors, metadata))
 
 
+def _arrays(rng: random.Random, content: bytes) -> bytes:
+    """One array of draws of another type, shape, name or content, or none; or one attribute."""
+    import h5py
+
+    held = io.BytesIO(content)
+    with h5py.File(held, "a") as file:
+        group = file[rng.choice(sorted(file))]
+        name = rng.choice(sorted(group))
+        kind = rng.choice(("numbers", "numbers", "numbers", "dtype", "more", "rename", "drop", "attribute"))
+        array = group[name]
+        if kind == "rename":
+            group.move(name, rng.choice((f"{name}x", "gate:x", "inclusion_prob:x")))
+        elif kind == "drop":
+            del group[name]
+        elif kind == "attribute":
+            place = rng.choice((array, group))
+            key = rng.choice([*sorted(place.attrs), "scale_factor", "_FillValue", "units", "coordinates"])
+            place.attrs.pop(key, None)
+            place.attrs[key] = rng.choice(
+                (0, -1, 1e308, "x", "nan", "", [1, 2], "float64", "seconds since x")
+            )
+        elif array.dtype.kind in "iuf" and kind == "numbers":
+            odd = (0, -1, 1, 100) + (1e30, float("nan"), float("inf"), -float("inf")) * (
+                array.dtype.kind == "f"
+            )
+            values = array[()].reshape(-1).copy()
+            values[rng.randrange(values.size) if rng.random() < 0.5 else slice(None)] = rng.choice(odd)
+            array[...] = values.reshape(array.shape)
+        else:
+            values, attributes = array[()], dict(array.attrs)
+            del group[name]
+            values = values[None] if kind == "more" and array.ndim else values
+            types = ("f2", "f8", "i8", "u1", "?", "S3", "c16")
+            values = values if array.dtype.kind == "O" or kind == "more" else values.astype(rng.choice(types))
+            group.create_dataset(name, data=values)
+            for key in attributes.keys() - {"DIMENSION_LIST", "REFERENCE_LIST", "CLASS", "NAME"}:
+                group[name].attrs[key] = attributes[key]
+    return held.getvalue()
+
+
 BINARY: dict[str, Change] = {"bytes": _bytes, "one bit": _bit, "length": _length}
 JSON = {"JSON": _json, **BINARY}
 TENSORS = {"tensors": _tensors, **BINARY}
+ARRAYS = {"arrays": _arrays, **BINARY}
 
 
 # ---------------------------------------------------------------------------------------------- readers
@@ -273,6 +315,14 @@ def _run(folder: Path) -> None:
 
 
 ANSWERS: dict[str, Any] = {}
+
+
+def _draws(folder: Path) -> None:
+    """The draws of a run, but few, so that what is changed is mostly what is read."""
+    from bayesprune.posterior import write
+
+    draws = _fitted().posterior().to_arviz(draws=20, rows=(X[:5], Y[:5]), observed=True)
+    write(draws, folder / "posterior.nc")
 
 
 def _page(folder: Path) -> str:
@@ -429,7 +479,7 @@ READERS: dict[str, Reader] = {
     "checkpoint": Reader(_checkpoint, _resumed, {"epoch-0002.safetensors": TENSORS}, 1, checked=True),
     "report of a run": Reader(_run, _page, {"result.json": JSON, "run.json": JSON}, 1.5),
     "run to resume": Reader(_run, _settings, {"run.json": JSON}),
-    "posterior.nc": Reader(_run, _diagnosis, {"posterior.nc": BINARY}, 0.15),
+    "posterior.nc": Reader(_draws, _diagnosis, {"posterior.nc": ARRAYS}, 1.5),
     "evidence.json": Reader(_evidence, _table, {"evidence.json": JSON}),
     "certificate, printed": Reader(_certificate, _printed, {"certificate.json": JSON}, 1.5),
     "certificate, verified": Reader(_certificate, _verified, {"certificate.json": JSON}, 0.7),

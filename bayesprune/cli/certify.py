@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from bayesprune.certify import Certificate, sign, verify
+from bayesprune.certify import Certificate, verify
 from bayesprune.certify.losses import LOSSES, Loss, Selective, loss_from
 from bayesprune.certify.paths import NAMES as NAMES_OF_PATHS
 from bayesprune.certify.pvalues import NAMES
@@ -116,9 +116,6 @@ def certify_command(
         raise click.UsageError("Name one RUN; to check a certificate: --verify FILE NETWORK DATA.")
     loss = _loss(options["loss"], options["confidence"], options["coverage"])
     out, found = certify_run(Path(places[0]), loss, quiet, options, Trust.of(trusted))
-    if options["key"] is not None:
-        found = sign(found, options["key"])
-    found.write(out / CERTIFICATE)
     if not quiet:
         tell(f"{found}\n\nThe certificate is {out / CERTIFICATE}." + _check_it(out, places[0], found))
     ctx.exit(0 if found.certified else NO)

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
-from bayesprune.certify import CalibrationRows, Certificate, TrainingRows, certify, hash_of_network
+from bayesprune.certify import (
+    CalibrationRows,
+    Certificate,
+    TrainingRows,
+    certify,
+    hash_of_network,
+    sign,
+)
 from bayesprune.certify.losses import Loss
 from bayesprune.cli import folder as folders
 from bayesprune.cli.calibration import SPLIT_SEED, TRAINING_ROWS, rows_of, unseen
@@ -16,15 +24,19 @@ from bayesprune.cli.export import pruned_folder
 from bayesprune.cli.job import data_of
 from bayesprune.cli.trust import Trust
 from bayesprune.errors import CertificateError, RunFolderError
-from bayesprune.export import load, save
+from bayesprune.export import ARCHITECTURE, TENSORS, load, save
+from bayesprune.files import is_temporary, sweep
+from bayesprune.lock import LOCK
 
 CERTIFICATE, FOLDER, REFERENCE = "certificate.json", "certificate", "reference"
+OWN = [name for file in (TENSORS, ARCHITECTURE) for name in (file, f"{REFERENCE}/{file}")]
+"""Files that are written before the certificate."""
 
 
 def certify_run(
     run: Path, loss: Loss, quiet: bool, options: dict[str, Any], trust: Trust
 ) -> tuple[Path, Certificate]:
-    """Certify the network of a run, and write it and its reference; the certificate is left to be written.
+    """Certify the network of a run; write it, the one that it was pruned from, and last the certificate.
 
     Args:
         run: a run's folder, or a seed's.
@@ -34,16 +46,52 @@ def certify_run(
         trust: programs that may be executed, where the run's data come from one.
 
     Returns:
-        The folder for the certificate, and the certificate.
+        The folder of the certificate, and the certificate.
 
     Raises:
         BayespruneError: the run, its rows or the settings cannot be used; nothing was written.
+        OSError: the folder cannot be written; nothing is left in it.
     """
     source = pruned_folder(run)
-    folder = source if (source / folders.RUN).is_file() else source.parent
     out = options["out"] or source / FOLDER
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise RunFolderError(f"{out}: exists already, and is left as it is. Choose another --out.")
+    _check_free(out)
+    with folders.sole_use(out):
+        _check_free(out)  # nobody can come in between now
+        sweep(out)
+        try:
+            return out, _certified(source, out, loss, quiet, options, trust)
+        except BaseException:
+            _give_back(out)
+            raise
+
+
+def _check_free(out: Path) -> None:
+    """A new folder, an empty one, or what a command that was killed left of its work: its lock tells."""
+    if not out.exists() and not out.is_symlink():
+        return
+    if out.is_dir():
+        names = {str(path.relative_to(out)) for path in _files(out) if not is_temporary(path)}
+        if not names or names == {LOCK} or (LOCK in names and names <= {LOCK, *OWN}):
+            return
+    raise RunFolderError(f"{out}: exists already, and is left as it is. Choose another --out.")
+
+
+def _files(out: Path) -> list[Path]:
+    return [path for path in out.rglob("*") if path.is_symlink() or not path.is_dir()]
+
+
+def _give_back(out: Path) -> None:
+    """Take back what was written; the true error is on its way, and nothing is raised here."""
+    with contextlib.suppress(OSError):
+        for name in OWN:
+            (out / name).unlink(missing_ok=True)
+        (out / REFERENCE).rmdir()
+
+
+def _certified(
+    source: Path, out: Path, loss: Loss, quiet: bool, options: dict[str, Any], trust: Trust
+) -> Certificate:
+    folder = source if (source / folders.RUN).is_file() else source.parent
     rows, split = _rows(folder, options["rows"], options["data_dir"], options["repeats"], trust)
     network = load(source)
     known = folder / TRAINING_ROWS
@@ -63,7 +111,11 @@ def certify_run(
         _write(found.network, out, rows.x[:1])
         _write(network, out / REFERENCE, rows.x[:1])
     record = found.certificate.record
-    return out, Certificate({**record, "calibration": {**record["calibration"], "split": split}})
+    certificate = Certificate({**record, "calibration": {**record["calibration"], "split": split}})
+    if options["key"] is not None:
+        certificate = sign(certificate, options["key"])
+    certificate.write(out / CERTIFICATE)  # last: it says that all the rest is there
+    return certificate
 
 
 def _rows(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fnmatch
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -38,8 +39,13 @@ def check_free(folder: Path) -> None:
             f"{folder}: holds another run, which is left as it is. To continue it, add --resume; for a new "
             "run choose another --out."
         )
-    if folder.is_dir() and any(path.name != LOCK for path in folder.iterdir()):
+    if folder.is_dir() and any(path.name != LOCK and not _of_a_claim(path) for path in folder.iterdir()):
         raise RunFolderError(f"{folder}: is not empty, and is left as it is. Choose another --out.")
+
+
+def _of_a_claim(path: Path) -> bool:
+    """Whether a file is what is left of a claim whose process was killed while it wrote ``run.json``."""
+    return is_temporary(path) and fnmatch.fnmatchcase(path.name, f".{RUN}.*")
 
 
 def new_folder(program: str, data: str) -> Path:
@@ -102,6 +108,7 @@ def begin(folder: Path, settings: Settings, digests: dict[str, str], versions: d
     """
     check_free(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    sweep(folder, RUN)
     record = {
         "format_version": FORMAT_VERSION,
         "settings": settings.to_json(),

@@ -8,6 +8,7 @@ import click
 
 from bayesprune.cli.streams import quoted, tell
 from bayesprune.errors import ProgramError
+from bayesprune.files import write_atomically
 from bayesprune.programs import Kind, Program, available, find
 
 HEADINGS: dict[Kind, str] = {
@@ -40,11 +41,9 @@ def copy_command(program: str, file: Path) -> None:
         raise ProgramError(f"{target}: a program is a .py file. Write {target}.py.")
     if not target.parent.is_dir():
         raise ProgramError(f"{target}: there is no folder {target.parent}. Make it first, or copy elsewhere.")
-    try:
-        with open(target, "x", encoding="utf-8") as out:
-            out.write(source.path.read_text(encoding="utf-8"))
-    except FileExistsError:
-        raise ProgramError(f"{target}: exists already, and is left as it is. Choose another name.") from None
+    if target.exists() or target.is_symlink():
+        raise ProgramError(f"{target}: exists already, and is left as it is. Choose another name.")
+    write_atomically(target, source.path.read_bytes())
     tell(f"Copied {source.name} to {target}. Change it, then run it with:  {_command(source, target)}")
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
-import secrets
 import warnings
 from pathlib import Path
 
@@ -15,7 +13,7 @@ from bayesprune.errors import SettingsError, UnsupportedNetworkError
 from bayesprune.export.folder import Inputs, save
 from bayesprune.export.layers import is_sequence
 from bayesprune.export.parity import check_parity
-from bayesprune.files import path_of
+from bayesprune.files import path_of, write_atomically
 from bayesprune.rows import inputs_of
 from bayesprune.structure.altered import bake_, check_no_global_hooks, drop_gradient_hooks_
 from bayesprune.structure.copying import copy_of
@@ -24,6 +22,8 @@ from bayesprune.structure.trace import check_plain, evaluating, run_on
 
 NEEDED = ("onnx", "onnxscript", "onnxruntime")
 """The packages of the ``export`` extra: two that write ONNX, and one in which it is run and compared."""
+LARGEST = 7 * 2**28
+"""Bytes: a file of ONNX is one protocol buffer, of less than 2 GiB, and has the graph in it too."""
 
 
 def export(network: nn.Module, path: str | Path, example: Inputs | None = None) -> None:
@@ -78,23 +78,26 @@ def _export_onnx(network: nn.Module, path: Path, inputs: tuple[Tensor, ...]) -> 
             f"ONNX needs {' and '.join(absent)}, not installed here. Install with: pip install "
             f"{' '.join(NEEDED)}. Or export to a folder ({path.with_suffix('')}), which needs nothing more."
         )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp.onnx")
+    held = sum(t.numel() * t.element_size() for t in (*network.parameters(), *network.buffers()))
+    if held >= LARGEST:
+        raise UnsupportedNetworkError(
+            f"The network's {held / 2**30:.2f} GiB do not fit into one ONNX file, which holds less than "
+            f"{LARGEST / 2**30:.2f}. Save it in a folder ({path.with_suffix('')}), which bayesprune.load() "
+            "reads."
+        )
     try:
-        written = _write_onnx(network, temporary, tuple(x.detach().cpu() for x in inputs))
-        check_parity(written, temporary, tuple(x.detach().cpu() for x in inputs))
-        os.replace(temporary, path)
+        exported, content = _onnx_of(network, tuple(x.detach().cpu() for x in inputs))
     except torch.onnx.errors.OnnxExporterError as problem:
         raise UnsupportedNetworkError(
             f"The network cannot be exported to ONNX: {_reason(problem)} Save it in a folder instead "
             f"({path.with_suffix('')}), which bayesprune.load() reads."
         ) from problem
-    finally:
-        temporary.unlink(missing_ok=True)
+    check_parity(exported, content, tuple(x.detach().cpu() for x in inputs))
+    write_atomically(path, content)
 
 
-def _write_onnx(network: nn.Module, path: Path, inputs: tuple[Tensor, ...]) -> nn.Module:
-    """What was written: a copy in eval mode, as its graph where it is no sequence of layers."""
+def _onnx_of(network: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[nn.Module, bytes]:
+    """What is exported, a copy in eval mode, as its graph where it is no sequence of layers; and as ONNX."""
     network = bake_(drop_gradient_hooks_(copy_of(network).cpu()))
     if not is_sequence(network):  # a class' own code may make a number of the rows, its graph does not
         network = as_plain_graph(network, inputs)
@@ -106,12 +109,13 @@ def _write_onnx(network: nn.Module, path: Path, inputs: tuple[Tensor, ...]) -> n
     rows = tuple({0: torch.export.Dim("rows")} for _ in inputs)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's own deprecations: nothing the user can act on
-        torch.onnx.export(
-            network, inputs, str(path), dynamo=True, external_data=False, verbose=False,
+        program = torch.onnx.export(
+            network, inputs, dynamo=True, external_data=False, verbose=False,
             input_names=_numbered("x", len(inputs)), output_names=_numbered("y", count),
             dynamic_shapes=rows if is_sequence(network) else (rows,),
         )  # fmt: skip
-    return network
+    assert program is not None
+    return network, program.model_proto.SerializeToString()
 
 
 def _reason(problem: BaseException) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import warnings
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,15 +15,15 @@ from bayesprune.structure.graph.plain import alike
 from bayesprune.structure.plain import place_of
 
 
-def check_parity(network: nn.Module, path: Path, inputs: tuple[Tensor, ...]) -> None:
-    """Run an ONNX file on the inputs and on more rows of them, and compare.
+def check_parity(network: nn.Module, content: bytes, inputs: tuple[Tensor, ...]) -> None:
+    """Run an ONNX file's content on the inputs and on more rows of them, and compare.
 
     Done where onnxruntime is installed. It lacks operations of float64 and bfloat16; of a file that it cannot
     run it is said that it was not compared.
 
     Args:
         network: what was exported, in eval mode, on the CPU.
-        path: the file.
+        content: of the file.
         inputs: (rows, ...) each.
 
     Raises:
@@ -39,7 +38,7 @@ def check_parity(network: nn.Module, path: Path, inputs: tuple[Tensor, ...]) -> 
         with torch.no_grad():
             outputs = tree_leaves(network(*(x.clone() for x in rows)))
         try:
-            found = _run(path, rows)
+            found = _run(content, rows)
         except Exception as problem:  # onnxruntime's own have no common class
             reason = str(problem).partition("\n")[0].rstrip(".")
             if type(problem).__name__ == "NotImplemented":  # an operation that only other runtimes have
@@ -57,13 +56,13 @@ def check_parity(network: nn.Module, path: Path, inputs: tuple[Tensor, ...]) -> 
             raise _refusal("computes something else in onnxruntime.")
 
 
-def _run(path: Path, inputs: tuple[Tensor, ...]) -> list[Tensor]:
+def _run(content: bytes, inputs: tuple[Tensor, ...]) -> list[Tensor]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # its own, at import
         import onnxruntime
     options: Any = onnxruntime.SessionOptions()
     options.log_severity_level = 4
-    session = onnxruntime.InferenceSession(str(path), options)
+    session = onnxruntime.InferenceSession(content, options)
     names = [given.name for given in session.get_inputs()]
     values = {name: x.numpy() for name, x in zip(names, inputs, strict=True)}
     return [torch.from_numpy(y) for y in session.run(None, values)]

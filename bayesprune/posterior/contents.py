@@ -114,6 +114,7 @@ def _problems(groups: Mapping[str, xr.Dataset]) -> Iterator[str]:
         yield from (f"sample_stats/{n} is missing" for n in ("elbo", "score") if n not in stats)
         if "posterior_predictive" not in groups:
             yield "there is no group 'posterior_predictive'"
+    yield from _of_rows(groups)
 
 
 def _of_group(group: xr.Dataset, known: Mapping[str, Values]) -> Iterator[str]:
@@ -151,3 +152,43 @@ def _of_draws(groups: Mapping[str, xr.Dataset]) -> Iterator[str]:
     chains.pop("prior", None)
     if len(set(chains.values())) > 1:
         yield f"numbers of chains differ: {', '.join(f'{n} in {part}' for part, n in chains.items())}"
+
+
+def _of_rows(groups: Mapping[str, xr.Dataset]) -> Iterator[str]:
+    """What is said of some rows is said of as many, and classes are among those that are predicted."""
+    first = {
+        "log_likelihood": {"y": ("chain", "draw", "row")},
+        "posterior_predictive": {
+            "y": ("chain", "draw", "row"), "mean": ("chain", "row"), "hard_mean": ("chain", "row"),
+            "hard_score": ("chain",),
+        },
+        "observed_data": {"y": ("row",)},
+    }  # fmt: skip
+    parts = {part: groups[part] for part in first if part in groups}
+    wrong = [
+        f"{part}/{name} has the dimensions {data[name].dims}, which do not begin with {dims}"
+        for part, data in parts.items()
+        for name, dims in first[part].items()
+        if name in data and data[name].dims[: len(dims)] != dims
+    ]
+    rows = {part: data.sizes["row"] for part, data in parts.items() if "row" in data.sizes}
+    if len(set(rows.values())) > 1:
+        wrong.append(f"numbers of rows differ: {', '.join(f'{n} in {part}' for part, n in rows.items())}")
+    predictive = parts.get("posterior_predictive", xr.Dataset())
+    means = [predictive[name] for name in ("mean", "hard_mean") if name in predictive]
+    if len({mean.shape for mean in means}) > 1:
+        wrong.append("posterior_predictive/mean and hard_mean have different shapes")
+    yield from wrong
+    if not wrong and "y" in predictive and predictive["y"].dtype == np.int16:
+        yield from _of_classes(parts, means)
+
+
+def _of_classes(parts: Mapping[str, xr.Dataset], means: list[xr.DataArray]) -> Iterator[str]:
+    for mean in means:
+        if mean.size and not -1e-3 <= mean.values.min() <= mean.values.max() <= 1 + 1e-3:
+            yield f"posterior_predictive/{mean.name} holds no probabilities"
+    classes = means[0].shape[-1] if means else np.iinfo(np.int16).max
+    for part in parts.keys() & {"posterior_predictive", "observed_data"}:
+        labels = parts[part]["y"].values
+        if labels.dtype.kind not in "iu" or (labels.size and not 0 <= labels.min() <= labels.max() < classes):
+            yield f"{part}/y holds no numbers of {classes} classes"

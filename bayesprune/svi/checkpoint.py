@@ -67,6 +67,7 @@ class Keeper:
             check_unused(self.folder)
         elif newest := newest_of_one(self.folder):
             self.run_id = restore_(run, newest, self.settings, self.noise)
+            _thin(self.folder)  # whoever was killed between writing a checkpoint and deleting an old one
 
     def save(self, run: Run) -> Path:
         """Write a checkpoint of the epochs finished so far."""
@@ -154,9 +155,13 @@ def save(run: Run, folder: Path, settings: dict[str, Any], run_id: str, noise: L
     tensors = {**_tensors(run), **{f"loader/{name}": state for name, state in noise.states().items()}}
     path = folder / f"epoch-{len(run.history):04d}.safetensors"
     write_atomically(path, pack({k: _plain(v) for k, v in tensors.items()}, plain))
+    _thin(folder)
+    return path
+
+
+def _thin(folder: Path) -> None:
     for _, old in numbered(folder)[:-KEEP]:
         old.unlink(missing_ok=True)
-    return path
 
 
 def restore_(run: Run, path: Path, settings: dict[str, Any], noise: LoaderNoise) -> str:

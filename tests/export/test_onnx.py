@@ -122,3 +122,13 @@ def test_what_is_no_onnx_is_not_written(tmp_path):
     with pytest.raises(UnsupportedNetworkError, match=r"does not run in onnxruntime: .*invalid model"):
         bp.export(network, tmp_path / "a.onnx", x)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_one_file_cannot_hold_is_refused_before_it_is_written(tmp_path, monkeypatch):
+    network = torch.nn.Sequential(torch.nn.Linear(8, 8, bias=False))
+    monkeypatch.setattr("bayesprune.export.onnx.LARGEST", 257)
+    bp.export(network, tmp_path / "a.onnx")
+    monkeypatch.setattr("bayesprune.export.onnx.LARGEST", 256)
+    with pytest.raises(UnsupportedNetworkError, match="do not fit into one ONNX file"):
+        bp.export(network, tmp_path / "b.onnx")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.onnx"]

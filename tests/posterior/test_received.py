@@ -135,6 +135,10 @@ def test_sizes_that_are_announced_are_not_allocated(file):
         ("constant_data", "rounded", -5, "constant_data/rounded runs from -5"),
         ("constant_data", "rows", 0, "constant_data/rows runs from 0"),
         ("log_likelihood", "y", np.nan, "log_likelihood/y holds NaN"),
+        ("observed_data", "y", 3, "observed_data/y holds no numbers of 3 classes"),
+        ("observed_data", "y", -1, "observed_data/y holds no numbers of 3 classes"),
+        ("posterior_predictive", "y", 3, "posterior_predictive/y holds no numbers of 3 classes"),
+        ("posterior_predictive", "hard_mean", 1.5, "posterior_predictive/hard_mean holds no probabilities"),
     ],
 )
 def test_numbers_that_are_none(file, group, name, value, message):
@@ -176,6 +180,31 @@ def test_variables_that_nobody_knows(made):
     groups["extra"] = groups["sample_stats"]
     with pytest.raises(PosteriorError, match="sample_stats/more is not known; the group 'extra' is"):
         diagnose(wrap(groups))
+
+
+@pytest.mark.parametrize(
+    ("group", "change", "message"),
+    [
+        ("observed_data", lambda part: part.isel(row=slice(30)), "numbers of rows differ: 40 in log_like"),
+        ("observed_data", lambda part: part.assign(y=part["y"].astype(float)), "no numbers of 3 classes"),
+        (
+            "posterior_predictive",
+            lambda part: part.assign(hard_mean=part["hard_mean"][..., :2].rename(output="other")),
+            "posterior_predictive/mean and hard_mean have different shapes",
+        ),
+        (
+            "log_likelihood",
+            lambda part: part.rename(row="other"),
+            "log_likelihood/y has the dimensions ('chain', 'draw', 'other'), which do not begin with",
+        ),
+    ],
+)
+def test_rows_that_do_not_fit_together(made, group, change, message):
+    groups = unwrap(read(made))
+    groups[group] = change(groups[group])
+    with pytest.raises(PosteriorError) as caught:
+        diagnose(wrap(groups))
+    assert message in str(caught.value)
 
 
 @pytest.mark.parametrize("mark", ["one", 1.5, np.nan, -1, 99])
