@@ -84,11 +84,11 @@ def check(groups: Groups, place: str) -> Groups:
         PosteriorError: the mark in the group ``posterior`` is missing, or of a later format.
     """
     attributes = groups["posterior"].attrs if "posterior" in groups else {}
-    if attributes.get("inference_library") != MAKER:
-        maker = attributes.get("inference_library", "an unknown program")
+    maker = attributes.get("inference_library", "an unknown program")
+    if not isinstance(maker, str) or maker != MAKER:
         raise PosteriorError(
-            f"{place} was written by {maker}, not by {MAKER} (groups: {', '.join(groups) or 'none'}): it has "
-            "no gates to read. Give the draws of result.posterior().to_arviz()."
+            f"{place} was written by {maker!s:.80}, not by {MAKER} (groups: {', '.join(groups) or 'none'}): "
+            "it has no gates to read. Give the draws of result.posterior().to_arviz()."
         )
     made = np.asarray(attributes.get("format", 0)).reshape(-1)  # h5netcdf gives an array of one
     if made.dtype.kind not in "iu" or len(made) != 1 or not 0 <= made[0] <= FORMAT:

@@ -188,7 +188,9 @@ def _of_classes(parts: Mapping[str, xr.Dataset], means: list[xr.DataArray]) -> I
         if mean.size and not -1e-3 <= mean.values.min() <= mean.values.max() <= 1 + 1e-3:
             yield f"posterior_predictive/{mean.name} holds no probabilities"
     classes = means[0].shape[-1] if means else np.iinfo(np.int16).max
-    for part in parts.keys() & {"posterior_predictive", "observed_data"}:
+    for part in ("posterior_predictive", "observed_data"):
+        if "y" not in parts.get(part, ()):
+            continue
         labels = parts[part]["y"].values
         if labels.dtype.kind not in "iu" or (labels.size and not 0 <= labels.min() <= labels.max() < classes):
             yield f"{part}/y holds no numbers of {classes} classes"

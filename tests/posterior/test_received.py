@@ -160,6 +160,7 @@ def test_numbers_that_are_none(file, group, name, value, message):
         ("posterior_predictive", "hard_score", "posterior_predictive/hard_score is missing"),
         ("constant_data", "rounded", "constant_data/rounded is missing"),
         ("history", "elbo", "history/elbo is missing"),
+        ("observed_data", "y", "observed_data/y is missing"),
         ("constant_data", "", "there is no group 'constant_data'"),
     ],
 )
@@ -212,6 +213,13 @@ def test_a_format_that_is_none(file, mark):
     with h5py.File(file, "a") as opened:
         opened["posterior"].attrs["format"] = mark
     with pytest.raises(PosteriorError, match=f"has format {mark}"):
+        read(file)
+
+
+def test_a_maker_that_is_no_name(file):
+    with h5py.File(file, "a") as opened:
+        opened["posterior"].attrs["inference_library"] = [1, 2]
+    with pytest.raises(PosteriorError, match=r"was written by \[1 2\], not by bayesprune"):
         read(file)
 
 
