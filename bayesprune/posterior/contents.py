@@ -156,7 +156,7 @@ def _of_draws(groups: Mapping[str, xr.Dataset]) -> Iterator[str]:
 
 def _of_rows(groups: Mapping[str, xr.Dataset]) -> Iterator[str]:
     """What is said of some rows is said of as many, and classes are among those that are predicted."""
-    first = {
+    first: dict[str, dict[str, tuple[str, ...]]] = {
         "log_likelihood": {"y": ("chain", "draw", "row")},
         "posterior_predictive": {
             "y": ("chain", "draw", "row"), "mean": ("chain", "row"), "hard_mean": ("chain", "row"),
