@@ -62,7 +62,6 @@ def write_report(
             and was not to be replaced. Nothing is written.
         PosteriorError: draws that cannot be read, are of another program, or do not fit together.
         CheckpointError: ``architecture.json`` was changed.
-        CertificateError: a certificate in the folder was changed.
     """
     out = Path(out) if out is not None else Path(folders[0]) / NAME if len(folders) == 1 else Path(NAME)
     check_free(out, force)

@@ -10,6 +10,7 @@ import torch
 from matplotlib.figure import Figure
 
 import bayesprune as bp
+from bayesprune.certify import Certificate
 from bayesprune.cli import main
 from bayesprune.errors import CertificateError
 from bayesprune.posterior import join, read
@@ -211,6 +212,12 @@ def test_a_certificate_beside_the_run_is_repeated(runs):
     assert found.statement in words and found.record["assumes"] in words
     assert "bayesprune certify --verify one/certificate/certificate.json one/certificate one" in words
     assert "A smaller network is certified" in words
-    Path("one/certificate/certificate.json").write_text("{}")
-    with pytest.raises(CertificateError, match=r"one/certificate/certificate\.json"):
-        page_of("one")
+    old = {**found.record, "format_version": 1}
+    for content, problem in ((json.dumps(old), "is of version 1"), ("{", "cannot be read as JSON")):
+        Path("one/certificate/certificate.json").write_text(content)
+        words = page_of("one").words
+        assert "Not read." in words and f"one/certificate/certificate.json: {problem}" in words
+        assert "Move one/certificate away, and then" in words and "bayesprune certify one" in words
+        assert found.statement not in words and "A smaller network is certified" not in words
+        with pytest.raises(CertificateError, match=problem):
+            Certificate.read("one/certificate/certificate.json")
