@@ -7,9 +7,9 @@ from torch import Tensor
 
 from bayesprune.errors import DataError
 
-BLOCKS, LEAST = 64, 2**12
+BLOCKS, LEAST = 256, 2**12
 """Blocks that a check is split into, and numbers of a block at the least: what is allocated for a comparison
-is then about a fortieth of the data, or a few kilobytes."""
+is then less than a hundredth of the data, or a few kilobytes."""
 
 MOST = 2**20
 """Numbers of a block at the most."""

@@ -1,8 +1,12 @@
 """What a check of rows allocates beside the rows."""
 
+from pathlib import Path
+
+import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from torch.utils.data import DataLoader, TensorDataset
 
 import bayesprune as bp
 from bayesprune.gated.rows import check_targets
@@ -49,3 +53,38 @@ def test_the_whole_at_once_would_be_seen():
     with Largest(X) as largest:
         torch.isfinite(X).all()
     assert largest.bytes >= 0.25 * X.untyped_storage().nbytes()
+
+
+LINUX = Path("/proc/self/clear_refs")
+
+
+def peak(act):
+    """Bytes by which this process grew at most, beyond what it had before: as the system counts them."""
+    LINUX.write_text("5")  # begins the count anew
+    before = int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+    act()
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM")) - before
+
+
+@pytest.mark.skipif(not LINUX.exists(), reason="the system's own count is Linux'")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.int64, torch.uint8], ids=str)
+def test_as_the_system_counts_it(dtype):
+    x, y = torch.ones(400_000, 64, dtype=dtype), torch.zeros(400_000, dtype=torch.int64)
+    sources = {
+        "tensors": (x, y), "numpy": (x.numpy(), y.numpy()), "dataset": TensorDataset(x, y),
+        "loader": DataLoader(TensorDataset(x, y), batch_size=400),
+    }  # fmt: skip
+    grown = {}
+    for name, source in sources.items():
+
+        def check(source=source):
+            rows = rows_from(source, "train", form=RowForm.of(x))
+            if isinstance(source, DataLoader):  # it is checked when its batches come
+                next(iter(rows.epoch(400, 0, 0)))
+
+        check()
+        grown[name] = peak(check) / x.untyped_storage().nbytes()
+    assert max(grown.values()) <= 0.05, grown
+    if dtype.is_floating_point:
+        assert peak(lambda: torch.isfinite(x).all()) > 0.5 * x.untyped_storage().nbytes()
