@@ -160,7 +160,6 @@ def test_numbers_that_are_none(file, group, name, value, message):
         ("posterior_predictive", "hard_score", "posterior_predictive/hard_score is missing"),
         ("constant_data", "rounded", "constant_data/rounded is missing"),
         ("history", "elbo", "history/elbo is missing"),
-        ("observed_data", "y", "observed_data/y is missing"),
         ("constant_data", "", "there is no group 'constant_data'"),
     ],
 )
@@ -173,6 +172,13 @@ def test_variables_that_are_missing(made, group, name, message):
     with pytest.raises(PosteriorError) as caught:
         diagnose(wrap(groups))
     assert message in str(caught.value)
+
+
+def test_a_group_without_its_variable(file):
+    with h5py.File(file, "a") as opened:
+        del opened["observed_data"]["y"]
+    with pytest.raises(PosteriorError, match="observed_data/y is missing"):
+        read(file)
 
 
 def test_variables_that_nobody_knows(made):
