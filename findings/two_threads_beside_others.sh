@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Two threads of PyTorch beside other programs cost many times what one does, because they wait spinning.
 #
-#   findings/two_threads_beside_others.sh        (Linux; PYTHON=... names a Python of at least 3.10)
+#   findings/two_threads_beside_others.sh        (Linux; PYTHON=... names a Python of at least 3.11)
 #
 # Versions: torch 2.13.0 (seen with its CPU build: export PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu
 # for it) and numpy 2.4.6, in a temporary folder that is removed at the end; nothing else, and nothing of this
