@@ -25,7 +25,6 @@ PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
 BLOCK = re.compile(
     r"(?:<!-- run: (?P<when>.*?) -->\n)?^```(?P<language>\w+)\n(?P<code>.*?)^```$", re.M | re.S
 )
-NIGHTLY = os.environ.get("BAYESPRUNE_NIGHTLY") == "1"
 
 
 @dataclass(frozen=True)
@@ -67,7 +66,7 @@ def test_its_python_runs_in_order_in_an_empty_folder(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"small"}
 
 
-@pytest.mark.skipif(not NIGHTLY, reason="installs from the network and trains: BAYESPRUNE_NIGHTLY=1")
+@pytest.mark.nightly  # installs from the network, and trains
 def test_its_commands_run_in_order_in_a_clone(tmp_path):
     clone = tmp_path / "clone"
     ignored = shutil.ignore_patterns(".git", ".venv", "_build", "__pycache__", "runs")

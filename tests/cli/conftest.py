@@ -1,13 +1,18 @@
 """The command line in a fresh working folder, and programs small enough to run in a blink."""
 
+import functools
+import io
 import signal
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO, Any
 
 import pytest
 import torch
+from matplotlib.backend_bases import FigureCanvasBase
+from matplotlib.figure import Figure
 
 from bayesprune.cli import main
 
@@ -63,8 +68,34 @@ class Outcome:
 Cli = Callable[..., Outcome]
 
 
+@functools.cache
+def _blank_pictures() -> dict[str, bytes]:
+    pictures = {kind: io.BytesIO() for kind in ("png", "svg")}
+    for kind, picture in pictures.items():
+        Figure().savefig(picture, format=kind)
+    return {kind: picture.getvalue() for kind, picture in pictures.items()}
+
+
 @pytest.fixture
-def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Cli]:
+def blank_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing is two thirds of what a small run costs: pictures are empty here. tests/report draws them."""
+
+    blank = _blank_pictures()
+
+    def draw(self: FigureCanvasBase, file: IO[Any], *_: Any, format: str = "png", **__: Any) -> None:
+        picture = blank[format]
+        file.write(picture.decode() if isinstance(file, io.TextIOBase) else picture)
+
+    monkeypatch.setattr(FigureCanvasBase, "print_figure", draw)
+
+
+@pytest.fixture
+def cli(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    blank_pictures: None,
+) -> Iterator[Cli]:
     """Runs `bayesprune WORDS...` in an empty working folder that holds mine.py and stopping.py."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", sys.path.copy())

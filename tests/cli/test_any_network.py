@@ -169,7 +169,6 @@ def test_what_cannot_be_saved_is_refused_before_it_is_trained(cli: Any, program:
     assert "ELBO" not in done.err and files(Path()) == before
 
 
-@pytest.mark.slow
 def test_several_seeds(cli: Any, program: Path) -> None:
     assert cli("run", "./residual.py", "--epochs", "2", "--seeds", "2", "--out", "two", "--quiet").code == 0
     for seed in (0, 1):

@@ -159,7 +159,6 @@ def test_a_run_on_cuda(cli: Any) -> None:
     assert _result("runs/mine-digits")["device"] == "cuda"
 
 
-@pytest.mark.slow
 def test_lenet5_on_digits(cli: Any) -> None:
     done = cli("run", "lenet5", "--data", "digits", "--epochs", "2")
     assert done.code == 0

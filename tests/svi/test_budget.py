@@ -123,7 +123,6 @@ def test_a_budget_below_what_the_guard_leaves_is_refused_by_the_fit():
         fit(gated, shrink=bp.Shrink(every=3, least=4))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "program, shares, most_error",
     [("lenet5", {"macs": 0.1}, 8.0), ("lenet_300_100", {"params": 0.05}, 8.0)],

@@ -6,7 +6,6 @@ BAYESPRUNE_NIGHTLY=1 pytest tests/structure/graph/test_random_graphs.py     # 1,
 import os
 import statistics
 
-import pytest
 import torch
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
@@ -56,7 +55,6 @@ def removal_that_matters(network, analysis, x, seed):
     raise AssertionError("nearly every unit can be removed without an effect: the gates reach nothing")
 
 
-@pytest.mark.slow
 def test_cut_equals_masked_on_random_networks():
     shares, refused = [], []
 
