@@ -31,7 +31,6 @@ def killer() -> ModuleType:
         sys.path.remove(str(BENCHMARKS))
 
 
-@pytest.mark.slow
 def test_killed_commands_end_as_if_nobody_had_killed_them(tmp_path: Path) -> None:
     words = ["--moments", str(MOMENTS), "--writes", str(WRITES), "--seed", "3", "--out", tmp_path / "a.json"]
     done = subprocess.run(
