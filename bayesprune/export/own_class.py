@@ -64,8 +64,9 @@ def put_into_(own: nn.Module, saved: nn.Module, sizes: Mapping[str, Any], folder
     _fill_(trial, saved, sizes, folder)
     dtype = place_of(saved)[1]
     inputs = example_of(folder, rows=3, dtype=dtype)
+    _check_outputs(trial, saved, inputs, folder)
     with Foreign(own) as original:
-        _check_outputs(trial, saved, inputs, folder)
+        _outputs(trial, inputs, training=False)
     original.check()
     both = tensor_names(saved) & tensor_names(own)
     expected, found = ({n: t for n, t in held(of).items() if n in both} for of in (saved, trial))
