@@ -300,6 +300,30 @@ def test_targets_without_a_unit_are_left_alone():
         fit((x, counts), likelihood=bp.Poisson(rows=ROWS), epochs=1)
 
 
+def test_counts_are_told_of_by_the_logarithm_of_their_mean():
+    """Where no last layer takes them up; single ones may be 0."""
+
+    def network():
+        return nn.Sequential(nn.Linear(8, 6), nn.Tanh(), nn.Linear(6, 1), nn.Dropout(0.1))
+
+    x, y = rows()
+    counts = torch.poisson((0.5 * y).exp(), generator=torch.Generator().manual_seed(0))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UnitWarning)
+        fit((x, counts), network, bp.Poisson(rows=ROWS), epochs=1)
+    with pytest.warns(UnitWarning, match=r"Poisson: .* means up to 2\d"):
+        fit((x, counts * 1e10), network, bp.Poisson(rows=ROWS), epochs=1)
+
+
+def test_targets_that_differ_by_rounding_alone_are_alike():
+    x, _ = rows()
+    y = torch.full((ROWS,), 1 / 3, dtype=torch.float64)
+    y[::2] += 1e-16
+    assert y.std() > 0
+    with pytest.raises(LikelihoodError, match="all targets are alike"):
+        fit((x, y), epochs=1)
+
+
 def test_a_run_goes_on_bit_equal_in_its_own_unit(tmp_path):
     class Stop(Exception):
         pass
