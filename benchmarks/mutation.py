@@ -98,6 +98,19 @@ EQUIVALENT = {
     ),
     'order = np.argsort(tests(first), kind="STABLE").astype(np.int64)': "NumPy reads it as 'stable'",
     "best = torch.where(alive, probs[part], -2.0).topk(floors[name]).indices": "below every probability too",
+    "shares = [torch.cat([probs[parts[s.group]], probs.new_ones(2)])[s.unit_ids] for s in owners]": (
+        "the last of two ones is a one, and no id but -1 reads it"
+    ),
+    "- bound=tuned.bound,\n- )\n+ )": "it is the default of GateSteps",
+    "nll = gated.likelihood.nll(outputs, y).mean(+1)  # (2^K,)": "of two dimensions the last is the first",
+    "share = torch.where(configurations > 0, living, 1 - living).prod(+1)": "the same",
+    "configurations = all_configurations(len(living)).to(None)": (
+        "zeros and ones are exact in every type: only another device would tell"
+    ),
+    "outputs = self.gated.network(x, gates, "
+    "self._weight_noise if (self.gated.log_scales) or True else None)": (
+        "weights without a posterior are points to the noise too: it costs time"
+    ),
 }
 """Changes that make no difference, each with the reason why none can be seen."""
 
@@ -222,8 +235,9 @@ def name_equivalent_(file: dict[str, Any]) -> None:
     for found in lives:
         new = "\n".join(line[2:] for line in found["change"].splitlines() if line.startswith("+"))
         found.pop("equivalent", None)
-        if new in EQUIVALENT:
-            found["equivalent"] = EQUIVALENT[new]
+        why = EQUIVALENT.get(new) or EQUIVALENT.get(found["change"])
+        if why:
+            found["equivalent"] = why
     file["equivalent"] = sum("equivalent" in found for found in lives)
 
 

@@ -288,6 +288,13 @@ def test_weights_with_scales_of_their_own_are_as_far_from_the_prior_as_their_gau
     assert weight_nats(gated, probs).item() == pytest.approx(nats, rel=1e-9)
 
 
+def test_the_exact_elbo_has_the_models_precision_whatever_the_default_is():
+    gated, (x, y) = gated_for("flattening"), small_batch()
+    expected = exact_negative_elbo(gated, x, y)
+    found = exact_negative_elbo(gated.float(), x.float(), y)
+    assert found.dtype == torch.float and found.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
 def test_removed_gates_cost_what_closed_ones_cost():
     for name in ("flattening", "fixed", "beta"):  # units that are gone stay in the sum, at probability zero
         whole, cut = (

@@ -238,7 +238,13 @@ def test_columns_that_belong_to_nobody_of_a_group_count_as_open_and_spare_nobody
 
 
 def test_of_columns_that_are_alike_the_first_ones_are_spared():
-    assert spare((slot("a", [2, 0, 1]),), [0.3, 0.3, 0.3, 0.0, 0.0], "a", 2) == [1, 0, 1, 0, 0]
+    """Of twenty: fewer are sorted as they stand in any case."""
+    gated = SimpleNamespace(
+        network=SimpleNamespace(slots=(slot("a", list(range(20))),)), slices=lambda: {"a": slice(0, 20)}
+    )
+    dead = torch.ones(20, dtype=torch.bool)
+    _spare_(gated, dead, torch.tensor([0.3, 0.2] * 10), "a", 4)
+    assert (~dead).nonzero().flatten().tolist() == [0, 2, 4, 6]
 
 
 UNDECIDED = {
