@@ -14,6 +14,7 @@ from bayesprune.structure.graph.analyse import Structure
 from bayesprune.structure.graph.boxes import box, take
 from bayesprune.structure.graph.call import Raw, argument_node, arguments
 from bayesprune.structure.graph.movement import MOVES
+from bayesprune.structure.graph.plain import LateGraph
 from bayesprune.structure.graph.rates import set_rates_
 from bayesprune.structure.graph.renumber import rewritten_, set_argument_
 from bayesprune.structure.graph.sections import drop_sections
@@ -66,7 +67,7 @@ def adapted(structure: Structure, training: bool, alive: Tensor) -> fx.GraphModu
         CannotAdapt: an operation that has no form for this cut.
     """
     original = structure.captured.graphs[training]
-    graph = fx.GraphModule(original, copy.deepcopy(original.graph))
+    graph = LateGraph(original, copy.deepcopy(original.graph))
     set_rates_(graph, structure.captured, training)
     if bool(alive.all()):
         graph.recompile()

@@ -103,9 +103,9 @@ class GraphNetwork(Framed):
             outputs = self.framed(outputs)
         return outputs.reshape(*lead, -1, *outputs.shape[1:]) if lead else outputs
 
-    def _rebuild(self) -> None:
+    def _rebuild(self, plain: dict[bool, fx.GraphModule] | None = None) -> None:
         """Graphs for the units that are left, over the parameters as they are now."""
-        plain = {t: adapted(self.structure, t, self.alive) for t in (True, False)}
+        plain = plain or self._adapted(self.alive)
         for graph in plain.values():
             share(graph, self.network)
         gated = gated_graphs(self.structure, plain, self.alive)
@@ -114,6 +114,9 @@ class GraphNetwork(Framed):
         object.__setattr__(self, "_graphs", gated)
         object.__setattr__(self, "_slots", living_slots(self.structure, self.alive))
         self._follow_()
+
+    def _adapted(self, alive: Tensor) -> dict[bool, fx.GraphModule]:
+        return {training: adapted(self.structure, training, alive) for training in (True, False)}
 
     def _apply(self, fn: Any, recurse: bool = True) -> GraphNetwork:
         """``to``, ``double`` and their like: the graphs follow the parameters, which they share."""
@@ -203,8 +206,7 @@ class GraphNetwork(Framed):
         groups = self.structure.groups
         flat = torch.cat([alive.get(g.name, torch.ones(g.size, dtype=torch.bool)).cpu() for g in groups])
         before, after = self.alive, self.alive & flat
-        for training in (True, False):
-            adapted(self.structure, training, after)  # whether every operation can follow
+        plain = self._adapted(after)  # every operation can follow
         masked = self._probe(after)
         beside = {id(self._tensor(name)): twin for name, twin in (companions or {}).items()}
         changed = [(self._tensor(n), dim, s) for n, dim, s in kept_places(self.structure, before, after)]
@@ -214,7 +216,7 @@ class GraphNetwork(Framed):
         for tensor, dim, stays in changed:
             cut_tensor_(tensor, dim, stays, optimiser)
         self._resize_()
-        self._rebuild()
+        self._rebuild(plain)
         if not alike(self._probe(), masked):
             object.__setattr__(self, "alive", before)
             for saved in backup[::-1]:

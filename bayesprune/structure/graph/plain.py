@@ -24,8 +24,36 @@ def adopt_(module: nn.Module, network: nn.Module) -> None:
     module.training = network.training
 
 
+class LateGraph(fx.GraphModule):
+    """A graph module that writes its code when it is first run: most of them are changed on, or never run."""
+
+    def recompile(self) -> Any:
+        """Called wherever the graph was changed: the code that there is does no longer hold."""
+        type(self).forward = LateGraph._written_first  # a graph module's class is its own
+
+    def write(self) -> None:
+        """Write the code, unless it is written."""
+        if type(self).forward is LateGraph._written_first:
+            super().recompile()
+
+    def _written_first(self, *inputs: Any, **more: Any) -> Any:
+        self.write()
+        return self(*inputs, **more)
+
+    @property
+    def code(self) -> str:
+        """As Python."""
+        self.write()
+        return super().code
+
+    def __reduce__(self) -> Any:
+        return fx.GraphModule(self, self.graph).__reduce__()
+
+
 def graph_forward(graph: fx.GraphModule, module: nn.Module, *inputs: Any, **more: Any) -> Any:
     """Run a graph with the parameters that a module has at this moment, whoever put them there."""
+    if isinstance(graph, LateGraph):
+        graph.write()
     return type(graph).forward(_Bound(graph, module), *inputs, **more)
 
 

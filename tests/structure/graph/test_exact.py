@@ -132,8 +132,8 @@ def test_gradients_of_what_is_kept_are_those_of_the_masked_network(name):
     network, analysis = shared(name)
     x = CASES[name].batch(ROWS)
     alive = drawn_alive(analysis, REMOVALS[1])
-    counted = filled(name, lambda p: 1 + torch.arange(p.numel()).view(p.shape) / p.numel(), alive)
-    ones = filled(name, torch.ones_like, alive)
+    counted = filled(analysis, lambda p: 1 + torch.arange(p.numel()).view(p.shape) / p.numel(), alive)
+    ones = filled(analysis, torch.ones_like, alive)
     expected = by_own_names(gradients(analysis.gated, x, gates_of(alive, torch.float64)), network)
     actual = by_own_names(gradients(analysis.cut(alive), x), network)
     assert set(actual) <= set(expected) and set(actual) == set(counted) == set(ones)
@@ -147,14 +147,16 @@ def test_gradients_of_what_is_kept_are_those_of_the_masked_network(name):
         assert difference(gradient[real] * scale, dense[ids]) < 1e-9, parameter
 
 
-def filled(name, fill, alive):
-    """The parameters of a cut network that had other values before."""
-    case = CASES[name]
-    network = without_chance_(case.network())
+def filled(analysis, fill, alive):
+    """The parameters of a cut network that had other values before; the analysis has its own ones back."""
+    network = analysis.structure.captured.network
+    before = [p.detach().clone() for p in network.parameters()]
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.copy_(fill(parameter))
-    small = analyse(network, case.batch(EXAMPLE_ROWS)).cut(alive)
+        small = analysis.cut(alive)
+        for parameter, value in zip(network.parameters(), before, strict=True):
+            parameter.copy_(value)
     return by_own_names(dict(small.named_parameters()), network)
 
 
