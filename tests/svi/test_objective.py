@@ -137,6 +137,15 @@ def test_spike_and_slab_of_points_is_pyros():
     assert fused.item() == pytest.approx(slow.item(), abs=1e-6)
 
 
+def test_every_group_pays_by_the_prior_of_its_own():
+    gated = small_gated(EXACT["per group"])
+    probs = gated.inclusion_prob().detach()
+    flat, rate = priors.Flattening(1.0), priors.Beta(2.0, 3.0)
+    first, second = gated.groups
+    expected = flat.penalty(first, probs[:2]) + rate.penalty(second, probs[2:])
+    torch.testing.assert_close(gate_nats(gated, probs), expected)
+
+
 # ---- priors that have no closed form: Pyro's traces stand in
 
 

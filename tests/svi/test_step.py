@@ -18,7 +18,7 @@ from bayesprune.svi.objective import exact_negative_elbo, gate_nats, weight_nats
 from bayesprune.svi.schedule import Schedule
 from bayesprune.svi.step import _window, adam
 from bayesprune.svi.weight_noise import WeightNoise
-from tests.svi.small import EXACT, HALF, small_batch, small_gated
+from tests.svi.small import EXACT, HALF, Learned, small_batch, small_gated
 
 pytestmark = pytest.mark.usefixtures("double_precision")
 SPREAD = priors.NormalWeights(scale=0.7, posterior="normal", initial_scale=0.2)
@@ -172,6 +172,14 @@ def test_units_are_measured_in_the_mean_price_of_their_own_group():
     torch.testing.assert_close(typical, torch.tensor([3.0, 3.0, 6.0, 6.0, 6.0]))
 
 
+def test_the_last_unit_of_a_group_is_measured_in_its_own_price():
+    gated = small_gated(EXACT["flattening"])
+    gated.remove_(torch.tensor([False, True, True, False, True]))
+    engine = Engine(gated, Recipe(estimator="enumeration", gates=FREE))
+    typical = engine._typical(torch.tensor([7.0, 50.0, 50.0, -3.0, 50.0]))
+    torch.testing.assert_close(typical, torch.tensor([7.0, 7.0, 3.0, 3.0, 3.0]))
+
+
 @pytest.mark.parametrize("sign", [1.0, -1.0])
 def test_no_gate_moves_further_than_the_clip(sign):
     """A price of 10⁹ nats against none in the group's mean would throw every gate to its bound."""
@@ -228,6 +236,19 @@ def test_hyper_sites_follow_the_slope_of_the_priors_nats():
     engine = by_gradient_descent(Engine(gated, Recipe(estimator="enumeration", gates=FREE)), rate=1e-3)
     engine.step(engine.init(), small_batch())
     torch.testing.assert_close(before - gated.prior.log_odds.detach(), 1e-3 * expected)
+
+
+def test_a_parameter_of_the_prior_that_no_group_reads_stands_still():
+    class Spare(Learned):
+        def __init__(self):
+            super().__init__()
+            self.spare = nn.Parameter(torch.tensor(0.3))
+
+    gated = small_gated(Spare())
+    before = gated.prior.log_odds.detach().clone()
+    engine = Engine(gated, Recipe(estimator="enumeration", gates=FREE))
+    engine.step(engine.init(), small_batch())
+    assert gated.prior.spare.item() == 0.3 and not torch.equal(gated.prior.log_odds.detach(), before)
 
 
 # ---- what an engine is made with
@@ -319,6 +340,16 @@ def test_autocast_around_a_step_is_refused():
     with (
         torch.autocast("cpu", torch.bfloat16),
         pytest.raises(SettingsError, match=r"^A training step runs inside of torch.autocast\('cpu'\)"),
+    ):
+        engine.step(engine.init(), small_batch())
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_a_mode_without_gradients_around_a_step_is_refused(mode):
+    engine = Engine(small_gated(EXACT["fixed"]), Recipe())
+    with (
+        mode(),
+        pytest.raises(SettingsError, match=rf"^A training step runs inside of torch.{mode.__name__}"),
     ):
         engine.step(engine.init(), small_batch())
 
