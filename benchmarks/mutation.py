@@ -102,11 +102,20 @@ EQUIVALENT = {
         "the last of two ones is a one, and no id but -1 reads it"
     ),
     "- bound=tuned.bound,\n- )\n+ )": "it is the default of GateSteps",
+    **{
+        f"for parameter, slope in zip(self._hyper, slopes[1:], {strict}):": (
+            "autograd.grad answers with a slope for every tensor that it is asked for"
+        )
+        for strict in ("", "strict=None", "strict=False")
+    },
+    **{
+        f"return typical.repeat_interleave(self._sizes, {size})": (
+            "the sizes add up to that length: a length not given is asked of the device"
+        )
+        for size in ("", "output_size=None")
+    },
     "nll = gated.likelihood.nll(outputs, y).mean(+1)  # (2^K,)": "of two dimensions the last is the first",
     "share = torch.where(configurations > 0, living, 1 - living).prod(+1)": "the same",
-    "configurations = all_configurations(len(living)).to(None)": (
-        "zeros and ones are exact in every type: only another device would tell"
-    ),
     "outputs = self.gated.network(x, gates, "
     "self._weight_noise if (self.gated.log_scales) or True else None)": (
         "weights without a posterior are points to the noise too: it costs time"

@@ -210,7 +210,7 @@ class Engine:
         gated = self.gated
         probs = gated.inclusion_prob().detach().requires_grad_()
         prior = gate_nats(gated, probs)
-        if gated.weights.masked and gated.log_scales:
+        if gated.weights.masked:
             prior = prior + _slab_nats(gated, probs)
         slopes = torch.autograd.grad(prior, [probs, *self._hyper], allow_unused=True)
         for parameter, slope in zip(self._hyper, slopes[1:], strict=True):

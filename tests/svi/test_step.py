@@ -344,6 +344,19 @@ def test_autocast_around_a_step_is_refused():
         engine.step(engine.init(), small_batch())
 
 
+@pytest.mark.parametrize("weights", [HALF, SPREAD, SLAB], ids=["points", "Gaussian", "spike and slab"])
+def test_a_step_is_where_the_network_is_whatever_the_default_device(weights):
+    def stepped(default):
+        gated, batch = small_gated(EXACT["flattening"], weights=weights), small_batch()
+        with torch.device(default):
+            engine = Engine(gated, Recipe(gates=FREE))
+            state, info = engine.step(engine.init(), batch)
+        return state.velocity, gated.log_odds.detach(), info.nll
+
+    for found, expected in zip(stepped("meta"), stepped("cpu"), strict=True):
+        torch.testing.assert_close(found, expected)
+
+
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
 def test_a_mode_without_gradients_around_a_step_is_refused(mode):
     engine = Engine(small_gated(EXACT["fixed"]), Recipe())
