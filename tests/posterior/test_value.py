@@ -321,6 +321,7 @@ def test_sections_of_a_graph_are_a_group_like_others(prior, gone):
     assert gates.dims == ("chain", "draw", "layers_unit") and (gates == (0 if gone else 1)).all()
     assert (groups["sample_stats"]["macs"] == gated.network.macs()).all()
     assert groups["constant_data"]["optional"].sel(group="layers") == 1
+    gated.log_odds.data[gated.slices()["stem"].start] = -30.0  # where all stay there is no choice to agree in
     answers = bp.diagnose([gated] * 4, rows=(X, Y), draws=6)
     assert answers.reproducible["Jaccard of units kept in stem"] == 1.0
     assert answers.faithful.verdict != "not asked"

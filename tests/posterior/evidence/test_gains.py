@@ -18,6 +18,7 @@ from bayesprune.posterior.diagnose.joint import log_joint
 from bayesprune.posterior.evidence.passes import Setting, left_out_gains
 from bayesprune.priors import BernoulliGates, Fixed, Flattening
 from bayesprune.svi.estimators import ESTIMATORS, all_configurations
+from bayesprune.svi.shrink import median_units
 from tests.gated.graphs import Residual
 from tests.svi.small import EXACT, HALF, small_batch, small_gated
 
@@ -72,7 +73,7 @@ def test_exact_gains_are_those_of_enumeration(build):
     np.testing.assert_allclose(table.estimate, exact, rtol=1e-10, atol=1e-12)  # of the enumerating estimator
     assert table.estimate_error.max() < 1e-9
     hard = bp.evidence(gated, (x, y), units="all", others="hard", progress=False)
-    vertex = (gated.inclusion_prob().detach() > 0.5).double()
+    vertex = median_units(gated).double()
     np.testing.assert_allclose(hard.exact, enumerated(gated, x, y, vertex)[gated.alive].numpy(), rtol=1e-9)
     assert not hard.exact_error.any() and not hard.estimate_error.any()
 
@@ -175,7 +176,7 @@ def test_margins_at_hard_values_are_log_joint_ratios(name):
     """exact − price = log p(z with u, y) − log p(z without u, y), of every prior with a closed form."""
     gated, (x, y) = small_gated(EXACT[name]).eval(), batch()
     table = bp.evidence(gated, (x, y), units="all", others="hard", progress=False)
-    hard = (gated.inclusion_prob().detach() > 0.5).double()
+    hard = median_units(gated).double()
     masks = hard.repeat(2 * len(hard), 1)
     for unit in range(len(hard)):
         masks[2 * unit, unit], masks[2 * unit + 1, unit] = 1.0, 0.0
