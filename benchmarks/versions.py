@@ -1,6 +1,6 @@
 """The tests that hang on others' versions, at both ends of the ranges that the project names.
 
-    python benchmarks/versions.py [--only NAME ...] [--every 10] [--processes 2] [--environments FOLDER]
+    python benchmarks/versions.py [--only NAME ...] [--tests PATH ...] [--every 10] [--environments FOLDER]
 
 Each combination of Python, PyTorch and ArviZ gets a virtual environment of its own, the project from this
 folder with the extras ``test`` and ``export``, a part of the tests (``TESTS``) and, with the installed
@@ -115,17 +115,17 @@ def last_line(log: Path) -> str:
     return lines[-1][:300] if lines else ""
 
 
-def run_tests(python: Path, folder: Path, processes: int, every: int) -> dict[str, Any]:
+def run_tests(python: Path, folder: Path, given: argparse.Namespace) -> dict[str, Any]:
     """How many passed, were skipped and failed, and the name and first line of each that failed."""
     report, log = folder / "tests.xml", folder / "tests.log"
-    several = ["-n", str(processes)] if processes > 1 else []
+    several = ["-n", str(given.processes)] if given.processes > 1 else []
     (folder / "every.py").write_text(
-        f"def pytest_collection_modifyitems(items):\n    items[:] = items[::{every}]\n"
+        f"def pytest_collection_modifyitems(items):\n    items[:] = items[::{given.every}]\n"
     )
     options = ["-q", "-p", "no:cacheprovider", "-p", "every", f"--junitxml={report}", *several]
     for kind in ("DeprecationWarning", "PendingDeprecationWarning", "FutureWarning"):
         options += ["-W", f"ignore::{kind}"]
-    code = call([str(python), "-m", "pytest", *options, *TESTS], log, path=str(folder))
+    code = call([str(python), "-m", "pytest", *options, *given.tests], log, path=str(folder))
     if not report.exists():
         return {"exit code": code, "error": last_line(log)}
     count: Counter[str] = Counter()
@@ -160,7 +160,7 @@ def run_commands(binary: Path, folder: Path) -> dict[str, Any]:
     return found
 
 
-def measure(asked: Combination, processes: int, every: int, environments: Path | None) -> dict[str, Any]:
+def measure(asked: Combination, given: argparse.Namespace) -> dict[str, Any]:
     """Everything of one asked."""
     python = find_python(asked.python)
     told: dict[str, Any] = {
@@ -171,7 +171,7 @@ def measure(asked: Combination, processes: int, every: int, environments: Path |
         return told | {"not tested": f"no Python {asked.python} on this machine"}
     with tempfile.TemporaryDirectory(prefix="versions-") as name:
         folder = Path(name)
-        venv = (environments or folder) / re.sub(r"\W+", "-", asked.name)
+        venv = (given.environments or folder) / re.sub(r"\W+", "-", asked.name)
         if not venv.exists():
             call([python, "-m", "venv", str(venv)], folder / "venv.log", folder)
         binary, log = venv / "bin", folder / "pip.log"
@@ -182,7 +182,7 @@ def measure(asked: Combination, processes: int, every: int, environments: Path |
             lines = [line for line in log.read_text().splitlines() if "ERROR" in line or "conflict" in line]
             return told | {"not tested": "; ".join(lines)[:600].replace(str(PROJECT), ".")}
         told["versions"] = installed(binary / "python")
-        told["tests"] = run_tests(binary / "python", folder, processes, every)
+        told["tests"] = run_tests(binary / "python", folder, given)
         told["command line"] = run_commands(binary, folder)
     return told
 
@@ -203,6 +203,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--only", nargs="+", metavar="NAME", choices=[c.name for c in COMBINATIONS])
+    parser.add_argument("--tests", nargs="+", metavar="PATH", default=list(TESTS))
     parser.add_argument("--every", type=int, default=1, help="10: each tenth of the tests, which is quick")
     parser.add_argument("--processes", type=int, default=2, help="for the tests")
     parser.add_argument("--environments", type=Path, help="where they are kept, and found again")
@@ -211,7 +212,7 @@ def main() -> None:
     chosen = [c for c in COMBINATIONS if given.only is None or c.name in given.only]
     failed = False
     for combination in chosen:
-        found = measure(combination, given.processes, given.every, given.environments)
+        found = measure(combination, given)
         tests, commands = found.get("tests", {}), found.get("command line", {})
         failed = failed or "not tested" in found or bool(tests["exit code"])
         counts = {key: value for key, value in tests.items() if key != "failures"}
@@ -219,9 +220,9 @@ def main() -> None:
         for name, why in tests.get("failures", {}).items():
             print("   ", name, "—", why, flush=True)
         known = json.loads(given.out.read_text())["results"]["combinations"] if given.out.exists() else {}
-        known[combination.name] = found | {"every": given.every}
+        known[combination.name] = found | {"each n-th test": given.every, "of": given.tests}
         ordered = {c.name: known[c.name] for c in COMBINATIONS if c.name in known}
-        write_results(given.out, vars(given), {"tests": list(TESTS), "combinations": ordered}, quiet=True)
+        write_results(given.out, vars(given), {"combinations": ordered}, quiet=True)
     sys.exit(failed)
 
 
