@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -92,8 +93,9 @@ def threads_of(network: nn.Module, x: Tensor, batch_size: int) -> int:
     """
     parameter = next(network.parameters(), None)
     row = x[:1].to(parameter.device if parameter is not None else x.device)
-    # with gradients: without, fused kernels hide their products
-    with evaluating(network), torch.enable_grad(), Counter() as counter:
+    # with gradients: without, fused kernels hide their products; what a network warns of then is no news
+    with evaluating(network), torch.enable_grad(), Counter() as counter, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         _run(network, row, "reference")
     return threads_for(counter.macs, min(batch_size, len(x)), learns=False)
 
