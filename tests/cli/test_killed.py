@@ -17,7 +17,7 @@ import pytest
 from bayesprune.cli import folder as folders
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-MOMENTS, WRITES = (24, 60) if os.environ.get("BAYESPRUNE_NIGHTLY") == "1" else (0, 4)
+MOMENTS, WRITES = (24, 60) if os.environ.get("BAYESPRUNE_NIGHTLY") == "1" else (0, 2)
 
 
 @pytest.fixture(scope="module")

@@ -31,7 +31,9 @@ def test_every_model_is_tested():
 
 
 @pytest.mark.filterwarnings("ignore::bayesprune.errors.EmptyGroupWarning")
-@pytest.mark.parametrize("name", GROUPS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.nightly] * (n == "lenet5_spike_slab")) for n in GROUPS]
+)
 def test_one_epoch_from_the_command_line(name, digits, capsys):
     assert main(["run", name, "--epochs", "1", "--seed", "3", "--out", "out", "--quiet"]) == 0
     result = json.loads(Path("out/result.json").read_text())

@@ -87,7 +87,9 @@ def test_draws_given_weights_are_the_enumerated_masks():
     assert nll == pytest.approx((share * torch.stack(rows).mean(-1)).sum().item(), rel=1e-9)
 
 
-@pytest.mark.parametrize("name", POSTERIORS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.nightly] * (n == "nuts_reference")) for n in POSTERIORS]
+)
 def test_it_runs_from_the_command_line(name):
     Path("line.py").write_text(PROGRAM)
     words = ["run", "./line.py", "--inference", name, "--epochs", "2" if name == "nuts_reference" else "250"]

@@ -1,6 +1,6 @@
 """Networks drawn at random, units removed at random: masked and cut are the same, and it mattered.
 
-BAYESPRUNE_NIGHTLY=1 pytest tests/structure/graph/test_random_graphs.py     # 1,000 networks, not 100
+BAYESPRUNE_NIGHTLY=1 pytest tests/structure/graph/test_random_graphs.py     # 1,000 networks, not 40
 """
 
 import os
@@ -25,7 +25,7 @@ from tests.structure.graph.networks import removable_share
 from tests.structure.graph.programs import OPERATIONS, SIZE, Program, Step, network_of, programs
 
 NIGHTLY = os.environ.get("BAYESPRUNE_NIGHTLY") == "1"
-EXAMPLES = 1000 if NIGHTLY else 100
+EXAMPLES = 1000 if NIGHTLY else 40
 LEAST_MEAN_SHARE = 0.8
 MOST_REFUSED = 0.01  # of random cuts of random networks
 drawn = settings(
