@@ -53,7 +53,7 @@ from bayesprune.report.write import names_of, render
 
 RESULTS = Path(__file__).parent / "results" / "fuzz_readers.json"
 MEMORY, SECONDS = 3 * 2**30, 20.0
-"""Of addresses, beyond what a reader begins with; of a change."""
+"""Of addresses, beyond what a reader begins with; of processor time, for a change."""
 RIGHT = ("named error", "equal", "found", "as written", "fails when run")
 ODD = (
     None,
@@ -522,7 +522,7 @@ def _alarm(*_: Any) -> None:
 
 def outcome(reader: Reader, folder: Path, whole: Any) -> tuple[str, str]:
     """How reading changed files ends, and the exception where it is a raw one."""
-    signal.setitimer(signal.ITIMER_REAL, SECONDS)
+    signal.setitimer(signal.ITIMER_PROF, SECONDS)
     try:
         found = reader.read(folder)
     except BayespruneError:
@@ -540,7 +540,7 @@ def outcome(reader: Reader, folder: Path, whole: Any) -> tuple[str, str]:
         line = f"{Path(last.tb_frame.f_code.co_filename).name}:{last.tb_lineno}" if last else ""
         return "raw", f"{type(problem).__name__} {line}"
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.setitimer(signal.ITIMER_PROF, 0)
     if found == whole:
         return "equal", ""
     return "found" if found == "FOUND" else "another result" if reader.checked else "as written", ""
@@ -554,7 +554,7 @@ def changes(reader: Reader, count: int, seed: int) -> list[tuple[str, str, int]]
 
 def try_all(reader: Reader, todo: list[tuple[str, str, int]]) -> Iterator[tuple[str, str, str]]:
     """(kind, outcome, exception) of every change; in this process."""
-    signal.signal(signal.SIGALRM, _alarm)
+    signal.signal(signal.SIGPROF, _alarm)
     warnings.simplefilter("ignore")
     with tempfile.TemporaryDirectory(dir="/dev/shm" if os.path.isdir("/dev/shm") else None) as base:
         kept, folder = Path(base) / "kept", Path(base) / "tried"

@@ -36,7 +36,8 @@ class Values:
 
     def problem(self, values: Any) -> str:
         """What is wrong with an array; empty if nothing is."""
-        if values.dtype.kind not in "biuf":
+        truth = (self.least, self.most) == (0, 1)  # else arithmetic would end in NumPy's own errors
+        if values.dtype.kind not in ("biuf" if truth else "iuf"):
             return f"holds {values.dtype}, no numbers"
         if values.dtype.kind == "f":
             if not self.missing and np.isnan(values).any():

@@ -174,6 +174,14 @@ def test_variables_that_are_missing(made, group, name, message):
     assert message in str(caught.value)
 
 
+@pytest.mark.parametrize(("group", "name"), [("sample_stats", "elbo"), ("sample_stats", "macs")])
+def test_truth_values_are_no_numbers(made, group, name):
+    groups = unwrap(read(made))
+    groups[group][name] = groups[group][name] > 0
+    with pytest.raises(PosteriorError, match=f"{group}/{name} holds bool, no numbers"):
+        diagnose(wrap(groups))
+
+
 def test_a_group_without_its_variable(file):
     with h5py.File(file, "a") as opened:
         del opened["observed_data"]["y"]
