@@ -1,6 +1,7 @@
 """Error, size and time of the shipped LeNets on MNIST, beside the dense twin and a magnitude pruner.
 
     python benchmarks/lenet_mnist.py --network lenet5 [--seeds 5] [--data-dir FOLDER] [--validation]
+    python benchmarks/lenet_mnist.py --network lenet5 --data digits     # the quick start's
 
 For every seed our program and its dense twin start from the same weights and take turns, an epoch each, so
 that a busy machine slows both alike; the wall ratio is that of the two sums. The peer is Torch-Pruning's
@@ -30,9 +31,9 @@ from bayesprune.programs import load_model
 HELD_OUT = 5_000
 
 
-def splits(data_dir: Path | None, validation: bool) -> tuple[bp.data.Split, bp.data.Split]:
+def splits(name: str, data_dir: Path | None, validation: bool) -> tuple[bp.data.Split, bp.data.Split]:
     """Training rows, and the rows that score."""
-    data = bp.data.load("mnist", data_dir)
+    data = bp.data.load(name, data_dir)
     if not validation:
         return data.train, data.test
     order = torch.randperm(len(data.train.x), generator=torch.Generator().manual_seed(12345))
@@ -40,15 +41,16 @@ def splits(data_dir: Path | None, validation: bool) -> tuple[bp.data.Split, bp.d
     return (bp.data.Split(data.train.x[rows], data.train.y[rows]) for rows in (rest, held_out))
 
 
-def one_seed(program, train, test, seed: int, epochs: int, classes: int) -> dict[str, Outcome]:
+def one_seed(program, data: str, train, test, seed: int, epochs: int, classes: int) -> dict[str, Outcome]:
     """Ours, dense and peer from the same initial weights."""
     torch.manual_seed(seed)
     gated = program.model(train, classes, None)
     rows, test = (train.x, train.y), (test.x, test.y)
     twin, dense_cost = gated.network.plain(), bp.count(gated.network.plain(), train.x[:1])
     recipe, penalty = program.recipe, 1 / (len(train.x) * gated.weights.scale_of("fc1.weight") ** 2)
-    ours = Ours(program, gated, rows, epochs, seed)
-    dense = Plain(twin, rows, program.batch_size_on("mnist"), epochs, recipe.learning_rate, penalty, seed)
+    batch_size = program.batch_size_on(data)
+    ours = Ours(program, gated, rows, epochs, seed, data)
+    dense = Plain(twin, rows, batch_size, epochs, recipe.learning_rate, penalty, seed)
     half = None
     for epoch in tqdm(range(epochs), desc=f"{program.name}, seed {seed}", unit="epoch"):
         for contender in (ours, dense) if epoch % 2 else (dense, ours):
@@ -60,7 +62,7 @@ def one_seed(program, train, test, seed: int, epochs: int, classes: int) -> dict
     peer = Plain(
         small,
         rows,
-        program.batch_size_on("mnist"),
+        batch_size,
         epochs - epochs // 2,
         recipe.compact_learning_rate,
         penalty,
@@ -109,25 +111,28 @@ def main() -> None:
     parser.add_argument("--network", choices=("lenet_300_100", "lenet5"), required=True)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--epochs", type=int, help="the program's own by default")
+    parser.add_argument("--data", choices=("mnist", "digits"), default="mnist")
     parser.add_argument("--data-dir", type=Path)
     parser.add_argument(
         "--validation", action="store_true", help="score on rows held out from the training rows"
     )
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument(
-        "--out", type=Path, help="JSON; benchmarks/results/lenet_mnist_<network>.json by default"
+        "--out", type=Path, help="JSON; benchmarks/results/lenet_<data>_<network>.json by default"
     )
     arguments = parser.parse_args()
+    if arguments.validation and arguments.data != "mnist":
+        parser.error(f"--validation sets {HELD_OUT:,} rows aside, and the digits are fewer")
     torch.set_num_threads(arguments.threads)
     program = load_model(arguments.network)
-    train, test = splits(arguments.data_dir, arguments.validation)
-    epochs = arguments.epochs or program.epochs_on("mnist")
+    train, test = splits(arguments.data, arguments.data_dir, arguments.validation)
+    epochs = arguments.epochs or program.epochs_on(arguments.data)
     out = arguments.out or Path(__file__).parent / "results" / (
-        f"lenet_mnist_{arguments.network}{'_validation' if arguments.validation else ''}.json"
+        f"lenet_{arguments.data}_{arguments.network}{'_validation' if arguments.validation else ''}.json"
     )
     by_seed = []
     for seed in range(arguments.seeds):
-        by_seed.append(one_seed(program, train, test, seed, epochs, 10))
+        by_seed.append(one_seed(program, arguments.data, train, test, seed, epochs, 10))
         ours = by_seed[-1]["bayesprune"]
         print(
             f"seed {seed}: {'-'.join(map(str, ours.kept.values()))}",

@@ -70,7 +70,7 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     record = json.loads((RESULTS / f"lenet_mnist_{NETWORK}.json").read_text())["results"]
     program, epochs = load_model(NETWORK), arguments.epochs or record["epochs"]
-    train, test = splits(arguments.data_dir, arguments.validation)
+    train, test = splits("mnist", arguments.data_dir, arguments.validation)
     dense = program.model(train, 10, None)
     trials = []
     for seed in range(arguments.seeds):
