@@ -171,7 +171,7 @@ def measure(asked: Combination, given: argparse.Namespace) -> dict[str, Any]:
         return told | {"not tested": f"no Python {asked.python} on this machine"}
     with tempfile.TemporaryDirectory(prefix="versions-") as name:
         folder = Path(name)
-        venv = (given.environments or folder) / re.sub(r"\W+", "-", asked.name)
+        venv = (given.environments or folder).absolute() / re.sub(r"\W+", "-", asked.name)
         if not venv.exists():
             call([python, "-m", "venv", str(venv)], folder / "venv.log", folder)
         binary, log = venv / "bin", folder / "pip.log"

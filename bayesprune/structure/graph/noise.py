@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any, Protocol
 
 import torch.nn.functional as F
@@ -88,9 +87,7 @@ def insert_noise_(
         for node in nodes:
             for user in [user for user in node.users if user is not drawn]:
                 user.replace_input_with(node, drawn)
-    with warnings.catch_warnings():  # a rate of dropout is read as a number here, of which PyTorch 2.6 warns
-        warnings.filterwarnings("ignore", "Node .* typically target", UserWarning)
-        graph.graph.lint()
+    graph.graph.lint()
     graph.recompile()
 
 

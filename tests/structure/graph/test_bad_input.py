@@ -137,7 +137,7 @@ class Lazy(nn.Sequential):
     [
         (NeedsKeyword, ROWS, "missing 1 required keyword-only argument: 'scale'"),
         (ReturnsNothing, ROWS, "ReturnsNothing returns no tensor"),
-        (plain, torch.zeros(2, 5), r"rows of shape \(1, 5\): mat1 and mat2"),
+        (plain, torch.zeros(2, 5), r"rows of shape \(1, 5\): (addmm: )?mat1 and mat2"),
         (plain, torch.zeros(2, 4, dtype=torch.long), "same dtype, but got Long and Float"),
         (plain, torch.zeros(0, 4), r"Input 0 of the example is of shape \(0, 4\)"),
         (plain, [ROWS], "Input 0 of the example is a list: pass a tensor"),
