@@ -24,6 +24,7 @@ from tests.svi.small import (
     EXACT,
     HALF,
     AllOrNothing,
+    Learned,
     OwnGuide,
     coupled,
     shared_rate,
@@ -197,7 +198,7 @@ def test_fallback_is_unbiased_for_the_quadrature(prior):
 
 
 def test_hyper_guide_and_prior_parameters_are_trained_by_the_step():
-    for prior in (shared_rate, EXACT["learned"]):
+    for prior in (shared_rate, Learned()):
         gated = small_gated(prior)
         engine = Engine(gated, PLAIN)
         names = [n for n, _ in gated.named_parameters() if n.startswith(("default_guide", "prior"))]

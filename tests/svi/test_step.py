@@ -202,7 +202,7 @@ def test_the_next_step_draws_gates_as_they_have_become():
 
 
 def test_hyper_sites_go_on_learning_once_gates_are_decided():
-    gated = small_gated(EXACT["learned"])
+    gated = small_gated(Learned())
     before = gated.prior.log_odds.detach().clone()
     engine = Engine(gated, Recipe(estimator="enumeration", gates=GateSteps(every=2)))
     state = engine.init()
@@ -217,7 +217,7 @@ def test_hyper_sites_go_on_learning_once_gates_are_decided():
 
 
 def test_hyper_sites_learn_in_a_gate_step_and_not_between():
-    gated = small_gated(EXACT["learned"])
+    gated = small_gated(Learned())
     engine = Engine(gated, Recipe(estimator="enumeration", gates=GateSteps(every=3)))
     state, moved = engine.init(), []
     for decided in (False, True):
@@ -230,7 +230,7 @@ def test_hyper_sites_learn_in_a_gate_step_and_not_between():
 
 
 def test_hyper_sites_follow_the_slope_of_the_priors_nats():
-    gated = small_gated(EXACT["learned"])
+    gated = small_gated(Learned())
     (expected,) = torch.autograd.grad(gate_nats(gated, gated.inclusion_prob().detach()), gated.prior.log_odds)
     before = gated.prior.log_odds.detach().clone()
     engine = by_gradient_descent(Engine(gated, Recipe(estimator="enumeration", gates=FREE)), rate=1e-3)
@@ -287,7 +287,7 @@ def test_one_adam_with_a_group_for_every_decay():
     """Points decay, by their prior; weights with a posterior, hyper-parameters and likelihoods do not."""
     table = priors.NormalWeights(scale={"*.bias": 2.0, "*": 0.5})
     likelihood = bp.Gaussian(rows=40, scale=1.0).double()
-    gated = small_gated(EXACT["learned"], weights=table, likelihood=likelihood)
+    gated = small_gated(Learned(), weights=table, likelihood=likelihood)
     optimiser = adam(gated, 3e-3)
     names = {id(p): name for name, p in gated.named_parameters()}
     found = {
