@@ -1,5 +1,6 @@
 """The fused ELBO is Pyro's: values and gradients, for every prior that ships, at every gate configuration."""
 
+import copy
 import math
 
 import pyro
@@ -42,7 +43,7 @@ PLAIN = Recipe(
 
 def gated_for(name, removed=False):
     exclude = ("input",) if name in CONTINUOUS else ()  # one continuous hyper-site at most
-    return small_gated(EXACT[name], exclude=exclude, removed=removed)
+    return small_gated(copy.deepcopy(EXACT[name]), exclude=exclude, removed=removed)  # steps train priors too
 
 
 def gradients(value, gated):
