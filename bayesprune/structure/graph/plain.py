@@ -25,7 +25,10 @@ def adopt_(module: nn.Module, network: nn.Module) -> None:
 
 
 class LateGraph(fx.GraphModule):
-    """A graph module that writes its code when it is first run: most of them are changed on, or never run."""
+    """A graph module that writes its code when it is first run: most of them are changed on, or never run.
+
+    PyTorch's own of this kind (``torch.fx._lazy_graph_module``) is private, and is not built upon.
+    """
 
     def recompile(self) -> Any:
         """Called wherever the graph was changed: the code that there is does no longer hold."""
