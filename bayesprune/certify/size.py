@@ -96,7 +96,7 @@ def smaller(record: dict[str, Any]) -> str:
     )
     if not after["shapes"]:
         told = "Nothing became smaller: every tensor keeps its shape"
-        units = '. To remove whole units, take path="units".' if zeros else "."
+        units = '. To remove whole units, take --path units (in Python path="units").' if zeros else "."
         return told + (f"; {inside}" if zeros else ", and no number became zero") + units
     told = f"Smaller: {before['parameters']:,} → {after['parameters']:,} parameters"
     told += (

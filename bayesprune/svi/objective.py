@@ -144,7 +144,7 @@ def exact_negative_elbo(gated: GatedModel, x: Tensor, y: Tensor) -> Tensor:
     probs = gated.inclusion_prob()
     living = probs[gated.alive]
     configurations = all_configurations(len(living)).to(living)
-    full = torch.zeros(len(configurations), 1, len(probs), dtype=probs.dtype)
+    full = probs.new_zeros(len(configurations), 1, len(probs))
     full[:, 0, gated.alive] = configurations
     outputs = gated.outputs(x, {name: full[..., part] for name, part in gated.slices().items()})
     nll = gated.likelihood.nll(outputs, y).mean(-1)  # (2^K,)

@@ -344,14 +344,16 @@ def test_autocast_around_a_step_is_refused():
         engine.step(engine.init(), small_batch())
 
 
+@pytest.mark.parametrize("estimator", [Recipe().estimator, "enumeration"])
 @pytest.mark.parametrize("weights", [HALF, SPREAD, SLAB], ids=["points", "Gaussian", "spike and slab"])
-def test_a_step_is_where_the_network_is_whatever_the_default_device(weights):
+def test_a_step_is_where_the_network_is_whatever_the_default_device(weights, estimator):
     def stepped(default):
         gated, batch = small_gated(EXACT["flattening"], weights=weights), small_batch()
         with torch.device(default):
-            engine = Engine(gated, Recipe(gates=FREE))
+            engine = Engine(gated, Recipe(gates=FREE, estimator=estimator))
             state, info = engine.step(engine.init(), batch)
-        return state.velocity, gated.log_odds.detach(), info.nll
+            exact = exact_negative_elbo(gated, *batch).detach()
+        return state.velocity, gated.log_odds.detach(), info.nll, exact
 
     for found, expected in zip(stepped("meta"), stepped("cpu"), strict=True):
         torch.testing.assert_close(found, expected)

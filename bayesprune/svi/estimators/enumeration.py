@@ -39,7 +39,7 @@ def all_configurations(gates: int) -> Tensor:
         gates: how many, at most 12.
 
     Returns:
-        (2^gates, gates), zeros and ones.
+        (2^gates, gates), zeros and ones, on the CPU.
 
     Raises:
         SettingsError: too many.
@@ -53,4 +53,4 @@ def all_configurations(gates: int) -> Tensor:
             f"{gates} gates have 2^{gates} configurations: enumeration is for at most {MOST_GATES}. "
             "Use another estimator, or exclude= groups."
         )
-    return torch.cartesian_prod(*[torch.tensor([0.0, 1.0])] * gates).reshape(2**gates, gates)
+    return torch.cartesian_prod(*[torch.tensor([0.0, 1.0], device="cpu")] * gates).reshape(2**gates, gates)
