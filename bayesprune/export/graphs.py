@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from bayesprune.errors import CheckpointError, UnsupportedNetworkError
 from bayesprune.export.architecture import GRAPH_VERSION, input_data
-from bayesprune.structure.graph.capture import Captured, find_tensor
+from bayesprune.structure.graph.capture.capture import Captured, find_tensor
 from bayesprune.structure.graph.shipped import plain_graph_of
 from bayesprune.structure.layer_form import built, described
 from bayesprune.structure.plain import (

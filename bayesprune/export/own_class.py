@@ -15,8 +15,8 @@ from bayesprune.errors import CheckpointError, UnsupportedNetworkError
 from bayesprune.export.architecture import example_of
 from bayesprune.export.read_back import check_same_tensors, held
 from bayesprune.structure.copying import Foreign, copy_of
-from bayesprune.structure.graph.capture import find_tensor
-from bayesprune.structure.graph.plain import alike
+from bayesprune.structure.graph.capture.bind import alike
+from bayesprune.structure.graph.capture.capture import find_tensor
 from bayesprune.structure.plain import PlainGraph, place_of, tensor_names
 
 SIZES = (

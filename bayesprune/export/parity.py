@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from bayesprune.errors import ExportWarning, UnsupportedNetworkError
-from bayesprune.structure.graph.plain import alike
+from bayesprune.structure.graph.capture.bind import alike
 from bayesprune.structure.plain import place_of
 
 

@@ -10,8 +10,8 @@ from torch.utils._pytree import tree_leaves
 
 from bayesprune.errors import CheckpointError, UnsupportedNetworkError
 from bayesprune.structure.altered import hint
-from bayesprune.structure.graph.plain import alike
-from bayesprune.structure.graph.twin import lent_copy
+from bayesprune.structure.graph.capture.bind import alike
+from bayesprune.structure.graph.capture.lent import shared_memory_copy
 from bayesprune.structure.plain import place_of
 from bayesprune.structure.trace import evaluating, run_on, unmoved
 
@@ -102,7 +102,7 @@ def outputs_of(network: nn.Module, inputs: tuple[Tensor, ...]) -> list[Tensor]:
 
 def _over(network: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
     """A copy of a network over tensors that have other places in memory, and the same bits."""
-    twin = lent_copy(network)
+    twin = shared_memory_copy(network)
     for name, tensor in held(twin).items():
         tensor.data = tensors[name].data
     return twin

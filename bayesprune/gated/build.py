@@ -19,7 +19,7 @@ from bayesprune.priors.protocol import bound
 from bayesprune.rows import RowForm
 from bayesprune.structure import Chain, Group, find_chain
 from bayesprune.structure.graph import GraphNetwork, provable_structure
-from bayesprune.structure.graph.sections import Layers
+from bayesprune.structure.graph.analysis.sections import Layers
 from bayesprune.structure.naming import check_names, check_order
 
 DEFAULT_INCLUSION = 0.9

@@ -12,7 +12,7 @@ from bayesprune.gated.precision import check_precision, refuse_autocast
 from bayesprune.priors import NormalWeights
 from bayesprune.rows import one_input_of
 from bayesprune.structure.altered import check_gradients, check_no_global_hooks
-from bayesprune.structure.graph.sections import LAYER_GATES
+from bayesprune.structure.graph.analysis.sections import LAYER_GATES
 from bayesprune.structure.trace import check_plain, evaluating
 
 

@@ -52,7 +52,7 @@ def run_each_draw(
     draws = torch.broadcast_shapes(
         *(lead[:-1] for lead in leads.values()), *(z.shape[:-2] for z in gates.values())
     )
-    flat_gates = {name: _flat(z, draws, z.shape[-2:]) for name, z in gates.items()}
+    pack_gates = {name: _flat(z, draws, z.shape[-2:]) for name, z in gates.items()}
     flat_weights = {
         name: _flat(
             value.squeeze(len(leads[name]) - 1) if leads[name] else value,
@@ -66,7 +66,7 @@ def run_each_draw(
         outputs: Tensor = functional_call(network, w, (x, z))
         return outputs
 
-    outputs = vmap(one, randomness="different")(flat_gates, flat_weights)
+    outputs = vmap(one, randomness="different")(pack_gates, flat_weights)
     result: Tensor = outputs.reshape(*draws, *outputs.shape[1:])
     return result
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from bayesprune.errors import PriorError
 from bayesprune.priors.cost_gates import KINDS, CostGates
-from bayesprune.structure import Costed, ExpectedCost, least_alive
+from bayesprune.structure import Costed, ExpectedCost, minimal_masks
 from bayesprune.structure.groups import Group
 
 FIRST_NATS_PER_ROW = 0.01
@@ -105,7 +105,7 @@ def check_feasible(network: Costed, dense: Tensor, budget: Tensor, least: int = 
     Raises:
         PriorError: the least possible share is larger; it is named.
     """
-    kept = {name: mask.double() for name, mask in least_alive(network, least).items()}
+    kept = {name: mask.double() for name, mask in minimal_masks(network, least).items()}
     smallest = ExpectedCost(network)(kept)
     possible = (torch.stack([smallest.macs, smallest.parameters]) / dense.cpu()).tolist()
     wrong = [

@@ -12,10 +12,10 @@ from torch import Tensor, fx, nn
 from bayesprune.errors import SelectionError
 from bayesprune.structure import Chain
 from bayesprune.structure.graph import GraphNetwork
-from bayesprune.structure.graph.call import arguments
-from bayesprune.structure.graph.flatten import flat_gates
-from bayesprune.structure.graph.gates import Gate
-from bayesprune.structure.graph.weights import kind_of, listed
+from bayesprune.structure.graph.analysis.weights import kind_of, listed
+from bayesprune.structure.graph.gating.pack import pack_gates
+from bayesprune.structure.graph.rules.call import arguments
+from bayesprune.structure.graph.rules.gates import Gate
 from bayesprune.structure.trace import evaluating
 
 ROWS_AT_ONCE = 256
@@ -122,7 +122,7 @@ def _of_graph(
     graph = network._graphs[False]
     recorder = _Recorder(graph, only)
     given = None if gates is None else {g: z.to(_like(network)) for g, z in gates.items()}
-    flat = flat_gates(network.groups, network.alive, given)
+    flat = pack_gates(network.groups, network.alive, given)
     recorder.run(rows.to(_like(network)) if rows.is_floating_point() else rows, flat, None)
     names = listed(network.network)
     for node, value in recorder.seen:

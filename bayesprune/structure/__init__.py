@@ -6,7 +6,7 @@ from bayesprune.structure.expected import Costed, Expected, ExpectedCost
 from bayesprune.structure.find import find_chain
 from bayesprune.structure.groups import Group, Slot
 from bayesprune.structure.layers import Select
-from bayesprune.structure.least import least_alive
+from bayesprune.structure.minimal import minimal_masks
 from bayesprune.structure.surgery import cut_
 from bayesprune.structure.terms import Term
 
@@ -23,5 +23,5 @@ __all__ = [
     "count",
     "cut_",
     "find_chain",
-    "least_alive",
+    "minimal_masks",
 ]

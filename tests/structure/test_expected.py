@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from bayesprune.structure import ExpectedCost, Slot, count, cut_, find_chain, least_alive
+from bayesprune.structure import ExpectedCost, Slot, count, cut_, find_chain, minimal_masks
 from bayesprune.structure.chain import Chain
 from bayesprune.structure.groups import Group, close_over, keep_map
 from tests.structure.networks import chains, randomise_norms
@@ -201,7 +201,7 @@ def test_the_smallest_network_is_one_that_can_be_cut_to(drawn, least):
     network, example = drawn
     chain = find_chain(network, example)
     randomise_norms(chain)
-    alive = least_alive(chain, least)
+    alive = minimal_masks(chain, least)
     assert all(int(mask.sum()) == min(least, len(mask)) for mask in alive.values())
     small = copy.deepcopy(chain)
     closed = cut_(small, alive)

@@ -1,147 +1,210 @@
-"""Which units a network has: run it once, with labels beside the numbers."""
+"""Analysis: what was found in a network, proved by trial cuts, and what can be done with it."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
-from bayesprune.errors import NothingToGateError
-from bayesprune.structure.altered import hint
-from bayesprune.structure.graph.assemble import assemble
-from bayesprune.structure.graph.branches import Section, find_branches
-from bayesprune.structure.graph.call import Findings
-from bayesprune.structure.graph.capture import Captured, Inputs, capture
-from bayesprune.structure.graph.labels import Frozen, Labels
-from bayesprune.structure.graph.reader import Reader, labels_in
-from bayesprune.structure.graph.rows import row_dimensions
-from bayesprune.structure.graph.twin import WouldWrite
+from bayesprune.errors import SettingsError
+from bayesprune.structure.altered import check_gradients
+from bayesprune.structure.copying import copy_of
+from bayesprune.structure.graph.analysis.costs import with_costs
+from bayesprune.structure.graph.analysis.sections import LAYER_GATES, LAYERS, Layers, with_sections
+from bayesprune.structure.graph.analysis.structure import (
+    Structure,
+    check_something_to_gate,
+    find_structure,
+    without,
+)
+from bayesprune.structure.graph.capture.capture import Inputs
+from bayesprune.structure.graph.capture.lent import shared_memory_copy, unshare_
+from bayesprune.structure.graph.network import GraphNetwork
+from bayesprune.structure.graph.rules.labels import READS_FIXED, Frozen
+from bayesprune.structure.graph.surgery.adapt import NOTHING_LEFT, CannotAdapt, adapted
 from bayesprune.structure.groups import Group, Slot
-from bayesprune.structure.terms import Term
+from bayesprune.structure.naming import as_names, check_groups
+from bayesprune.structure.trace import check_plain
 
 
-@dataclass(frozen=True)
-class Structure:
-    """What was found in a network.
+class Analysis:
+    """What was found in a network, and what can be done with it.
 
-    Attributes:
-        captured: the copy and its graphs.
-        findings: training or not → labels of every value of that graph, and where units are read.
-        unit_of: (labels,), the unit of every label: its position in ``groups`` laid end to end; −1 for none.
-        groups: the units that can be removed.
-        slots: where they sit.
-        frozen: what can not be removed, and why; one entry for each reason.
-        sections: what stands beside a shortcut; its units are the last group's, where there are any.
-        terms: what the dense network's cost is the sum of.
+    Until ``gated`` is asked for, parameters are read from the user's network as they are then: nothing is
+    copied but what a smaller network keeps.
     """
 
-    captured: Captured
-    findings: dict[bool, Findings]
-    unit_of: Tensor
-    groups: tuple[Group, ...]
-    slots: tuple[Slot, ...]
-    frozen: tuple[Frozen, ...]
-    sections: tuple[Section, ...] = ()
-    terms: tuple[Term, ...] = ()
+    def __init__(self, structure: Structure) -> None:
+        self.structure = structure
+        self._lendable = bool(structure.captured.lent)
+        self._gated: GraphNetwork | None = None
 
     @property
-    def first_section(self) -> int:
-        """Position of the first section among all units."""
-        return sum(group.size for group in self.groups[: -1 if self.sections else None])
+    def gated(self) -> GraphNetwork:
+        """The network under gates, with parameters of its own."""
+        if self._gated is None:
+            captured = self.structure.captured
+            if captured.lent:
+                captured = replace(captured, network=copy_of(captured.network), lent=frozenset())
+                self.structure = replace(self.structure, captured=captured)
+            self._gated = GraphNetwork(self.structure)
+        return self._gated
+
+    def __str__(self) -> str:
+        """A table for a terminal: groups, what one unit accounts for, and what stays, and why."""
+        lines = [f"{'group':32} {'units':>6} {'parameters a unit':>18} {'MACs a unit':>14}"]
+        for g in self.groups:
+            lines.append(f"{g.name:32} {g.size:6d} {g.parameters:18,d} {g.macs:14,d}")
+        if self.structure.sections:
+            names = [s.name or "the network" for s in self.structure.sections]
+            group = self.groups[-1].name
+            lines.append(f"{group} are the sections beside the shortcuts of {', '.join(names)}")
+        lines += [_line(frozen) for frozen in self.frozen]
+        return "\n".join(lines)
+
+    @property
+    def groups(self) -> tuple[Group, ...]:
+        """The units that can be removed."""
+        return self.structure.groups
+
+    @property
+    def slots(self) -> tuple[Slot, ...]:
+        """Where they sit."""
+        return self.structure.slots
+
+    @property
+    def frozen(self) -> tuple[Frozen, ...]:
+        """What cannot be removed, and why."""
+        return self.structure.frozen
+
+    def cut(self, alive: Mapping[str, Tensor], optimiser: torch.optim.Optimizer | None = None) -> nn.Module:
+        """A smaller copy without the units that are not alive; ``gated`` is left alone.
+
+        Args:
+            alive: group → (size,), bool; groups not named stay whole.
+            optimiser: its state is cut along.
+
+        Raises:
+            SettingsError: a group that there is not.
+            RemovalError: the network would compute something else.
+        """
+        check_groups("cut", alive, [group.name for group in self.groups])
+        lender = self.structure.captured.network
+        twin = shared_memory_copy(lender) if self._lendable else copy_of(lender)
+        captured = replace(self.structure.captured, network=twin)
+        already = None if self._gated is None else self._gated.alive.clone()
+        network = GraphNetwork(replace(self.structure, captured=captured), already)
+        network.cut_(alive, optimiser)
+        return unshare_(network.plain(handed_over=True), lender)
+
+    def cut_(self, alive: Mapping[str, Tensor], optimiser: torch.optim.Optimizer | None = None) -> None:
+        """Remove units from ``gated`` in place; as `cut`."""
+        check_groups("cut_", alive, [group.name for group in self.groups])
+        self.gated.cut_(alive, optimiser)
 
 
-def find_structure(
-    network: nn.Module, example: Tensor | Inputs, exclude: Iterable[str] = (), lent: bool = False
-) -> Structure:
-    """Find the units of any network.
+def _line(frozen: Frozen) -> str:
+    """What stays: where a layer reads what is fixed it is its inputs, and its own units may still go."""
+    if frozen.reason == READS_FIXED:
+        return f"stays: the inputs of {frozen.place}: what makes them is fixed"
+    return f"stays: {frozen.place}: {frozen.reason}"
+
+
+def analyse(
+    network: nn.Module, example: Tensor | Inputs, exclude: Iterable[str] = (), layers: Layers = "sections"
+) -> Analysis:
+    """Find the units of any network, and what keeps the others.
 
     Args:
         network: the user's; left alone.
         example: (rows, ...), a batch that it accepts, or a tuple of them.
         exclude: names or globs of groups that must stay whole.
-        lent: whether the copy's parameters may lie in the memory of the user's, for reading.
+        layers: which residual sections are units too, see ``bp.gate``.
+
+    Returns:
+        Groups, slots and reasons; the network under gates; smaller copies of it.
+
+    Example:
+        >>> from torch import nn
+        >>> class Residual(nn.Module):
+        ...     def __init__(self):
+        ...         super().__init__()
+        ...         self.first, self.second, self.head = nn.Linear(4, 6), nn.Linear(6, 6), nn.Linear(6, 3)
+        ...     def forward(self, x):
+        ...         x = self.first(x).relu()
+        ...         return self.head(x + self.second(x))
+        >>> analysis = analyse(Residual(), torch.zeros(2, 4))
+        >>> print(analysis)
+        group                             units  parameters a unit    MACs a unit
+        first                                 6                 20             18
+        stays: the inputs of first (linear): what makes them is fixed
+        stays: output: it is what the network returns
+        >>> small = analysis.cut({"first": torch.tensor([True, True, False, True, True, False])})
+        >>> type(small).__name__, small.second.weight.shape
+        ('Residual', torch.Size([4, 4]))
+    """
+    return Analysis(provable_structure(network, example, exclude, layers, lent=True))
+
+
+def provable_structure(
+    network: nn.Module,
+    example: Tensor | Inputs,
+    exclude: Iterable[str] = (),
+    layers: Layers = "sections",
+    lent: bool = False,
+) -> Structure:
+    """The structure, after trial cuts: units that an operation cannot follow when they go one by one stay.
+
+    Args:
+        network: the user's; left alone.
+        example: (rows, ...), a batch that it accepts, or a tuple of them.
+        exclude: names or globs of groups that must stay whole.
+        layers: which residual sections are units too.
+        lent: as in :func:`find_structure`.
 
     Returns:
         Its structure.
 
     Raises:
-        UnsupportedNetworkError: it cannot be traced.
-        SettingsError: an exclusion that matches no group.
+        UnsupportedNetworkError: it cannot be traced, or has hooks that change gradients.
+        NothingToGateError: neither a unit nor a section can be removed.
+        SettingsError: an exclusion that matches nothing, or ``layers`` that is none of its three values.
     """
-    if lent:
-        with contextlib.suppress(WouldWrite):
-            return _found(capture(network, example, lent=True), exclude)
-    return _found(capture(network, example), exclude)
+    check_plain(network, "the analysis")
+    check_gradients(network, "The analysis")
+    exclude = as_names(exclude)
+    if layers not in LAYER_GATES:
+        raise SettingsError(f"layers={layers!r} is none of {', '.join(map(repr, LAYER_GATES))}.")
+    units = tuple(pattern for pattern in exclude if pattern != LAYERS)
+    structure = find_structure(network, example, units, lent)
+    for _ in range(TRIALS):
+        problem = _trial(structure)
+        if problem is None:
+            break
+        structure = without(structure, problem.node, problem.reason, units)
+    structure = with_sections(structure, layers, exclude)
+    check_something_to_gate(structure, exclude)
+    return with_costs(structure)
 
 
-def _found(captured: Captured, exclude: Iterable[str]) -> Structure:
-    labels, findings = Labels(), {}
-    state = {name: tensor.clone() for name, tensor in captured.network.named_buffers()}
-    for training, graph in captured.graphs.items():
-        findings[training] = Findings(labels)
-        with torch.no_grad(), torch.random.fork_rng():
-            torch.manual_seed(0)  # what is found does not hang on the noise that a network draws
-            Reader(graph, captured, findings[training]).run(*(x.clone() for x in captured.example))
-            branches = find_branches(graph, captured.network, findings[training].sizes)
-            findings[training].branches = branches
-            wanted = {r.source.name for r in (*findings[training].reads, *findings[training].norms)}
-            wanted |= {branch.last for branch, _ in branches.values()}
-            wanted |= _vectors(graph, findings[training])
-            findings[training].rows = row_dimensions(graph, captured.example, wanted)
-    for name, tensor in captured.network.named_buffers():
-        tensor.copy_(state[name])
-    return _solved(captured, findings, exclude)
+TRIALS = 50  # operations that are given up on, at most
 
 
-def _vectors(graph: fx.GraphModule, findings: Findings) -> set[str]:
-    """Inputs of linear maps that have two dimensions, which may be one vector for each row."""
-    maps = [n for n in graph.graph.nodes if str(n.target).startswith("aten.linear")]
-    sources = [source for node in maps for source in node.all_input_nodes[:1]]
-    return {source.name for source in sources if len(findings.sizes.get(source, ())) == 2}
-
-
-def without(structure: Structure, node: fx.Node, reason: str, exclude: Iterable[str] = ()) -> Structure:
-    """The structure when what an operation reads and returns may not be removed.
-
-    Args:
-        structure: so far.
-        node: the operation.
-        reason: why.
-        exclude: as in :func:`find_structure`.
-
-    Returns:
-        A new one.
-    """
-    found = next(f for f in structure.findings.values() if node in f.of)
-    for value in (node, *node.all_input_nodes):
-        for labels in labels_in(found.of[value]):
-            found.labels.freeze(labels, node.name, reason)
-    return _solved(structure.captured, structure.findings, exclude)
-
-
-def _solved(captured: Captured, findings: dict[bool, Findings], exclude: Iterable[str]) -> Structure:
-    classes, reasons = findings[True].labels.solve()
-    unit_of, groups, slots = assemble(captured, findings, classes, set(reasons), tuple(exclude))
-    return Structure(captured, findings, unit_of, groups, slots, tuple(dict.fromkeys(reasons.values())))
-
-
-def check_something_to_gate(structure: Structure, exclude: tuple[str, ...]) -> None:
-    """Complain where there is no group.
-
-    Args:
-        structure: as it came out.
-        exclude: what was asked to stay whole.
-
-    Raises:
-        NothingToGateError: the first reasons are named.
-    """
-    if structure.groups:
-        return
-    told = list(dict.fromkeys(f"{frozen.place}: {frozen.reason}" for frozen in structure.frozen))
-    reasons = "; ".join(told[:5]) or "no layer of it reads what another one makes"
-    if exclude:
-        reasons = f"exclude={list(exclude)!r} lists all its groups"
-    raise NothingToGateError(f"The network has nothing to gate: {reasons}.{hint(structure.captured.network)}")
+def _trial(structure: Structure) -> CannotAdapt | None:
+    """What cannot follow the first few random cuts, if anything."""
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(4):
+        alive = torch.rand(sum(g.size for g in structure.groups), generator=generator) > 0.3
+        start = 0
+        for group in structure.groups:
+            alive[start] = True
+            start += group.size
+        for training in (True, False):
+            try:
+                adapted(structure, training, alive)
+            except CannotAdapt as problem:
+                if problem.reason != NOTHING_LEFT:
+                    return problem
+    return None

@@ -16,11 +16,18 @@ from bayesprune.structure.chain import batch_shape, flat_rows
 from bayesprune.structure.copying import copy_of
 from bayesprune.structure.counting import Counter
 from bayesprune.structure.frame import Framed
-from bayesprune.structure.graph.adapt import adapted
-from bayesprune.structure.graph.analyse import Structure
-from bayesprune.structure.graph.capture import find_tensor
-from bayesprune.structure.graph.costs import living_terms
-from bayesprune.structure.graph.cutting import (
+from bayesprune.structure.graph.analysis.costs import living_terms
+from bayesprune.structure.graph.analysis.structure import Structure
+from bayesprune.structure.graph.analysis.weights import weight_names
+from bayesprune.structure.graph.capture.bind import adopt_, alike, graph_forward, same, share
+from bayesprune.structure.graph.capture.capture import find_tensor
+from bayesprune.structure.graph.gating.batch_norm import renormalise_
+from bayesprune.structure.graph.gating.insert import gated_graphs
+from bayesprune.structure.graph.gating.noise import Noise, insert_noise_
+from bayesprune.structure.graph.gating.pack import pack_gates
+from bayesprune.structure.graph.shipped import plain_graph_of
+from bayesprune.structure.graph.surgery.adapt import adapted
+from bayesprune.structure.graph.surgery.cut import (
     Backup,
     cut_tensor_,
     follow_counts_,
@@ -29,14 +36,7 @@ from bayesprune.structure.graph.cutting import (
     strip_,
     tensors_gone,
 )
-from bayesprune.structure.graph.flatten import flat_gates
-from bayesprune.structure.graph.insert import gated_graphs
-from bayesprune.structure.graph.noise import Noise, insert_noise_
-from bayesprune.structure.graph.plain import adopt_, alike, graph_forward, same, share
-from bayesprune.structure.graph.resizing import resize_by_inputs_, resize_layers_
-from bayesprune.structure.graph.shipped import plain_graph_of
-from bayesprune.structure.graph.statistics import renormalise_
-from bayesprune.structure.graph.weights import weight_names
+from bayesprune.structure.graph.surgery.resize import resize_by_inputs_, resize_layers_
 from bayesprune.structure.groups import Group, Slot
 from bayesprune.structure.terms import Term
 
@@ -96,7 +96,7 @@ class GraphNetwork(Framed):
             gates = {group: flat_rows(z, lead, rows) for group, z in gates.items()}
         graph = self._graphs[self.training]
         leaves = graph_forward(
-            graph, self, *inputs, gates=flat_gates(self.structure.groups, self.alive, gates), noise=noise
+            graph, self, *inputs, gates=pack_gates(self.structure.groups, self.alive, gates), noise=noise
         )
         outputs = tree_unflatten(leaves, self.structure.captured.outputs[self.training])
         if self._frame_unit is not None:

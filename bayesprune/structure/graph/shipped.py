@@ -10,7 +10,7 @@ from torch import Tensor, fx, nn
 
 from bayesprune.errors import UnsupportedNetworkError
 from bayesprune.structure.copying import copy_of
-from bayesprune.structure.graph.capture import Captured, Inputs, capture, find_tensor
+from bayesprune.structure.graph.capture.capture import Captured, Inputs, capture, find_tensor
 from bayesprune.structure.plain import Part, PlainGraph, bare
 
 

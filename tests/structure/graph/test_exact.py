@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from bayesprune.structure.graph import analyse
-from bayesprune.structure.graph.sections import LAYERS
+from bayesprune.structure.graph.analysis.sections import LAYERS
 from tests.structure.graph.checks import (
     assert_matters,
     assert_same,

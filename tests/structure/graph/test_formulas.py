@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-import bayesprune.structure.graph.formulas
-from bayesprune.structure.graph.gates import UnitGates, WeightedNorm
-from bayesprune.structure.graph.weighted import WEIGHTED
+import bayesprune.structure.graph.rules.gated_formulas
+from bayesprune.structure.graph.rules.gated_reduction import WEIGHTED
+from bayesprune.structure.graph.rules.gates import UnitGates, WeightedNorm
 from tests.kinks import OffKinks
 
 PLAIN: dict[str, tuple[Callable[[Tensor], Tensor], dict[str, Any]]] = {
@@ -114,4 +114,4 @@ def test_a_norm_of_nothing_has_finite_slopes(centred) -> None:
     slopes = torch.autograd.grad(y[0, 0], (x, gates))
     assert all(slope.isfinite().all() for slope in slopes)
     assert slopes[1].abs().max() < 1e9
-    assert bayesprune.structure.graph.formulas  # registers what WEIGHTED holds
+    assert bayesprune.structure.graph.rules.gated_formulas  # registers what WEIGHTED holds

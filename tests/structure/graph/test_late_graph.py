@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import fx
 
-from bayesprune.structure.graph.plain import LateGraph, graph_forward
+from bayesprune.structure.graph.capture.bind import LateGraph, graph_forward
 
 
 def doubled():

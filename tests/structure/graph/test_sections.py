@@ -9,7 +9,7 @@ from torch import fx, nn
 
 from bayesprune.errors import SettingsError
 from bayesprune.structure.graph import analyse
-from bayesprune.structure.graph.branches import find_branches
+from bayesprune.structure.graph.analysis.branches import find_branches
 from bayesprune.structure.plain import PlainGraph
 from tests.structure.graph.checks import assert_matters, assert_same, everything, gates_of, run
 from tests.structure.graph.networks import CASES, randomise_

@@ -1,0 +1,1 @@
+"""From labels to units: groups, their places and costs, sections beside shortcuts."""

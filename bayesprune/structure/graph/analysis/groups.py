@@ -1,0 +1,156 @@
+"""From labels that belong together to groups of units, by name, and where they sit."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections import defaultdict
+
+import torch
+from torch import Tensor, nn
+
+from bayesprune.structure.graph.analysis.propagate import labels_in
+from bayesprune.structure.graph.capture.capture import Captured, find_tensor
+from bayesprune.structure.graph.rules.call import Findings
+from bayesprune.structure.graph.rules.labels import FIXED, compact
+from bayesprune.structure.groups import Group, Slot
+from bayesprune.structure.naming import check_names
+
+Kind = tuple[tuple[str, int], ...]
+"""All the places and parts that a unit is in; units of one kind make a group."""
+
+
+def assemble(
+    captured: Captured,
+    findings: dict[bool, Findings],
+    classes: Tensor,
+    frozen: set[int],
+    exclude: tuple[str, ...],
+) -> tuple[Tensor, tuple[Group, ...], tuple[Slot, ...]]:
+    """Make groups of the labels' classes.
+
+    Args:
+        captured: the network.
+        findings: training or not → what was found in that graph.
+        classes: (labels,), the class of every label.
+        frozen: classes that stay.
+        exclude: names or globs of groups that must stay whole.
+
+    Returns:
+        (labels,), the unit of every label, −1 for none; the groups; and where they sit.
+
+    Raises:
+        SettingsError: an exclusion that matches no group.
+    """
+    kinds = {kind: u for kind, u in _kinds(findings, classes, frozen).items() if len(u) > 1}
+    names = _names(captured, list(kinds))
+    check_names("exclude", exclude, list(names.values()))
+    chosen = {k: u for k, u in kinds.items() if not any(fnmatch.fnmatchcase(names[k], p) for p in exclude)}
+    class_unit, start = torch.full((len(classes),), -1), 0
+    for units in chosen.values():
+        class_unit[torch.tensor(units)] = torch.arange(start, start + len(units))
+        start += len(units)
+    unit_of = class_unit[classes]
+    unit_of[FIXED] = -1
+    sizes = {names[kind]: len(units) for kind, units in chosen.items()}
+    return unit_of, *_groups(captured, findings, unit_of, sizes)
+
+
+def _kinds(findings: dict[bool, Findings], classes: Tensor, frozen: set[int]) -> dict[Kind, list[int]]:
+    """Classes that are read and not frozen, by the places and parts that they are in."""
+    read = torch.zeros(len(classes), dtype=torch.bool)
+    for found in findings.values():
+        for r in found.reads:
+            read[classes[r.labels]] = True
+    signatures: dict[int, list[tuple[str, int]]] = defaultdict(list)
+    for place, (start, size) in findings[True].labels.starts.items():
+        for label in set(classes[start : start + size].tolist()):
+            signatures[label].append(place)
+    for number, members in enumerate(_parts(findings, classes)):
+        for label in members:
+            signatures[label].append((f"part/{number}", 0))
+    kinds: dict[Kind, list[int]] = defaultdict(list)
+    for label in sorted(signatures):
+        if label not in frozen and label != FIXED and bool(read[label]):
+            kinds[tuple(signatures[label])].append(label)
+    return kinds
+
+
+def _parts(findings: dict[bool, Findings], classes: Tensor) -> list[tuple[int, ...]]:
+    """The units in every part that is taken out of a value, each set once.
+
+    Units that are in different parts make groups of their own: as long as every group keeps a unit, no part
+    loses its last one, and no cut is refused because nothing is left of a value.
+    """
+    found: dict[tuple[int, ...], None] = {}
+    of = {node: known for f in findings.values() for node, known in f.of.items()}
+    for node, known in of.items():
+        kind = str(node.target).removeprefix("aten.").partition(".")[0]
+        if node.op == "call_function" and kind in TAKES:
+            source = of.get(node.args[0])  # type: ignore[arg-type]
+            whole = _members(source, classes) if isinstance(source, Tensor) else ()
+            for labels in labels_in(known):
+                members = _members(labels, classes)
+                if members != whole:
+                    found[members] = None
+    return list(found)
+
+
+def _members(labels: Tensor, classes: Tensor) -> tuple[int, ...]:
+    return tuple(label for label in torch.unique(classes[compact(labels)]).tolist() if label != FIXED)
+
+
+TAKES = {"slice", "select", "narrow", "split", "split_with_sizes", "chunk", "tensor_split", "unbind", "index",
+         "index_select", "hsplit", "vsplit", "diagonal", "unfold"}  # fmt: skip
+"""Operations whose results may hold fewer units than what they read."""
+
+
+def _names(captured: Captured, kinds: list[Kind]) -> dict[Kind, str]:
+    """A name for each kind of unit: the module of its first producer, else of its first parameter."""
+    order = {name: i for i, (name, _) in enumerate(captured.network.named_parameters(remove_duplicate=False))}
+    names: dict[Kind, str] = {}
+    for kind in kinds:
+        produced = [t for t, d in kind if d == 0 and find_ndim(captured.network, t) > 1] or [
+            t for t, _ in kind
+        ]
+        first = min(produced, key=lambda t: order.get(t, len(order)))
+        name = first.rpartition(".")[0].replace(".", "_") or first
+        base, number = name, 1
+        while name in names.values():
+            number += 1
+            name = f"{base}_{number}"
+        names[kind] = name
+    return names
+
+
+def find_ndim(network: nn.Module, name: str) -> int:
+    """Dimensions of a parameter or buffer."""
+    tensor = find_tensor(network, name)
+    return tensor.ndim if tensor is not None else 0
+
+
+def _groups(
+    captured: Captured, findings: dict[bool, Findings], unit_of: Tensor, sizes: dict[str, int]
+) -> tuple[tuple[Group, ...], tuple[Slot, ...]]:
+    read = {r.place for found in findings.values() for r in found.reads}
+    slots, groups, first = [], [], 0
+    for name, size in sizes.items():
+        parameters = fan_in = fan_out = 0
+        for (tensor, dim), (start, length) in findings[True].labels.starts.items():
+            units = unit_of[start : start + length]
+            mine = (units >= first) & (units < first + size)
+            if not bool(mine.any()):
+                continue
+            ids = torch.where(mine, units - first, -1)
+            slots.append(Slot(tensor, dim, name, ids, reads=(tensor, dim) in read))
+            whole = find_tensor(captured.network, tensor)
+            if not isinstance(whole, nn.Parameter):
+                continue
+            share = round(whole.numel() / length * int(mine.sum()) / size)  # numbers that one unit has of it
+            parameters += share
+            if (tensor, dim) in read:
+                fan_out += share
+            elif dim == 0 and whole.ndim > 1:
+                fan_in += share
+        groups.append(Group(name, size, max(fan_in, 1), max(fan_out, 1), parameters))
+        first += size
+    return tuple(groups), tuple(slots)

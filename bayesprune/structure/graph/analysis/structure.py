@@ -1,0 +1,147 @@
+"""Which units a network has: run it once, with labels beside the numbers."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, fx, nn
+
+from bayesprune.errors import NothingToGateError
+from bayesprune.structure.altered import hint
+from bayesprune.structure.graph.analysis.branches import Section, find_branches
+from bayesprune.structure.graph.analysis.groups import assemble
+from bayesprune.structure.graph.analysis.propagate import Reader, labels_in
+from bayesprune.structure.graph.capture.capture import Captured, Inputs, capture
+from bayesprune.structure.graph.capture.lent import WouldWrite
+from bayesprune.structure.graph.capture.rows import row_dimensions
+from bayesprune.structure.graph.rules.call import Findings
+from bayesprune.structure.graph.rules.labels import Frozen, Labels
+from bayesprune.structure.groups import Group, Slot
+from bayesprune.structure.terms import Term
+
+
+@dataclass(frozen=True)
+class Structure:
+    """What was found in a network.
+
+    Attributes:
+        captured: the copy and its graphs.
+        findings: training or not → labels of every value of that graph, and where units are read.
+        unit_of: (labels,), the unit of every label: its position in ``groups`` laid end to end; −1 for none.
+        groups: the units that can be removed.
+        slots: where they sit.
+        frozen: what can not be removed, and why; one entry for each reason.
+        sections: what stands beside a shortcut; its units are the last group's, where there are any.
+        terms: what the dense network's cost is the sum of.
+    """
+
+    captured: Captured
+    findings: dict[bool, Findings]
+    unit_of: Tensor
+    groups: tuple[Group, ...]
+    slots: tuple[Slot, ...]
+    frozen: tuple[Frozen, ...]
+    sections: tuple[Section, ...] = ()
+    terms: tuple[Term, ...] = ()
+
+    @property
+    def first_section(self) -> int:
+        """Position of the first section among all units."""
+        return sum(group.size for group in self.groups[: -1 if self.sections else None])
+
+
+def find_structure(
+    network: nn.Module, example: Tensor | Inputs, exclude: Iterable[str] = (), lent: bool = False
+) -> Structure:
+    """Find the units of any network.
+
+    Args:
+        network: the user's; left alone.
+        example: (rows, ...), a batch that it accepts, or a tuple of them.
+        exclude: names or globs of groups that must stay whole.
+        lent: whether the copy's parameters may lie in the memory of the user's, for reading.
+
+    Returns:
+        Its structure.
+
+    Raises:
+        UnsupportedNetworkError: it cannot be traced.
+        SettingsError: an exclusion that matches no group.
+    """
+    if lent:
+        with contextlib.suppress(WouldWrite):
+            return _found(capture(network, example, lent=True), exclude)
+    return _found(capture(network, example), exclude)
+
+
+def _found(captured: Captured, exclude: Iterable[str]) -> Structure:
+    labels, findings = Labels(), {}
+    state = {name: tensor.clone() for name, tensor in captured.network.named_buffers()}
+    for training, graph in captured.graphs.items():
+        findings[training] = Findings(labels)
+        with torch.no_grad(), torch.random.fork_rng():
+            torch.manual_seed(0)  # what is found does not hang on the noise that a network draws
+            Reader(graph, captured, findings[training]).run(*(x.clone() for x in captured.example))
+            branches = find_branches(graph, captured.network, findings[training].sizes)
+            findings[training].branches = branches
+            wanted = {r.source.name for r in (*findings[training].reads, *findings[training].norms)}
+            wanted |= {branch.last for branch, _ in branches.values()}
+            wanted |= _vectors(graph, findings[training])
+            findings[training].rows = row_dimensions(graph, captured.example, wanted)
+    for name, tensor in captured.network.named_buffers():
+        tensor.copy_(state[name])
+    return _solved(captured, findings, exclude)
+
+
+def _vectors(graph: fx.GraphModule, findings: Findings) -> set[str]:
+    """Inputs of linear maps that have two dimensions, which may be one vector for each row."""
+    maps = [n for n in graph.graph.nodes if str(n.target).startswith("aten.linear")]
+    sources = [source for node in maps for source in node.all_input_nodes[:1]]
+    return {source.name for source in sources if len(findings.sizes.get(source, ())) == 2}
+
+
+def without(structure: Structure, node: fx.Node, reason: str, exclude: Iterable[str] = ()) -> Structure:
+    """The structure when what an operation reads and returns may not be removed.
+
+    Args:
+        structure: so far.
+        node: the operation.
+        reason: why.
+        exclude: as in :func:`find_structure`.
+
+    Returns:
+        A new one.
+    """
+    found = next(f for f in structure.findings.values() if node in f.of)
+    for value in (node, *node.all_input_nodes):
+        for labels in labels_in(found.of[value]):
+            found.labels.freeze(labels, node.name, reason)
+    return _solved(structure.captured, structure.findings, exclude)
+
+
+def _solved(captured: Captured, findings: dict[bool, Findings], exclude: Iterable[str]) -> Structure:
+    classes, reasons = findings[True].labels.solve()
+    unit_of, groups, slots = assemble(captured, findings, classes, set(reasons), tuple(exclude))
+    return Structure(captured, findings, unit_of, groups, slots, tuple(dict.fromkeys(reasons.values())))
+
+
+def check_something_to_gate(structure: Structure, exclude: tuple[str, ...]) -> None:
+    """Complain where there is no group.
+
+    Args:
+        structure: as it came out.
+        exclude: what was asked to stay whole.
+
+    Raises:
+        NothingToGateError: the first reasons are named.
+    """
+    if structure.groups:
+        return
+    told = list(dict.fromkeys(f"{frozen.place}: {frozen.reason}" for frozen in structure.frozen))
+    reasons = "; ".join(told[:5]) or "no layer of it reads what another one makes"
+    if exclude:
+        reasons = f"exclude={list(exclude)!r} lists all its groups"
+    raise NothingToGateError(f"The network has nothing to gate: {reasons}.{hint(structure.captured.network)}")

@@ -1,0 +1,116 @@
+"""A graph over a network's own parameters: how it runs, and whether it does what another one does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.utils._pytree import tree_leaves
+
+from bayesprune.structure.graph.capture.capture import Inputs, find_tensor, set_tensor
+from bayesprune.structure.graph.capture.tensors import largest
+
+
+def adopt_(module: nn.Module, network: nn.Module) -> None:
+    """Hold a network's parts under the network's own names, and the network itself beside them."""
+    for name, parameter in network._parameters.items():
+        module.register_parameter(name, parameter)
+    for name, buffer in network._buffers.items():
+        module.register_buffer(name, buffer, persistent=name not in network._non_persistent_buffers_set)
+    for name, child in network._modules.items():
+        module.add_module(name, child)
+    object.__setattr__(module, "network", network)
+    module.training = network.training
+
+
+class LateGraph(fx.GraphModule):
+    """A graph module that writes its code when it is first run: most of them are changed on, or never run.
+
+    PyTorch's own of this kind (``torch.fx._lazy_graph_module``) is private, and is not built upon.
+    """
+
+    def recompile(self) -> Any:
+        """Called wherever the graph was changed: the code that there is does no longer hold."""
+        type(self).forward = LateGraph._written_first  # a graph module's class is its own
+
+    def write(self) -> None:
+        """Write the code, unless it is written."""
+        if type(self).forward is LateGraph._written_first:
+            super().recompile()
+
+    def _written_first(self, *inputs: Any, **more: Any) -> Any:
+        self.write()
+        return self(*inputs, **more)
+
+    @property
+    def code(self) -> str:
+        """As Python."""
+        self.write()
+        return super().code
+
+    def __reduce__(self) -> Any:
+        return fx.GraphModule(self, self.graph).__reduce__()
+
+
+def graph_forward(graph: fx.GraphModule, module: nn.Module, *inputs: Any, **more: Any) -> Any:
+    """Run a graph with the parameters that a module has at this moment, whoever put them there."""
+    if isinstance(graph, LateGraph):
+        graph.write()
+    return type(graph).forward(_Bound(graph, module), *inputs, **more)
+
+
+class _Bound:
+    """What a graph's code sees as ``self``: a module, and beside it what only the graph has."""
+
+    def __init__(self, graph: fx.GraphModule, module: nn.Module) -> None:
+        self._graph, self._module = graph, module
+
+    def __getattr__(self, name: str) -> Any:
+        module = self._module
+        if name in module._parameters or name in module._modules or name in module._buffers:
+            return getattr(module, name)
+        return getattr(self._graph, name)
+
+
+def share(graph: fx.GraphModule, network: nn.Module) -> None:
+    """Let a graph compute with a network's own parameters and buffers."""
+    for node in graph.graph.nodes:
+        tensor = find_tensor(network, str(node.target)) if node.op == "get_attr" else None
+        if tensor is not None:
+            set_tensor(graph, str(node.target), tensor)
+
+
+def alike(first: list[Tensor], second: list[Tensor]) -> bool:
+    """Whether two lists of outputs are equal up to rounding in their type."""
+    if len(first) != len(second):
+        return False
+    for a, b in zip(first, second, strict=True):
+        tolerance = 1e-3 if torch.finfo(a.dtype).bits < 32 else 1e-4 if a.dtype == torch.float32 else 1e-8
+        if a.shape != b.shape or not torch.allclose(
+            a, b, rtol=0, atol=tolerance * max(largest(b), 1.0), equal_nan=True
+        ):
+            return False
+    return True
+
+
+def same(network: nn.Module, graph: fx.GraphModule, training: bool, example: Inputs) -> bool:
+    """Whether a network of its own classes does what its graph does; random numbers and statistics apart."""
+    mode = network.training
+    state = {name: tensor.clone() for name, tensor in network.named_buffers()}
+    results = []
+    try:
+        for module in (network, graph):
+            network.train(training)
+            with torch.no_grad(), torch.random.fork_rng():
+                torch.manual_seed(0)
+                results.append(tree_leaves(module(*(x.clone() for x in example))))
+            for name, tensor in network.named_buffers():
+                tensor.copy_(state[name])
+    except (RuntimeError, AssertionError, ValueError, IndexError, TypeError):
+        for name, tensor in network.named_buffers():
+            tensor.copy_(state[name])
+        return False
+    finally:
+        network.train(mode)
+    return alike(*([leaf for leaf in leaves if isinstance(leaf, Tensor)] for leaves in results))

@@ -1,0 +1,219 @@
+"""A graph of one mode, for any number of rows, or an error that names the line that cannot be traced."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import io
+import operator
+import traceback
+import warnings
+from collections.abc import Callable
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn.modules.dropout import _DropoutNd
+
+from bayesprune.errors import UnsupportedNetworkError
+from bayesprune.structure.altered import hint
+from bayesprune.structure.graph.capture.tensors import find_tensor
+
+Inputs = tuple[Tensor, ...]
+
+
+def _lift_constants_(module: fx.GraphModule, network: nn.Module) -> None:
+    """Tensors that tracing made get names of their own, beside the network's parts."""
+    for node in module.graph.nodes:
+        if node.op == "get_attr" and find_tensor(network, str(node.target)) is None:
+            owner, _, last = str(node.target).rpartition(".")
+            value = getattr(module.get_submodule(owner), last)
+            if isinstance(value, Tensor):
+                node.target = "bp_constant_" + str(node.target).replace(".", "_")
+                module.register_buffer(node.target, value.detach().clone(), persistent=False)
+
+
+def traced(network: nn.Module, inputs: Inputs) -> tuple[fx.GraphModule, Any, dict[str, str]]:
+    """Trace a network in the mode that it is in.
+
+    Args:
+        network: its buffers are afterwards what they were.
+        inputs: two rows of each.
+
+    Returns:
+        The graph for any number of rows; how its outputs hang together; and name of a dropout → its module.
+
+    Raises:
+        UnsupportedNetworkError: PyTorch cannot trace it; the line is named.
+    """
+    module, outputs = _export(network, inputs)
+    _check_sizes(module)
+    if _knows_rows(module):
+        more = tuple(torch.cat([x, x[:1]]) for x in inputs)
+        other, _ = _export(network, more)
+        _free_rows_(module, other, len(inputs[0]))
+    rates = _rates(module, network)
+    for node in module.graph.nodes:
+        node.meta = {}  # shapes and stack traces of the tracing: as much memory as a small network
+    return module, outputs, rates
+
+
+def _check_sizes(module: fx.GraphModule) -> None:
+    """No size depends on the values of the inputs."""
+    from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols  # takes long to import
+
+    for node in module.graph.nodes:
+        value = node.meta.get("val")
+        if isinstance(value, Tensor) and free_unbacked_symbols(value):
+            raise UnsupportedNetworkError(
+                f"Cannot trace the network: the size of {node.name!r} depends on the values of the inputs"
+                f"{_line_of(node)}. Write masks as products (x * mask) where they stand for x[mask]."
+            )
+
+
+def _rates(module: fx.GraphModule, network: nn.Module) -> dict[str, str]:
+    """Name of a dropout → the module that its rate is read from.
+
+    Numbers that ``forward`` hands to functions itself are left out, those of attention for one.
+    """
+    layers, found = dict(network.named_modules()), {}
+    for node in module.graph.nodes:
+        stack = list((node.meta.get("nn_module_stack") or {}).values())
+        if node.op == "call_function" and "dropout" in str(node.target) and stack:
+            layer = layers.get(str(stack[-1][0]))
+            if isinstance(layer, _DropoutNd) and node.args[1:2] == (layer.p,):
+                found[node.name] = str(stack[-1][0])
+    return found
+
+
+def _knows_rows(module: fx.GraphModule) -> bool:
+    """Whether the number of rows has become a constant: ``len(x)`` does that, ``x.shape[0]`` does not."""
+    values = [node.meta.get("val") for node in module.graph.nodes if node.op == "placeholder"]
+    return any(isinstance(v, Tensor) and str(v.shape[0]).isdigit() for v in values)
+
+
+def _free_rows_(module: fx.GraphModule, other: fx.GraphModule, rows: int) -> None:
+    """Numbers that grow with the rows become what they are: a multiple of the first input's rows."""
+    nodes, others = list(module.graph.nodes), list(other.graph.nodes)
+    for node, twin in zip_longest(nodes, others):
+        if node is None or twin is None or str(node.target) != str(twin.target):
+            raise UnsupportedNetworkError(
+                f"Cannot trace the network: how many operations it runs depends on the number of rows"
+                f"{_line_of(node or twin)}. Loops over rows must leave forward; write x.shape[0] for len(x)."
+            )
+    first = next(n for n in nodes if n.op == "placeholder")
+    last = [n for n in nodes if n.op == "placeholder"][-1]
+    with module.graph.inserting_after(last):
+        size = module.graph.call_function(torch.ops.aten.sym_size.int, (first, 0))
+
+    def freed(node: fx.Node, ours: Any, theirs: Any) -> Any:
+        if isinstance(ours, list | tuple):
+            return type(ours)(freed(node, a, b) for a, b in zip(ours, theirs, strict=True))
+        if type(ours) is not int or ours == theirs:
+            return ours
+        if ours % rows or theirs != ours // rows * (rows + 1):
+            raise UnsupportedNetworkError(
+                f"Cannot trace the network: the number {ours} in {node.name} depends on the rows in a way "
+                "that could not be made out. Use x.shape[0] for len(x)."
+            )
+        with module.graph.inserting_before(node):
+            return module.graph.call_function(operator.mul, (size, ours // rows)) if ours != rows else size
+
+    for node, twin in zip(nodes, others, strict=True):
+        if node.op == "call_function":
+            node.args = freed(node, tuple(node.args), tuple(twin.args))
+            node.kwargs = {k: freed(node, v, twin.kwargs[k]) for k, v in node.kwargs.items()}
+    module.graph.lint()
+    module.recompile()
+
+
+def _export(network: nn.Module, inputs: Inputs) -> tuple[fx.GraphModule, Any]:
+    state = {name: tensor.clone() for name, tensor in network.named_buffers()}
+    any_number = {0: torch.export.Dim.AUTO}
+    given = inspect.signature(network.forward).bind(*inputs).arguments.values()  # *xs is one of them
+    rows = tuple(tuple(any_number for _ in x) if isinstance(x, tuple) else any_number for x in given)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            program = _quietly(lambda: torch.export.export(network, inputs, dynamic_shapes=rows))
+            module: fx.GraphModule = program.module()
+    except Exception as problem:  # whatever the user's forward does to a traced value
+        mode = "training" if network.training else "evaluation"
+        _check_averages(network, mode, problem)
+        raise UnsupportedNetworkError(
+            f"Cannot trace {type(network).__name__} in {mode}: {_reason(problem)}{place_in_code(problem)}. "
+            "Operations that depend on the values of tensors (if x.sum() > 0, .item(), .numpy()) must leave "
+            f"forward, and sizes must come from shapes.{hint(network)}"
+        ) from problem
+    for name, tensor in network.named_buffers():
+        tensor.copy_(state[name])
+    for node in list(module.graph.nodes):
+        if node.op == "call_module" and node.target == "_guards_fn":
+            module.graph.erase_node(node)
+    _lift_constants_(module, network)
+    module.graph.set_codegen(fx.graph.CodeGen())
+    module.recompile()
+    return module, program.call_spec.out_spec
+
+
+def _check_averages(network: nn.Module, mode: str, problem: Exception) -> None:
+    """Whether it is batch normalisation's count of batches that cannot be traced."""
+    counts = [
+        name
+        for name, layer in network.named_modules()
+        if isinstance(layer, nn.modules.batchnorm._NormBase)
+        and layer.training
+        and layer.track_running_stats
+        and layer.momentum is None
+    ]
+    if counts:
+        raise UnsupportedNetworkError(
+            f"Cannot trace {type(network).__name__} in {mode}: {counts[0]!r} has momentum=None, a plain "
+            "average that depends on how many batches it has seen. Give a number while it learns, "
+            f"network.get_submodule({counts[0]!r}).momentum = 0.1, and None again to the pruned network."
+        ) from problem
+
+
+def _quietly(action: Callable[[], Any]) -> Any:
+    """Run without PyTorch's lines about what it tried, and without what ``forward`` prints meanwhile."""
+    import logging
+
+    logger = logging.getLogger("torch")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            return action()
+    finally:
+        logger.setLevel(level)
+
+
+def _reason(problem: Exception) -> str:
+    """The first line that says something."""
+    lines = [line.strip() for line in str(problem).splitlines() if line.strip()]
+    return lines[0].rstrip(".") if lines else type(problem).__name__
+
+
+def place_in_code(problem: BaseException) -> str:
+    """`` (file, line, code)`` of the user's code that raised a problem; nothing if none of it did."""
+    library, torch_itself = Path(__file__).parents[2], Path(torch.__file__).parent
+    frames = [
+        frame
+        for frame in traceback.extract_tb(problem.__traceback__)
+        if Path(frame.filename).is_file()
+        and not {library, torch_itself} & set(Path(frame.filename).parents)
+        and frame.line
+    ]
+    if not frames:
+        return ""
+    last = frames[-1]
+    return f" (at {Path(last.filename).name}, line {last.lineno}: {last.line})"
+
+
+def _line_of(node: fx.Node) -> str:
+    """`` (line)`` of the user's code that an operation stands in, where it is known."""
+    trace = [line.strip() for line in (node.meta.get("stack_trace") or "").splitlines() if line.strip()]
+    places = [i for i, line in enumerate(trace) if line.startswith("File ") and "site-packages" not in line]
+    return f" ({trace[places[-1]]}: {''.join(trace[places[-1] + 1 : places[-1] + 2])})" if places else ""

@@ -1,0 +1,1 @@
+"""Gates, noise and batch statistics in a graph."""

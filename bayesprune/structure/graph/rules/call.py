@@ -1,0 +1,255 @@
+"""One operation of a graph, with the labels of what it reads, and what a rule may say about it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from bayesprune.structure.graph.rules.labels import FIXED, Labels, along, compact, varies
+
+Place = tuple[str, int]
+"""A dimension of a parameter or buffer, whose indices have labels."""
+
+
+@dataclass(frozen=True)
+class Raw:
+    """A parameter or buffer, or what is made of some alone: every dimension has labels of its own.
+
+    Activations have one label a number; a weight's rows and columns are units of different kinds.
+
+    Attributes:
+        name: in the network; of the first parameter, where several were put together.
+        shape: of the value.
+        dims: for every dimension of the value whose indices run along it; None where they are nobody's.
+    """
+
+    name: str
+    shape: torch.Size
+    dims: tuple[Place | None, ...]
+
+    def along(self, labels: Labels, dim: int) -> Tensor:
+        """(size,), labels along a dimension of the value."""
+        place = self.dims[dim]
+        if place is None:
+            return torch.zeros(self.shape[dim], dtype=torch.long)
+        return labels.of(*place, self.shape[dim])
+
+    def permuted(self, order: list[int]) -> Raw:
+        """The value with its dimensions in another order."""
+        shape = torch.Size(self.shape[d] for d in order)
+        return replace(self, shape=shape, dims=tuple(self.dims[d] for d in order))
+
+    def long_dims(self) -> list[int]:
+        """Dimensions of more than one index."""
+        return [d for d, size in enumerate(self.shape) if size > 1]
+
+
+@dataclass(frozen=True)
+class Read:
+    """An operation that sums over units: where their gates multiply.
+
+    Attributes:
+        node: the operation.
+        source: the value that the gates multiply, one of its arguments.
+        dim: the dimension of that value that the units run along.
+        labels: (size,), the units.
+        place: (parameter, dimension) whose index they are, where the operation has a weight.
+    """
+
+    node: fx.Node
+    source: fx.Node
+    dim: int
+    labels: Tensor
+    place: Place | None
+
+
+@dataclass
+class Findings:
+    """What the rules have found in one graph.
+
+    Attributes:
+        labels: the places and their unions, shared by both graphs.
+        reads: where gates multiply.
+        norms: norms and other operations across units whose statistics are those of the open ones.
+        pads: paddings that add units → labels of the added ones, before and after.
+        expanded: expansions of a parameter → dimension → labels of the indices that it makes.
+        of: node → labels of its value, in a structure like the value's; ``Raw`` for parameters.
+        sizes: node → shape of its value, where that is a tensor.
+        rows: name of a value → (dimension that rows run along, inner and outer repeats).
+        constants: node → its value, where that is a number or a tensor of integers.
+        branches: residual sections, by the parameters that only they use.
+        group_counts: grouped convolution or norm → (its groups,), the label of each group's first channel.
+    """
+
+    labels: Labels
+    reads: list[Read] = field(default_factory=list)
+    norms: list[Read] = field(default_factory=list)
+    pads: dict[fx.Node, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    expanded: dict[fx.Node, dict[int, Tensor]] = field(default_factory=dict)
+    of: dict[fx.Node, Any] = field(default_factory=dict)
+    sizes: dict[fx.Node, torch.Size] = field(default_factory=dict)
+    rows: dict[str, tuple[int, int, int]] = field(default_factory=dict)
+    constants: dict[fx.Node, Any] = field(default_factory=dict)
+    group_counts: dict[fx.Node, Tensor] = field(default_factory=dict)
+    branches: dict[frozenset[str], tuple[Any, frozenset[str]]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Call:
+    """An operation that has just been run.
+
+    Attributes:
+        node: the operation in its graph.
+        args: its arguments' values, by the name that the operation's schema gives them.
+        known: the same arguments' labels: a tensor for a tensor, ``Raw`` for a parameter, lists of them.
+        result: what it returned.
+        findings: where to write down what follows.
+        place: how a message names it.
+    """
+
+    node: fx.Node
+    args: dict[str, Any]
+    known: dict[str, Any]
+    result: Any
+    findings: Findings
+    place: str
+
+    @property
+    def shape(self) -> torch.Size:
+        """Of the (first) result."""
+        result = self.result[0] if isinstance(self.result, tuple | list) else self.result
+        return result.shape  # type: ignore[no-any-return]
+
+    @property
+    def labels(self) -> Labels:
+        """The store of labels."""
+        return self.findings.labels
+
+    def tensors(self) -> Iterator[tuple[str, Tensor | Raw, Tensor]]:
+        """Name, labels and value of every tensor argument."""
+        for name, known in self.known.items():
+            if isinstance(known, Tensor | Raw):
+                yield name, known, self.args[name]
+            elif isinstance(known, list | tuple):
+                for label, value in zip(known, self.args[name], strict=True):
+                    if isinstance(label, Tensor | Raw):
+                        yield name, label, value
+
+    def fixed(self, like: Any = None) -> Any:
+        """Labels of a result that belongs to no unit."""
+        result = self.result if like is None else like
+        if isinstance(result, Tensor):
+            return torch.zeros((), dtype=torch.long).expand(result.shape)
+        if isinstance(result, tuple | list):
+            return [self.fixed(part) if part is not None else None for part in result]
+        return None
+
+    def freeze(self, labels: Tensor | Raw, reason: str) -> None:
+        """Say that what is read here may not be removed."""
+        if isinstance(labels, Raw):
+            for dim in labels.long_dims():
+                self.labels.freeze(labels.along(self.labels, dim), self.place, reason)
+        else:
+            self.labels.freeze(labels, self.place, reason)
+
+    def join(self, first: Tensor, second: Tensor, reason: str = "it meets what is fixed") -> None:
+        """Say that labels are the same units; those that meet ``FIXED`` are frozen."""
+        first, second = torch.broadcast_tensors(first, second)
+        both = (first != FIXED) & (second != FIXED)
+        if bool(both.all()):
+            self.labels.unite(first, second)
+            return
+        if bool(both.any()):
+            self.labels.unite(first[both], second[both])
+        self.labels.freeze(first[~both], self.place, reason)
+        self.labels.freeze(second[~both], self.place, reason)
+
+    def read(self, name: str, dim: int, labels: Tensor, weight: Raw | None = None, column: int = 1) -> None:
+        """Note that this operation sums over units along a dimension of one of its arguments."""
+        source = argument_node(self.node, name)
+        if source is not None and bool((labels != FIXED).any()):
+            place = weight.dims[column] if weight is not None else None
+            dim %= self.args[name].ndim
+            self.findings.reads.append(Read(self.node, source, dim, labels, place))
+
+    def weighs(self, name: str, dim: int, labels: Tensor) -> None:
+        """Note that under gates this operation is that of the open units alone, along a dimension."""
+        source = argument_node(self.node, name)
+        assert source is not None
+        dim %= self.args[name].ndim
+        self.findings.norms.append(Read(self.node, source, dim, labels, None))
+
+    def frozen_everything(self, reason: str) -> Any:
+        """Freeze all that is read; the result is fixed."""
+        for _, known, _ in self.tensors():
+            self.freeze(known, reason)
+        return self.fixed()
+
+
+def arguments(node: fx.Node) -> dict[str, Any]:
+    """An operation's arguments by name, as far as they were given."""
+    return dict(zip(schema_names(node), node.args, strict=False)) | dict(node.kwargs)
+
+
+def argument_node(node: fx.Node, name: str) -> fx.Node | None:
+    """The node that an operation's argument of that name is."""
+    value = arguments(node).get(name)
+    return value if isinstance(value, fx.Node) else None
+
+
+def schema_names(node: fx.Node) -> list[str]:
+    """Names of an operation's arguments, in order."""
+    return [argument.name for argument in node.target._schema.arguments]  # type: ignore[union-attr]
+
+
+def operation(call: Call) -> str:
+    """The operation's name without its overload: ``'aten.linear'``."""
+    return str(call.node.target._schema.name).replace("::", ".").rstrip("_")  # type: ignore[union-attr]
+
+
+Rule = Callable[[Call], Any]
+
+RULES: dict[str, Rule] = {}
+"""Name of an operation (``'aten.linear'``) → its rule, which returns the labels of the result."""
+
+
+def rule(*names: str) -> Callable[[Rule], Rule]:
+    """Register a rule for operations by name, whatever their overload."""
+
+    def register(function: Rule) -> Rule:
+        for name in names:
+            RULES[name] = function
+        return function
+
+    return register
+
+
+def is_fixed(labels: Tensor) -> bool:
+    """Whether no unit is among the labels."""
+    return not bool((labels != FIXED).any())
+
+
+def varying(labels: Tensor) -> set[int]:
+    """Dimensions along which labels differ."""
+    return {dim for dim, differs in enumerate(varies(labels)) if differs}
+
+
+CROSSES = "its units run along several dimensions"
+
+
+def united(call: Call, x: Tensor, dim: int) -> Tensor:
+    """(size,), labels along one dimension; those that differ along others become one unit."""
+    vector, dim = along(x, dim), dim % x.ndim
+    if vector is not None:
+        return vector
+    if dim not in varying(x):
+        call.freeze(x, CROSSES)
+        return torch.zeros(x.shape[dim], dtype=torch.long)
+    small = compact(x)
+    first = small[tuple(slice(None) if d == dim else slice(0, 1) for d in range(x.ndim))]
+    call.join(small, first)
+    return first.expand([x.shape[d] if d == dim else 1 for d in range(x.ndim)]).reshape(-1)

@@ -1,0 +1,135 @@
+"""Operations that sum over units by a weight, and make new ones."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bayesprune.structure.graph.rules.call import Call, Raw, rule, united, varying
+from bayesprune.structure.graph.rules.labels import READS_FIXED, along, spread
+
+
+@rule("aten.linear")
+def linear(call: Call) -> Any:
+    """y = x Wᵀ + b: the last dimension is summed over, W's rows are new units."""
+    return contract(call, "input", call.known["weight"], call.known.get("bias"))
+
+
+@rule("aten.addmm")
+def addmm(call: Call) -> Any:
+    """y = b + x W."""
+    weight = call.known["mat2"]
+    return contract(call, "mat1", turned(weight), call.known["self"])
+
+
+def turned(weight: Any) -> Any:
+    """A weight of two dimensions with rows and columns changed over."""
+    return weight.permuted([1, 0]) if isinstance(weight, Raw) and len(weight.shape) == 2 else weight
+
+
+def contract(call: Call, name: str, weight: Any, bias: Any = None) -> Any:
+    """x Wᵀ + b for a weight (out, in) that is a parameter."""
+    x = call.known[name]
+    if isinstance(x, Raw):  # a table of numbers that a layer reads
+        call.freeze(x, "a layer reads it")
+        x = torch.zeros((), dtype=torch.long).expand(x.shape)
+    if not isinstance(weight, Raw):
+        return call.frozen_everything("its weight is computed, and such weights have no rule yet")
+    if varying(x) and x.ndim - 1 not in varying(x):
+        return _within_units(call, x, weight, bias)
+    columns = united(call, x, -1)
+    call.join(columns, weight.along(call.labels, 1), READS_FIXED)
+    call.read(name, -1, columns, weight)
+    rows = weight.along(call.labels, 0)
+    if isinstance(bias, Raw):
+        call.join(rows, bias.along(call.labels, -1))
+    elif isinstance(bias, Tensor):
+        call.freeze(bias, "it is added to new units")
+        call.labels.freeze(rows, call.place, "its bias is computed")
+    return spread(rows, -1, call.shape)
+
+
+def _within_units(call: Call, x: Tensor, weight: Raw, bias: Any) -> Tensor:
+    """A layer over positions, as in mixers: units run along another dimension, and pass."""
+    for known in (weight, bias):
+        if isinstance(known, Raw | Tensor):
+            call.freeze(known, "it mixes the numbers of every unit")
+    return x[..., :1].expand(call.shape)
+
+
+@rule("aten.conv1d", "aten.conv2d", "aten.conv3d", "aten.convolution")
+def convolution(call: Call) -> Any:
+    """Channels are summed over, filters are new units; grouped channels stay among themselves."""
+    x, weight, bias = call.known["input"], call.known["weight"], call.known.get("bias")
+    if not isinstance(weight, Raw) or isinstance(x, Raw) or len(x.shape) != len(weight.shape):
+        return call.frozen_everything("its weight is computed, and such weights have no rule yet")
+    groups, transposed = call.args.get("groups", 1), call.args.get("transposed", False)
+    channels = united(call, x, 1)
+    if transposed:
+        return call.frozen_everything("transposed convolutions of this form have no rule yet")
+    rows = weight.along(call.labels, 0)
+    if isinstance(bias, Raw):
+        call.join(rows, bias.along(call.labels, 0))
+    if groups == 1:
+        call.join(channels, weight.along(call.labels, 1), READS_FIXED)
+        call.read("input", 1, channels, weight)
+    else:
+        _grouped(call, channels, rows, weight, groups)
+    return spread(rows, 1, call.shape)
+
+
+def _grouped(call: Call, channels: Tensor, rows: Tensor, weight: Raw, groups: int) -> None:
+    """Whole groups are units where there are many of them; else the same position in every group.
+
+    With n channels of a group left and m of its filters, group by group, the convolution is G blocks of m × n
+    kernels. One weight (G m, n, ...) holds them if and only if all groups have the same n and the same m.
+    Other patterns are exact only with every block padded by zeros to the widest, where a unit saves nothing
+    as long as one group keeps all of its own: at independent gates of probability q that is 1 − (1 − qⁿ)ᴳ,
+    0.9998 for the 32 groups of 4 channels of a ResNeXt at q = 0.7. So units leave equal groups.
+    """
+    inside = channels.view(groups, -1)  # (groups, channels in each)
+    filters = rows.view(groups, -1)
+    if groups >= max(inside.shape[1], filters.shape[1]) or inside.shape[1] == 1:
+        call.join(inside, inside[:, :1])
+        call.join(filters, inside[:, :1])
+        call.findings.group_counts[call.node] = inside[:, 0]
+        return
+    call.join(inside, inside[:1])
+    call.join(inside[0], weight.along(call.labels, 1), READS_FIXED)
+    call.join(filters, filters[:1])
+    call.read("input", 1, channels, weight)
+
+
+@rule("aten.conv_transpose1d", "aten.conv_transpose2d", "aten.conv_transpose3d")
+def transposed(call: Call) -> Any:
+    """Weight (in, out / groups, ...): its first dimension is read, its second makes units in every group."""
+    x, weight, bias = call.known["input"], call.known["weight"], call.known.get("bias")
+    channels = along(x, 1) if not isinstance(x, Raw) else None
+    if not isinstance(weight, Raw) or channels is None:
+        return call.frozen_everything("its weight is computed, and such weights have no rule yet")
+    groups = call.args.get("groups", 1)
+    inside = channels.view(groups, -1)  # (groups, channels in each)
+    call.join(channels, weight.along(call.labels, 0), READS_FIXED)
+    if groups > 1 and groups >= max(inside.shape[1], weight.shape[1]):
+        call.join(inside, inside[:, :1])
+        call.findings.group_counts[call.node] = inside[:, 0]
+        rows = inside[:, 0].repeat_interleave(weight.shape[1])
+    else:
+        call.join(inside, inside[:1])
+        call.read("input", 1, channels, weight, column=0)
+        rows = weight.along(call.labels, 1).repeat(groups)
+    if isinstance(bias, Raw):
+        call.join(rows, bias.along(call.labels, 0))
+    return spread(rows, 1, call.shape)
+
+
+@rule("aten.embedding")
+def embedding(call: Call) -> Any:
+    """Rows of a table: its columns are units, its rows what the inputs name."""
+    weight = call.known["weight"]
+    if not isinstance(weight, Raw):
+        return call.frozen_everything("its table is computed")
+    call.labels.freeze(weight.along(call.labels, 0), call.place, "the inputs name its rows")
+    return spread(weight.along(call.labels, 1), -1, call.shape)

@@ -1,0 +1,88 @@
+"""Normalisation: by channel, or over units, whose statistics are then those of the open ones."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bayesprune.structure.graph.rules.call import CROSSES, Call, Raw, rule, varying
+from bayesprune.structure.graph.rules.labels import along
+
+
+@rule("aten.batch_norm", "aten.instance_norm")
+def batch_norm(call: Call) -> Any:
+    """Every channel on its own, with parameters and statistics of its own."""
+    x = call.known["input"]
+    vector = along(x, 1) if isinstance(x, Tensor) else None
+    if vector is None:
+        return call.frozen_everything(CROSSES)
+    _bind(call, vector, "weight", "bias", "running_mean", "running_var")
+    return x
+
+
+@rule("aten.layer_norm", "aten.rms_norm")
+def layer_norm(call: Call) -> Any:
+    """Statistics over units: under gates they are those of the open ones, so that a plain norm is left."""
+    x, dims = call.known["input"], len(call.args["normalized_shape"])
+    normalised = set(range(x.ndim - dims, x.ndim))
+    if not varying(x) & normalised:
+        for name in ("weight", "bias"):
+            if isinstance(call.known.get(name), Raw):
+                call.freeze(call.known[name], "it normalises over what is fixed")
+        return x
+    vector = along(x, -1)
+    if vector is None or dims > 1:
+        return call.frozen_everything("it normalises over units of several kinds")
+    _bind(call, vector, "weight", "bias")
+    call.weighs("input", -1, vector)
+    return x
+
+
+@rule("aten.group_norm")
+def group_norm(call: Call) -> Any:
+    """Whole groups are units where there are many of them; else the same position in every group.
+
+    A group that goes whole takes its statistics along, and the others keep theirs. Where as many positions go
+    from every group, what is left is a group norm of as many, smaller groups: under gates its statistics are
+    those of the open channels, m_g = Σ_c z_c Σ_s x_cs / (S Σ_c z_c), which at gates of zero and one is what
+    the smaller norm computes. Other patterns leave groups of unequal size, which no group norm has.
+    """
+    x, groups = call.known["input"], call.args["num_groups"]
+    vector = along(x, 1) if isinstance(x, Tensor) else None
+    if vector is None:
+        return call.frozen_everything(CROSSES)
+    inside = vector.view(groups, -1)  # (groups, channels in each)
+    if groups >= inside.shape[1]:
+        call.join(inside, inside[:, :1])
+        call.findings.group_counts[call.node] = inside[:, 0]
+    else:
+        call.join(inside, inside[:1])
+        call.weighs("input", 1, vector)
+    _bind(call, vector, "weight", "bias")
+    return x
+
+
+@rule("aten._weight_norm")
+def weight_norm(call: Call) -> Any:
+    """w = g v / ‖v‖, lengths over all dimensions but one: those stay, and that one's indices are units."""
+    v, g, dim = call.known["v"], call.known["g"], call.args.get("dim", 0)
+    if not isinstance(v, Raw) or not isinstance(g, Raw):
+        return call.frozen_everything("its weight is computed, and such weights have no rule yet")
+    dim %= len(v.shape)
+    for other in v.long_dims():
+        if other != dim:
+            call.labels.freeze(v.along(call.labels, other), call.place, "the length of a filter is over it")
+    call.join(v.along(call.labels, dim), g.along(call.labels, dim))
+    return v
+
+
+def _bind(call: Call, vector: Tensor, *names: str) -> None:
+    """Parameters of the norm go with the channels."""
+    for name in names:
+        parameter = call.known.get(name)
+        if isinstance(parameter, Raw):
+            call.join(vector, parameter.along(call.labels, 0))
+        elif isinstance(parameter, torch.Tensor):
+            call.join(vector, parameter)

@@ -1,0 +1,115 @@
+"""Products of activations, as in attention, and by parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bayesprune.structure.graph.rules.call import CROSSES, Call, Raw, is_fixed, rule, varying
+from bayesprune.structure.graph.rules.labels import along, compact, spread
+from bayesprune.structure.graph.rules.linear import contract, turned
+
+
+@rule("aten.matmul", "aten.bmm", "aten.mm", "aten.baddbmm")
+def matmul(call: Call) -> Any:
+    """A parameter's product, or one of two activations, as in attention."""
+    names = [n for n, known, _ in call.tensors() if n in ("self", "other", "mat1", "mat2", "input")]
+    if len(names) != 2:
+        return call.frozen_everything("this product has no rule yet")
+    first, second = (call.known[name] for name in names)
+    if isinstance(second, Raw) and len(second.shape) == 2:
+        return contract(call, names[0], turned(second))
+    if isinstance(first, Raw) or isinstance(second, Raw) or min(first.ndim, second.ndim) < 2:
+        return call.frozen_everything("a product of parameters")
+    return product(call, first, second, call.shape, lambda units: call.read(names[0], -1, units))
+
+
+def product(
+    call: Call, first: Tensor, second: Tensor, shape: torch.Size, read: Callable[[Tensor], None]
+) -> Any:
+    """(..., n, k) @ (..., k, m) of activations.
+
+    Args:
+        call: the operation.
+        first: (..., n, k), labels; dimensions in which it is repeated are of size one, or missing.
+        second: (..., k, m), labels alike.
+        shape: of the result.
+        read: notes that k's units are summed over.
+
+    Returns:
+        Labels of the result.
+    """
+    if is_fixed(first) and is_fixed(second):
+        return torch.zeros((), dtype=torch.long).expand(shape)
+    dims = len(shape)
+    a = first.expand(shape[:-2] + first.shape[-2:])
+    b = second.expand(shape[:-2] + second.shape[-2:])
+    batch_a, batch_b = varying(a) & set(range(dims - 2)), varying(b) & set(range(dims - 2))
+    if batch_a or batch_b:
+        return _per_batch(call, (first, second), (a, b), batch_a | batch_b, shape)
+    over_a, over_b = varying(a), varying(b)
+    if over_a <= {dims - 1} and over_b <= {dims - 2} and (over_a or over_b):
+        inner_a, inner_b = along(a, -1), along(b, -2)
+        call.join(inner_a, inner_b)  # type: ignore[arg-type]
+        read(inner_a)  # type: ignore[arg-type]
+        return torch.zeros((), dtype=torch.long).expand(shape)
+    if is_fixed(a) and over_b == {dims - 1}:
+        return b[..., :1, :].expand(shape)
+    if is_fixed(b) and over_a == {dims - 2}:
+        return a[..., :1].expand(shape)
+    call.frozen_everything("a product over units of several kinds")
+    return torch.zeros((), dtype=torch.long).expand(shape)
+
+
+def _per_batch(
+    call: Call,
+    given: tuple[Tensor, Tensor],
+    operands: tuple[Tensor, Tensor],
+    batch: set[int],
+    shape: torch.Size,
+) -> Any:
+    """Heads: all that belongs to one position of the batch dimensions is one unit."""
+    fixed = torch.zeros((), dtype=torch.long).expand(shape)
+    if len(batch) != 1:
+        call.frozen_everything(CROSSES)
+        return fixed
+    dim = batch.pop()
+    heads = torch.zeros(shape[dim], dtype=torch.long)
+    for labels, whole in zip(given, operands, strict=True):
+        if is_fixed(labels):
+            if labels.ndim == len(shape) and labels.shape[dim] > 1:
+                call.frozen_everything("heads meet what is fixed")
+                return fixed
+            continue
+        rows = compact(whole.movedim(dim, 0)).reshape(shape[dim], -1)
+        call.join(rows, rows[:, :1])
+        if is_fixed(heads):
+            heads = rows[:, 0]
+        else:
+            call.join(heads, rows[:, 0])
+    return spread(heads, dim, shape)
+
+
+@rule("aten.scaled_dot_product_attention")
+def attention(call: Call) -> Any:
+    """Whole heads are units: (rows, heads, positions, width)."""
+    q, k, v = (call.known[name] for name in ("query", "key", "value"))
+    if any(isinstance(x, Raw) or x.ndim != 4 for x in (q, k, v)) or len({x.shape[1] for x in (q, k, v)}) > 1:
+        return call.frozen_everything("attention of this form has no rule yet")
+    mask = call.known.get("attn_mask")
+    if mask is not None and (
+        isinstance(mask, Raw) or not is_fixed(mask) or (mask.ndim > 3 and mask.shape[1] > 1)
+    ):
+        return call.frozen_everything("attention with a mask for each head has no rule yet")
+    if any(varying(x) & {0, 2} for x in (q, k, v)):
+        return call.frozen_everything("its units run along rows or positions")
+    parts = [x[0, :, 0] for x in (q, k, v)]  # (heads, width)
+    heads = next((p[:, :1] for p in parts if not is_fixed(p)), None)
+    if heads is None:
+        return call.fixed()
+    for part in parts:
+        call.join(part, heads)
+    return spread(heads[:, 0], 1, call.shape)

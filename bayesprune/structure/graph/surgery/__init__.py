@@ -1,0 +1,1 @@
+"""Graphs and tensors without the units that were removed."""

@@ -1,0 +1,281 @@
+"""A graph after a cut: sizes that were written down as numbers follow the units that are left."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from bayesprune.errors import RemovalError
+from bayesprune.structure.graph.analysis.sections import drop_sections
+from bayesprune.structure.graph.analysis.structure import Structure
+from bayesprune.structure.graph.capture.bind import LateGraph
+from bayesprune.structure.graph.capture.dropout import set_rates_
+from bayesprune.structure.graph.rules.call import Raw, argument_node, arguments
+from bayesprune.structure.graph.rules.shape import MOVES
+from bayesprune.structure.graph.surgery.boxes import box, take
+from bayesprune.structure.graph.surgery.renumber import rewritten_, set_argument_
+
+aten = torch.ops.aten
+NOTHING_LEFT = "nothing is left"
+
+
+COPIES = {"clone", "contiguous", "detach", "alias", "lift_fresh_copy"}
+"""Operations that need not be run on a value that is gathered later on."""
+
+
+class CannotAdapt(RemovalError):
+    """An operation that cannot follow a cut: its place, and the labels of what it moves."""
+
+    def __init__(self, node: fx.Node, reason: str) -> None:
+        super().__init__(
+            f"Cannot remove these units: at {node.name!r} {reason}. Nothing was removed; list their groups "
+            "in exclude=."
+        )
+        self.node = node
+        self.reason = reason
+
+
+@dataclass
+class _Scattered:
+    """A value whose surviving numbers form no box: it is not computed; who reads it gathers from its source.
+
+    Attributes:
+        source: the last value that is computed.
+        positions: (shape of the value), the position in the source, before the cut, of every number.
+    """
+
+    source: fx.Node
+    positions: Tensor
+
+
+def adapted(structure: Structure, training: bool, alive: Tensor) -> fx.GraphModule:
+    """The graph of one mode for a network that has lost units.
+
+    Args:
+        structure: of the whole network.
+        training: which mode.
+        alive: (units,), bool.
+
+    Returns:
+        A new graph over the (cut) network's parameters.
+
+    Raises:
+        CannotAdapt: an operation that has no form for this cut.
+    """
+    original = structure.captured.graphs[training]
+    graph = LateGraph(original, copy.deepcopy(original.graph))
+    set_rates_(graph, structure.captured, training)
+    if bool(alive.all()):
+        graph.recompile()
+        return graph
+    worker = _Worker(structure, training, torch.cat([alive, torch.ones(1, dtype=torch.bool)]), graph)
+    twins = list(zip(original.graph.nodes, list(graph.graph.nodes), strict=True))
+    gone = drop_sections(structure, training, alive, graph)
+    for old, new in twins:
+        if old.name not in gone:
+            worker.visit(old, new)
+    graph.graph.eliminate_dead_code()
+    graph.graph.lint()
+    graph.recompile()
+    return graph
+
+
+class _Worker:
+    def __init__(self, structure: Structure, training: bool, alive: Tensor, graph: fx.GraphModule) -> None:
+        self.found = structure.findings[training]
+        self.unit_of = structure.unit_of
+        self.alive = alive
+        self.graph = graph
+        self.rows = len(structure.captured.example[0])
+        self.by_name = {node.name: node for node in self.found.of}
+        self.scattered: dict[fx.Node, _Scattered] = {}
+        self.parts: dict[fx.Node, tuple[fx.Node, list[Tensor]]] = {}  # source and positions of each result
+        self.twin: dict[fx.Node, fx.Node] = {}
+
+    def mask(self, labels: Tensor) -> Tensor:
+        """Which numbers survive."""
+        return self.alive[self.unit_of[labels]]
+
+    def visit(self, old: fx.Node, new: fx.Node) -> None:
+        self.twin[old] = new
+        if old.op != "call_function" or not hasattr(old.target, "_schema"):
+            if old.op == "call_function" and old.args[0] in self.parts:
+                origin, positions = self.parts[old.args[0]]  # type: ignore[index]
+                self._place(old, new, origin, positions[int(str(old.args[1]))])
+            else:
+                self._check_inputs(old)
+            return
+        kind = old.target._schema.name.removeprefix("aten::")
+        if old in self.found.group_counts:
+            name = "num_groups" if kind == "group_norm" else "groups"
+            set_argument_(new, name, int(self.mask(self.found.group_counts[old]).sum()))
+        if old in self.found.pads:
+            self._pad(old, new)
+        if old in self.found.expanded:
+            self._expand(old, new, kind)
+        if kind in ("layer_norm", "rms_norm") and any(norm.node is old for norm in self.found.norms):
+            labels = next(norm.labels for norm in self.found.norms if norm.node is old)
+            set_argument_(new, "normalized_shape", [int(self.mask(labels).sum())])
+        if kind in COPIES and old.args[0] in self.scattered:
+            self.scattered[old] = self.scattered[old.args[0]]  # type: ignore[index]
+        elif kind in MOVES and self._touched(old):
+            self._move(old, new, kind)
+        else:
+            self._check_inputs(old)
+
+    def _pad(self, old: fx.Node, new: fx.Node) -> None:
+        """As many zeros before and after as there are units left of them."""
+        pads = list(arguments(old)["pad"])
+        at = next(i for i in range(0, len(pads), 2) if pads[i] or pads[i + 1])
+        pads[at : at + 2] = [int(self.mask(labels).sum()) for labels in self.found.pads[old]]
+        set_argument_(new, "pad", pads)
+
+    def _expand(self, old: fx.Node, new: fx.Node, kind: str) -> None:
+        """A parameter is repeated for as many units as are left."""
+        name = "repeats" if kind == "repeat" else "size"
+        sizes = list(arguments(new)[name])
+        for dim, labels in self.found.expanded[old].items():
+            sizes[dim] = int(self.mask(labels).sum())
+        set_argument_(new, name, sizes)
+
+    def _check_inputs(self, old: fx.Node) -> None:
+        for source in old.all_input_nodes:
+            if source in self.scattered:
+                raise CannotAdapt(source, "the units that are left form no box")
+
+    def _touched(self, old: fx.Node) -> bool:
+        nodes = [n for n in old.all_input_nodes if n in self.found.sizes]
+        return any(n in self.scattered or self._loses(n) for n in nodes)
+
+    def _loses(self, node: fx.Node) -> bool:
+        labels = self.found.of[node]
+        return isinstance(labels, Tensor) and not bool(self.mask(labels).all())
+
+    # ---- operations that move numbers
+
+    def _move(self, old: fx.Node, new: fx.Node, kind: str) -> None:
+        if kind in ("cat", "concat", "stack", "hstack", "vstack"):
+            self._check_inputs(old)
+            return  # no size is written down
+        source = argument_node(old, "self")
+        if source is None or isinstance(self.found.of[source], Raw):
+            self._check_inputs(old)
+            return
+        outputs = self.found.of[old]
+        if isinstance(outputs, list):
+            self._split(old, new, source, outputs)
+            return
+        kept, origin = box(self.mask(outputs)), self.scattered.get(source)
+        if kept is not None and origin is None and self._try(old, new, kind, source, kept):
+            return
+        self._place(old, new, origin.source if origin else source, self._positions(old, source, origin))
+
+    def _place(self, old: fx.Node, new: fx.Node, source: fx.Node, positions: Tensor) -> None:
+        """Gather a value from the last one that is computed, or leave that to its readers if it is no box."""
+        kept = box(self.mask(self.found.of[old]))
+        if kept is None:
+            self.scattered[old] = _Scattered(source, positions)
+        else:
+            self._gather(old, new, source, positions, kept)
+
+    def _positions(self, old: fx.Node, source: fx.Node, origin: _Scattered | None) -> Tensor:
+        """(shape of the value), where its numbers come from in the last computed value."""
+        size = self.found.sizes[source]
+        before = origin.positions if origin else torch.arange(size.numel()).reshape(size)
+        return self._run(old, before)
+
+    def _run(self, old: fx.Node, value: Tensor, other: fx.Node | None = None) -> Tensor:
+        """The operation on another tensor, with its own other arguments or those of ``other``."""
+        node = old if other is None else other
+        rest = {k: fx.node.map_arg(v, self._value) for k, v in arguments(node).items() if k != "self"}
+        if str(node.target).startswith(("aten.view", "aten._unsafe_view")):
+            return value.reshape(rest["size"])
+        moved: Tensor = node.target(value, **rest)  # type: ignore[operator]
+        return moved
+
+    def _value(self, node: fx.Node) -> Any:
+        """A size that depends on the rows, as it was in the example; or a constant tensor."""
+        old = self.by_name[node.name]
+        if old not in self.found.constants:
+            raise CannotAdapt(old, "it is moved about by a computed index")
+        return self.found.constants[old]
+
+    def _try(self, old: fx.Node, new: fx.Node, kind: str, source: fx.Node, kept: list[Tensor]) -> bool:
+        """Write new numbers into the operation, and see whether it then moves what is left as it should."""
+        inside = box(self.mask(self.found.of[source]))
+        if inside is None:
+            return False
+        size = self.found.sizes[source]
+        whole = torch.arange(size.numel()).reshape(size)
+        expected = take(self._run(old, whole), kept)
+        backup = (new.target, new.args, dict(new.kwargs))
+        if not rewritten_(new, kind, inside, kept):
+            return False
+        try:
+            actual = self._run(old, take(whole, inside), new)
+        except (RuntimeError, IndexError):
+            actual = None
+        if actual is not None and actual.shape == expected.shape and bool((actual == expected).all()):
+            return True
+        new.target, new.args, new.kwargs = backup[0], backup[1], backup[2]
+        return False
+
+    def _split(self, old: fx.Node, new: fx.Node, source: fx.Node, outputs: list[Tensor]) -> None:
+        """Several results: sizes along one dimension."""
+        kind = old.target._schema.name  # type: ignore[union-attr]
+        inside, boxes = box(self.mask(self.found.of[source])), [box(self.mask(o)) for o in outputs]
+        dim: int = arguments(old).get("dim", 0) % len(self.found.sizes[source])
+        lost = inside is not None and not bool(inside[dim].all())
+        if (
+            source in self.scattered
+            or inside is None
+            or any(b is None for b in boxes)
+            or (kind == "aten::unbind" and lost)
+        ):
+            origin = self.scattered.get(source)
+            positions = self._positions(old, source, origin)
+            self.parts[old] = (origin.source if origin else source, list(positions))
+            return
+        if kind == "aten::unbind":
+            return
+        sizes = [int(b[dim].sum()) for b in boxes]  # type: ignore[index]
+        new.target, new.args, new.kwargs = aten.split_with_sizes.default, (new.args[0], sizes, dim), {}
+
+    def _gather(
+        self, old: fx.Node, new: fx.Node, source: fx.Node, positions: Tensor, kept: list[Tensor]
+    ) -> None:
+        """Read the surviving numbers one by one from the last value that is computed."""
+        inside = box(self.mask(self.found.of[source]))
+        size = self.found.sizes[source]
+        if not all(bool(line.any()) for line in kept):
+            raise CannotAdapt(old, NOTHING_LEFT)
+        if inside is None or not self._rows_first(size, positions):
+            raise CannotAdapt(
+                old, "the units that are left form no box, and rows are not the first dimension"
+            )
+        after = torch.full((size.numel(),), -1)
+        survivors = take(torch.arange(size.numel()).reshape(size), inside)
+        after[survivors.reshape(-1)] = torch.arange(survivors.numel())
+        index = after[take(positions, kept)]
+        shape = list(index.shape[1:])
+        name = f"bp_index_{new.name}"
+        self.graph.register_buffer(name, index[0].reshape(-1), persistent=False)
+        origin = self.twin[source]
+        with self.graph.graph.inserting_before(new):
+            flat = self.graph.graph.call_function(aten.flatten.using_ints, (origin, 1))
+            where = self.graph.graph.get_attr(name)
+            picked = self.graph.graph.call_function(aten.index_select.default, (flat, 1, where))
+            rows = self.graph.graph.call_function(aten.sym_size.int, (origin, 0))
+        new.target, new.args, new.kwargs = aten.reshape.default, (picked, [rows, *shape]), {}
+
+    def _rows_first(self, size: torch.Size, positions: Tensor) -> bool:
+        """Whether rows are the first dimension before and after, and move alike."""
+        if size[0] != self.rows or positions.shape[0] != self.rows:
+            return False
+        inner = size.numel() // self.rows
+        offset = torch.arange(self.rows).reshape(-1, *[1] * (positions.ndim - 1)) * inner
+        return bool((positions - offset == positions[:1]).all()) and bool((positions[0] < inner).all())
