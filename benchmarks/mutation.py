@@ -2,6 +2,7 @@
 
     python benchmarks/mutation.py --only engine certificates      # an hour of one core
     python benchmarks/mutation.py --only engine --files shrink     # one file again; the others' figures stay
+    python benchmarks/mutation.py --only training --ending 38      # a fifth: numbers that end in 3 or 8
 
 A mutant is the code with one small change: an operator, a number, an argument, a condition, a text. It dies
 where a test of its room fails, or runs on without end. What lives is a line that no test holds to anything,
@@ -87,7 +88,11 @@ ROOMS = {
         without=tuple(f"bayesprune/svi/{name}.py" for name in ENGINE),
     ),
     "gates": Room(files=("bayesprune/gated/*.py",), tests=("tests/gated",)),
-    "priors": Room(files=("bayesprune/priors/*.py",), tests=("tests/priors",)),
+    "priors": Room(
+        files=("bayesprune/priors/*.py",),
+        tests=("tests/priors",),
+        slow=("tests/priors/test_latency.py::test_a_warning_where_fewer",),  # asks which file called
+    ),
 }
 
 EQUIVALENT = {
@@ -183,7 +188,9 @@ def files_of(room: Room, only: list[str]) -> list[str]:
     return [str(path.relative_to(HOME)) for path in sorted(found) if not only or path.stem in only]
 
 
-def mutate(folder: Path, mutmut: Path, room: Room, files: list[str], workers: int) -> dict[str, Any]:
+def mutate(
+    folder: Path, mutmut: Path, room: Room, files: list[str], workers: int, ending: str
+) -> dict[str, Any]:
     """File → mutant → (how it ended, its diff where it lives)."""
     settings = {
         "source_paths": ["bayesprune"],
@@ -201,7 +208,7 @@ def mutate(folder: Path, mutmut: Path, room: Room, files: list[str], workers: in
     environment.pop("PYTHONPATH", None)
     log = folder / "mutmut.log"
     with log.open("w") as out:
-        command = [mutmut, "run", "--max-children", str(workers)]
+        command = [mutmut, "run", "--max-children", str(workers), *(f"*__mutmut_*{n}" for n in ending)]
         ended = subprocess.run(command, cwd=folder, env=environment, stdout=out, stderr=subprocess.STDOUT)
     if ended.returncode:
         sys.exit(f"mutmut ended with {ended.returncode}:\n{log.read_text()[-4000:]}")
@@ -220,6 +227,7 @@ def change(diff: str) -> str:
 
 def summary(mutants: dict[str, tuple[str, str | None]]) -> dict[str, Any]:
     """Counts of one file, and what lives: function → changes."""
+    mutants = {name: found for name, found in mutants.items() if found[0] != "not checked"}
     states = [state for state, _ in mutants.values()]
     survivors: dict[str, list[dict[str, str]]] = {}
     for name, (state, diff) in mutants.items():
@@ -268,6 +276,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", default=list(ROOMS), choices=list(ROOMS), metavar="ROOM")
     parser.add_argument("--files", nargs="*", default=[], metavar="NAME", help="only these, without .py")
     parser.add_argument("--workers", type=int, default=1, help="mutants at a time")
+    parser.add_argument("--ending", default="", metavar="DIGITS", help="only mutants whose number ends so")
     parser.add_argument("--out", type=Path, default=RESULTS)
     asked = parser.parse_args()
     rooms = json.loads(asked.out.read_text())["results"] if asked.out.exists() else {}
@@ -278,12 +287,13 @@ def main() -> None:
             files = files_of(room, asked.files)
             if not files:
                 continue
-            found = mutate(Path(base), mutmut, room, files, asked.workers)
+            found = mutate(Path(base), mutmut, room, files, asked.workers, asked.ending)
             known = rooms.get(name, {}).get("files", {}) if asked.files else {}
             counted = {**known, **{file: summary(found.get(file, {})) for file in files}}
             for file in counted.values():
                 name_equivalent_(file)
-            rooms[name] = {"tests": list(room.tests), "total": total(counted), "files": counted}
+            sample = {"numbers_ending_in": asked.ending} if asked.ending else {}
+            rooms[name] = {"tests": list(room.tests), **sample, "total": total(counted), "files": counted}
             rooms = {key: rooms[key] for key in ROOMS if key in rooms}
             for file in files:
                 print(file, {key: value for key, value in counted[file].items() if key != "survivors"})
