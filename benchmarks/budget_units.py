@@ -3,12 +3,13 @@
     python benchmarks/budget_units.py [--units 12500 25000 50000 100000] [--seeds 3]
 
 Half of the multiply-accumulates, on gains drawn around what each unit costs. "One layer" has all of its units
-in one hidden layer; in "two layers" they take turns with each other. "Features" are flattened channels, 49 of
-each, whose channels are units too: each step that empties a channel looks at all units, so that time grows
-faster than linearly, and sizes end at 50,000. For "fit" three epochs are learnt on the first network, with
-everything else that they take. The growth from one size to the next is given as a multiple of linear; of
-several seeds each time is the mean. Exit code 1 where meeting the budget of one layer takes more than a
-second for 100,000 units, or grows by more than 1.2 × linear.
+in one hidden layer; in "two layers" they take turns with each other, how often is a matter of the draw, and
+times of one seed vary with it. "Features" are flattened channels, 49 of each, whose channels are units too; a
+step compares all classes of units, two for every channel. For "fit" three epochs are learnt on the first
+network, with everything else that they take. The growth from one size to the next is given as a multiple of
+linear; of several seeds each time is the mean. Exit code 1 where meeting the budget of one layer takes more
+than a second for 100,000 units, or where its time, or that of features up to 50,000 units, grows by more than
+1.2 × linear.
 """
 
 import argparse
@@ -27,7 +28,7 @@ from bayesprune.svi.within import within
 
 MOST_SECONDS, MOST_GROWTH = 1.0, 1.2
 INPUTS, POSITIONS = 10, 49
-MOST_FEATURES = 50_000
+LINEAR_FEATURES = 50_000
 
 
 def one_layer(units):
@@ -96,7 +97,7 @@ def main() -> int:
     found: dict[str, list[dict[str, float]]] = {}
     for name, work in works.items():
         work(min(arguments.units) // 10, 0)  # imports, and what else is done once
-        for units in (n for n in arguments.units if n <= MOST_FEATURES or name != "features"):
+        for units in arguments.units:
             runs = [work(units, seed) for seed in range(arguments.seeds)]
             row = {"units": units, "seconds": sum(s for s, _ in runs) / len(runs)}
             row |= {"least_of_budget": min(r for _, r in runs), "most_of_budget": max(r for _, r in runs)}
@@ -109,7 +110,8 @@ def main() -> int:
             print(f"{name:12} {units:8,} {row['seconds']:8.3f} s {growth:6}  {budget} of the budget")
     write_results(arguments.out, vars(arguments), found)
     late = any(r["units"] <= 100_000 and r["seconds"] > MOST_SECONDS for r in found["one layer"])
-    return int(late or any(r.get("growth", 0) > MOST_GROWTH for r in found["one layer"]))
+    linear = [*found["one layer"], *(row for row in found["features"] if row["units"] <= LINEAR_FEATURES)]
+    return int(late or any(row.get("growth", 0) > MOST_GROWTH for row in linear))
 
 
 if __name__ == "__main__":

@@ -46,11 +46,14 @@ class _Back:
         partners = self._known[of]
         return partners is not None and bool(keep[partners].all())
 
+    def allows(self, ratio: float) -> bool:
+        return ratio <= 1
+
     def move(self, keep: Tensor, able: Tensor, unit: int) -> Tensor:
         larger = keep.clone()
         larger[[unit, *self._partners(unit)]], able[unit] = True, False
         closed = self.fitter.close(larger)
-        done = closed is not None and bool(closed[unit]) and self.fitter.ratio(closed) <= 1
+        done = closed is not None and bool(closed[unit]) and self.allows(self.fitter.ratio(closed))
         return closed if closed is not None and done else keep
 
     def look(self, keep: Tensor, able: Tensor) -> Tensor | None:

@@ -13,6 +13,7 @@ from bayesprune.priors import CostGates
 from bayesprune.structure import ExpectedCost
 from bayesprune.structure.classes import Classes, Ints
 from bayesprune.structure.groups import close_over, least_units
+from bayesprune.structure.readers import Readers
 
 WITHIN = 0.02
 """How far under its budget a network may end, as a share of the budget."""
@@ -75,12 +76,24 @@ class Fitter:
         orderly = bool((sizes.isfinite() & ((sizes == 0) | (sizes > TINY))).all())
         return Classes.of(self.gated.network) if orderly else None
 
+    @cached_property
+    def readers(self) -> Readers:
+        """Which classes follow when one is empty."""
+        assert self.classes is not None
+        return Readers(self.gated.network, self.classes.labels)
+
     def order(self, sign: int) -> Ints:
         """All units, class by class, the least gain first, or the most (−1); of equal ones the first unit."""
         assert self.classes is not None
         if sign not in self._orders:
             self._orders[sign] = np.lexsort((sign * self.gain.numpy(), self.classes.labels))
         return self._orders[sign]
+
+    def members(self, of: int) -> Ints:
+        """The units of a class, in any order."""
+        assert self.classes is not None
+        end = int(self.classes.sizes[: of + 1].sum())
+        return self.order(1)[end - int(self.classes.sizes[of]) : end]
 
     def _ratios(self, keep: Tensor) -> Tensor:
         expected = self._costs(self.gated.by_group(keep))

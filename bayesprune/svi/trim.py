@@ -51,11 +51,14 @@ class _Out:
     def plain(self, unit: int, of_class: int, keep: Tensor) -> bool:
         return of_class > 1  # its readers, and what it reads, have another of its kind
 
+    def allows(self, ratio: float) -> bool:
+        return not self.strict or ratio >= self.low
+
     def move(self, keep: Tensor, able: Tensor, unit: int) -> Tensor:
         smaller = keep.clone()
         smaller[unit] = False
         closed = self.fitter.close(smaller)
-        if closed is None or (self.strict and self.fitter.ratio(closed) < self.low):
+        if closed is None or not self.allows(self.fitter.ratio(closed)):
             able[unit] = False
             return keep
         return closed

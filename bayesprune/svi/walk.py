@@ -45,6 +45,13 @@ class Rule(Protocol):
             keep: (units of all groups,), bool: as it is, but for plain steps since.
         """
 
+    def allows(self, ratio: float) -> bool:
+        """Whether a step with all that follows from it may end there.
+
+        Args:
+            ratio: cost over budget, the larger of the two where there are two.
+        """
+
     def move(self, keep: Tensor, able: Tensor, unit: int) -> Tensor:
         """What is kept after a unit's step: ``keep``, and the unit not able any more, where it must not be.
 
@@ -123,10 +130,7 @@ class _Walk:
                 self._able[self._first(chosen)] = False
                 self._advance(chosen, 1)
             elif not self._rule.plain(self._first(chosen), int(self._counts[chosen]), self._keep):
-                unit = self._first(chosen)
-                self._stop()
-                self._keep = self._rule.move(self._keep, self._able, unit)
-                self._begin()
+                self._with_others(chosen)
             else:
                 self._move(chosen, self._reach(chosen) if chosen == last else 1)
             last = -1 if chosen is None else chosen
@@ -147,7 +151,7 @@ class _Walk:
         self._counts = classes.count(keep)
         self._of_group: Ints = np.bincount(classes.group, self._counts).astype(np.int64)
         floors = fitter.least(self._keep)
-        self._floors = [floors[group.name] for group in fitter.gated.groups]
+        self._floors: Ints = np.array([floors[group.name] for group in fitter.gated.groups], dtype=np.int64)
         self._totals, self._adds = classes.cost(self._counts, self._step)
         self._moved: list[Ints] = []
         self._stride = STRIDE
@@ -157,6 +161,35 @@ class _Walk:
         self._keep = self._keep.clone()
         if self._moved:
             self._keep[torch.from_numpy(np.concatenate(self._moved))] = self._step > 0
+
+    def _with_others(self, of: int) -> None:
+        """Take the step of a class with all that follows from it."""
+        gone = self._fitter.readers.follow(of, self._counts) if self._step < 0 else []
+        groups = self._fitter.gated.groups
+        if not gone or any(groups[group].optional for group in self._classes.group[gone]):
+            unit = self._first(of)
+            self._stop()
+            self._keep = self._rule.move(self._keep, self._able, unit)
+            self._begin()
+        else:
+            self._empty(of, gone)
+
+    def _empty(self, of: int, gone: list[int]) -> None:
+        """Take out the last unit of a class, and all of the classes that nobody reads without it."""
+        before = self._totals, self._adds, self._counts.copy(), self._of_group.copy()
+        for each in gone:
+            left = int(self._counts[each])
+            for number in [left] if self._classes.steady(each) else [1] * left:
+                self._count(each, number)
+        starves = bool((self._of_group < self._floors).any())
+        if starves or not self._rule.allows(float((self._totals / self._limits).max())):
+            self._totals, self._adds, self._counts, self._of_group = before
+            self._able[self._first(of)] = False
+            self._advance(of, 1)
+            return
+        for each in gone:
+            self._moved.append(self._fitter.members(each))
+            self._advance(each, int(self._end[each] - self._at[each]))
 
     def _near_the_next(self, of: Ints) -> Mask:
         """(waiting,), whether rounding could exchange a unit with the next of its class."""
@@ -172,7 +205,7 @@ class _Walk:
     def _spare(self, of: int) -> int:
         """How many units the group of a class may still lose; any number where units are put back."""
         group = self._classes.group[of]
-        return int(self._of_group[group]) - self._floors[group] if self._step < 0 else len(self._keep)
+        return int(self._of_group[group] - self._floors[group]) if self._step < 0 else len(self._keep)
 
     def _best(self) -> int | None:
         """The class whose first unit is next; None where only a look at all units can tell."""
@@ -228,14 +261,19 @@ class _Walk:
 
     def _move(self, of: int, number: int) -> None:
         """Take that many steps of a class."""
-        at, change, step = int(self._at[of]), self._change(of), self._step
+        at = int(self._at[of])
         self._moved.append(self._queue[at : at + number])
+        self._count(of, number)
+        self._advance(of, number)
+
+    def _count(self, of: int, number: int) -> None:
+        """Counts and costs after that many steps of a class that is steady, or after one."""
+        change, step = self._change(of), self._step
         slope = step * number * self._adds[:, of]
         self._totals = self._totals + slope + number * (number - 1) / 2 * change[:, of]
         self._adds = self._adds + step * number * change
         self._counts[of] += step * number
         self._of_group[self._classes.group[of]] += step * number
-        self._advance(of, number)
 
     def _advance(self, of: int, number: int) -> None:
         self._at[of] += number

@@ -44,6 +44,16 @@ def flattened(rng):
     return network, torch.zeros(2, 1, 12, 12)
 
 
+def channels(rng):
+    """Many filters with few features each: they are emptied all the time."""
+    first, second, side = rng.randint(1, 12), rng.randint(5, 12), rng.randint(1, 2)
+    network = nn.Sequential(
+        nn.Conv2d(1, first, 1), nn.ReLU(), nn.Conv2d(first, second, 1), nn.ReLU(), nn.Flatten(),
+        nn.Linear(second * side**2, rng.randint(1, 4)),
+    )  # fmt: skip
+    return network, torch.zeros(2, 1, side, side)
+
+
 class Stream(nn.Module):
     """Sections beside shortcuts, of two layers or of one that reads and writes the same units."""
 
@@ -120,7 +130,7 @@ def check_same(gated, rng, times):
             assert torch.equal(fill(ours, start, candidates), one_by_one.fill(ours, start, candidates))
 
 
-@pytest.mark.parametrize("draw", [dense, alternating, flattened, residual])
+@pytest.mark.parametrize("draw", [dense, alternating, flattened, channels, residual])
 @pytest.mark.parametrize("seed", range(8))
 def test_classes_give_the_units_that_looking_at_every_unit_gives(draw, seed):
     rng = random.Random(seed)
@@ -191,14 +201,16 @@ def test_counts_give_the_cost_and_what_every_unit_adds(draw):
 
 
 def wide(units):
-    network = nn.Sequential(nn.Linear(4, units), nn.ReLU(), nn.Linear(units, 2))
-    gated = gated_for(network, torch.zeros(1, 4), macs=0.5)
-    generator = torch.Generator().manual_seed(0)
-    gain = torch.randn(len(gated.alive), generator=generator, dtype=torch.double) + 1
-    return gated, Fitter(gated, gated.prior, gain, 1)
+    return nn.Sequential(nn.Linear(4, units), nn.ReLU(), nn.Linear(units, 2)), torch.zeros(1, 4)
 
 
-def test_looks_grow_with_the_classes_and_not_with_the_units(monkeypatch):
+def many_channels(units):
+    network = nn.Sequential(nn.Conv2d(1, units // 5, 1), nn.Flatten(), nn.Linear(units // 5 * 4, 2))
+    return network, torch.zeros(1, 1, 2, 2)
+
+
+@pytest.mark.parametrize("build, sizes", [(wide, (1_000, 16_000)), (many_channels, (500, 2_000))])
+def test_looks_at_all_units_do_not_become_more_with_the_units(build, sizes, monkeypatch):
     calls = []
 
     def counted(owner, name):
@@ -209,14 +221,20 @@ def test_looks_grow_with_the_classes_and_not_with_the_units(monkeypatch):
 
     counted(Fitter, "slopes")
     counted(Fitter, "close")
+    counted(walk._Walk, "_begin")
     counted(walk._Walk, "_scores")
     made = {}
-    for units in (1_000, 16_000):
-        gated, ours = wide(units)
+    for units in sizes:
+        gated = gated_for(*build(units), macs=0.5)
+        generator = torch.Generator().manual_seed(0)
+        gain = torch.randn(len(gated.alive), generator=generator, dtype=torch.double) + 1
+        ours = Fitter(gated, gated.prior, gain, 1)
         calls.clear()
         keep = within(ours, gated.alive)
         assert 0.98 <= ours.ratio(keep) <= 1 and int((~keep).sum()) > units / 10
-        made[units] = {name: calls.count(name) for name in ("slopes", "close", "_scores")}
+        made[units] = {name: calls.count(name) for name in ("slopes", "close", "_begin", "_scores")}
     few, many = made.values()
-    assert many["slopes"] <= few["slopes"] + 5 and many["close"] <= few["close"] + 10
-    assert many["_scores"] < 3 * few["_scores"] and many["_scores"] < 1_000, made
+    assert many["slopes"] <= few["slopes"] + 5 and many["_begin"] <= few["_begin"] + 5
+    assert many["close"] <= few["close"] + 10
+    if build is wide:
+        assert many["_scores"] < 3 * few["_scores"] and many["_scores"] < 1_000, made
