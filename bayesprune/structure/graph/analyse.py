@@ -24,6 +24,7 @@ from bayesprune.structure.graph.capture.lent import shared_memory_copy, unshare_
 from bayesprune.structure.graph.network import GraphNetwork
 from bayesprune.structure.graph.rules.labels import READS_FIXED, Frozen
 from bayesprune.structure.graph.surgery.adapt import NOTHING_LEFT, CannotAdapt, adapted
+from bayesprune.structure.graph.surgery.shapes import check_shapes
 from bayesprune.structure.groups import Group, Slot
 from bayesprune.structure.naming import as_names, check_groups
 from bayesprune.structure.trace import check_plain
@@ -195,7 +196,7 @@ TRIALS = 50  # operations that are given up on, at most
 def _trial(structure: Structure) -> CannotAdapt | None:
     """What cannot follow the first few random cuts, if anything."""
     generator = torch.Generator().manual_seed(0)
-    for _ in range(4):
+    for attempt in range(4):
         alive = torch.rand(sum(g.size for g in structure.groups), generator=generator) > 0.3
         start = 0
         for group in structure.groups:
@@ -203,7 +204,9 @@ def _trial(structure: Structure) -> CannotAdapt | None:
             start += group.size
         for training in (True, False):
             try:
-                adapted(structure, training, alive)
+                graph = adapted(structure, training, alive)
+                if attempt == 0:
+                    check_shapes(structure, training, alive, graph)
             except CannotAdapt as problem:
                 if problem.reason != NOTHING_LEFT:
                     return problem

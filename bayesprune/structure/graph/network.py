@@ -212,22 +212,28 @@ class GraphNetwork(Framed):
         changed = [(self._tensor(n), dim, s) for n, dim, s in kept_places(self.structure, before, after)]
         changed += [(beside[id(t)], dim, stays) for t, dim, stays in changed if id(t) in beside]
         backup = [Backup(tensor, optimiser) for tensor, _, _ in changed]
-        object.__setattr__(self, "alive", after)
-        for tensor, dim, stays in changed:
-            cut_tensor_(tensor, dim, stays, optimiser)
-        self._resize_()
-        self._rebuild(plain)
-        if not alike(self._probe(), masked):
+        problem: Exception | None = None
+        try:
+            object.__setattr__(self, "alive", after)
+            for tensor, dim, stays in changed:
+                cut_tensor_(tensor, dim, stays, optimiser)
+            self._resize_()
+            self._rebuild(plain)
+            same_as_masked = alike(self._probe(), masked)
+        except Exception as raised:  # whatever an operation says to sizes that it was not written for
+            problem, same_as_masked = raised, False
+        if not same_as_masked:
             object.__setattr__(self, "alive", before)
             for saved in backup[::-1]:
                 saved.restore_(optimiser)
             self._resize_()
             self._rebuild()
+            said = "" if problem is None else f" ({str(problem).strip().splitlines()[0]})"
             raise RemovalError(
                 f"Removing {int((before & ~after).sum())} units changed what the network computes on the "
-                "example, so nothing was removed. List the groups that are read in an unusual way in "
+                f"example{said}, so nothing was removed. List the groups that are read in an unusual way in "
                 "exclude=, and please report the network."
-            )
+            ) from problem
 
     def _tensor(self, name: str) -> Tensor:
         tensor = find_tensor(self.network, name)

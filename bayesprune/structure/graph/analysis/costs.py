@@ -130,7 +130,10 @@ def _products(
         lead = len(found.sizes[x]) - 1 if x is not None else 0
         across = kind == "linear" and x is not None and any(d < lead for d, _ in _owners(structure, found, x))
         if x is not None and across:  # units among what a linear layer treats alike
-            factors: list[tuple[fx.Node, Axes]] = [(x, tuple(range(lead + 1))), (weight, (lead + 1, lead))]
+            factors: list[tuple[fx.Node, Axes]] = [
+                (x, tuple(range(lead + 1))),
+                (weight, (lead + 1, lead)[-dims:]),
+            ]
         else:
             factors = [(weight, tuple(range(dims)))]
         yield _contraction(structure, found, factors)

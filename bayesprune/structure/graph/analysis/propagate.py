@@ -87,7 +87,8 @@ class Reader(fx.Interpreter):
         if not any(isinstance(k, Raw) or bool((k != FIXED).any()) for _, k, _ in call.tensors()):
             return call.fixed()
         if kind in RULES:
-            return RULES[kind](call)
+            function, parameters = RULES[kind]
+            return function(call.activations(parameters))
         if torch.Tag.pointwise in node.target.tags or kind in POINTWISE:  # type: ignore[union-attr]
             return pointwise(call)
         if kind.endswith("_like"):

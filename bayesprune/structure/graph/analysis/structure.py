@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -17,7 +18,7 @@ from bayesprune.structure.graph.analysis.propagate import Reader, labels_in
 from bayesprune.structure.graph.capture.capture import Captured, Inputs, capture
 from bayesprune.structure.graph.capture.lent import WouldWrite
 from bayesprune.structure.graph.capture.rows import row_dimensions
-from bayesprune.structure.graph.rules.call import Findings
+from bayesprune.structure.graph.rules.call import Findings, Raw
 from bayesprune.structure.graph.rules.labels import Frozen, Labels
 from bayesprune.structure.groups import Group, Slot
 from bayesprune.structure.terms import Term
@@ -116,10 +117,24 @@ def without(structure: Structure, node: fx.Node, reason: str, exclude: Iterable[
         A new one.
     """
     found = next(f for f in structure.findings.values() if node in f.of)
-    for value in (node, *node.all_input_nodes):
-        for labels in labels_in(found.of[value]):
-            found.labels.freeze(labels, node.name, reason)
-    return _solved(structure.captured, structure.findings, exclude)
+    before, seen = sum(group.size for group in structure.groups), {node}
+    while True:  # where nothing that it reads is a unit, what that is made of may have been
+        sources = [value for value in seen for value in value.all_input_nodes if value not in seen]
+        seen.update(sources)
+        for value in seen:
+            _freeze(found, found.of.get(value), node.name, reason)
+        solved = _solved(structure.captured, structure.findings, exclude)
+        if not sources or sum(group.size for group in solved.groups) < before:
+            return solved
+
+
+def _freeze(found: Findings, known: Any, place: str, reason: str) -> None:
+    """All units of a value stay."""
+    if isinstance(known, Raw):
+        for dim in known.long_dims():
+            found.labels.freeze(known.along(found.labels, dim), place, reason)
+    for labels in labels_in(known):
+        found.labels.freeze(labels, place, reason)
 
 
 def _solved(captured: Captured, findings: dict[bool, Findings], exclude: Iterable[str]) -> Structure:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -47,6 +47,10 @@ class Raw:
         """Dimensions of more than one index."""
         return [d for d, size in enumerate(self.shape) if size > 1]
 
+    def without(self, dims: set[int], shape: torch.Size) -> Raw:
+        """A value of another shape whose indices along some dimensions are nobody's any more."""
+        return Raw(self.name, shape, tuple(None if d in dims else place for d, place in enumerate(self.dims)))
+
 
 @dataclass(frozen=True)
 class Read:
@@ -77,6 +81,8 @@ class Findings:
         norms: norms and other operations across units whose statistics are those of the open ones.
         pads: paddings that add units → labels of the added ones, before and after.
         expanded: expansions of a parameter → dimension → labels of the indices that it makes.
+        selected: (operation, name of an argument that belongs to no unit) → (dimension of that argument,
+            labels of the units that it meets there): a cut network reads it at the units that are left.
         of: node → labels of its value, in a structure like the value's; ``Raw`` for parameters.
         sizes: node → shape of its value, where that is a tensor.
         rows: name of a value → (dimension that rows run along, inner and outer repeats).
@@ -90,6 +96,7 @@ class Findings:
     norms: list[Read] = field(default_factory=list)
     pads: dict[fx.Node, tuple[Tensor, Tensor]] = field(default_factory=dict)
     expanded: dict[fx.Node, dict[int, Tensor]] = field(default_factory=dict)
+    selected: dict[tuple[fx.Node, str], tuple[int, Tensor]] = field(default_factory=dict)
     of: dict[fx.Node, Any] = field(default_factory=dict)
     sizes: dict[fx.Node, torch.Size] = field(default_factory=dict)
     rows: dict[str, tuple[int, int, int]] = field(default_factory=dict)
@@ -183,6 +190,38 @@ class Call:
         dim %= self.args[name].ndim
         self.findings.norms.append(Read(self.node, source, dim, labels, None))
 
+    def freeze_along(self, raw: Raw, dims: set[int], reason: str) -> None:
+        """Say that a parameter's indices along some dimensions may not be removed."""
+        for dim in dims & set(raw.long_dims()):
+            self.labels.freeze(raw.along(self.labels, dim), self.place, reason)
+
+    def select(self, name: str, dim: int, labels: Tensor) -> None:
+        """Note that an argument that belongs to no unit meets units along one of its dimensions."""
+        self.findings.selected[self.node, name] = (dim % self.args[name].ndim, labels)
+
+    def activations(self, parameters: frozenset[str]) -> Call:
+        """The same call with parameters where its rule takes them, and nowhere else.
+
+        Parameters in other places stay whole, and what is read there belongs to no unit.
+
+        Args:
+            parameters: names of the arguments in which the rule takes them.
+        """
+        known = {
+            name: part if name in parameters else self._fixed_parameters(part, self.args[name])
+            for name, part in self.known.items()
+        }
+        return replace(self, known=known)
+
+    def _fixed_parameters(self, known: Any, value: Any) -> Any:
+        if isinstance(known, Raw):
+            if value.is_floating_point():  # others are indices and masks
+                self.freeze(known, "it is a parameter in a place where the rule of this operation takes none")
+            return self.fixed(value)
+        if isinstance(known, list | tuple):
+            return [self._fixed_parameters(part, whole) for part, whole in zip(known, value, strict=True)]
+        return known
+
     def frozen_everything(self, reason: str) -> Any:
         """Freeze all that is read; the result is fixed."""
         for _, known, _ in self.tensors():
@@ -213,16 +252,25 @@ def operation(call: Call) -> str:
 
 Rule = Callable[[Call], Any]
 
-RULES: dict[str, Rule] = {}
-"""Name of an operation (``'aten.linear'``) → its rule, which returns the labels of the result."""
+RULES: dict[str, tuple[Rule, frozenset[str]]] = {}
+"""Name of an operation (``'aten.linear'``) → its rule, and in which arguments that takes parameters."""
 
 
-def rule(*names: str) -> Callable[[Rule], Rule]:
-    """Register a rule for operations by name, whatever their overload."""
+def rule(*names: str, parameters: Iterable[str] = ()) -> Callable[[Rule], Rule]:
+    """Register a rule for operations by name, whatever their overload.
+
+    Args:
+        names: ``'aten.linear'``; for an operation of your own ``'mylib.scale'``.
+        parameters: arguments whose labels the rule takes as ``Raw`` where a parameter or buffer stands there.
+            In all others a parameter stays whole, and the rule sees numbers that belong to no unit.
+
+    Returns:
+        A decorator for a function of one ``Call``, which returns the labels of the result.
+    """
 
     def register(function: Rule) -> Rule:
         for name in names:
-            RULES[name] = function
+            RULES[name] = function, frozenset(parameters)
         return function
 
     return register

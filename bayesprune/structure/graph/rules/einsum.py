@@ -23,7 +23,7 @@ from bayesprune.structure.graph.rules.labels import READS_FIXED, along, spread
 from bayesprune.structure.graph.rules.products import product
 
 
-@rule("aten.einsum")
+@rule("aten.einsum", parameters=("tensors",))
 def einsum(call: Call) -> Any:
     """Letters in both operands and in the result are batch dimensions, those left out are summed over."""
     operands = call.known["tensors"]
@@ -77,14 +77,19 @@ def _of_one(call: Call, x: Tensor | Raw, word: str, result: str) -> Any:
 
 
 def _of_activations(call: Call, words: list[str], result: str) -> Any:
-    """Permuted into (batch..., n, k) @ (batch..., k, m), where n, k and m are one letter each, or none."""
+    """Permuted into (batch..., n, k) @ (batch..., k, m), where n, k and m are one letter each, or none.
+
+    Further letters of one operand alone are batch dimensions, along which the other one is the same.
+    """
     first, second = words
     batch = [c for c in result if c in first and c in second]
     inner = [c for c in first if c in second and c not in result]
     rows = [c for c in first if c not in second]
     columns = [c for c in second if c not in first]
-    if max(len(inner), len(rows), len(columns)) > 1 or any(c not in result for c in rows + columns):
+    if len(inner) > 1 or any(c not in result for c in rows + columns):
         return call.frozen_everything("einsum over several dimensions at once has no rule yet")
+    batch += rows[:-1] + columns[:-1]  # in one operand alone, where the other one is the same for all
+    rows, columns = rows[-1:], columns[-1:]
     a = _arranged(call.known["tensors"][0], first, [batch, rows, inner])
     b = _arranged(call.known["tensors"][1], second, [batch, inner, columns])
     shape = (*torch.broadcast_shapes(a.shape[:-2], b.shape[:-2]), a.shape[-2], b.shape[-1])
@@ -101,8 +106,12 @@ def _of_activations(call: Call, words: list[str], result: str) -> Any:
 
 
 def _arranged(labels: Tensor, word: str, parts: list[list[str]]) -> Tensor:
-    """Labels with dimensions in the order of the parts; an empty one of the last two is of size one."""
-    value = labels.permute([word.index(c) for part in parts for c in part])
+    """Labels with dimensions in the order of the parts; those that it has not are of size one."""
+    letters = [c for part in parts for c in part]
+    value = labels.permute([word.index(c) for c in letters if c in word])
+    for position, letter in enumerate(letters):
+        if letter not in word:
+            value = value.unsqueeze(position)
     if not parts[2]:
         value = value.unsqueeze(-1)
     return value if parts[1] else value.unsqueeze(len(parts[0]))

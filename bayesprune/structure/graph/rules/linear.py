@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from bayesprune.structure.graph.rules.call import Call, Raw, rule, united, varying
-from bayesprune.structure.graph.rules.labels import READS_FIXED, along, spread
+from bayesprune.structure.graph.rules.labels import READS_FIXED, spread
+
+COMPUTED = "its weight is computed, and such weights have no rule yet"
 
 
-@rule("aten.linear")
+@rule("aten.linear", parameters=("weight", "bias"))
 def linear(call: Call) -> Any:
     """y = x Wᵀ + b: the last dimension is summed over, W's rows are new units."""
     return contract(call, "input", call.known["weight"], call.known.get("bias"))
 
 
-@rule("aten.addmm")
+@rule("aten.addmm", parameters=("mat2", "self"))
 def addmm(call: Call) -> Any:
     """y = b + x W."""
     weight = call.known["mat2"]
@@ -30,18 +31,19 @@ def turned(weight: Any) -> Any:
 
 
 def contract(call: Call, name: str, weight: Any, bias: Any = None) -> Any:
-    """x Wᵀ + b for a weight (out, in) that is a parameter."""
+    """x Wᵀ + b for a weight (out, in), or (in,), that is a parameter."""
     x = call.known[name]
-    if isinstance(x, Raw):  # a table of numbers that a layer reads
-        call.freeze(x, "a layer reads it")
-        x = torch.zeros((), dtype=torch.long).expand(x.shape)
     if not isinstance(weight, Raw):
-        return call.frozen_everything("its weight is computed, and such weights have no rule yet")
+        return call.frozen_everything(COMPUTED)
     if varying(x) and x.ndim - 1 not in varying(x):
         return _within_units(call, x, weight, bias)
     columns = united(call, x, -1)
-    call.join(columns, weight.along(call.labels, 1), READS_FIXED)
-    call.read(name, -1, columns, weight)
+    call.join(columns, weight.along(call.labels, -1), READS_FIXED)
+    call.read(name, -1, columns, weight, column=-1)
+    if len(weight.shape) == 1:  # into one number
+        if isinstance(bias, Raw | Tensor):
+            call.freeze(bias, "it is added to what belongs to no unit")
+        return call.fixed()
     rows = weight.along(call.labels, 0)
     if isinstance(bias, Raw):
         call.join(rows, bias.along(call.labels, -1))
@@ -56,15 +58,17 @@ def _within_units(call: Call, x: Tensor, weight: Raw, bias: Any) -> Tensor:
     for known in (weight, bias):
         if isinstance(known, Raw | Tensor):
             call.freeze(known, "it mixes the numbers of every unit")
-    return x[..., :1].expand(call.shape)
+    return x[..., :1].expand(call.shape) if len(weight.shape) > 1 else x[..., 0]
 
 
-@rule("aten.conv1d", "aten.conv2d", "aten.conv3d", "aten.convolution")
+@rule("aten.conv1d", "aten.conv2d", "aten.conv3d", "aten.convolution", parameters=("weight", "bias"))
 def convolution(call: Call) -> Any:
     """Channels are summed over, filters are new units; grouped channels stay among themselves."""
     x, weight, bias = call.known["input"], call.known["weight"], call.known.get("bias")
-    if not isinstance(weight, Raw) or isinstance(x, Raw) or len(x.shape) != len(weight.shape):
-        return call.frozen_everything("its weight is computed, and such weights have no rule yet")
+    if not isinstance(weight, Raw):
+        return call.frozen_everything(COMPUTED)
+    if x.ndim != len(weight.shape):
+        return call.frozen_everything("it runs on one image without a dimension for rows")
     groups, transposed = call.args.get("groups", 1), call.args.get("transposed", False)
     channels = united(call, x, 1)
     if transposed:
@@ -102,13 +106,17 @@ def _grouped(call: Call, channels: Tensor, rows: Tensor, weight: Raw, groups: in
     call.read("input", 1, channels, weight)
 
 
-@rule("aten.conv_transpose1d", "aten.conv_transpose2d", "aten.conv_transpose3d")
+@rule(
+    "aten.conv_transpose1d", "aten.conv_transpose2d", "aten.conv_transpose3d", parameters=("weight", "bias")
+)
 def transposed(call: Call) -> Any:
     """Weight (in, out / groups, ...): its first dimension is read, its second makes units in every group."""
     x, weight, bias = call.known["input"], call.known["weight"], call.known.get("bias")
-    channels = along(x, 1) if not isinstance(x, Raw) else None
-    if not isinstance(weight, Raw) or channels is None:
-        return call.frozen_everything("its weight is computed, and such weights have no rule yet")
+    if not isinstance(weight, Raw):
+        return call.frozen_everything(COMPUTED)
+    if x.ndim != len(weight.shape):
+        return call.frozen_everything("it runs on one image without a dimension for rows")
+    channels = united(call, x, 1)
     groups = call.args.get("groups", 1)
     inside = channels.view(groups, -1)  # (groups, channels in each)
     call.join(channels, weight.along(call.labels, 0), READS_FIXED)
@@ -125,7 +133,7 @@ def transposed(call: Call) -> Any:
     return spread(rows, 1, call.shape)
 
 
-@rule("aten.embedding")
+@rule("aten.embedding", parameters=("weight",))
 def embedding(call: Call) -> Any:
     """Rows of a table: its columns are units, its rows what the inputs name."""
     weight = call.known["weight"]

@@ -11,27 +11,31 @@ from bayesprune.structure.graph.rules.call import CROSSES, Call, Raw, rule, vary
 from bayesprune.structure.graph.rules.labels import along
 
 
-@rule("aten.batch_norm", "aten.instance_norm")
+@rule("aten.batch_norm", "aten.instance_norm", parameters=("weight", "bias", "running_mean", "running_var"))
 def batch_norm(call: Call) -> Any:
     """Every channel on its own, with parameters and statistics of its own."""
     x = call.known["input"]
-    vector = along(x, 1) if isinstance(x, Tensor) else None
+    vector = along(x, 1)
     if vector is None:
         return call.frozen_everything(CROSSES)
     _bind(call, vector, "weight", "bias", "running_mean", "running_var")
     return x
 
 
-@rule("aten.layer_norm", "aten.rms_norm")
+@rule("aten.layer_norm", "aten.rms_norm", parameters=("input", "weight", "bias"))
 def layer_norm(call: Call) -> Any:
     """Statistics over units: under gates they are those of the open ones, so that a plain norm is left."""
     x, dims = call.known["input"], len(call.args["normalized_shape"])
-    normalised = set(range(x.ndim - dims, x.ndim))
-    if not varying(x) & normalised:
+    ndim = len(x.shape)
+    normalised = set(range(ndim - dims, ndim))
+    if isinstance(x, Raw) or not varying(x) & normalised:
         for name in ("weight", "bias"):
             if isinstance(call.known.get(name), Raw):
                 call.freeze(call.known[name], "it normalises over what is fixed")
-        return x
+        if isinstance(x, Tensor):
+            return x
+        call.freeze_along(x, normalised, "it is a parameter that is normalised over it")
+        return x.without(normalised, x.shape)
     vector = along(x, -1)
     if vector is None or dims > 1:
         return call.frozen_everything("it normalises over units of several kinds")
@@ -40,7 +44,7 @@ def layer_norm(call: Call) -> Any:
     return x
 
 
-@rule("aten.group_norm")
+@rule("aten.group_norm", parameters=("weight", "bias"))
 def group_norm(call: Call) -> Any:
     """Whole groups are units where there are many of them; else the same position in every group.
 
@@ -50,7 +54,7 @@ def group_norm(call: Call) -> Any:
     the smaller norm computes. Other patterns leave groups of unequal size, which no group norm has.
     """
     x, groups = call.known["input"], call.args["num_groups"]
-    vector = along(x, 1) if isinstance(x, Tensor) else None
+    vector = along(x, 1)
     if vector is None:
         return call.frozen_everything(CROSSES)
     inside = vector.view(groups, -1)  # (groups, channels in each)
@@ -64,7 +68,7 @@ def group_norm(call: Call) -> Any:
     return x
 
 
-@rule("aten._weight_norm")
+@rule("aten._weight_norm", parameters=("v", "g"))
 def weight_norm(call: Call) -> Any:
     """w = g v / ‖v‖, lengths over all dimensions but one: those stay, and that one's indices are units."""
     v, g, dim = call.known["v"], call.known["g"], call.args.get("dim", 0)

@@ -18,15 +18,49 @@ def pointwise(call: Call) -> Any:
     parameters = [labels for _, labels, _ in known if isinstance(labels, Raw)]
     result = torch.zeros((), dtype=torch.long).expand(shape)
     size = torch.Size([1] * len(shape))
+    fixed = [
+        (name, value) for name, labels, value in known if isinstance(labels, Tensor) and is_fixed(labels)
+    ]
     for labels, value in operands:
-        if value.numel() == 1 and is_fixed(labels):
-            continue
-        result, size = _together(call, result, size, labels, value.shape)
+        if not is_fixed(labels):
+            result, size = _together(call, result, size, labels, value.shape)
+    for name, value in fixed:
+        result = _meets_fixed(call, name, value.shape, result)
     if not operands:
         return _of_parameters(call, parameters)
     for parameter in parameters:
         result = _bind(call, result, parameter)
     return result
+
+
+def _meets_fixed(call: Call, name: str, shape: torch.Size, result: Tensor) -> Tensor:
+    """What belongs to no unit meets units: where they run along one of its dimensions they select from it.
+
+    Where it is repeated along another dimension of theirs, as the angles of a rotation are for every head,
+    what is left along that one is a unit: heads go whole.
+    """
+    offset = len(call.shape) - len(shape)
+    units = varying(result)
+    meets = {d for d in units if d >= offset and shape[d - offset] > 1}
+    if not meets:
+        return result
+    if units - meets:
+        small = compact(result)
+        whole = small[tuple(slice(0, 1) if d in meets else slice(None) for d in range(small.ndim))]
+        call.join(small, whole)
+        return whole.expand(call.shape)
+    written = name in ("self", "input") and call.node.target._schema.is_mutable  # type: ignore[union-attr]
+    if len(meets) > 1 or written or _several(call, name):
+        call.freeze(result, "it meets what is fixed")
+        return result
+    dim = meets.pop()
+    call.select(name, dim - offset, united(call, result, dim))
+    return result
+
+
+def _several(call: Call, name: str) -> bool:
+    """Whether an argument is a list of tensors, which have no names of their own."""
+    return not isinstance(call.args[name], Tensor)
 
 
 def _together(
@@ -105,7 +139,7 @@ def as_labels(call: Call, value: Tensor | Raw) -> Tensor:
     return vector.reshape([-1 if d == dims[-1] else 1 for d in range(len(value.shape))]).expand(value.shape)
 
 
-@rule("aten.prelu")
+@rule("aten.prelu", parameters=("weight",))
 def prelu(call: Call) -> Any:
     """A slope for each channel, or one for all."""
     x, weight = call.known["self"], call.known["weight"]
@@ -117,9 +151,14 @@ def prelu(call: Call) -> Any:
     return x
 
 
-@rule("aten.glu")
+@rule("aten.glu", parameters=("self",))
 def glu(call: Call) -> Any:
     """Two halves, the second gates the first."""
-    first, second = call.known["self"].chunk(2, call.args.get("dim", -1))
+    x, dim = call.known["self"], call.args.get("dim", -1)
+    if isinstance(x, Raw):
+        halved = {dim % len(x.shape)}
+        call.freeze_along(x, halved, "one half of it gates the other")
+        return x.without(halved, call.shape)
+    first, second = x.chunk(2, dim)
     call.join(compact(first), compact(second))
     return first

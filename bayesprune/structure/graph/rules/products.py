@@ -8,22 +8,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bayesprune.structure.graph.rules.call import CROSSES, Call, Raw, is_fixed, rule, varying
+from bayesprune.structure.graph.rules.call import CROSSES, Call, Raw, is_fixed, rule, united, varying
 from bayesprune.structure.graph.rules.labels import along, compact, spread
 from bayesprune.structure.graph.rules.linear import contract, turned
 
 
-@rule("aten.matmul", "aten.bmm", "aten.mm", "aten.baddbmm")
+@rule("aten.matmul", "aten.bmm", "aten.mm", "aten.baddbmm", parameters=("self", "other", "mat1", "mat2"))
 def matmul(call: Call) -> Any:
     """A parameter's product, or one of two activations, as in attention."""
     names = [n for n, known, _ in call.tensors() if n in ("self", "other", "mat1", "mat2", "input")]
     if len(names) != 2:
         return call.frozen_everything("this product has no rule yet")
+    second = call.known[names[1]]
+    if isinstance(second, Raw) and len(second.shape) <= 2:
+        return contract(call.activations(frozenset(names[1:])), names[0], turned(second))
+    call = call.activations(frozenset())  # a matrix that mixes the numbers of every unit, as graphs have it
     first, second = (call.known[name] for name in names)
-    if isinstance(second, Raw) and len(second.shape) == 2:
-        return contract(call, names[0], turned(second))
-    if isinstance(first, Raw) or isinstance(second, Raw) or min(first.ndim, second.ndim) < 2:
-        return call.frozen_everything("a product of parameters")
+    if min(first.ndim, second.ndim) < 2:
+        return call.frozen_everything("a product with a vector that is computed has no rule yet")
     return product(call, first, second, call.shape, lambda units: call.read(names[0], -1, units))
 
 
@@ -49,7 +51,7 @@ def product(
     b = second.expand(shape[:-2] + second.shape[-2:])
     batch_a, batch_b = varying(a) & set(range(dims - 2)), varying(b) & set(range(dims - 2))
     if batch_a or batch_b:
-        return _per_batch(call, (first, second), (a, b), batch_a | batch_b, shape)
+        return _per_batch(call, (first, second), (a, b), batch_a | batch_b, shape, read)
     over_a, over_b = varying(a), varying(b)
     if over_a <= {dims - 1} and over_b <= {dims - 2} and (over_a or over_b):
         inner_a, inner_b = along(a, -1), along(b, -2)
@@ -70,6 +72,7 @@ def _per_batch(
     operands: tuple[Tensor, Tensor],
     batch: set[int],
     shape: torch.Size,
+    read: Callable[[Tensor], None],
 ) -> Any:
     """Heads: all that belongs to one position of the batch dimensions is one unit."""
     fixed = torch.zeros((), dtype=torch.long).expand(shape)
@@ -77,6 +80,8 @@ def _per_batch(
         call.frozen_everything(CROSSES)
         return fixed
     dim = batch.pop()
+    if any(not is_fixed(whole) and dim not in varying(whole) for whole in operands):
+        return _shared(call, operands, dim, shape, read)
     heads = torch.zeros(shape[dim], dtype=torch.long)
     for labels, whole in zip(given, operands, strict=True):
         if is_fixed(labels):
@@ -93,23 +98,58 @@ def _per_batch(
     return spread(heads, dim, shape)
 
 
-@rule("aten.scaled_dot_product_attention")
+def _shared(
+    call: Call, operands: tuple[Tensor, Tensor], dim: int, shape: torch.Size, read: Callable[[Tensor], None]
+) -> Any:
+    """One operand is the same for all heads and has units of its own: what is so in one head is so in all."""
+    alike = []
+    for whole in operands:
+        one = whole.narrow(dim, 0, 1)
+        if dim in varying(whole):
+            call.join(compact(whole), compact(one))
+        alike.append(one.expand(whole.shape))
+    return product(call, alike[0], alike[1], shape, read)
+
+
+@rule("aten.scaled_dot_product_attention", parameters=("attn_mask",))
 def attention(call: Call) -> Any:
     """Whole heads are units: (rows, heads, positions, width)."""
     q, k, v = (call.known[name] for name in ("query", "key", "value"))
-    if any(isinstance(x, Raw) or x.ndim != 4 for x in (q, k, v)) or len({x.shape[1] for x in (q, k, v)}) > 1:
+    if any(x.ndim != 4 for x in (q, k, v)) or not _grouped(q, k, v):
         return call.frozen_everything("attention of this form has no rule yet")
-    mask = call.known.get("attn_mask")
-    if mask is not None and (
-        isinstance(mask, Raw) or not is_fixed(mask) or (mask.ndim > 3 and mask.shape[1] > 1)
-    ):
-        return call.frozen_everything("attention with a mask for each head has no rule yet")
     if any(varying(x) & {0, 2} for x in (q, k, v)):
         return call.frozen_everything("its units run along rows or positions")
-    parts = [x[0, :, 0] for x in (q, k, v)]  # (heads, width)
+    count = q.shape[1]
+    parts = [x[0, :, 0].repeat_interleave(count // x.shape[1], 0) for x in (q, k, v)]  # (heads, width)
     heads = next((p[:, :1] for p in parts if not is_fixed(p)), None)
     if heads is None:
-        return call.fixed()
+        return call.frozen_everything("heads meet what is fixed")
     for part in parts:
         call.join(part, heads)
+    _masked(call, heads[:, 0])
     return spread(heads[:, 0], 1, call.shape)
+
+
+def _grouped(q: Tensor, k: Tensor, v: Tensor) -> bool:
+    """Whether every head of keys and values serves as many heads of queries."""
+    return k.shape[1] == v.shape[1] and q.shape[1] % k.shape[1] == 0
+
+
+def _masked(call: Call, heads: Tensor) -> None:
+    """A mask, or a bias, may be one for each head, and then goes with it."""
+    mask = call.known.get("attn_mask")
+    if not isinstance(mask, Tensor | Raw):
+        return
+    dim = len(mask.shape) - 3
+    if isinstance(mask, Raw):
+        for other in mask.long_dims():
+            if other == dim:
+                call.join(heads, mask.along(call.labels, dim))
+            else:
+                call.freeze_along(mask, {other}, "it is a mask of positions")
+    elif dim < 0 or mask.shape[dim] == 1:
+        call.freeze(mask, "it is a mask for all heads")
+    elif is_fixed(mask):
+        call.select("attn_mask", dim, heads)
+    else:
+        call.join(heads, united(call, mask, dim))

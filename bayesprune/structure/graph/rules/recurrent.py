@@ -16,7 +16,7 @@ PARTS = {"aten.lstm": 4, "aten.gru": 3, "aten.rnn_tanh": 1, "aten.rnn_relu": 1}
 """Blocks of rows in a recurrence's weights, each with one row for every hidden unit."""
 
 
-@rule(*PARTS)
+@rule(*PARTS, parameters=("params",))
 def recurrence(call: Call) -> Any:
     """A hidden unit is the same index in every layer and direction, for they all are of one size.
 

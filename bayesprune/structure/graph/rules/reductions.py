@@ -25,11 +25,13 @@ _SPATIAL = {
 }  # fmt: skip
 
 
-@rule(*_SPATIAL)
+@rule(*_SPATIAL, parameters=("self", "input"))
 def spatial(call: Call) -> Any:
     """Pooling and resizing: within a channel, over its last dimensions."""
     x = call.known["self"] if "self" in call.known else call.known["input"]
     last = _SPATIAL[operation(call)]
+    if isinstance(x, Raw):
+        return _across_parameter(call, x, set(range(len(x.shape) - last, len(x.shape))))
     if varying(x) & set(range(x.ndim - last, x.ndim)):
         call.freeze(x, "it pools across units")
         return call.fixed()
@@ -41,7 +43,8 @@ def spatial(call: Call) -> Any:
 
 @rule("aten.mean", "aten.sum", "aten.amax", "aten.amin", "aten.var", "aten.std", "aten.var_mean",
       "aten.std_mean", "aten.norm", "aten.linalg_vector_norm", "aten.logsumexp", "aten.prod", "aten.max",
-      "aten.min", "aten.median", "aten.all", "aten.any", "aten.argmax", "aten.argmin")  # fmt: skip
+      "aten.min", "aten.median", "aten.all", "aten.any", "aten.argmax", "aten.argmin",
+      parameters=("self",))  # fmt: skip
 def reduction(call: Call) -> Any:
     """One number from many: within a unit, or of the open units, or else the units stay."""
     x = call.known["self"]
@@ -93,8 +96,7 @@ def _reads_positions(node: fx.Node) -> bool:
 
 def _of_parameter(call: Call, x: Raw, dims: set[int]) -> Any:
     """Statistics of a weight: dimensions that they are over stay as they are."""
-    for dim in dims & set(x.long_dims()):
-        call.labels.freeze(x.along(call.labels, dim), call.place, "a statistic of the weight is over it")
+    call.freeze_along(x, dims, "a statistic of the parameter is over it")
     keep = call.args.get("keepdim", False)
     left = [d for d in range(len(x.shape)) if keep or d not in dims]
     parts = call.result if isinstance(call.result, tuple | list) else [call.result]
@@ -102,13 +104,21 @@ def _of_parameter(call: Call, x: Raw, dims: set[int]) -> Any:
     return found if isinstance(call.result, tuple | list) else found[0]
 
 
+def _across_parameter(call: Call, x: Raw, dims: set[int]) -> Any:
+    """Numbers of a parameter that depend on all along some dimensions, which stay as they are."""
+    call.freeze_along(x, dims, "every number depends on all of the parameter along it")
+    if isinstance(call.result, Tensor):
+        return x.without(dims, call.shape)
+    return [x.without(dims, part.shape) for part in call.result]
+
+
 @rule("aten.softmax", "aten._softmax", "aten.log_softmax", "aten._log_softmax", "aten.cumprod",
-      "aten.logcumsumexp")  # fmt: skip
+      "aten.logcumsumexp", parameters=("self",))  # fmt: skip
 def across(call: Call) -> Any:
     """Every number depends on all along one dimension."""
     x = call.known["self"]
     if isinstance(x, Raw):
-        return call.frozen_everything("it reads across units")
+        return _across_parameter(call, x, {call.args["dim"] % len(x.shape)})
     dim = call.args["dim"] % x.ndim
     if dim not in varying(x):
         return x
@@ -119,12 +129,12 @@ def across(call: Call) -> Any:
     return x
 
 
-@rule("aten.cumsum")
+@rule("aten.cumsum", parameters=("self",))
 def cumulative_sum(call: Call) -> Any:
     """Closed units add nothing to those behind them, which stay where they are among each other."""
     x = call.known["self"]
     if isinstance(x, Raw):
-        return call.frozen_everything("it reads across units")
+        return _across_parameter(call, x, {call.args["dim"] % len(x.shape)})
     dim = call.args["dim"] % x.ndim
     if dim in varying(x):
         vector = along(x, dim)

@@ -36,7 +36,7 @@ KEEPS = (
 )  # fmt: skip
 
 
-@rule(*(f"aten.{name}" for name in MOVES))
+@rule(*(f"aten.{name}" for name in MOVES), parameters=("self", "tensors", "other"))
 def move(call: Call) -> Any:
     """Do to the labels what was done to the numbers."""
     raw = call.known.get("self")
@@ -70,13 +70,13 @@ def _aligned(call: Call, parts: list[Tensor], dim: int) -> list[Tensor]:
     return [spread(first, units, part.shape) for part in parts]
 
 
-@rule("aten.new_zeros", "aten.new_ones", "aten.new_full", "aten.new_empty")
+@rule("aten.new_zeros", "aten.new_ones", "aten.new_full", "aten.new_empty", parameters=("self",))
 def made(call: Call) -> Any:
     """Numbers of their own; what is read lends its type alone."""
     return call.fixed()
 
 
-@rule("aten.expand_as")
+@rule("aten.expand_as", parameters=("self", "other"))
 def expand_as(call: Call) -> Any:
     """What is repeated for every unit of another value is that unit's."""
     x, other = as_labels(call, call.known["self"]), as_labels(call, call.known["other"])
@@ -92,7 +92,7 @@ def expand_as(call: Call) -> Any:
     return x.expand(call.shape)
 
 
-@rule(*(f"aten.{name}" for name in KEEPS))
+@rule(*(f"aten.{name}" for name in KEEPS), parameters=("self", "input"))
 def keep(call: Call) -> Any:
     """Every number stays where it is."""
     return call.known["self"] if "self" in call.known else call.known["input"]
@@ -100,7 +100,7 @@ def keep(call: Call) -> Any:
 
 @rule("aten.pad", "aten.constant_pad_nd", "aten.reflection_pad1d", "aten.reflection_pad2d",
       "aten.replication_pad1d", "aten.replication_pad2d", "aten.reflection_pad3d",
-      "aten.replication_pad3d")  # fmt: skip
+      "aten.replication_pad3d", parameters=("self",))  # fmt: skip
 def pad(call: Call) -> Any:
     """Numbers around each unit's; a padding that adds units makes what it meets fixed."""
     labels = as_labels(call, call.known["self"])

@@ -92,7 +92,11 @@ class _Worker:
         self.graph = graph
         self.rows = len(structure.captured.example[0])
         self.by_name = {node.name: node for node in self.found.of}
+        self.selected: dict[fx.Node, dict[str, tuple[int, Tensor]]] = {}
+        for (node, name), where in self.found.selected.items():
+            self.selected.setdefault(node, {})[name] = where
         self.scattered: dict[fx.Node, _Scattered] = {}
+        self.chosen: dict[tuple[fx.Node, int, tuple[int, ...]], fx.Node] = {}
         self.parts: dict[fx.Node, tuple[fx.Node, list[Tensor]]] = {}  # source and positions of each result
         self.twin: dict[fx.Node, fx.Node] = {}
 
@@ -115,6 +119,8 @@ class _Worker:
             set_argument_(new, name, int(self.mask(self.found.group_counts[old]).sum()))
         if old in self.found.pads:
             self._pad(old, new)
+        for name, (dim, labels) in self.selected.get(old, {}).items():
+            self._select(new, name, dim, self.mask(labels))
         if old in self.found.expanded:
             self._expand(old, new, kind)
         if kind in ("layer_norm", "rms_norm") and any(norm.node is old for norm in self.found.norms):
@@ -142,6 +148,21 @@ class _Worker:
             sizes[dim] = int(self.mask(labels).sum())
         set_argument_(new, name, sizes)
 
+    def _select(self, new: fx.Node, name: str, dim: int, stays: Tensor) -> None:
+        """What belongs to no unit is read where the units are that it meets."""
+        source = argument_node(new, name)
+        if source is None or bool(stays.all()):
+            return
+        key = (source, dim, tuple(stays.nonzero().squeeze(1).tolist()))
+        if key not in self.chosen:
+            buffer = f"bp_index_{new.name}_{name}"
+            self.graph.register_buffer(buffer, stays.nonzero().squeeze(1), persistent=False)
+            with self.graph.graph.inserting_before(new):
+                index = self.graph.graph.get_attr(buffer)
+                read = (source, dim, index)
+                self.chosen[key] = self.graph.graph.call_function(aten.index_select.default, read)
+        set_argument_(new, name, self.chosen[key])
+
     def _check_inputs(self, old: fx.Node) -> None:
         for source in old.all_input_nodes:
             if source in self.scattered:
@@ -152,8 +173,21 @@ class _Worker:
         return any(n in self.scattered or self._loses(n) for n in nodes)
 
     def _loses(self, node: fx.Node) -> bool:
+        kept = self._box(node)
+        return kept is None or not all(bool(line.all()) for line in kept)
+
+    def _box(self, node: fx.Node) -> list[Tensor] | None:
+        """For each dimension of a value which indices survive; None where these form no box."""
         labels = self.found.of[node]
-        return isinstance(labels, Tensor) and not bool(self.mask(labels).all())
+        if isinstance(labels, Raw):
+            return [self._line(labels, d) for d in range(len(labels.shape))]
+        return box(self.mask(labels)) if isinstance(labels, Tensor) else []
+
+    def _line(self, raw: Raw, dim: int) -> Tensor:
+        """Which indices survive along a dimension of a parameter: all, where no rule asked for labels."""
+        if raw.dims[dim] not in self.found.labels.starts:
+            return torch.ones(raw.shape[dim], dtype=torch.bool)
+        return self.mask(raw.along(self.found.labels, dim))
 
     # ---- operations that move numbers
 
@@ -162,21 +196,21 @@ class _Worker:
             self._check_inputs(old)
             return  # no size is written down
         source = argument_node(old, "self")
-        if source is None or isinstance(self.found.of[source], Raw):
+        if source is None or old in self.found.expanded:
             self._check_inputs(old)
             return
         outputs = self.found.of[old]
         if isinstance(outputs, list):
             self._split(old, new, source, outputs)
             return
-        kept, origin = box(self.mask(outputs)), self.scattered.get(source)
+        kept, origin = self._box(old), self.scattered.get(source)
         if kept is not None and origin is None and self._try(old, new, kind, source, kept):
             return
         self._place(old, new, origin.source if origin else source, self._positions(old, source, origin))
 
     def _place(self, old: fx.Node, new: fx.Node, source: fx.Node, positions: Tensor) -> None:
         """Gather a value from the last one that is computed, or leave that to its readers if it is no box."""
-        kept = box(self.mask(self.found.of[old]))
+        kept = self._box(old)
         if kept is None:
             self.scattered[old] = _Scattered(source, positions)
         else:
@@ -206,7 +240,7 @@ class _Worker:
 
     def _try(self, old: fx.Node, new: fx.Node, kind: str, source: fx.Node, kept: list[Tensor]) -> bool:
         """Write new numbers into the operation, and see whether it then moves what is left as it should."""
-        inside = box(self.mask(self.found.of[source]))
+        inside = self._box(source)
         if inside is None:
             return False
         size = self.found.sizes[source]
@@ -227,7 +261,7 @@ class _Worker:
     def _split(self, old: fx.Node, new: fx.Node, source: fx.Node, outputs: list[Tensor]) -> None:
         """Several results: sizes along one dimension."""
         kind = old.target._schema.name  # type: ignore[union-attr]
-        inside, boxes = box(self.mask(self.found.of[source])), [box(self.mask(o)) for o in outputs]
+        inside, boxes = self._box(source), [box(self.mask(o)) for o in outputs]
         dim: int = arguments(old).get("dim", 0) % len(self.found.sizes[source])
         lost = inside is not None and not bool(inside[dim].all())
         if (
@@ -249,11 +283,12 @@ class _Worker:
         self, old: fx.Node, new: fx.Node, source: fx.Node, positions: Tensor, kept: list[Tensor]
     ) -> None:
         """Read the surviving numbers one by one from the last value that is computed."""
-        inside = box(self.mask(self.found.of[source]))
+        inside = self._box(source)
         size = self.found.sizes[source]
         if not all(bool(line.any()) for line in kept):
             raise CannotAdapt(old, NOTHING_LEFT)
-        if inside is None or not self._rows_first(size, positions):
+        whole = isinstance(self.found.of[source], Raw)  # a parameter has no rows
+        if inside is None or not (whole or self._rows_first(size, positions)):
             raise CannotAdapt(
                 old, "the units that are left form no box, and rows are not the first dimension"
             )
@@ -261,16 +296,16 @@ class _Worker:
         survivors = take(torch.arange(size.numel()).reshape(size), inside)
         after[survivors.reshape(-1)] = torch.arange(survivors.numel())
         index = after[take(positions, kept)]
-        shape = list(index.shape[1:])
+        first = int(not whole)
         name = f"bp_index_{new.name}"
-        self.graph.register_buffer(name, index[0].reshape(-1), persistent=False)
+        self.graph.register_buffer(name, (index if whole else index[0]).reshape(-1), persistent=False)
         origin = self.twin[source]
         with self.graph.graph.inserting_before(new):
-            flat = self.graph.graph.call_function(aten.flatten.using_ints, (origin, 1))
+            flat = self.graph.graph.call_function(aten.flatten.using_ints, (origin, first))
             where = self.graph.graph.get_attr(name)
-            picked = self.graph.graph.call_function(aten.index_select.default, (flat, 1, where))
-            rows = self.graph.graph.call_function(aten.sym_size.int, (origin, 0))
-        new.target, new.args, new.kwargs = aten.reshape.default, (picked, [rows, *shape]), {}
+            picked = self.graph.graph.call_function(aten.index_select.default, (flat, first, where))
+            rows = [] if whole else [self.graph.graph.call_function(aten.sym_size.int, (origin, 0))]
+        new.target, new.args, new.kwargs = aten.reshape.default, (picked, [*rows, *index.shape[first:]]), {}
 
     def _rows_first(self, size: torch.Size, positions: Tensor) -> bool:
         """Whether rows are the first dimension before and after, and move alike."""
