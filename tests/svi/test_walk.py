@@ -45,13 +45,13 @@ def flattened(rng):
 
 
 def channels(rng):
-    """Many filters with few features each: they are emptied all the time."""
-    first, second, side = rng.randint(1, 12), rng.randint(5, 12), rng.randint(1, 2)
+    """Filters with few features each: they are emptied all the time, and some must stay."""
+    first, second = rng.randint(1, 8), rng.randint(3, 8)
     network = nn.Sequential(
         nn.Conv2d(1, first, 1), nn.ReLU(), nn.Conv2d(first, second, 1), nn.ReLU(), nn.Flatten(),
-        nn.Linear(second * side**2, rng.randint(1, 4)),
+        nn.Linear(second * 4, rng.randint(1, 4)),
     )  # fmt: skip
-    return network, torch.zeros(2, 1, side, side)
+    return network, torch.zeros(2, 1, 2, 2)
 
 
 class Stream(nn.Module):
@@ -175,6 +175,19 @@ def test_a_feature_does_not_come_back_alone_where_its_filter_is_gone():
     without[parts["2"].start] = False
     assert back.plain(parts["6"].start, 1, everyone)
     assert not back.plain(parts["6"].start, 1, without)
+
+
+def test_the_last_feature_of_a_filter_stays_where_the_filters_would_become_too_few():
+    network = nn.Sequential(nn.Conv2d(1, 3, 1), nn.Flatten(), nn.Linear(12, 2))
+    gated = gated_for(network, torch.zeros(1, 1, 2, 2), macs=0.5)
+    filters, features = (gated.slices()[name] for name in ("0", "1"))
+    gain = torch.full((len(gated.alive),), 1e3, dtype=torch.double)
+    gain[features] = torch.arange(1.0, 13.0, dtype=torch.double)  # those of the first two filters go first
+    ours, everyone = Fitter(gated, gated.prior, gain, least=2), torch.ones_like(gated.alive)
+    keep = trim(ours, gated.alive, everyone, high=0.6, low=0.3, strict=True)
+    assert torch.equal(keep, one_by_one.trim(ours, gated.alive, everyone, high=0.6, low=0.3, strict=True))
+    assert keep[filters].tolist() == [False, True, True]
+    assert keep[features].tolist() == [*[False] * 7, True, *[False] * 3, True]
 
 
 @pytest.mark.parametrize("draw", [dense, flattened, residual])
