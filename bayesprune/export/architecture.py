@@ -12,6 +12,9 @@ from torch import Tensor
 
 from bayesprune.errors import CheckpointError
 from bayesprune.files import read_json
+from bayesprune.rows.call import Call, CallForm
+from bayesprune.rows.nested import Leaf
+from bayesprune.structure.plain.program import form_from_data
 from bayesprune.structure.plain.values import CONSTANTS
 
 ARCHITECTURE = "architecture.json"
@@ -111,26 +114,28 @@ def _lines(value: Any, depth: int) -> str:
     return json.dumps(value, allow_nan=False)
 
 
-def input_data(inputs: tuple[Tensor, ...]) -> list[dict[str, Any]]:
+def input_data(inputs: tuple[Tensor, ...], names: tuple[str, ...]) -> list[dict[str, Any]]:
     """What a network takes, as plain data.
 
     Args:
         inputs: (rows, ...) each.
+        names: what each is called.
 
     Returns:
-        For each the shape of a row, the type, and the largest value where those are whole numbers.
+        For each its name, the shape of a row, the type, and the largest value where those are whole numbers.
     """
     found = []
-    for x in inputs:
-        entry: dict[str, Any] = {"shape": list(x.shape[1:]), "dtype": str(x.dtype).removeprefix("torch.")}
+    for name, x in zip(names, inputs, strict=True):
+        dtype = str(x.dtype).removeprefix("torch.")
+        entry: dict[str, Any] = {"name": name, "shape": list(x.shape[1:]), "dtype": dtype}
         if not x.is_floating_point() and not x.is_complex() and x.numel():
             entry["largest"] = int(x.max())
         found.append(entry)
     return found
 
 
-def example_of(folder: str | Path, rows: int = 1, dtype: torch.dtype = torch.float32) -> tuple[Tensor, ...]:
-    """A batch that a saved network accepts.
+def example_of(folder: str | Path, rows: int = 1, dtype: torch.dtype = torch.float32) -> Call:
+    """A call that a saved network accepts.
 
     Args:
         folder: where `save` wrote.
@@ -138,7 +143,7 @@ def example_of(folder: str | Path, rows: int = 1, dtype: torch.dtype = torch.flo
         dtype: of numbers, where the file does not say (version 1).
 
     Returns:
-        (rows, ...) for each input: random numbers between 0 and 1, and whole ones up to the largest seen.
+        Inputs (rows, ...): random numbers between 0 and 1, and whole ones up to the largest seen.
 
     Raises:
         CheckpointError: the file is missing, truncated, of another version, or says no shapes.
@@ -147,12 +152,21 @@ def example_of(folder: str | Path, rows: int = 1, dtype: torch.dtype = torch.flo
     told = description.get("inputs", [{"shape": description["input_shape"], "dtype": None}])
     generator = torch.Generator().manual_seed(0)
     try:
-        return tuple(_example(entry, rows, dtype, generator) for entry in told)
+        tensors = tuple(_example(entry, rows, dtype, generator) for entry in told)
+        told = description.get("call", told)
+        return Call(tensors, _form(description, len(tensors)))
     except (KeyError, TypeError, ValueError, RuntimeError) as problem:
         raise CheckpointError(
             f"{Path(folder) / ARCHITECTURE}: describes inputs {told!r} that cannot be made "
             f"({type(problem).__name__}: {problem}). The file was changed; export the network again."
         ) from None
+
+
+def _form(description: dict[str, Any], count: int) -> CallForm:
+    """How the network is called: as the file says, or with one tensor after the other."""
+    if description.get("call") is not None:
+        return form_from_data(description["call"], count)
+    return CallForm(tuple(map(Leaf, range(count))), {})
 
 
 def _example(entry: Any, rows: int, dtype: torch.dtype, generator: torch.Generator) -> Tensor:

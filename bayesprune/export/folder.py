@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from bayesprune.errors import CheckpointError
 from bayesprune.export.architecture import (
@@ -24,17 +24,16 @@ from bayesprune.export.own_class import put_into_, sizes_of
 from bayesprune.export.read_back import check_same_outputs, check_same_tensors, held, outputs_of
 from bayesprune.export.tensors import TENSORS, digest, read_tensors, tensor_bytes
 from bayesprune.files import path_of, write_together
-from bayesprune.rows import inputs_of
+from bayesprune.rows.call import Call
+from bayesprune.rows.example import example_call
 from bayesprune.structure.altered import check_no_global_hooks, drop_gradient_hooks_
 from bayesprune.structure.copying import Foreign, copy_of
 from bayesprune.structure.graph import as_plain_graph
 from bayesprune.structure.plain import PlainGraph
 from bayesprune.structure.trace import check_plain
 
-Inputs = Tensor | tuple[Tensor, ...]
 
-
-def save(network: nn.Module, folder: str | Path, example: Inputs) -> None:
+def save(network: nn.Module, folder: str | Path, example: Any) -> None:
     """Write a network as `pruned.safetensors` and `architecture.json`.
 
     A sequence of plain layers is written as its layers. Any other network is written as the operations that
@@ -45,8 +44,8 @@ def save(network: nn.Module, folder: str | Path, example: Inputs) -> None:
     Args:
         network: what `bayesprune.prune` returns, or any other that PyTorch can trace; left alone.
         folder: where the two files go; made as needed. A network already there is replaced.
-        example: (rows, ...), a batch that the network accepts, or a tuple of them: it is run on them, and
-            shapes and types are noted, for whoever loads it.
+        example: (rows, ...), a batch that the network accepts, in any form that ``bp.gate`` takes: it is run
+            on it, and names, shapes and types are noted, for whoever loads it.
 
     Raises:
         DataError: an example that is none.
@@ -70,18 +69,18 @@ def save(network: nn.Module, folder: str | Path, example: Inputs) -> None:
     check_plain(network, "save")
     check_no_global_hooks("save")
     folder = path_of(folder, "save: the folder")
-    inputs = tuple(x.cpu() for x in inputs_of(example))
+    inputs = example_call(network, example).to("cpu")
     with torch.random.fork_rng(devices=[]):  # tracing runs the network, which may draw
         written, runs = (network, network) if is_sequence(network) else _graph(network, inputs)
     if isinstance(written, PlainGraph):
-        body = {**graph_data(written, inputs), "sizes": sizes_of(runs)}
+        body = {**graph_data(written, inputs.tensors), "sizes": sizes_of(runs)}
         tensors = graph_tensors(written)
     else:
         body, tensors = sequence_data(written), sequence_tensors(written)
     description: dict[str, Any] = {
         "format": FORMAT,
         "format_version": body.pop("format_version"),
-        "input_shape": list(inputs[0].shape[1:]),
+        "input_shape": list(inputs.tensors[0].shape[1:]),
         "tensors": TENSORS,
         "tensors_sha256": "",
         **body,
@@ -138,7 +137,7 @@ def _read(architecture: Path, tensors: Path) -> tuple[nn.Module, dict[str, Any]]
     return build(description, values, architecture).eval(), description
 
 
-def _graph(network: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[PlainGraph, nn.Module]:
+def _graph(network: nn.Module, inputs: Call) -> tuple[PlainGraph, nn.Module]:
     """A network as its operations, and a copy of it, both on the CPU."""
     twin = drop_gradient_hooks_(copy_of(network).cpu())
     written = as_plain_graph(twin, inputs)

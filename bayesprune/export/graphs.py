@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from bayesprune.errors import CheckpointError, UnsupportedNetworkError
 from bayesprune.export.architecture import GRAPH_VERSION, input_data
-from bayesprune.structure.graph.capture.capture import Captured, find_tensor
+from bayesprune.structure.graph.capture.capture import Captured, Inputs, find_tensor
 from bayesprune.structure.graph.shipped import plain_graph_of
 from bayesprune.structure.layer_form import built, described
 from bayesprune.structure.plain import (
@@ -28,12 +28,12 @@ from bayesprune.structure.plain.program import MODES
 KINDS = ("parameter", "buffer", "constant")
 
 
-def graph_data(network: PlainGraph, inputs: tuple[Tensor, ...]) -> dict[str, Any]:
+def graph_data(network: PlainGraph, inputs: Inputs) -> dict[str, Any]:
     """A network as plain data.
 
     Args:
         network: that runs as its graphs.
-        inputs: (rows, ...) each, what it takes.
+        inputs: (rows, ...) each, the tensors that it takes.
 
     Returns:
         Entries of the architecture's file.
@@ -51,7 +51,7 @@ def graph_data(network: PlainGraph, inputs: tuple[Tensor, ...]) -> dict[str, Any
     return {
         "format_version": GRAPH_VERSION,
         "network": network._bayesprune_program.kind,
-        "inputs": input_data(inputs),
+        "inputs": input_data(inputs, network.call_form.names),
         "modules": _modules(network),
         "values": _values(network),
         **program,
@@ -92,9 +92,9 @@ def graph_from_data(description: Mapping[str, Any], tensors: Mapping[str, Tensor
     try:
         tree = _tree(description)
         _fill_(tree, description["values"], tensors)
-        data = {mode: description[mode] for mode in MODES}
+        data = {mode: description[mode] for mode in MODES} | {"call": description.get("call")}
         program = program_from_data(data, description["network"], tensor_names(tree), place_of(tree))
-        return PlainGraph(tree, program.graphs, program.outputs)
+        return PlainGraph(tree, program.graphs, program.outputs, program.form)
     except Exception as problem:  # whatever PyTorch raises on what is no network
         kind = "" if isinstance(problem, ValueError) else f"{type(problem).__name__}: "
         raise CheckpointError(

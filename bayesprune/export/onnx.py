@@ -5,19 +5,23 @@ from __future__ import annotations
 import importlib.util
 import warnings
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from bayesprune.errors import SettingsError, UnsupportedNetworkError
-from bayesprune.export.folder import Inputs, save
+from bayesprune.export.folder import save
 from bayesprune.export.layers import is_sequence
 from bayesprune.export.parity import check_parity
 from bayesprune.files import path_of, write_atomically
-from bayesprune.rows import inputs_of
+from bayesprune.rows.call import Call, call_of
+from bayesprune.rows.example import example_call
+from bayesprune.rows.nested import leaf_names, taken_apart
 from bayesprune.structure.altered import bake_, check_no_global_hooks, drop_gradient_hooks_
 from bayesprune.structure.copying import copy_of
 from bayesprune.structure.graph import as_plain_graph
+from bayesprune.structure.graph.capture.flat import flat
 from bayesprune.structure.trace import check_plain, evaluating, run_on
 
 NEEDED = ("onnx", "onnxscript", "onnxruntime")
@@ -26,18 +30,19 @@ LARGEST = 7 * 2**28
 """Bytes: a file of ONNX is one protocol buffer, of less than 2 GiB, and has the graph in it too."""
 
 
-def export(network: nn.Module, path: str | Path, example: Inputs | None = None) -> None:
+def export(network: nn.Module, path: str | Path, example: Any = None) -> None:
     """Write a network for use elsewhere: a path ``*.onnx`` gives ONNX, any other a folder as `save` does.
 
     The ONNX takes any number of rows. Its inputs are called ``x``, or ``x0``, ``x1``, … where there are
-    several; its outputs ``y``, or ``y0``, ``y1``, …. Where onnxruntime is installed, it is run there and
+    several; its outputs ``y``, or ``y0``, ``y1``, …. Inputs and outputs with names keep them: ``input_ids``,
+    ``logits``. Where onnxruntime is installed, it is run there and
     compared before it takes its name.
 
     Args:
         network: what `bayesprune.prune` returns, or any other that PyTorch can trace; left alone.
         path: file ``*.onnx`` or folder.
-        example: (rows, ...), a batch that it accepts, or a tuple of them; may be left out where the first
-            layer is linear.
+        example: (rows, ...), a batch that it accepts, in any form that ``bp.gate`` takes; may be left out
+            where the first layer is linear.
 
     Raises:
         DataError: an example that is none.
@@ -51,7 +56,7 @@ def export(network: nn.Module, path: str | Path, example: Inputs | None = None) 
     check_plain(network, "export")
     check_no_global_hooks("export")
     path = path_of(path, "export: the path")
-    inputs = inputs_of(_example_for(network) if example is None else example)
+    inputs = example_call(network, _example_for(network) if example is None else example)
     if path.suffix.lower() == ".onnx":
         with evaluating(network):
             run_on(network, inputs)
@@ -71,7 +76,7 @@ def _example_for(network: nn.Module) -> Tensor:
     return torch.zeros(1, width)
 
 
-def _export_onnx(network: nn.Module, path: Path, inputs: tuple[Tensor, ...]) -> None:
+def _export_onnx(network: nn.Module, path: Path, inputs: Call) -> None:
     absent = [name for name in NEEDED[:2] if importlib.util.find_spec(name) is None]  # the third compares
     if absent:
         raise SettingsError(
@@ -86,33 +91,35 @@ def _export_onnx(network: nn.Module, path: Path, inputs: tuple[Tensor, ...]) -> 
             "reads."
         )
     try:
-        exported, content = _onnx_of(network, tuple(x.detach().cpu() for x in inputs))
+        inputs = inputs.detach().to("cpu")
+        exported, content = _onnx_of(network, inputs)
     except torch.onnx.errors.OnnxExporterError as problem:
         raise UnsupportedNetworkError(
             f"The network cannot be exported to ONNX: {_reason(problem)} Save it in a folder instead "
             f"({path.with_suffix('')}), which bayesprune.load() reads."
         ) from problem
-    check_parity(exported, content, tuple(x.detach().cpu() for x in inputs))
+    check_parity(exported, content, inputs)
     write_atomically(path, content)
 
 
-def _onnx_of(network: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[nn.Module, bytes]:
+def _onnx_of(network: nn.Module, inputs: Call) -> tuple[nn.Module, bytes]:
     """What is exported, a copy in eval mode, as its graph where it is no sequence of layers; and as ONNX."""
     network = bake_(drop_gradient_hooks_(copy_of(network).cpu()))
     if not is_sequence(network):  # a class' own code may make a number of the rows, its graph does not
         network = as_plain_graph(network, inputs)
     network.eval()
-    inputs = tuple(torch.cat([x, x])[:2] for x in inputs)  # one row would be taken for a constant
+    inputs = call_of(network, inputs).twice()[:2]  # one row would be taken for a constant
     with torch.no_grad():
-        outputs = network(*(x.clone() for x in inputs))
-    count = sum(isinstance(leaf, Tensor) for leaf in torch.utils._pytree.tree_leaves(outputs))
-    rows = tuple({0: torch.export.Dim("rows")} for _ in inputs)
-    with warnings.catch_warnings():
+        _, tree = taken_apart(inputs.clone().on(network))
+    rows: Any = tuple({0: torch.export.Dim("rows")} for _ in inputs.tensors)
+    with warnings.catch_warnings(), flat(network, inputs.form, tree):
         warnings.simplefilter("ignore")  # the exporter's own deprecations: nothing the user can act on
+        named = "forward" in vars(network)
         program = torch.onnx.export(
-            network, inputs, dynamo=True, external_data=False, verbose=False,
-            input_names=_numbered("x", len(inputs)), output_names=_numbered("y", count),
-            dynamic_shapes=rows if is_sequence(network) else (rows,),
+            network, inputs.tensors, dynamo=True, external_data=False, verbose=False,
+            input_names=_names("x", list(inputs.form.names), not inputs.form.plain),
+            output_names=_names("y", leaf_names(tree), named and bool(leaf_names(tree)[0])),
+            dynamic_shapes=rows if named or is_sequence(network) else (rows,),
         )  # fmt: skip
     assert program is not None
     return network, program.model_proto.SerializeToString()
@@ -125,5 +132,8 @@ def _reason(problem: BaseException) -> str:
     return str(problem).partition("\n")[0].rstrip(".") + "."
 
 
-def _numbered(letter: str, count: int) -> list[str]:
-    return [letter] if count == 1 else [f"{letter}{number}" for number in range(count)]
+def _names(letter: str, names: list[str], own: bool) -> list[str]:
+    """What inputs or outputs are called: by names of their own, or a letter with a number."""
+    if own:
+        return [name if name.isidentifier() else f"{letter}_{name}" for name in names]
+    return [letter] if len(names) == 1 else [f"{letter}{number}" for number in range(len(names))]

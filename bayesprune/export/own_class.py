@@ -9,11 +9,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
 from bayesprune.errors import CheckpointError, UnsupportedNetworkError
 from bayesprune.export.architecture import example_of
 from bayesprune.export.read_back import check_same_tensors, held
+from bayesprune.rows.call import Call
+from bayesprune.rows.nested import taken_apart
 from bayesprune.structure.copying import Foreign, copy_of
 from bayesprune.structure.graph.capture.bind import alike
 from bayesprune.structure.graph.capture.capture import find_tensor
@@ -134,7 +135,7 @@ def _fill_(own: nn.Module, saved: nn.Module, sizes: Mapping[str, Any], folder: P
             setattr(layer, attribute, tuple(value) if whole else value)
 
 
-def _check_outputs(own: nn.Module, saved: nn.Module, inputs: tuple[Tensor, ...], folder: Path) -> None:
+def _check_outputs(own: nn.Module, saved: nn.Module, inputs: Call, folder: Path) -> None:
     """The class does with these sizes what the saved network does, in both modes."""
     reference = copy_of(saved)
     for training in (False, True):
@@ -157,7 +158,7 @@ def _check_outputs(own: nn.Module, saved: nn.Module, inputs: tuple[Tensor, ...],
             )
 
 
-def _outputs(network: nn.Module, inputs: tuple[Tensor, ...], training: bool) -> list[Tensor]:
+def _outputs(network: nn.Module, inputs: Call, training: bool) -> list[Tensor]:
     """What comes out in a mode; statistics, modes and random numbers are afterwards what they were."""
     modes = [(module, module.training) for module in network.modules()]
     state = [(buffer, buffer.clone()) for buffer in network.buffers()]
@@ -165,8 +166,7 @@ def _outputs(network: nn.Module, inputs: tuple[Tensor, ...], training: bool) -> 
         network.train(training)
         with torch.no_grad(), torch.random.fork_rng():
             torch.manual_seed(0)
-            leaves = tree_leaves(network(*(x.clone() for x in inputs)))
-        return [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+            return taken_apart(inputs.clone().on(network))[0]
     finally:
         for module, mode in modes:
             module.training = mode

@@ -8,14 +8,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
 from bayesprune.errors import ExportWarning, UnsupportedNetworkError
+from bayesprune.rows.call import Call
+from bayesprune.rows.nested import taken_apart
 from bayesprune.structure.graph.capture.bind import alike
 from bayesprune.structure.plain import place_of
 
 
-def check_parity(network: nn.Module, content: bytes, inputs: tuple[Tensor, ...]) -> None:
+def check_parity(network: nn.Module, content: bytes, inputs: Call) -> None:
     """Run an ONNX file's content on the inputs and on more rows of them, and compare.
 
     Done where onnxruntime is installed. It lacks operations of float64 and bfloat16; of a file that it cannot
@@ -24,7 +25,7 @@ def check_parity(network: nn.Module, content: bytes, inputs: tuple[Tensor, ...])
     Args:
         network: what was exported, in eval mode, on the CPU.
         content: of the file.
-        inputs: (rows, ...) each.
+        inputs: (rows, ...).
 
     Raises:
         UnsupportedNetworkError: it is no valid ONNX, does not run, or computes something else.
@@ -34,11 +35,11 @@ def check_parity(network: nn.Module, content: bytes, inputs: tuple[Tensor, ...])
     """
     if importlib.util.find_spec("onnxruntime") is None:
         return
-    for rows in (inputs, tuple(torch.cat([x, x.flip(0), x]) for x in inputs)):
+    for rows in (inputs, inputs.mapped(lambda x: torch.cat([x, x.flip(0), x]))):
         with torch.no_grad():
-            outputs = tree_leaves(network(*(x.clone() for x in rows)))
+            outputs = taken_apart(rows.clone().on(network))[0]
         try:
-            found = _run(content, rows)
+            found = _run(content, rows.tensors)
         except Exception as problem:  # onnxruntime's own have no common class
             reason = str(problem).partition("\n")[0].rstrip(".")
             if type(problem).__name__ == "NotImplemented":  # an operation that only other runtimes have
@@ -52,7 +53,7 @@ def check_parity(network: nn.Module, content: bytes, inputs: tuple[Tensor, ...])
                 )
                 return
             raise _refusal(f"does not run in onnxruntime: {reason}.") from problem
-        if not alike(found, [y for y in outputs if isinstance(y, Tensor)]):
+        if not alike(found, outputs):
             raise _refusal("computes something else in onnxruntime.")
 
 

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
 from bayesprune.errors import CheckpointError, UnsupportedNetworkError
+from bayesprune.rows.call import Call
+from bayesprune.rows.nested import taken_apart
 from bayesprune.structure.altered import hint
 from bayesprune.structure.graph.capture.bind import alike
 from bayesprune.structure.graph.capture.lent import shared_memory_copy
@@ -44,7 +45,7 @@ def held(network: nn.Module) -> dict[str, Tensor]:
     return dict(parameters) | dict(network.named_buffers(remove_duplicate=False))
 
 
-def check_same_outputs(network: nn.Module, again: nn.Module, inputs: tuple[Tensor, ...], place: str) -> None:
+def check_same_outputs(network: nn.Module, again: nn.Module, inputs: Call, place: str) -> None:
     """A network that was read computes in evaluation what another one does, bit by bit.
 
     Random numbers are drawn alike for both. How tensors lie in memory decides how products are rounded: where
@@ -54,7 +55,7 @@ def check_same_outputs(network: nn.Module, again: nn.Module, inputs: tuple[Tenso
     Args:
         network: that was written; modes, statistics and random numbers stay what they were.
         again: that was read; it is moved to the network's device.
-        inputs: (rows, ...) each.
+        inputs: (rows, ...).
         place: where from, for messages.
 
     Raises:
@@ -62,8 +63,8 @@ def check_same_outputs(network: nn.Module, again: nn.Module, inputs: tuple[Tenso
             else.
     """
     device = place_of(network)[0]
-    inputs = tuple(torch.cat([x, x]) if len(x) == 1 else x for x in inputs)  # statistics need two rows
-    inputs = tuple(x.to(device) for x in inputs)
+    inputs = inputs.twice() if len(inputs) == 1 else inputs  # statistics need two rows
+    inputs = inputs.to(device)
     expected = outputs_of(network, inputs)
     try:
         found = outputs_of(again.to(device), inputs)
@@ -84,20 +85,20 @@ def check_same_outputs(network: nn.Module, again: nn.Module, inputs: tuple[Tenso
     )
 
 
-def outputs_of(network: nn.Module, inputs: tuple[Tensor, ...]) -> list[Tensor]:
+def outputs_of(network: nn.Module, inputs: Call) -> list[Tensor]:
     """The tensors that a network returns in evaluation; modes, buffers and random numbers stay as they were.
 
     Args:
         network: any module.
-        inputs: (rows, ...) each.
+        inputs: (rows, ...).
 
     Raises:
         UnsupportedNetworkError: it does not accept them.
     """
     with evaluating(network), unmoved(network), torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
-        returned = run_on(network, tuple(x.clone() for x in inputs))
-    return [leaf for leaf in tree_leaves(returned) if isinstance(leaf, Tensor)]
+        returned = run_on(network, inputs.clone())
+    return taken_apart(returned)[0]
 
 
 def _over(network: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:

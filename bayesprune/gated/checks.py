@@ -79,7 +79,7 @@ def checked_input(network: Any, example: Any) -> Tensor:
     check_plain(network, "gate")
     check_no_global_hooks("gate")
     check_gradients(network, "gate")
-    x = one_input_of(example)
+    x = one_input_of(network, example)
     refuse_autocast("gate", x.device.type)
     check_precision(network, x)
     return x

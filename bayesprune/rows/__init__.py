@@ -2,7 +2,7 @@
 
 from bayesprune.rows.batched import Batched
 from bayesprune.rows.counts import Count, rows_of_loader
-from bayesprune.rows.example import inputs_of, one_input_of
+from bayesprune.rows.example import example_call, finite_example, one_input_of
 from bayesprune.rows.find import Source, rows_from
 from bayesprune.rows.form import RowForm
 from bayesprune.rows.items import Items
@@ -18,7 +18,8 @@ __all__ = [
     "RowForm",
     "Rows",
     "Source",
-    "inputs_of",
+    "example_call",
+    "finite_example",
     "one_input_of",
     "rows_from",
     "rows_of_loader",

@@ -4,56 +4,56 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from bayesprune.errors import DataError
-from bayesprune.rows.arrays import is_array, tensor_of
+from bayesprune.rows.call import Call, call_of
 from bayesprune.rows.checks import check_finite
 
 
-def inputs_of(example: Any) -> tuple[Tensor, ...]:
-    """The inputs of a network, one for each argument of its ``forward``.
+def example_call(network: nn.Module, example: Any) -> Call:
+    """An example as a call of a network, with at least one row.
 
     Args:
-        example: (rows, ...), a tensor or numpy array, or a tuple of them.
+        network: that is called.
+        example: (rows, ...), a tensor or numpy array; a tuple of them, one for each argument of ``forward``;
+            or a dict of arguments by name; nested.
 
     Raises:
         DataError: it is something else, or has no rows.
     """
-    parts = example if isinstance(example, tuple) else (example,)
-    if not parts or not all(is_array(part) for part in parts):
-        named = ", ".join(type(part).__name__ for part in parts) or "nothing"
-        raise DataError(
-            f"example: {named}. Give a batch that the network accepts: a tensor (rows, ...), such as x[:2], "
-            "or a tuple of tensors, one for each argument of forward."
-        )
-    inputs = tuple(tensor_of(part, "example: the inputs") for part in parts)
-    for x in inputs:
+    call = call_of(network, example)
+    for x in call.tensors:
         if not len(x):
             raise DataError(f"example: no rows, shape {tuple(x.shape)}. Give at least one, such as x[:1].")
-        if x.ndim == 1 and (x.is_floating_point() or x.is_complex()):
+        if x.ndim == 1 and (x.is_floating_point() or x.is_complex()) and len(call.tensors) == 1:
             raise DataError(
                 f"example: shape {tuple(x.shape)}, and no dimension of rows beside it. Give (rows, ...): "
                 "x.unsqueeze(0) is one row."
             )
-    return inputs
+    return call
 
 
-def one_input_of(example: Any) -> Tensor:
-    """The input of a network that takes one.
+def finite_example(network: nn.Module, example: Any) -> Call:
+    """As ``example_call``, of finite numbers.
 
-    Args:
-        example: (rows, ...), a tensor or numpy array.
+    Raises:
+        DataError: it is none, or not finite.
+    """
+    call = example_call(network, example)
+    for name, x in zip(call.form.names, call.tensors, strict=True):
+        which = f" {name!r}" if len(call.tensors) > 1 else ""
+        check_finite(x, f"example: the inputs{which}")
+    return call
+
+
+def one_input_of(network: nn.Module, example: Any) -> Tensor:
+    """The input of a network that takes one, by position.
 
     Raises:
         DataError: it is something else, several, or not finite.
     """
-    inputs = inputs_of(example)
-    if len(inputs) > 1:
-        raise DataError(
-            f"example: {len(inputs)} tensors, and a gated network takes one. Give inputs alone, without "
-            "targets; a network of several inputs goes into a module whose forward takes one tensor, "
-            "torch.cat of them, and splits it."
-        )
-    check_finite(inputs[0], "example: the inputs")
-    return inputs[0]
+    call = finite_example(network, example)
+    if len(call.tensors) > 1 or not call.form.plain:
+        raise DataError(f"example: {call.told()}, and one tensor is wanted here. Give (rows, ...).")
+    return call.tensors[0]

@@ -73,7 +73,7 @@ class Subject:
             raise SelectionError(
                 f"Cannot prune a {type(what).__name__}: give an nn.Module, a gated model, or a fit's result."
             )
-        x = one_input_of(example)
+        x = one_input_of(what, example)
         network = GraphNetwork(provable_structure(what, x, names_of(exclude), "none"))
         dense = sum(p.numel() for p in what.parameters())
         return Subject(network, whole(network.groups), x, None, dense, RowForm.of(x), ExpectedCost(network))

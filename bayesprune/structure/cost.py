@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from bayesprune.rows import inputs_of
+from bayesprune.rows.example import example_call
 from bayesprune.structure.counting import Counter
 from bayesprune.structure.trace import check_plain, evaluating, run_on
 
@@ -25,7 +26,7 @@ class Cost:
     macs: int
 
 
-def count(network: nn.Module, example: Tensor | tuple[Tensor, ...]) -> Cost:
+def count(network: nn.Module, example: Any) -> Cost:
     """Count a network's parameters, and the multiply-accumulates of one row.
 
     MACs of a layer = (numbers in its weight) × (output positions per row); attention's products count too,
@@ -34,7 +35,7 @@ def count(network: nn.Module, example: Tensor | tuple[Tensor, ...]) -> Cost:
 
     Args:
         network: any module.
-        example: (rows, ...), a batch that it accepts, or a tuple of them.
+        example: (rows, ...), a batch that it accepts, in any form that ``bp.gate`` takes.
 
     Returns:
         Its cost.
@@ -52,9 +53,9 @@ def count(network: nn.Module, example: Tensor | tuple[Tensor, ...]) -> Cost:
         Cost(parameters=520, macs=288000)
     """
     check_plain(network, "count")
-    inputs = inputs_of(example)
+    inputs = example_call(network, example)
     with evaluating(network), torch.enable_grad(), Counter(network) as counter:
         run_on(network, inputs)
     counter.warn()
-    macs = counter.macs // len(inputs[0])
+    macs = counter.macs // len(inputs)
     return Cost(sum(p.numel() for p in network.parameters()), macs)

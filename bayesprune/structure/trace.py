@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from bayesprune.errors import UnsupportedNetworkError
+from bayesprune.errors import DataError, UnsupportedNetworkError
+from bayesprune.rows.call import Call
 from bayesprune.structure.altered import alter_outputs, is_plain
 from bayesprune.structure.copying import copy_of
 from bayesprune.structure.layers import ACROSS, NORMS, POINTWISE, PRODUCERS
@@ -95,24 +96,25 @@ def check_plain(network: Any, caller: str) -> None:
         )
 
 
-def run_on(network: nn.Module, inputs: tuple[Tensor, ...]) -> Any:
+def run_on(network: nn.Module, inputs: Call) -> Any:
     """What a network returns for an example.
 
     Args:
         network: any module.
-        inputs: (rows, ...) each, one for each argument of its ``forward``.
+        inputs: (rows, ...).
 
     Raises:
         UnsupportedNetworkError: it does not run on them.
     """
     try:
-        return network(*inputs)
+        return inputs.on(network)
+    except DataError as problem:  # a graph's, which names what is wrong
+        raise UnsupportedNetworkError(str(problem)) from None
     except (RuntimeError, TypeError, ValueError, IndexError) as problem:
-        shapes = " and ".join(f"{tuple(x.shape)}, {x.dtype}" for x in inputs)
         reason = str(problem).partition("\n")[0].rstrip(".")
         raise UnsupportedNetworkError(
-            f"The {type(network).__name__} does not accept the example ({shapes}): {reason}. Give a batch "
-            "like those that it is used on, such as x[:2]; several inputs as a tuple."
+            f"The {type(network).__name__} does not accept the example ({inputs.told()}): {reason}. Give a "
+            "batch like those that it is used on, such as x[:2]; several inputs as a tuple, or as a dict."
         ) from problem
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +20,6 @@ from bayesprune.structure.graph.analysis.structure import (
     find_structure,
     without,
 )
-from bayesprune.structure.graph.capture.capture import Inputs
 from bayesprune.structure.graph.capture.lent import shared_memory_copy, unshare_
 from bayesprune.structure.graph.network import GraphNetwork
 from bayesprune.structure.graph.rules.labels import READS_FIXED, Frozen
@@ -114,13 +114,13 @@ def _line(frozen: Frozen) -> str:
 
 
 def analyse(
-    network: nn.Module, example: Tensor | Inputs, exclude: Iterable[str] = (), layers: Layers = "sections"
+    network: nn.Module, example: Any, exclude: Iterable[str] = (), layers: Layers = "sections"
 ) -> Analysis:
     """Find the units of any network, and what keeps the others.
 
     Args:
         network: the user's; left alone.
-        example: (rows, ...), a batch that it accepts, or a tuple of them.
+        example: (rows, ...), a batch that it accepts, in any form that ``bp.gate`` takes.
         exclude: names or globs of groups that must stay whole.
         layers: which residual sections are units too, see ``bp.gate``.
 
@@ -151,7 +151,7 @@ def analyse(
 
 def provable_structure(
     network: nn.Module,
-    example: Tensor | Inputs,
+    example: Any,
     exclude: Iterable[str] = (),
     layers: Layers = "sections",
     lent: bool = False,
@@ -160,7 +160,7 @@ def provable_structure(
 
     Args:
         network: the user's; left alone.
-        example: (rows, ...), a batch that it accepts, or a tuple of them.
+        example: (rows, ...), a batch that it accepts, in any form that ``bp.gate`` takes.
         exclude: names or globs of groups that must stay whole.
         layers: which residual sections are units too.
         lent: as in :func:`find_structure`.

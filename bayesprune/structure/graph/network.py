@@ -8,9 +8,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.utils._pytree import tree_unflatten
 
 from bayesprune.errors import RemovalError
+from bayesprune.rows.call import CallForm
+from bayesprune.rows.nested import put_together
 from bayesprune.structure.altered import check_present
 from bayesprune.structure.chain import batch_shape, flat_rows
 from bayesprune.structure.copying import copy_of
@@ -21,6 +22,7 @@ from bayesprune.structure.graph.analysis.structure import Structure
 from bayesprune.structure.graph.analysis.weights import weight_names
 from bayesprune.structure.graph.capture.bind import adopt_, alike, graph_forward, same, share
 from bayesprune.structure.graph.capture.capture import find_tensor
+from bayesprune.structure.graph.capture.flat import flat
 from bayesprune.structure.graph.gating.batch_norm import renormalise_
 from bayesprune.structure.graph.gating.insert import gated_graphs
 from bayesprune.structure.graph.gating.noise import Noise, insert_noise_
@@ -71,37 +73,52 @@ class GraphNetwork(Framed):
         self._rebuild()
 
     def forward(
-        self, *inputs: Any, gates: Mapping[str, Tensor] | None = None, noise: Noise | None = None
+        self,
+        *inputs: Any,
+        gates: Mapping[str, Tensor] | None = None,
+        noise: Noise | None = None,
+        **named: Any,
     ) -> Any:
         """Run the network.
 
         Args:
-            inputs: as the user's network takes them; gates, and noise after them, may follow.
+            inputs: as the user's network takes them; where those are tensors by position, gates, and noise
+                after them, may follow.
             gates: group → (size,), or (rows, size), or (draws..., 1 or rows, size), by original unit, or by
                 the units that are left; groups not named are open. Leading dimensions beyond the rows are
                 carried through to the outputs.
             noise: perturbs the weights; None leaves them as they are.
+            named: inputs by name.
 
         Returns:
             What the user's network returns.
+
+        Raises:
+            DataError: inputs of another form than the example's.
         """
-        own = len(self.structure.captured.example)
-        if len(inputs) > own:
-            gates, noise, *_ = (*inputs[own:], noise)
-            inputs = inputs[:own]
+        form = self.call_form
+        if form.plain and len(inputs) > len(form.positional):
+            gates, noise, *_ = (*inputs[len(form.positional) :], noise)
+            inputs = inputs[: len(form.positional)]
+        tensors = form.tensors(inputs, named, "forward")
         lead = batch_shape(gates or {})
         if lead and gates:
-            rows = len(inputs[0])
-            inputs = tuple(x.expand(lead + x.shape).reshape(-1, *x.shape[1:]) for x in inputs)
+            rows = len(tensors[0])
+            tensors = tuple(x.expand(lead + x.shape).reshape(-1, *x.shape[1:]) for x in tensors)
             gates = {group: flat_rows(z, lead, rows) for group, z in gates.items()}
         graph = self._graphs[self.training]
         leaves = graph_forward(
-            graph, self, *inputs, gates=pack_gates(self.structure.groups, self.alive, gates), noise=noise
+            graph, self, *tensors, gates=pack_gates(self.structure.groups, self.alive, gates), noise=noise
         )
-        outputs = tree_unflatten(leaves, self.structure.captured.outputs[self.training])
-        if self._frame_unit is not None:
-            outputs = self.framed(outputs)
-        return outputs.reshape(*lead, -1, *outputs.shape[1:]) if lead else outputs
+        if lead:
+            leaves = [_led(leaf, lead, len(tensors[0])) for leaf in leaves]
+        outputs = put_together(self.structure.captured.outputs[self.training], leaves)
+        return outputs if self._frame_unit is None else self.framed(outputs)
+
+    @property
+    def call_form(self) -> CallForm:
+        """How the user's network is called."""
+        return self.structure.captured.form
 
     def _rebuild(self, plain: dict[bool, fx.GraphModule] | None = None) -> None:
         """Graphs for the units that are left, over the parameters as they are now."""
@@ -132,9 +149,11 @@ class GraphNetwork(Framed):
         return next(p for p in self.network.parameters() if p.is_floating_point())
 
     def _example(self) -> tuple[Tensor, ...]:
-        """Copies of the inputs that were traced, of the parameters' type and on their device."""
-        like, inputs = self._like(), self.structure.captured.example
-        return tuple((x.to(like) if x.is_floating_point() else x.to(like.device)).clone() for x in inputs)
+        """Copies of the inputs that were traced, on the parameters' device, of their type if they were."""
+        like, captured = self._like(), self.structure.captured
+        types = {captured.dtype: like.dtype}
+        inputs = captured.example
+        return tuple(x.to(like.device, types.get(x.dtype, x.dtype), copy=True) for x in inputs)
 
     # ---- what a chain of layers has too
 
@@ -253,7 +272,9 @@ class GraphNetwork(Framed):
         """Layers' own size attributes agree with their parameters again."""
         resize_layers_(self.network)
         follow_counts_(self.structure, self.alive)
-        resize_by_inputs_(self.network, self._example())
+        captured = self.structure.captured
+        with flat(self.network, captured.form, captured.outputs[False]):
+            resize_by_inputs_(self.network, self._example())
 
     def renormalise_(self, batches: Iterable[Tensor]) -> None:
         """Take running statistics of batch normalisation anew, for the weights as they are now.
@@ -277,7 +298,16 @@ class GraphNetwork(Framed):
             graphs[training] = adapted(self.structure, training, self.alive)
             share(graphs[training], own)  # comparing moves statistics, and puts its own back
         example, gone = self._example(), tensors_gone(self.structure, self.alive)
-        if not gone and all(same(own, graphs[t], t, example) for t in (True, False)):
+        with flat(own, self.call_form, self.structure.captured.outputs[False]):
+            whole = not gone and all(same(own, graphs[t], t, example) for t in (True, False))
+        if whole:
             return self.folded_(own)
         strip_(own, gone)
         return self.folded_(plain_graph_of(replace(self.structure.captured, network=own), graphs))
+
+
+def _led(leaf: Any, lead: tuple[int, ...], rows: int) -> Any:
+    """A result with the leading dimensions of gates in front of its rows; one without rows stays."""
+    if isinstance(leaf, Tensor) and leaf.ndim and len(leaf) == rows:
+        return leaf.reshape(*lead, -1, *leaf.shape[1:])
+    return leaf

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
 from bayesprune.errors import UnsupportedNetworkError
 from bayesprune.structure.copying import copy_of
-from bayesprune.structure.graph.capture.capture import Captured, Inputs, capture, find_tensor
+from bayesprune.structure.graph.capture.capture import Captured, capture, find_tensor
 from bayesprune.structure.plain import Part, PlainGraph, bare
 
 
-def as_plain_graph(network: nn.Module, example: Tensor | Inputs) -> PlainGraph:
+def as_plain_graph(network: nn.Module, example: Any) -> PlainGraph:
     """Any network as a module that runs as its graphs.
 
     Args:
         network: any module that can be traced; left alone.
-        example: (rows, ...), a batch that it accepts, or a tuple of them.
+        example: (rows, ...), a batch that it accepts, in any form that ``bp.gate`` takes.
 
     Returns:
         A copy, in the mode that the network is in; one that is a ``PlainGraph`` already is only copied.
@@ -62,7 +63,7 @@ def plain_graph_of(captured: Captured, graphs: Mapping[bool, fx.GraphModule]) ->
                 node.target = f"{place}.{_constant(constants, tensor.detach())}"
     if constants._buffers:
         tree.add_module(place, constants)
-    return PlainGraph(tree, clean, captured.outputs)
+    return PlainGraph(tree, clean, captured.outputs, captured.form)
 
 
 def _constant(constants: Part, tensor: Tensor) -> str:

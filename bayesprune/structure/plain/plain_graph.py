@@ -7,10 +7,17 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import Tensor, fx, nn
-from torch.utils._pytree import TreeSpec, tree_unflatten
 
+from bayesprune.rows.call import CallForm
+from bayesprune.rows.nested import put_together
 from bayesprune.structure.plain.parts import Part, fill_
-from bayesprune.structure.plain.program import Program, place_of, program_data, program_from_data
+from bayesprune.structure.plain.program import (
+    Program,
+    by_position,
+    place_of,
+    program_data,
+    program_from_data,
+)
 
 PROGRAM = "_bayesprune_program"
 """The one attribute that is not the network's own."""
@@ -27,7 +34,8 @@ class PlainGraph(nn.Module):
     Args:
         tree: root of the tree of names, constants included.
         graphs: training or not → its graph; every ``get_attr`` names a tensor of the tree.
-        outputs: training or not → how its results hang together.
+        outputs: training or not → tree of its results, see ``bayesprune.rows.nested``.
+        form: how it is called; by default with the graphs' inputs by position.
 
     Example:
         >>> import torch
@@ -41,10 +49,17 @@ class PlainGraph(nn.Module):
 
     _bayesprune_program: Program
 
-    def __init__(self, tree: Part, graphs: Mapping[bool, fx.Graph], outputs: Mapping[bool, TreeSpec]) -> None:
+    def __init__(
+        self,
+        tree: Part,
+        graphs: Mapping[bool, fx.Graph],
+        outputs: Mapping[bool, Any],
+        form: CallForm | None = None,
+    ) -> None:
         super().__init__()
         fill_(self, tree)
-        self._bayesprune_program = Program(tree._get_name(), graphs, outputs, place_of(self))
+        form = form or by_position(graphs[False])
+        self._bayesprune_program = Program(tree._get_name(), graphs, outputs, place_of(self), form)
 
     def forward(self, *inputs: Any, **named: Any) -> Any:
         """Run the network.
@@ -55,10 +70,19 @@ class PlainGraph(nn.Module):
 
         Returns:
             What that network returns.
+
+        Raises:
+            DataError: inputs of another form than the example's that it was traced with.
         """
         program = self._bayesprune_program
-        leaves = program.run[self.training](self, *inputs, **named)
-        return tree_unflatten(leaves, program.outputs[self.training])
+        tensors = program.form.tensors(inputs, named, program.kind)
+        leaves = program.run[self.training](self, *tensors)
+        return put_together(program.outputs[self.training], leaves)
+
+    @property
+    def call_form(self) -> CallForm:
+        """How it is called."""
+        return self._bayesprune_program.form
 
     def extra_repr(self) -> str:
         """Which network it was, and how many operations it runs."""

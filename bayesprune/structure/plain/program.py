@@ -9,8 +9,9 @@ from typing import Any
 
 import torch
 from torch import fx, nn
-from torch.utils._pytree import TreeSpec
 
+from bayesprune.rows.call import CallForm
+from bayesprune.rows.nested import Leaf
 from bayesprune.structure.plain.nodes import as_data, from_data
 from bayesprune.structure.plain.trees import tree_data, tree_from_data
 
@@ -27,15 +28,17 @@ class Program:
     Attributes:
         kind: class of the network that they were taken from.
         graphs: training or not → graph; its ``get_attr`` nodes name tensors of the module.
-        outputs: training or not → how its results hang together.
+        outputs: training or not → tree of its results.
         place: device and type that the graphs are written for.
+        form: how the network is called.
         run: training or not → function of the module and its inputs; follows from ``graphs``.
     """
 
     kind: str
     graphs: Mapping[bool, fx.Graph]
-    outputs: Mapping[bool, TreeSpec]
+    outputs: Mapping[bool, Any]
     place: Place
+    form: CallForm
     run: dict[bool, Callable[..., Any]] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -46,7 +49,7 @@ class Program:
         if place == self.place:
             return self
         graphs = {training: _moved(graph, self.place, place) for training, graph in self.graphs.items()}
-        return Program(self.kind, graphs, self.outputs, place)
+        return Program(self.kind, graphs, self.outputs, place, self.form)
 
 
 def place_of(module: nn.Module) -> Place:
@@ -63,15 +66,31 @@ def program_data(program: Program) -> dict[str, Any]:
         program: to write down.
 
     Returns:
-        Mode → nodes of its graph, and how its outputs hang together.
+        Mode → nodes of its graph, and how its outputs hang together; and where it takes other inputs than
+        tensors by position, ``call``.
 
     Raises:
         ValueError: an operation, argument, name or output that cannot be written down.
     """
-    return {
+    data: dict[str, Any] = {
         mode: {"nodes": as_data(program.graphs[training]), "outputs": tree_data(program.outputs[training])}
         for mode, training in MODES.items()
     }
+    form = program.form
+    if form != by_position(program.graphs[False]):
+        data["call"] = {
+            "positional": tree_data(form.positional),
+            "named": tree_data(dict(form.named)),
+            "parameters": list(form.parameters),
+            "optional": list(form.optional),
+        }
+    return data
+
+
+def by_position(graph: fx.Graph) -> CallForm:
+    """The form of a call with all of a graph's inputs by position, one tensor each."""
+    names = tuple(str(node.target) for node in graph.nodes if node.op == "placeholder")
+    return CallForm(tuple(map(Leaf, range(len(names)))), {}, names)
 
 
 def program_from_data(data: Any, kind: str, tensors: Collection[str], place: Place) -> Program:
@@ -100,7 +119,35 @@ def program_from_data(data: Any, kind: str, tensors: Collection[str], place: Pla
             outputs[training] = tree_from_data(entry["outputs"], len(results))
         except (ValueError, RecursionError) as problem:
             raise ValueError(f"graph of {mode}: {problem}") from None
-    return Program(kind, graphs, outputs, place)
+    form = by_position(graphs[False])
+    if data.get("call") is not None:
+        form = form_from_data(data["call"], len(form.positional))
+    return Program(kind, graphs, outputs, place, form)
+
+
+def form_from_data(data: Any, count: int) -> CallForm:
+    """How a network is called, from plain data.
+
+    Args:
+        data: as `program_data` gives it, ``call``.
+        count: tensors of its inputs.
+
+    Raises:
+        ValueError: the data are something else.
+    """
+    wrong = ValueError(f"call: {data!r} is not how a network is called")
+    if not isinstance(data, dict) or set(data) != {"positional", "named", "parameters", "optional"}:
+        raise wrong
+    positional, named = tree_from_data({"tuple": [data["positional"], data["named"]]}, count)
+    parameters, optional = data["parameters"], data["optional"]
+    if type(positional) is not tuple or type(named) is not dict:
+        raise wrong
+    for names in (parameters, optional):
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise wrong
+    if not named.keys() >= set(optional):
+        raise wrong
+    return CallForm(positional, named, tuple(parameters), tuple(optional))
 
 
 def _function(graph: fx.Graph) -> Callable[..., Any]:

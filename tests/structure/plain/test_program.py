@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import fx, nn
 
+from bayesprune.rows.nested import Leaf, put_together
 from bayesprune.structure.graph import as_plain_graph
 from bayesprune.structure.plain.nodes import as_data, from_data
 from bayesprune.structure.plain.program import program_data, program_from_data
@@ -62,9 +63,10 @@ def test_data_that_are_no_argument_are_refused(data):
     ids=str,
 )
 def test_structures_of_outputs_come_back(tree):
-    spec = torch.utils._pytree.tree_structure(tree)
-    again = tree_from_data(json.loads(json.dumps(tree_data(spec))), spec.num_leaves)
-    numbers = torch.utils._pytree.tree_unflatten(range(spec.num_leaves), again)
+    count = torch.utils._pytree.tree_structure(tree).num_leaves
+    places = torch.utils._pytree.tree_map(Leaf, tree)
+    again = tree_from_data(json.loads(json.dumps(tree_data(places))), count)
+    numbers = put_together(again, range(count))
     assert numbers == tree and list(numbers) == list(tree) if isinstance(tree, dict) else numbers == tree
     if isinstance(tree, Pair):
         assert numbers._fields == Pair._fields

@@ -15,7 +15,7 @@ from bayesprune.structure.altered import hint
 from bayesprune.structure.graph.analysis.branches import Section, find_branches
 from bayesprune.structure.graph.analysis.groups import assemble
 from bayesprune.structure.graph.analysis.propagate import Reader, labels_in
-from bayesprune.structure.graph.capture.capture import Captured, Inputs, capture
+from bayesprune.structure.graph.capture.capture import Captured, capture
 from bayesprune.structure.graph.capture.lent import WouldWrite
 from bayesprune.structure.graph.capture.rows import row_dimensions
 from bayesprune.structure.graph.rules.call import Findings, Raw
@@ -55,13 +55,13 @@ class Structure:
 
 
 def find_structure(
-    network: nn.Module, example: Tensor | Inputs, exclude: Iterable[str] = (), lent: bool = False
+    network: nn.Module, example: Any, exclude: Iterable[str] = (), lent: bool = False
 ) -> Structure:
     """Find the units of any network.
 
     Args:
         network: the user's; left alone.
-        example: (rows, ...), a batch that it accepts, or a tuple of them.
+        example: (rows, ...), a batch that it accepts, in any form that ``bp.gate`` takes.
         exclude: names or globs of groups that must stay whole.
         lent: whether the copy's parameters may lie in the memory of the user's, for reading.
 

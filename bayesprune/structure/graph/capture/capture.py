@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.parameter import UninitializedParameter
 
-from bayesprune.errors import UnsupportedNetworkError
+from bayesprune.errors import DataError, UnsupportedNetworkError
+from bayesprune.rows.call import Call, CallForm, call_of
+from bayesprune.rows.nested import Leaf, taken_apart
 from bayesprune.structure.altered import (
     check_followed,
     check_no_global_hooks,
@@ -18,6 +20,7 @@ from bayesprune.structure.altered import (
     hint,
 )
 from bayesprune.structure.copying import Foreign, copy_of
+from bayesprune.structure.graph.capture.flat import flat
 from bayesprune.structure.graph.capture.lent import Watch, memory, shared_memory_copy
 from bayesprune.structure.graph.capture.tensors import find_tensor, largest, set_tensor
 from bayesprune.structure.graph.capture.tracing import Inputs, place_in_code, traced
@@ -34,22 +37,26 @@ class Captured:
 
     Attributes:
         network: a copy of the user's network; surgery happens in its parameters.
-        graphs: training or not → the graph of that mode.
-        outputs: training or not → how the network's outputs hang together.
-        example: the inputs, two rows of them where there are more.
+        graphs: training or not → the graph of that mode; it takes the example's tensors one by one.
+        outputs: training or not → tree of the network's outputs, see ``bayesprune.rows.nested``.
+        example: the tensors of the inputs, two rows of them where there are more.
+        form: how the network itself is called with them.
         rates: training or not → name of a dropout in that graph → the module whose rate it is.
         lent: where the user's own parameters lie, if the copy's lie there too; else empty.
+        dtype: of the network's numbers when it was captured; inputs of that type follow them.
     """
 
     network: nn.Module
     graphs: dict[bool, fx.GraphModule]
     outputs: dict[bool, Any]
     example: Inputs
+    form: CallForm
     rates: dict[bool, dict[str, str]] = field(default_factory=dict)
     lent: frozenset[int] = frozenset()
+    dtype: torch.dtype = torch.float32
 
 
-def capture(network: nn.Module, example: Tensor | Inputs, lent: bool = False) -> Captured:
+def capture(network: nn.Module, example: Any, lent: bool = False) -> Captured:
     """Capture what a network does, in training and in evaluation.
 
     Each graph is that of all modules in one mode, as ``network.train(mode)`` puts them; the modes in which
@@ -57,7 +64,8 @@ def capture(network: nn.Module, example: Tensor | Inputs, lent: bool = False) ->
 
     Args:
         network: any module whose operations do not depend on the values of its inputs; left alone.
-        example: (rows, ...), a batch that it accepts, or a tuple of them, one for each input.
+        example: (rows, ...), a batch that it accepts: a tensor; a tuple, one for each argument of
+            ``forward``; or a dict of arguments by name; see ``bp.gate``.
         lent: whether the copy may do without memory for its parameters.
 
     Returns:
@@ -68,34 +76,43 @@ def capture(network: nn.Module, example: Tensor | Inputs, lent: bool = False) ->
             something on its modules that no copy and no graph can have.
         WouldWrite: running the network changes its parameters, so they cannot be lent.
     """
-    inputs = _two_rows(network, example)
+    call = _two_rows(network, example)
     check_no_global_hooks("the analysis")
     check_followed(network, "The analysis")
     twin = drop_gradient_hooks_(shared_memory_copy(network) if lent else copy_of(network))
     places = memory(twin) if lent else set()
     with unmoved(twin):
         with Watch(places) if lent else contextlib.nullcontext(), Foreign(network) as original:
-            _check_runs(twin, inputs)
+            returned = _check_runs(twin, call)
         original.check()
-        graphs, outputs, rates = _graphs_of(twin, inputs)
-    return Captured(twin, graphs, outputs, inputs, rates, frozenset(places))
+        with flat(twin, call.form, returned) as trees:
+            graphs, outputs, rates = _graphs_of(twin, call.tensors, trees)
+    dtype = next((p.dtype for p in twin.parameters() if p.is_floating_point()), torch.float32)
+    return Captured(twin, graphs, outputs, call.tensors, call.form, rates, frozenset(places), dtype)
 
 
-def _graphs_of(twin: nn.Module, inputs: Inputs) -> tuple[dict[bool, fx.GraphModule], dict[bool, Any], Rates]:
-    """Mode → its graph, how its outputs hang together, and where its rates are from; modes as they were."""
+def _graphs_of(
+    twin: nn.Module, inputs: Inputs, trees: list[Any]
+) -> tuple[dict[bool, fx.GraphModule], dict[bool, Any], Rates]:
+    """Mode → its graph, the tree of its outputs, and where its rates are from; modes as they were.
+
+    ``trees`` holds that of the last call where the network is called with its tensors one by one.
+    """
     modes = [(module, module.training) for module in twin.modules()]
     graphs, outputs, rates = {}, {}, {}
     for training in (True, False):
         twin.train(training)
-        graphs[training], outputs[training], rates[training] = traced(twin, inputs)
+        graphs[training], spec, rates[training] = traced(twin, inputs)
+        leaves = torch.utils._pytree.tree_unflatten(map(Leaf, range(spec.num_leaves)), spec)
+        outputs[training] = trees[-1] if trees else leaves
     _check_same(twin, graphs[False], inputs)
     for module, training in modes:
         module.training = training
     return graphs, outputs, rates
 
 
-def _two_rows(network: nn.Module, example: Tensor | Inputs) -> Inputs:
-    """The example as a tuple of two rows each, after a look at what was handed over."""
+def _two_rows(network: nn.Module, example: Any) -> Call:
+    """The example, two rows of it, after a look at what was handed over."""
     check_plain(network, "the analysis")
     inside = getattr(network, "_orig_mod", getattr(network, "module", None))
     wrapped = type(network).__name__ in ("OptimizedModule", "DataParallel", "DistributedDataParallel")
@@ -110,39 +127,34 @@ def _two_rows(network: nn.Module, example: Tensor | Inputs) -> Inputs:
         raise UnsupportedNetworkError(
             f"Parameter {lazy[0]!r} has no size yet: run the network once on a batch before it is analysed."
         )
-    inputs = example if isinstance(example, tuple) else (example,)
-    for number, x in enumerate(inputs):
-        if not isinstance(x, Tensor) or x.ndim == 0 or not len(x):
-            found = f"of shape {tuple(x.shape)}" if isinstance(x, Tensor) else f"a {type(x).__name__}"
-            raise UnsupportedNetworkError(
-                f"Input {number} of the example is {found}: pass a tensor of (rows, ...) with at least one "
-                "row, or a tuple of such, one for each argument of forward."
-            )
-    if len({len(x) for x in inputs}) > 1:
-        raise UnsupportedNetworkError(
-            f"The example's inputs have {' and '.join(str(len(x)) for x in inputs)} rows: give each as many."
-        )
+    try:
+        call = call_of(network, example)
+    except DataError as problem:
+        raise UnsupportedNetworkError(str(problem)) from None
+    if not len(call):
+        raise UnsupportedNetworkError(f"The example has no rows ({call.told()}): give at least one.")
     # one row would be taken for a constant
-    return tuple(x[:2] if len(x) > 1 else torch.cat([x, x]) for x in inputs)
+    return call[:2] if len(call) > 1 else call.twice()
 
 
-def _check_runs(network: nn.Module, inputs: Inputs) -> None:
-    """The network takes the example at all."""
+def _check_runs(network: nn.Module, call: Call) -> Any:
+    """What the network returns, where it takes the example at all."""
     with evaluating(network):
         try:
-            returned = network(*(x.clone() for x in inputs))
+            returned = call.clone().on(network)
         except Exception as problem:  # whatever the user's forward does
-            shapes = " and ".join(f"{(1, *x.shape[1:])}" for x in inputs)
+            shapes = " and ".join(f"{(1, *x.shape[1:])}" for x in call.tensors)
             reason = str(problem).partition("\n")[0].rstrip(".")
             raise UnsupportedNetworkError(
                 f"The network does not accept rows of shape {shapes}: {reason}{place_in_code(problem)}. Pass "
                 "a batch like the ones it will be trained on."
             ) from problem
-    if not any(isinstance(leaf, Tensor) for leaf in torch.utils._pytree.tree_leaves(returned)):
+    if not taken_apart(returned)[0]:
         raise UnsupportedNetworkError(
             f"{type(network).__name__} returns no tensor, so there is nothing to keep: let forward return "
             "its outputs."
         )
+    return returned
 
 
 def _check_same(network: nn.Module, graph: fx.GraphModule, inputs: Inputs) -> None:
