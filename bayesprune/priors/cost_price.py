@@ -117,16 +117,16 @@ class Price:
 
         The layers that make or read a group's units are timed at about a quarter, a half, three quarters and
         all of its units, rounded up to whole multiples (hardware computes channels in blocks), with all other
-        groups whole; a straight line through the medians gives milliseconds a unit. In networks that are no
-        chain of layers it is the whole network that is timed, cut to those widths. It is the price at the
-        dense network: it does not follow the network as it shrinks.
+        groups whole; a straight line through the shortest times gives milliseconds a unit. In networks that
+        are no chain of layers it is the whole network that is timed, cut to those widths. It is the price at
+        the dense network: it does not follow the network as it shrinks.
 
         Args:
             network: as for ``gate()``; it is copied.
             example: (rows, ...), the batch that is timed: its number of rows matters.
             device: where.
             rounding: units that are computed together, one number or by group name or glob.
-            timer: milliseconds of one pass of a layer over an input; by default the median of 15.
+            timer: milliseconds of one pass of a layer over an input; by default the shortest of 15.
             exclude: names or globs of groups to leave whole, as for ``gate()``.
 
         Returns:

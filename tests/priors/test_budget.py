@@ -2,6 +2,7 @@
 
 import copy
 import math
+import re
 
 import pyro
 import pytest
@@ -12,7 +13,9 @@ from torch import nn
 import bayesprune as bp
 from bayesprune import priors
 from bayesprune.errors import PriorError
+from bayesprune.priors.budget import check_feasible
 from bayesprune.priors.cost_gates import LEAST_PRICE
+from bayesprune.priors.cost_price import CostPrice
 from bayesprune.structure import ExpectedCost, Group, count
 from bayesprune.svi.objective import exact_negative_elbo
 from tests.reference import negative_elbo_by_pyro
@@ -50,10 +53,55 @@ def test_shares_that_are_none(shares, message):
         bp.Budget(**shares)
 
 
-@pytest.mark.parametrize("prior", [bp.Budget(macs=0.5), bp.Price.from_cost(nats=10.0)])
-def test_alone_with_a_group_it_says_that_it_has_to_see_the_network(prior):
-    with pytest.raises(PriorError, match=r"'fc1' alone.*see the whole network.*bp.gate"):
+def test_all_that_is_no_share_is_named():
+    message = (
+        "A Budget is a share of the dense network's cost, above 0 and at most 1, and got macs=0, params=2: "
+        "write for example Budget(macs=0.1), or Budget(params=0.05)."
+    )
+    with pytest.raises(PriorError, match=f"^{re.escape(message)}$"):
+        bp.Budget(macs=0, params=2)
+
+
+@pytest.mark.parametrize("share", [1, 1.0])
+def test_the_whole_cost_is_a_share_too(share):
+    assert gated_for(bp.Budget(macs=share)).prior.multipliers["macs"] == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize(
+    "prior, call",
+    [(bp.Budget(macs=0.5), "bp.Budget(...)"), (bp.Price.from_cost(nats=10.0), "bp.Price.from_cost(...)")],
+)
+def test_alone_with_a_group_it_says_that_it_has_to_see_the_network(prior, call):
+    message = (
+        f"{prior!r} was asked for the gates of group 'fc1' alone, and has to see the whole network: pass it "
+        f"as it is, bp.gate(network, example, prior={call}, likelihood=...)."
+    )
+    with pytest.raises(PriorError, match=f"^{re.escape(message)}$"):
         prior(Group("fc1", 3))
+
+
+def test_a_budget_begins_with_a_hundredth_of_a_nat_a_row_for_what_it_leaves():
+    one, both = gated_for(bp.Budget(macs=0.2)).prior, gated_for(bp.Budget(macs=0.8, params=0.25)).prior
+    assert one.multipliers == pytest.approx({"macs": 10.0, "params": 0.0})
+    assert one.budget[0].item() == 0.2 and one.budget[1].isnan()
+    assert both.multipliers == pytest.approx({"macs": 2.5, "params": 8.0})
+    assert both.budget.tolist() == [0.8, 0.25]
+
+
+@pytest.mark.parametrize(
+    "least, units, macs, params", [(1, "one unit", "0.134", "0.0277"), (2, "2 units", "0.269", "0.0554")]
+)
+def test_the_message_names_the_least_shares_and_the_groups(least, units, macs, params):
+    """Of 1104 MACs and 578 parameters: one unit each 9 · 16 + 1 + 2 and 10 + 2 + 4, two 288 + 8 and 32."""
+    priced = gated_for(bp.Budget(macs=1.0)).prior
+    message = (
+        f"Budget macs=0.001 (at least {macs}), params=0.01 (at least {params}) cannot be met: with {units} "
+        "left in each of the groups '0', '2', '3' this network still costs the share in brackets. Ask for no "
+        "less, or take fewer groups out with exclude=."
+    )
+    network = gated_for(bp.Budget(macs=1.0)).network
+    with pytest.raises(PriorError, match=f"^{re.escape(message)}$"):
+        check_feasible(network, priced.dense, torch.tensor([0.001, 0.01]).double(), least)
 
 
 def test_a_budget_that_cannot_be_met_names_the_least_that_can():
@@ -124,6 +172,56 @@ def test_a_price_is_lambda_times_what_the_unit_adds(prior):
     nats = sum(bound.penalty(g, p) for g, p in zip(gated.groups, gated.by_group(theta).values(), strict=True))
     nothing = sum(bound.penalty(g, torch.zeros(g.size).double()) for g in gated.groups)
     assert float(nats - nothing) == pytest.approx(float(theta @ bound.prices), rel=1e-9)
+    assert bound.penalty(gated.groups[0], torch.zeros(4)).dtype == torch.float
+
+
+def test_sections_have_their_own_factor():
+    class Residual(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem, self.up, self.down = nn.Linear(4, 8), nn.Linear(8, 6), nn.Linear(6, 8)
+            self.head = nn.Linear(8, 3)
+
+        def forward(self, x):
+            x = self.stem(x)
+            return self.head(x + self.down(self.up(x).relu()))
+
+    plain = bp.Price.from_cost(nats=100.0)
+    gated = bp.gate(Residual(), torch.zeros(1, 4), prior=plain, likelihood=bp.Categorical(rows=20))
+    probs = gated.by_group(gated.inclusion_prob().detach())
+    dear = bp.Price.from_cost(nats=100.0, layers=3.0).bind(gated.network, probs, 20)
+    expected = {g.name: gated.prior.price(g) * (3 if g.name == "layers" else 1) for g in gated.groups}
+    assert {g.name: dear.price(g) for g in gated.groups} == pytest.approx(expected)
+    assert expected.keys() == {"stem", "up", "layers"}
+
+
+def test_from_cost_asks_alike_for_both_and_for_sections_like_units():
+    assert bp.Price.from_cost(nats=3.0) == CostPrice(nats=3.0, compute=0.5, layers=1.0)
+    assert bp.Price.from_cost(nats=3.0, compute=0.25, layers=2.0) == CostPrice(3.0, 0.25, 2.0)
+    multipliers = gated_for(bp.Price.from_cost(nats=10.0, compute=0.3)).prior.multipliers
+    assert multipliers == pytest.approx({"macs": 3.0, "params": 7.0}, rel=1e-12)
+
+
+def test_evidence_is_what_no_price_asked_for():
+    """Velocity smoothed as the prices are: m ← μ m + (1 − μ) g, and 1 − μⁿ of it after n steps."""
+    prior = gated_for(bp.Price.from_cost(nats=100.0)).prior
+    saved, velocity, momentum = torch.linspace(-3.0, 5.0, len(prior.prices)).double(), 0.0, 0.8
+    assert prior.evidence(torch.zeros(len(saved)), momentum).tolist() == [0.0] * len(saved)
+    assert torch.equal(prior.evidence(-saved, momentum), saved)  # nothing was smoothed yet: as it is
+    for factor in (1.0, 0.5, 3.0):
+        prior.prices.mul_(factor)
+        velocity = momentum * velocity + (1 - momentum) * (prior.prices - saved)
+        prior.count_(momentum)
+        torch.testing.assert_close(prior.evidence(velocity, momentum), saved)
+    assert int(prior.moves) == 3 and prior.evidence(velocity.float(), momentum).dtype == torch.double
+
+
+def test_it_prints_budget_and_prices():
+    budget, both = gated_for(bp.Budget(macs=0.5)), gated_for(bp.Budget(macs=0.8, params=0.25))
+    assert repr(budget.prior) == "CostGates(budget: macs=0.5; nats per share: macs=4)"
+    assert repr(both.prior) == "CostGates(budget: macs=0.8, params=0.25; nats per share: macs=2.5, params=8)"
+    priced = gated_for(bp.Price.from_cost(nats=10.0, compute=0.3))
+    assert repr(priced.prior) == "CostGates(nats per share: macs=3, params=7)"
 
 
 def test_prices_follow_the_network_as_it_shrinks():
@@ -155,10 +253,21 @@ def test_compute_against_parameters_moves_the_prices_from_one_group_to_another()
         {"nats": math.inf},
         {"nats": 1.0, "compute": 1.1},
         {"nats": 1.0, "compute": -1},
+        {"nats": 1.0, "compute": True},
+        {"nats": 1.0, "compute": "0.5"},
+        {"nats": 1.0, "layers": 0.0},
+        {"nats": 1.0, "layers": math.inf},
     ],
 )
 def test_from_cost_refuses_what_is_out_of_range(settings):
-    with pytest.raises(PriorError, match=r"nats=.*compute="):
+    nats, compute, layers = (
+        ({"compute": 0.5, "layers": 1.0} | settings)[k] for k in ("nats", "compute", "layers")
+    )
+    message = (
+        f"Price.from_cost(nats={nats!r}, compute={compute!r}, layers={layers!r}): nats and layers must be "
+        "positive finite numbers, and compute lie between 0 (parameters alone) and 1 (MACs alone)."
+    )
+    with pytest.raises(PriorError, match=f"^{re.escape(message)}$"):
         bp.Price.from_cost(**settings)
 
 

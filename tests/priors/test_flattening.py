@@ -1,6 +1,7 @@
 """The flattening distribution: normalisation, sampler, moments, and the identity it is named for."""
 
 import math
+from decimal import Decimal
 from itertools import pairwise
 
 import numpy as np
@@ -43,6 +44,14 @@ def test_density_integrates_to_one_and_has_the_stated_moments(price):
     assert by_log_odds(lambda x: 1.0, price) == pytest.approx(1.0, abs=1e-8)
     assert hyper.mean.item() == pytest.approx(mean, rel=1e-8)
     assert hyper.variance.item() == pytest.approx(by_log_odds(lambda x: (x - mean) ** 2, price), rel=1e-7)
+
+
+@pytest.mark.parametrize("price", [0.05, 0.2, 0.35, 0.499])
+def test_variance_of_small_prices_is_exact_where_its_formula_cancels(price):
+    exact = Decimal(price)
+    expected = (Decimal("0.5") - 1 / exact + 1 / (exact.exp() - 1)) / exact
+    assert FlatteningDistribution(double(price)).variance.item() == pytest.approx(float(expected), rel=2e-11)
+    assert FlatteningDistribution(torch.tensor(price)).variance.dtype == torch.float
 
 
 @given(price=st.floats(1e-3, 1e3), inclusion=st.floats(0.0, 1.0))

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import re
 
 import pyro
 import pytest
@@ -64,9 +65,30 @@ def test_divergence_is_zero_infinite_or_exact_at_corners():
     assert exact == pytest.approx(-math.log(0.75) - math.log(0.25))
 
 
-def test_divergence_against_something_else_has_no_closed_form():
-    with pytest.raises(NotImplementedError):
-        kl_divergence(Gates(probs=torch.tensor([0.5])), dist.Normal(torch.zeros(1), 1.0).to_event(1))
+@pytest.mark.parametrize(
+    "other",
+    [
+        dist.Normal(torch.zeros(1), 1.0).to_event(1),
+        dist.Bernoulli(torch.full((3, 1), 0.5)).to_event(2),
+    ],
+    ids=["no gates", "gates of several groups"],
+)
+def test_divergence_against_something_else_has_no_closed_form(other):
+    with pytest.raises(NotImplementedError, match=re.escape(f"no closed form for Gates against {other}")):
+        kl_divergence(Gates(probs=torch.full((3, 1), 0.5)), other)
+
+
+def test_divergence_of_a_batch_is_that_of_each():
+    probs = torch.tensor([[0.1, 0.5], [0.9, 0.0]])
+    together = kl_divergence(Gates(probs=probs), Gates(probs=torch.full((2, 2), 0.3)))
+    each = [kl_divergence(Gates(probs=row), Gates(probs=torch.full((2,), 0.3))) for row in probs]
+    torch.testing.assert_close(together, torch.stack(each))
+
+
+def test_divergence_from_log_odds_of_pyros_bernoulli_does_not_round_them_to_a_probability():
+    prior = dist.Bernoulli(logits=torch.tensor([-200.0])).to_event(1)
+    divergence = kl_divergence(Gates(probs=torch.tensor([0.5])), prior)
+    assert divergence.item() == pytest.approx(100.0 - math.log(2))
 
 
 @pytest.mark.parametrize("sampler", ["sample", "rsample"])

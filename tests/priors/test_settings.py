@@ -1,6 +1,7 @@
 """Settings of the priors: tables by name, numbers out of range, and what the rules give."""
 
 import math
+import re
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from pyro import poutine
 
 from bayesprune import priors
 from bayesprune.errors import PriorError
-from bayesprune.priors.naming import by_name
+from bayesprune.priors.naming import by_name, check_tables
 from bayesprune.structure.groups import Group
 
 GROUP = Group("fc1", size=300, fan_in=784)
@@ -53,7 +54,9 @@ def test_exact_names_come_before_patterns_and_patterns_in_order():
         lambda: priors.Fixed(math.nan),
         lambda: priors.LayerAdaptive(strength=0.0),
         lambda: priors.LayerAdaptive(strength=math.nan),
+        lambda: priors.LayerAdaptive(strength=math.inf),
         lambda: priors.LayerAdaptive(floor=1.0),
+        lambda: priors.LayerAdaptive(floor=0.0),
         lambda: priors.BernoulliGates(12.0),
         lambda: priors.SpikeAndSlab(slab_scale=-1.0),
         lambda: priors.PerGroup({}),
@@ -68,6 +71,143 @@ def test_exact_names_come_before_patterns_and_patterns_in_order():
 def test_settings_out_of_range_are_refused(build):
     with pytest.raises(PriorError):
         build()
+
+
+MIXED = {"a": priors.SpikeAndSlab(), "*": priors.BernoulliGates(priors.Fixed(0.5))}
+MESSAGES = {
+    "Flattening": (
+        lambda: priors.Flattening({"a": -1.0, "b": math.nan, "c": 3.0}),
+        "A price is a positive finite number of nats, and got 'a': -1.0, 'b': nan: raise it, or list the "
+        "group in exclude= to keep all of its units.",
+    ),
+    "Flattening of nothing": (
+        lambda: priors.Flattening({}),
+        "A price is a positive finite number of nats, and got no price: raise it, or list the group in "
+        "exclude= to keep all of its units.",
+    ),
+    "Beta": (
+        lambda: priors.Beta(1.0, 0.0),
+        "Beta needs two positive finite counts, and got a=1.0, b=0.0.",
+    ),
+    "Beta of expected units": (
+        lambda: priors.Beta.from_expected_kept(-3, concentration=2.0),
+        "from_expected_kept needs positive finite numbers, and got kept=-3, concentration=2.0.",
+    ),
+    "as many as there are": (
+        lambda: priors.Beta.from_expected_kept(300).counts(GROUP),
+        "Group 'fc1' has 300 units, so a prior that expects to keep 300 of them is impossible: expect fewer, "
+        "or give this group a prior of its own with PerGroup.",
+    ),
+    "Fixed": (
+        lambda: priors.Fixed(1.0),
+        "Fixed needs a probability strictly between 0 and 1, and got p=1.0.",
+    ),
+    "LayerAdaptive's strength": (
+        lambda: priors.LayerAdaptive(strength=math.inf),
+        "LayerAdaptive needs a positive finite strength, and got inf.",
+    ),
+    "LayerAdaptive's floor": (
+        lambda: priors.LayerAdaptive(floor=0.0),
+        "LayerAdaptive needs a floor strictly between 0 and 1, and got 0.0.",
+    ),
+    "BernoulliGates": (
+        lambda: priors.BernoulliGates(12.0),
+        "BernoulliGates needs a hyper-prior, and 12.0 has no logits, guide, penalty, price: use "
+        "Flattening(price=...), Beta(a, b), Fixed(p) or LayerAdaptive().",
+    ),
+    "PerGroup of nothing": (
+        lambda: priors.PerGroup({}),
+        "PerGroup needs at least one prior: add a catch-all '*'.",
+    ),
+    "PerGroup of two weights": (
+        lambda: priors.PerGroup(MIXED),
+        "PerGroup has members that disagree on the prior of the weights (SpikeAndSlab has its own): use "
+        "SpikeAndSlab with one slab_scale for all, or for none and give gate() weights=...",
+    ),
+    "PerGroup of a plain program": (
+        lambda: priors.PerGroup({"*": math.sqrt}).penalty(GROUP, torch.zeros(300)),
+        "The prior of group 'fc1', <built-in function sqrt>, has no guide and penalty: give it both methods, "
+        "or fit through Pyro's ELBO with a guide for its sites.",
+    ),
+    "NormalWeights": (
+        lambda: priors.NormalWeights(scale={"a": -1.0, "b": 1.0}, initial_scale=0.0),
+        "NormalWeights needs positive finite scales, and got a=-1.0, initial_scale=0.0.",
+    ),
+    "NormalWeights of one scale": (
+        lambda: priors.NormalWeights(scale=0.0),
+        "NormalWeights needs positive finite scales, and got scale=0.0.",
+    ),
+    "NormalWeights of nothing": (
+        lambda: priors.NormalWeights(scale={}),
+        "NormalWeights needs positive finite scales, and got no scale.",
+    ),
+    "NormalWeights' posterior": (
+        lambda: priors.NormalWeights(posterior="laplace"),
+        "NormalWeights has posterior 'delta' or 'normal', and got 'laplace'.",
+    ),
+    "a parameter without a scale": (
+        lambda: priors.NormalWeights(scale={"*.bias": 10.0}).scale_of("fc1.weight"),
+        "No scale for 'fc1.weight': the table has '*.bias'. Add 'fc1.weight', or a catch-all '*'.",
+    ),
+    "a scale without a parameter": (
+        lambda: priors.NormalWeights(scale={"fc2.bias": 10.0}).check_names(["fc1.bias"]),
+        "scale names 'fc2.bias', and no parameter is called so. Did you mean 'fc1.bias'? There are "
+        "'fc1.bias'.",
+    ),
+    "a scale that never holds": (
+        lambda: priors.NormalWeights(scale={"*": 1.0, "fc*": 2.0}).check_names(["fc1.bias"]),
+        "scale: 'fc*' comes after '*', which takes all that it stands for. Patterns are tried in order: put "
+        "'fc*' first.",
+    ),
+    "a group without a prior": (
+        lambda: by_name({"conv*": 1, "head": 2}, "fc1", "prior"),
+        "No prior for 'fc1': the table has 'conv*', 'head'. Add 'fc1', or a catch-all '*'.",
+    ),
+    "an empty table": (
+        lambda: by_name({}, "fc1", "price"),
+        "No price for 'fc1': the table has nothing. Add 'fc1', or a catch-all '*'.",
+    ),
+    "a price without a group": (
+        lambda: check_tables(priors.BernoulliGates(priors.Flattening({"fc7": 3.0, "*": 1.0})), [GROUP]),
+        "the table of prices names 'fc7', and no group is called so. Did you mean 'fc1'? There are 'fc1'.",
+    ),
+    "a price that never holds": (
+        lambda: check_tables(priors.BernoulliGates(priors.Flattening({"*": 3.0, "fc*": 1.0})), [GROUP]),
+        "the table of prices: 'fc*' comes after '*', which takes all that it stands for. Patterns are tried "
+        "in order: put 'fc*' first.",
+    ),
+    "a prior without a group": (
+        lambda: check_tables(
+            priors.PerGroup({"fc7": priors.SpikeAndSlab(), "*": priors.SpikeAndSlab()}), [GROUP]
+        ),
+        "PerGroup names 'fc7', and no group is called so. Did you mean 'fc1'? There are 'fc1'.",
+    ),
+    "a member's price without a group": (
+        lambda: check_tables(
+            priors.PerGroup({"*": priors.BernoulliGates(priors.Flattening({"fc7": 3.0}))}), [GROUP]
+        ),
+        "the table of prices names 'fc7', and no group is called so. Did you mean 'fc1'? There are 'fc1'.",
+    ),
+    "probabilities of another group": (
+        lambda: priors.Fixed(0.5).penalty(GROUP, torch.zeros(2)),
+        "Group 'fc1' has 300 units, and got inclusion probabilities of shape (2,): pass one for each "
+        "original unit, 0 for removed ones.",
+    ),
+}
+
+
+@pytest.mark.parametrize("build, message", MESSAGES.values(), ids=MESSAGES)
+def test_a_message_names_place_value_and_remedy(build, message):
+    with pytest.raises(PriorError, match=f"^{re.escape(message)}$"):
+        build()
+
+
+def test_tables_may_name_groups_that_are_left_whole():
+    table = priors.Flattening({"fc7": 3.0, "*": 1.0})
+    check_tables(priors.BernoulliGates(table), [GROUP], exclude=["fc7"])
+    check_tables(
+        priors.PerGroup({"fc7": priors.SpikeAndSlab(), "*": priors.SpikeAndSlab()}), [GROUP], ["fc*"]
+    )
 
 
 @pytest.mark.parametrize("size", [31, 300, 5000])
@@ -88,6 +228,9 @@ def test_layer_adaptive_follows_its_formula_down_to_the_floor():
 def test_spike_and_slab_brings_masked_gaussian_weights():
     weights = priors.SpikeAndSlab(slab_scale=0.5).weights
     assert (weights.scale, weights.posterior, weights.masked) == (0.5, "normal", True)
+    assert priors.SpikeAndSlab().weights.scale == 1.0
+    assert priors.SpikeAndSlab().hyper == priors.LayerAdaptive()
+    assert priors.SpikeAndSlab(inclusion=priors.Fixed(0.25)).hyper == priors.Fixed(0.25)
 
 
 def test_weights_find_their_scale_by_name():
@@ -96,6 +239,15 @@ def test_weights_find_their_scale_by_name():
     assert priors.NormalWeights(scale=2.0).scale_of("fc1.weight") == 2.0
     with pytest.raises(PriorError, match=r"No scale for 'fc1\.weight'"):
         priors.NormalWeights(scale={"*.bias": 10.0}).scale_of("fc1.weight")
+
+
+def test_weights_are_scaled_and_stay_what_they_were_else():
+    by_name, one = (
+        priors.NormalWeights({"a": 1.5, "*": 0.5}, masked=True),
+        priors.NormalWeights(2.0, "normal"),
+    )
+    assert by_name.scaled(4.0) == priors.NormalWeights({"a": 6.0, "*": 2.0}, masked=True)
+    assert one.scaled(4.0) == priors.NormalWeights(8.0, "normal")
 
 
 def plain(group):
@@ -113,6 +265,12 @@ def test_per_group_dispatches_and_forwards():
     assert "rate/conv1" in poutine.trace(prior.guide).get_trace(conv, theta).nodes
     assert prior.penalty(conv, theta) == beta.penalty(conv, theta)
     assert prior.price(GROUP) == 5.0 and prior.weights is None
+
+
+def test_per_group_holds_the_parameters_of_its_members():
+    member = torch.nn.Linear(1, 1)
+    held = dict(priors.PerGroup({"a": priors.SpikeAndSlab, "*": member}).named_parameters())
+    assert held["members.0.weight"] is member.weight and len(held) == 2
 
 
 def test_per_group_agrees_on_the_weights_of_its_members():
@@ -135,4 +293,7 @@ def test_per_group_says_what_a_plain_program_lacks():
 
 def test_priors_are_printed_readably():
     assert repr(priors.BernoulliGates(priors.Fixed(0.5))) == "BernoulliGates(Fixed(p=0.5))"
-    assert "conv*" in repr(priors.PerGroup({"conv*": priors.SpikeAndSlab()}))
+    assert repr(priors.Flattening(3.0)) == "Flattening(price=3.0)"
+    assert repr(priors.Flattening({"a": 3.0, "*": 2.0})) == "Flattening(price={'a': 3.0, '*': 2.0})"
+    member = priors.BernoulliGates(priors.Beta(1.0, 2.0))
+    assert repr(priors.PerGroup({"a": member})) == "PerGroup({'a': BernoulliGates(Beta(a=1.0, b=2.0))})"

@@ -1,6 +1,7 @@
 """Spike-and-slab weights: density, sampler and divergence."""
 
 import math
+import re
 
 import pytest
 import torch
@@ -82,6 +83,45 @@ def test_expand_and_broadcast_keep_class_and_shapes():
     assert kl_divergence(wide, weights.expand((4, 2))).shape == (4, 2)
     mixture = 0.9 * dist.Normal(0.0, 1.0).log_prob(torch.ones(3)).sum().exp()
     torch.testing.assert_close(wide.log_prob(torch.ones(3))[0, 1].exp(), mixture)
+
+
+@pytest.mark.parametrize(
+    "inclusion, loc, scale",
+    [((), (2, 3), ()), ((), (3,), (2, 3)), ((2,), (3,), ()), ((2, 1), (4, 3), ()), ((), (4, 3), (2, 1, 1))],
+)
+def test_shapes_broadcast_whichever_argument_has_them(inclusion, loc, scale):
+    shape = torch.broadcast_shapes((*inclusion, 1), loc, scale)
+    weights = SpikeAndSlabNormal(torch.full(inclusion, 0.5), torch.zeros(loc), torch.ones(scale))
+    assert weights.batch_shape == shape[:-1] and weights.event_shape == shape[-1:]
+    assert weights.sample().shape == shape and weights.log_prob(torch.ones(shape)).shape == shape[:-1]
+
+
+def test_numbers_are_put_where_the_weights_are():
+    weights = SpikeAndSlabNormal(0.5, torch.zeros(3, device="meta"), 1.0, validate_args=False)
+    assert weights.inclusion.is_meta and weights.scale.is_meta
+
+
+def test_divergence_of_a_batch_is_that_of_each():
+    loc, zeros = torch.tensor([[0.5, 1.0], [3.0, -1.0]]), torch.zeros(2)
+    together = kl_divergence(
+        SpikeAndSlabNormal(0.6, loc, 0.5), SpikeAndSlabNormal(0.2, zeros, 1.0).expand((2,))
+    )
+    each = [
+        kl_divergence(SpikeAndSlabNormal(0.6, row, 0.5), SpikeAndSlabNormal(0.2, zeros, 1.0)) for row in loc
+    ]
+    torch.testing.assert_close(together, torch.stack(each))
+
+
+def test_a_scalar_and_shapes_that_do_not_fit_are_named():
+    scalar = "SpikeAndSlabNormal needs loc of shape (..., fan_in), and got a scalar: use loc[None]."
+    with pytest.raises(PriorError, match=f"^{re.escape(scalar)}$"):
+        SpikeAndSlabNormal(0.5, torch.tensor(0.0), 1.0)
+    shapes = (
+        "SpikeAndSlabNormal needs an inclusion in [0, 1] of shape (...), a real loc and a positive scale of "
+        "shape (..., fan_in), and got shapes inclusion (4,), loc (3, 2), scale (): "
+    )
+    with pytest.raises(PriorError, match=f"^{re.escape(shapes)}"):
+        SpikeAndSlabNormal(torch.full((4,), 0.5), torch.zeros(3, 2), 1.0)
 
 
 @pytest.mark.parametrize(
