@@ -91,7 +91,25 @@ ROOMS = {
     "priors": Room(
         files=("bayesprune/priors/*.py",),
         tests=("tests/priors",),
-        slow=("tests/priors/test_latency.py::test_a_warning_where_fewer",),  # asks which file called
+        slow=(
+            "tests/priors/test_latency.py::test_the_warning_points_at_who_asked",  # not at mutmut's wrapper
+            "tests/priors/test_gates.py::test_draws_without_gradient_get_the_score_function_estimator",
+        ),
+    ),
+    "certify": Room(
+        files=("bayesprune/certify/*.py", "bayesprune/certify/losses/*.py", "bayesprune/certify/paths/*.py"),
+        tests=tuple(
+            f"tests/certify/test_{name}.py"
+            for name in ("certify", "losses", "paths", "rows", "size", "training_rows", "binding", "verify")
+        ),
+        slow=(
+            "tests/certify/test_verify.py::test_a_network_of_any_form_is_saved_and_verified",
+            "tests/certify/test_verify.py::test_structured_paths_are_recomputed_too",
+            "tests/certify/test_certify.py::test_the_promise_holds_over_resampled_calibrations",
+            "tests/certify/test_certify.py::test_structured_paths_ship_smaller_networks",
+            "tests/certify/test_certify.py::test_units_of_a_fit_are_certified",
+            "tests/certify/test_size.py::test_both_are_told_where_both_happened",
+        ),
     ),
 }
 
@@ -121,6 +139,63 @@ EQUIVALENT = {
     },
     "nll = gated.likelihood.nll(outputs, y).mean(+1)  # (2^K,)": "of two dimensions the last is the first",
     "share = torch.where(configurations > 0, living, 1 - living).prod(+1)": "the same",
+    **{
+        line.format(strict=strict): "both sides have as many"
+        for strict in ("", "strict=None", "strict=False")
+        for line in (
+            "return dict(zip(KINDS, self.log_multipliers.exp().tolist(), {strict}))",
+            "return dict(zip(self._sizes, flat.split(list(self._sizes.values())), {strict}))",
+            "asked = zip(KINDS, self.budget.tolist(), {strict})",
+            "for kind, asked, share in zip(KINDS, budget.tolist(), possible, {strict})",
+            "times = [(width, sum(of.values())) for width, of in zip(widths, seen, {strict})]",
+            'times = [(width, of[""]) for width, of in zip(widths, seen, {strict})]',
+            "widths, milliseconds = (np.array(column, dtype=float) for column in zip(*times, {strict}))",
+            "return prior.bind(network, {{g.name: p for g, p in "
+            "zip(network.groups, parts, {strict})}}, rows)",
+            "{{name: min(turn[name] for turn in turns) for name in turns[0]}} "
+            "for turns in zip(*rounds, {strict})",
+        )
+    },
+    **{
+        f"return _kl_gates_gates(q, Gates(**{{name: getattr(base, name)}}, {checks}))": (
+            "what was checked when it was built passes again"
+        )
+        for checks in ("", "validate_args=None", "validate_args=True")
+    },
+    **{
+        f"dense = torch.tensor([network.macs(), network.parameter_count()], {kind})": (
+            "whole numbers divide doubles as doubles"
+        )
+        for kind in ("", "dtype=None")
+    },
+    **{
+        f"widths, milliseconds = (np.array(column, {kind}) for column in zip(*times, strict=True))": (
+            "polyfit computes in floating point anyway"
+        )
+        for kind in ("", "dtype=None")
+    },
+    **{
+        f"squared = price.masked_fill({mask}) ** 2": "only spares the series prices at which it is not taken"
+        for mask in ("price > 0.5, 0.0", "price >= 1.5, 0.0", "price >= 0.5, 1.0")
+    },
+    "for coefficient in (1 / 47900161, -1 / 1209600, 1 / 30240, -1 / 720, 1 / 12):": (
+        "less than the last digit of the sum at any price below 1/2"
+    ),
+    "for coefficient in (1 / 47900160, -1 / 1209601, 1 / 30240, -1 / 720, 1 / 12):": (
+        "less than what the series leaves out"
+    ),
+    "first = (FIRST_NATS_PER_ROW * rows / budget).nan_to_num(None)": "zero is its default",
+    'self.register_buffer("factors", torch.cat(factors), persistent=None)': "as false as False",
+    "with torch.random.fork_rng(devices=None), torch.no_grad(), poutine.block():": (
+        "the generators of GPUs, of which a CPU has none"
+    ),
+    "{name: min(turn[name] for turn in turns) for name in turns[1]} "
+    "for turns in zip(*rounds, strict=True)": "every turn has the same names",
+    "if width <= group.size:": "a cut that takes nothing",
+    'return float(price(group)) if callable(price) else float("NAN")': "the same number",
+    "a, b = self.counts(None)": "a Beta's counts are those of any group",
+    "hyper = FlatteningDistribution(price.to(torch.get_default_dtype())).to_event(None)"
+    "  # type: ignore[no-untyped-call]": "prices have one dimension",
     "outputs = self.gated.network(x, gates, "
     "self._weight_noise if (self.gated.log_scales) or True else None)": (
         "weights without a posterior are points to the noise too: it costs time"

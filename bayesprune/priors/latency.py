@@ -75,11 +75,11 @@ class Latency:
 def measure_latency(
     network: nn.Module,
     example: Tensor,
-    device: str | torch.device = "cpu",
+    device: str | torch.device,
     *,
-    rounding: int | Mapping[str, int] = 8,
-    timer: Timer | None = None,
-    exclude: Iterable[str] = (),
+    rounding: int | Mapping[str, int],
+    timer: Timer | None,
+    exclude: Iterable[str],
 ) -> Latency:
     """See ``Price.latency``."""
     exclude, timer = as_names(exclude), timer or fastest_milliseconds

@@ -7,6 +7,7 @@ import re
 import pyro
 import pytest
 import torch
+from pyro import poutine
 from pyro.infer import SVI, Trace_ELBO
 from torch import nn
 
@@ -146,6 +147,12 @@ def test_its_elbo_is_that_of_pyros_traces(prior, removed):
     torch.testing.assert_close(slopes[0][gated.alive], slopes[1][gated.alive], rtol=1e-7, atol=1e-9)
 
 
+def test_its_sites_are_scored_in_the_networks_precision():
+    gated = gated_for(bp.Budget(macs=0.5))
+    trace = poutine.trace(gated.prior).get_trace(gated.groups[0])
+    assert trace.nodes["pi/0"]["value"].dtype == trace.log_prob_sum().dtype == torch.float
+
+
 @pytest.mark.parametrize("prior", PRIORS.values(), ids=PRIORS)
 def test_pyros_own_svi_runs_on_it(prior):
     gated = gated_for(prior)
@@ -193,6 +200,9 @@ def test_sections_have_their_own_factor():
     expected = {g.name: gated.prior.price(g) * (3 if g.name == "layers" else 1) for g in gated.groups}
     assert {g.name: dear.price(g) for g in gated.groups} == pytest.approx(expected)
     assert expected.keys() == {"stem", "up", "layers"}
+    budget = bp.Budget(macs=0.5).bind(gated.network, probs, 2000)  # 40 nats for all MACs
+    alike = bp.Price.from_cost(nats=40.0, compute=1.0).bind(gated.network, probs, 2000)
+    torch.testing.assert_close(budget.prices, alike.prices)
 
 
 def test_from_cost_asks_alike_for_both_and_for_sections_like_units():
@@ -281,6 +291,14 @@ def test_its_state_travels_with_the_model():
     twin.prior.log_multipliers += 1.0
     assert twin.prior.multipliers != gated.prior.multipliers
     assert not list(gated.prior.parameters())
+    state = gated.prior.state_dict()
+    assert state.keys() == {"log_multipliers", "prices", "dense", "start", "smoothed", "moves", "budget"}
+    expected = gated.prior.shares(ExpectedCost(gated.network), gated.inclusion_prob().detach().double())
+    torch.testing.assert_close(state["start"], expected)
+    assert (
+        state["moves"].dtype == torch.long
+        and "budget" not in gated_for(PRIORS["from cost"]).prior.state_dict()
+    )
 
 
 def test_with_prior_puts_a_budget_on_a_model_that_was_built_with_prices():

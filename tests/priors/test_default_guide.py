@@ -61,6 +61,8 @@ def test_its_draws_have_the_density_of_a_normal_carried_onto_the_support():
 def test_it_is_empty_for_groups_whose_prior_has_a_guide():
     guide = guide_of(priors.PerGroup({"fc2": OWN, "*": rate_and_tilt}))
     assert set(guide.loc) == {"rate/body|fc1", "tilt/body|fc1"}
+    first = guide_of(priors.PerGroup({"body*": OWN, "*": rate_and_tilt}))
+    assert set(first.loc) == {"rate/fc2", "tilt/fc2"}
     assert guide(GROUPS[1]) == {} and guide(GROUPS[0]).keys() == {"rate/body.fc1", "tilt/body.fc1"}
 
 

@@ -1,6 +1,7 @@
 """The flattening distribution: normalisation, sampler, moments, and the identity it is named for."""
 
 import math
+import re
 from decimal import Decimal
 from itertools import pairwise
 
@@ -130,5 +131,7 @@ def test_expand_keeps_the_class_and_the_shapes():
 
 @pytest.mark.parametrize("price", [0.0, -1.0, math.nan])
 def test_prices_that_are_no_prices_are_refused(price):
-    with pytest.raises(PriorError, match="positive price"):
-        FlatteningDistribution(torch.tensor([1.0, price]), validate_args=True)
+    wrong = torch.tensor([1.0, price])
+    message = f"FlatteningDistribution needs a positive price log_gamma in nats, and got {wrong}."
+    with pytest.raises(PriorError, match=f"^{re.escape(message)}$"):
+        FlatteningDistribution(wrong, validate_args=True)

@@ -175,22 +175,38 @@ def test_enumeration_covers_every_configuration_once():
 
 
 def test_enumeration_of_too_many_gates_says_so():
-    with pytest.raises(PriorError, match=r"13 gates have 2\^13 configurations"):
+    message = (
+        "13 gates have 2^13 configurations: enumerate at most 12 in a group, or sample them (Trace_ELBO)."
+    )
+    with pytest.raises(PriorError, match=f"^{re.escape(message)}$"):
         Gates(probs=torch.full((13,), 0.5)).enumerate_support()
+    assert len(Gates(probs=torch.full((12,), 0.5)).enumerate_support()) == 4096
+
+
+ONE_OF_BOTH = "Gates needs exactly one of probs= (probabilities) and logits= (log-odds)."
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({}, "exactly one"),
-        ({"probs": torch.tensor([0.5]), "logits": torch.tensor([0.0])}, "exactly one"),
-        ({"probs": torch.tensor(0.5)}, "scalar"),
-        ({"probs": torch.tensor([0.5, 1.5])}, r"probabilities in \[0, 1\].*1\.5"),
-        ({"logits": torch.tensor([math.nan])}, "log-odds"),
+        ({}, ONE_OF_BOTH),
+        ({"probs": torch.tensor([0.5]), "logits": torch.tensor([0.0])}, ONE_OF_BOTH),
+        (
+            {"probs": torch.tensor(0.5)},
+            "Gates needs one number per unit, shape (..., units), and got a scalar: use x[None].",
+        ),
+        (
+            {"probs": torch.tensor([0.5, 1.5, 0.25])},
+            "Gates needs probabilities in [0, 1], and got values from 0.25 to 1.5.",
+        ),
+        (
+            {"logits": torch.tensor([math.nan])},
+            "Gates needs real log-odds, and got values from nan to nan.",
+        ),
     ],
 )
 def test_bad_arguments_are_refused(arguments, message):
-    with pytest.raises(PriorError, match=message):
+    with pytest.raises(PriorError, match=f"^{re.escape(message)}$"):
         Gates(**arguments, validate_args=True)
 
 
@@ -238,6 +254,30 @@ def test_draws_without_gradient_get_the_score_function_estimator():
     draws = torch.stack([log_ratio_gradient(theta, enumerate=False, detach=True) for _ in range(3000)])
     error = 5 * draws.std(0) / 3000**0.5
     assert bool(((draws.mean(0) - exact_gradient(theta)).abs() < error).all())
+
+
+def test_only_draws_on_the_graph_carry_their_gradient_themselves():
+    theta = torch.tensor([0.2, 0.9], requires_grad=True)
+    gates, fixed = Gates(probs=theta), Gates(probs=theta.detach())
+    draw = gates.rsample()
+    for distribution, value, on_graph in (
+        (gates, draw, True),
+        (gates, draw.detach(), False),
+        (gates, gates.enumerate_support(), False),
+        (gates.expand((3,)), gates.expand((3,)).rsample(), True),
+        (fixed, draw, True),
+        (fixed, draw.detach(), True),
+        (fixed, fixed.enumerate_support(), False),
+    ):
+        parts, score = distribution.score_parts(value), distribution.log_prob(value)
+        torch.testing.assert_close(parts.log_prob, score)
+        there, absent = (
+            (parts.entropy_term, parts.score_function)
+            if on_graph
+            else (parts.score_function, parts.entropy_term)
+        )
+        torch.testing.assert_close(there, score)
+        assert isinstance(absent, int) and absent == 0
 
 
 def test_gates_survive_vectorised_particles():
