@@ -238,7 +238,7 @@ class GraphNetwork(Framed):
                 cut_tensor_(tensor, dim, stays, optimiser)
             self._resize_()
             self._rebuild(plain)
-            same_as_masked = alike(self._probe(), masked)
+            same_as_masked = alike(self._probe(), masked, self.structure.findings[False].coarsest)
         except Exception as raised:  # whatever an operation says to sizes that it was not written for
             problem, same_as_masked = raised, False
         if not same_as_masked:

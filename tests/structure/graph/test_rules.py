@@ -8,7 +8,7 @@ from torch import nn
 from bayesprune.errors import RemovalError
 from bayesprune.structure.graph import analyse
 from bayesprune.structure.graph.network import GraphNetwork
-from tests.structure.graph.checks import drawn_alive
+from tests.structure.graph.checks import difference, drawn_alive, gates_of, run
 from tests.structure.graph.networks import randomise_
 from tests.structure.graph.test_on_parameters import assert_exact
 
@@ -175,6 +175,45 @@ class Waves(nn.Module):
         return self.head(self.fc(x.relu()).tanh().mean(1))
 
 
+class NormedHeads(nn.Module):
+    """Every head's own root mean square, written out, and a scale that all of them share."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.fc, self.head = nn.Linear(5, 12), nn.Linear(12, 6), nn.Linear(6, 3)
+        self.scale = nn.Parameter(torch.zeros(3))
+
+    def forward(self, x):
+        heads = self.embed(x).view(len(x), 4, 3)
+        heads = self.scale * (heads * torch.rsqrt(heads.pow(2).mean(-1, keepdim=True) + 1e-6))
+        return self.head(self.fc(heads.flatten(1)).tanh())
+
+
+def test_heads_go_with_their_own_statistics():
+    analysis = exact(NormedHeads(), torch.randn(4, 5))
+    assert sizes(analysis) == {"embed": 4, "fc": 6}
+
+
+class CheckedSkip(nn.Module):
+    """A type is checked of a scale that is read beside the branch, in a module of the branch."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner, self.head = nn.Linear(6, 6), nn.Linear(6, 3)
+        self.inner.scale = nn.Parameter(torch.zeros(6))
+
+    def forward(self, x):
+        y = x + self.inner(x.relu()).tanh()
+        return self.head(y * self.inner.scale.to(torch.float32).to(x.dtype))
+
+
+def test_a_section_leaves_what_others_read():
+    analysis = analyse(randomise_(CheckedSkip().double()), torch.randn(2, 6, dtype=torch.float64))
+    assert analysis.groups[-1].optional
+    small = analysis.cut({analysis.groups[-1].name: torch.tensor([False])})
+    assert small.inner.scale.shape == (6,)
+
+
 def test_numbers_without_units_are_selected_from():
     analysis = exact(Waves(), torch.randn(4, 6, 5))
     assert sizes(analysis) == {"embed": 8, "fc": 6}
@@ -246,3 +285,58 @@ def test_a_cut_that_fails_half_way_has_changed_nothing(monkeypatch):
         assert torch.equal(optimiser.state[parameter]["exp_avg"], moment)
     network.cut_(alive, optimiser)
     assert network.parameter_count() < sum(p.numel() for p in WrittenSizes().parameters())
+
+
+class RowsByHeads(nn.Module):
+    """Scores of all rows and heads along one dimension, as attention was written before it was fused."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.qkv = nn.Linear(5, 12), nn.Linear(12, 36)
+        self.o, self.head = nn.Linear(12, 12), nn.Linear(12, 3)
+
+    def forward(self, x):
+        rows, places, _ = x.shape
+        q, k, v = (
+            t.reshape(rows, places, 4, 3).transpose(1, 2).reshape(rows * 4, places, 3)
+            for t in self.qkv(self.embed(x)).chunk(3, -1)
+        )
+        padded = (x[..., 0] > 1).to(x.dtype)[:, None, None].expand(rows, 4, 1, places)
+        scores = torch.bmm(q, k.transpose(1, 2)) - 9 * padded.reshape(rows * 4, 1, places)
+        y = torch.bmm(scores.softmax(-1), v).view(rows, 4, places, 3).transpose(1, 2)
+        return self.head(self.o(y.reshape(rows, places, 12)).mean(1))
+
+
+def test_masks_by_rows_and_heads_are_exact_for_any_number_of_rows():
+    assert "embed" in sizes(exact(RowsByHeads(), torch.randn(5, 6, 5)))
+
+
+class SinglePrecisionNorm(nn.Module):
+    """A norm that computes in single precision, whatever the network's type, as language models have it."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.fc, self.head = nn.Linear(5, 8), nn.Linear(8, 6), nn.Linear(6, 3)
+        self.weight = nn.Parameter(torch.zeros(8))
+
+    def forward(self, x):
+        h = self.embed(x)
+        y = h.to(torch.float32)
+        y = y * torch.rsqrt(y.pow(2).mean(-1, keepdim=True) + 1e-6)
+        y = F.layer_norm(y, (8,)).softmax(-1).to(h.dtype)
+        return self.head(self.fc(self.weight * y + h).tanh())
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_parts_in_another_precision_keep_it(dtype):
+    network = randomise_(SinglePrecisionNorm().to(dtype))
+    x = torch.randn(4, 5).to(dtype)
+    analysis = analyse(network, x, layers="none")
+    assert sizes(analysis) == {"embed": 8, "fc": 6}
+    alive = drawn_alive(analysis, 1)
+    for training in (False, True):
+        masked = run(analysis.gated, (x,), training, gates_of(alive, dtype))
+        single = run(analysis.gated, (x,), training, gates_of(alive, torch.float32))
+        small = run(analysis.cut(alive), (x,), training)
+        assert masked.dtype == single.dtype == dtype
+        assert difference(small, masked) < (1e-6 if dtype == torch.float64 else 3e-2)

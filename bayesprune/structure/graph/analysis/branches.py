@@ -153,7 +153,8 @@ def _side_effects(network: nn.Module, order: dict[fx.Node, int], own: set[str]) 
             continue
         sources = [n for n in node.all_input_nodes if _tensor(network, n) is not None]
         if len(sources) == len(node.all_input_nodes) and all(
-            str(n.target).rpartition(".")[0] in modules for n in sources
+            str(n.target).rpartition(".")[0] in modules and not any(user.users for user in n.users)
+            for n in sources
         ):
             found |= {node, *sources}
     return found

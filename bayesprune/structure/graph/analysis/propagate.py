@@ -38,6 +38,7 @@ class Reader(fx.Interpreter):
         super().__init__(graph)
         self.network, self.lent = captured.network, set(captured.lent)
         self.findings = findings
+        findings.example_rows = len(captured.example[0])
 
     def run_node(self, n: fx.Node) -> Any:
         """Run an operation, then say what is known of its result."""
@@ -47,10 +48,16 @@ class Reader(fx.Interpreter):
         result = super().run_node(n)
         if isinstance(result, Tensor):
             self.findings.sizes[n] = result.shape
+            self._note_precision(result)
         if not isinstance(result, Tensor) or not (result.is_floating_point() or result.is_complex()):
             self.findings.constants[n] = result
         self.findings.of[n] = self._labels(n, values, result)
         return result
+
+    def _note_precision(self, result: Tensor) -> None:
+        coarsest = torch.finfo(self.findings.coarsest).eps
+        if result.is_floating_point() and torch.finfo(result.dtype).eps > coarsest:
+            self.findings.coarsest = result.dtype
 
     def _labels(self, node: fx.Node, values: Any, result: Any) -> Any:
         if node.op == "get_attr":

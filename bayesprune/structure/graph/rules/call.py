@@ -87,6 +87,8 @@ class Findings:
         sizes: node → shape of its value, where that is a tensor.
         rows: name of a value → (dimension that rows run along, inner and outer repeats).
         constants: node → its value, where that is a number or a tensor of integers.
+        example_rows: how many rows the example has.
+        coarsest: the floating type of least precision that is computed with.
         branches: residual sections, by the parameters that only they use.
         group_counts: grouped convolution or norm → (its groups,), the label of each group's first channel.
     """
@@ -96,6 +98,8 @@ class Findings:
     norms: list[Read] = field(default_factory=list)
     pads: dict[fx.Node, tuple[Tensor, Tensor]] = field(default_factory=dict)
     expanded: dict[fx.Node, dict[int, Tensor]] = field(default_factory=dict)
+    example_rows: int = 2
+    coarsest: torch.dtype = torch.float64
     selected: dict[tuple[fx.Node, str], tuple[int, Tensor]] = field(default_factory=dict)
     of: dict[fx.Node, Any] = field(default_factory=dict)
     sizes: dict[fx.Node, torch.Size] = field(default_factory=dict)
@@ -196,7 +200,17 @@ class Call:
             self.labels.freeze(raw.along(self.labels, dim), self.place, reason)
 
     def select(self, name: str, dim: int, labels: Tensor) -> None:
-        """Note that an argument that belongs to no unit meets units along one of its dimensions."""
+        """Note that an argument that belongs to no unit meets units along one of its dimensions.
+
+        Where that dimension may be one of rows too, units by rows, they stay, for any number may come.
+        """
+        rows = self.findings.example_rows
+        if len(labels) % rows == 0 and (
+            bool((labels.view(rows, -1) == labels.view(rows, -1)[:1]).all())
+            or bool((labels.view(-1, rows) == labels.view(-1, rows)[:, :1]).all())
+        ):
+            self.freeze(labels, "it meets what is fixed, along the same dimension as rows")
+            return
         self.findings.selected[self.node, name] = (dim % self.args[name].ndim, labels)
 
     def activations(self, parameters: frozenset[str]) -> Call:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor, fx, nn
+from torch.utils._pytree import tree_map_only
 
 Formula = Callable[[Tensor, Tensor, dict[str, Any]], Any]
 
@@ -66,7 +67,9 @@ class Weighted(nn.Module):
         given = dict(zip((a.name for a in schema.arguments), args, strict=False)) | kwargs
         x = given.pop("self") if "self" in given else given.pop("input")
         z = self.units.spread(x.ndim, gates)  # type: ignore[operator]
-        return WEIGHTED[schema.name.replace("::", ".")](x, z, given)
+        value = WEIGHTED[schema.name.replace("::", ".")](x, z, given)
+        dtype = given.get("dtype") or x.dtype  # that of the operation, whatever the type of the gates
+        return tree_map_only(Tensor, lambda t: t.to(dtype) if t.is_floating_point() else t, value)
 
 
 def weighted_node(

@@ -68,9 +68,9 @@ class Gate(UnitGates):
             gates: (units + 1,) for all rows alike, or (rows, units + 1); None leaves ``x`` as it is.
 
         Returns:
-            The same shape.
+            The same shape and type, which need not be that of the parameters.
         """
-        return x if gates is None else x * self.spread(x.ndim, gates)
+        return x if gates is None else (x * self.spread(x.ndim, gates)).to(x.dtype)
 
 
 class WeightedNorm(UnitGates):
@@ -107,11 +107,11 @@ class WeightedNorm(UnitGates):
             if self.centred:
                 return F.layer_norm(x, size, weight, bias, self.eps)
             return F.rms_norm(x, size, weight, self.eps)
-        z = self.spread(x.ndim, gates)
+        z, dtype = self.spread(x.ndim, gates), x.dtype
         total = z.sum(-1, keepdim=True)
         z = z / total.masked_fill(total == 0, 1.0)  # all closed: a mean of nothing is zero
         if self.centred:
             x = x - (z * x).sum(-1, keepdim=True)
         y = x * torch.rsqrt((z * x.square()).sum(-1, keepdim=True) + self.eps)
         y = y if weight is None else y * weight
-        return y if bias is None else y + bias
+        return (y if bias is None else y + bias).to(dtype)

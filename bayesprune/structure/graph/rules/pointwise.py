@@ -82,6 +82,11 @@ def _together(
         call.freeze(second, "an outer product of units")
         return torch.zeros((), dtype=torch.long).expand(shape), joint
     if over_second:
+        if varying(second) and varying(second) <= varying(
+            first
+        ):  # a number for each head, say: heads go whole
+            call.join(*torch.broadcast_tensors(compact(first), compact(second)))
+            return second, joint
         if not is_fixed(second):
             call.freeze(second, "it multiplies all units alike")
         elif varying(first) - absent_second:

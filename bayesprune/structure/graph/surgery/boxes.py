@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 
 def box(mask: Tensor) -> list[Tensor] | None:
     """For each dimension which indices survive, if what survives is all their combinations; else None."""
+    if not mask.numel():  # the empty rest of a value: there is nothing in it to lose
+        return [torch.ones(size, dtype=torch.bool) for size in mask.shape]
     lines = [mask.movedim(d, 0).reshape(mask.shape[d], -1).any(1) for d in range(mask.ndim)]
     count = 1
     for line in lines:
