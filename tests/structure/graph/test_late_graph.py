@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import fx
 
-from bayesprune.structure.graph.capture.bind import LateGraph, graph_forward
+from bayesprune.structure.graph.capture.bind import graph_forward
+from bayesprune.structure.graph.capture.late_graph import LateGraph
 
 
 def doubled():

@@ -9,6 +9,7 @@ from torch import Tensor, fx, nn
 from torch.utils._pytree import tree_leaves
 
 from bayesprune.structure.graph.capture.capture import Inputs, find_tensor, set_tensor
+from bayesprune.structure.graph.capture.late_graph import LateGraph
 from bayesprune.structure.graph.capture.tensors import largest
 
 
@@ -22,35 +23,6 @@ def adopt_(module: nn.Module, network: nn.Module) -> None:
         module.add_module(name, child)
     object.__setattr__(module, "network", network)
     module.training = network.training
-
-
-class LateGraph(fx.GraphModule):
-    """A graph module that writes its code when it is first run: most of them are changed on, or never run.
-
-    PyTorch's own of this kind (``torch.fx._lazy_graph_module``) is private, and is not built upon.
-    """
-
-    def recompile(self) -> Any:
-        """Called wherever the graph was changed: the code that there is does no longer hold."""
-        type(self).forward = LateGraph._written_first  # a graph module's class is its own
-
-    def write(self) -> None:
-        """Write the code, unless it is written."""
-        if type(self).forward is LateGraph._written_first:
-            super().recompile()
-
-    def _written_first(self, *inputs: Any, **more: Any) -> Any:
-        self.write()
-        return self(*inputs, **more)
-
-    @property
-    def code(self) -> str:
-        """As Python."""
-        self.write()
-        return super().code
-
-    def __reduce__(self) -> Any:
-        return fx.GraphModule(self, self.graph).__reduce__()
 
 
 def graph_forward(graph: fx.GraphModule, module: nn.Module, *inputs: Any, **more: Any) -> Any:

@@ -22,8 +22,9 @@ from bayesprune.structure.altered import (
 from bayesprune.structure.copying import Foreign, copy_of
 from bayesprune.structure.graph.capture.flat import flat
 from bayesprune.structure.graph.capture.lent import Watch, memory, shared_memory_copy
+from bayesprune.structure.graph.capture.recording import Inputs
 from bayesprune.structure.graph.capture.tensors import find_tensor, largest, set_tensor
-from bayesprune.structure.graph.capture.tracing import Inputs, place_in_code, traced
+from bayesprune.structure.graph.capture.tracing import place_in_code, traced
 from bayesprune.structure.trace import check_plain, evaluating, unmoved
 
 __all__ = ["Captured", "Inputs", "capture", "find_tensor", "set_tensor"]

@@ -93,6 +93,10 @@ class Watch(TorchDispatchMode):
         super().__init__()  # type: ignore[no-untyped-call]
         self.lent = lent
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # or else it is imported, which takes seconds
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Look, then do it."""
         check_writes(func, args, kwargs or {}, self.lent)

@@ -19,9 +19,8 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from bayesprune.errors import UnsupportedNetworkError
 from bayesprune.structure.altered import hint
+from bayesprune.structure.graph.capture.recording import Inputs, NotRecorded, recorded
 from bayesprune.structure.graph.capture.tensors import find_tensor
-
-Inputs = tuple[Tensor, ...]
 
 
 def _lift_constants_(module: fx.GraphModule, network: nn.Module) -> None:
@@ -48,16 +47,49 @@ def traced(network: nn.Module, inputs: Inputs) -> tuple[fx.GraphModule, Any, dic
     Raises:
         UnsupportedNetworkError: PyTorch cannot trace it; the line is named.
     """
+    try:
+        module, outputs = _recorded(network, inputs)
+    except NotRecorded:
+        module, outputs = _exported(network, inputs)
+    rates = _rates(module, network)
+    for node in module.graph.nodes:
+        node.meta = {}  # shapes and stack traces of the tracing: as much memory as a small network
+    return module, outputs, rates
+
+
+MORE = 5
+"""Rows of the second run that is recorded: halves and smaller numbers of rows do not grow from two to five as
+multiples do."""
+
+
+def _recorded(network: nn.Module, inputs: Inputs) -> tuple[fx.GraphModule, Any]:
+    """What the network does at two numbers of rows, if that is one graph."""
+    index = torch.arange(MORE) % len(inputs[0])
+    state = {name: tensor.clone() for name, tensor in network.named_buffers()}
+    try:
+        runs = [recorded(network, x) for x in (inputs, tuple(x[index.to(x.device)] for x in inputs))]
+    finally:
+        for name, tensor in network.named_buffers():
+            tensor.copy_(state[name])
+    (module, outputs), (other, others) = runs
+    if outputs != others:
+        raise NotRecorded
+    try:
+        _free_rows_(module, other, len(inputs[0]), MORE)
+    except UnsupportedNetworkError as problem:
+        raise NotRecorded from problem
+    return module, outputs
+
+
+def _exported(network: nn.Module, inputs: Inputs) -> tuple[fx.GraphModule, Any]:
+    """What PyTorch traces with symbols for the sizes."""
     module, outputs = _export(network, inputs)
     _check_sizes(module)
     if _knows_rows(module):
         more = tuple(torch.cat([x, x[:1]]) for x in inputs)
         other, _ = _export(network, more)
-        _free_rows_(module, other, len(inputs[0]))
-    rates = _rates(module, network)
-    for node in module.graph.nodes:
-        node.meta = {}  # shapes and stack traces of the tracing: as much memory as a small network
-    return module, outputs, rates
+        _free_rows_(module, other, len(inputs[0]), len(more[0]))
+    return module, outputs
 
 
 def _check_sizes(module: fx.GraphModule) -> None:
@@ -94,39 +126,66 @@ def _knows_rows(module: fx.GraphModule) -> bool:
     return any(isinstance(v, Tensor) and str(v.shape[0]).isdigit() for v in values)
 
 
-def _free_rows_(module: fx.GraphModule, other: fx.GraphModule, rows: int) -> None:
+def _free_rows_(module: fx.GraphModule, other: fx.GraphModule, rows: int, more: int) -> None:
     """Numbers that grow with the rows become what they are: a multiple of the first input's rows."""
     nodes, others = list(module.graph.nodes), list(other.graph.nodes)
     for node, twin in zip_longest(nodes, others):
-        if node is None or twin is None or str(node.target) != str(twin.target):
+        if node is None or twin is None or node.op != twin.op or str(node.target) != str(twin.target):
             raise UnsupportedNetworkError(
                 f"Cannot trace the network: how many operations it runs depends on the number of rows"
                 f"{_line_of(node or twin)}. Loops over rows must leave forward; write x.shape[0] for len(x)."
             )
     first = next(n for n in nodes if n.op == "placeholder")
     last = [n for n in nodes if n.op == "placeholder"][-1]
-    with module.graph.inserting_after(last):
-        size = module.graph.call_function(torch.ops.aten.sym_size.int, (first, 0))
+    at = {node: number for number, node in enumerate(nodes)}
+    at_other = {node: number for number, node in enumerate(others)}
+    made: dict[int, fx.Node] = {}
+
+    def multiple(times: int) -> fx.Node:
+        """So many times the rows: one node for each multiple."""
+        if times not in made:
+            rows_node = multiple(1) if times != 1 else None
+            with module.graph.inserting_after(rows_node or last):
+                made[times] = (
+                    module.graph.call_function(operator.mul, (rows_node, times))
+                    if rows_node
+                    else module.graph.call_function(torch.ops.aten.sym_size.int, (first, 0))
+                )
+        return made[times]
 
     def freed(node: fx.Node, ours: Any, theirs: Any) -> Any:
-        if isinstance(ours, list | tuple):
-            return type(ours)(freed(node, a, b) for a, b in zip(ours, theirs, strict=True))
-        if type(ours) is not int or ours == theirs:
+        if isinstance(ours, fx.Node) and isinstance(theirs, fx.Node) and at[ours] == at_other[theirs]:
             return ours
-        if ours % rows or theirs != ours // rows * (rows + 1):
+        if isinstance(ours, list | tuple) and isinstance(theirs, list | tuple) and len(ours) == len(theirs):
+            return type(ours)(freed(node, a, b) for a, b in zip(ours, theirs, strict=True))
+        if isinstance(ours, dict) and isinstance(theirs, dict) and ours.keys() == theirs.keys():
+            return {key: freed(node, value, theirs[key]) for key, value in ours.items()}
+        if type(ours) is type(theirs) and not isinstance(ours, fx.Node) and ours == theirs:
+            return ours
+        if type(ours) is not int or ours % rows or theirs != ours // rows * more:
             raise UnsupportedNetworkError(
                 f"Cannot trace the network: the number {ours} in {node.name} depends on the rows in a way "
                 "that could not be made out. Use x.shape[0] for len(x)."
             )
-        with module.graph.inserting_before(node):
-            return module.graph.call_function(operator.mul, (size, ours // rows)) if ours != rows else size
+        return multiple(ours // rows)
 
     for node, twin in zip(nodes, others, strict=True):
-        if node.op == "call_function":
+        if node.op in ("call_function", "output"):
             node.args = freed(node, tuple(node.args), tuple(twin.args))
-            node.kwargs = {k: freed(node, v, twin.kwargs[k]) for k, v in node.kwargs.items()}
+            node.kwargs = freed(node, dict(node.kwargs), dict(twin.kwargs))
+        elif node.op == "get_attr" and not _same_constant(module, other, str(node.target)):
+            raise UnsupportedNetworkError(
+                f"Cannot trace the network: the constant {node.name} depends on the number of rows. Compute "
+                "it from x.shape[0] by operations."
+            )
     module.graph.lint()
     module.recompile()
+
+
+def _same_constant(module: fx.GraphModule, other: fx.GraphModule, name: str) -> bool:
+    """Whether what both graphs hold under a name is one tensor, or equal ones."""
+    ours, theirs = find_tensor(module, name), find_tensor(other, name)
+    return ours is theirs or (ours is not None and theirs is not None and torch.equal(ours, theirs))
 
 
 def _export(network: nn.Module, inputs: Inputs) -> tuple[fx.GraphModule, Any]:
