@@ -12,8 +12,8 @@ from torch import Tensor, fx
 from bayesprune.errors import RemovalError
 from bayesprune.structure.graph.analysis.sections import drop_sections
 from bayesprune.structure.graph.analysis.structure import Structure
-from bayesprune.structure.graph.capture.late_graph import LateGraph
 from bayesprune.structure.graph.capture.dropout import set_rates_
+from bayesprune.structure.graph.capture.late_graph import LateGraph
 from bayesprune.structure.graph.rules.call import Raw, argument_node, arguments
 from bayesprune.structure.graph.rules.shape import MOVES
 from bayesprune.structure.graph.surgery.boxes import box, take
