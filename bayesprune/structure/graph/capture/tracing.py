@@ -67,7 +67,10 @@ def _recorded(network: nn.Module, inputs: Inputs) -> tuple[fx.GraphModule, Any]:
     index = torch.arange(MORE) % len(inputs[0])
     state = {name: tensor.clone() for name, tensor in network.named_buffers()}
     try:
-        runs = [recorded(network, x) for x in (inputs, tuple(x[index.to(x.device)] for x in inputs))]
+        more = tuple(x[index.to(x.device)] for x in inputs)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            runs = _quietly(lambda: [recorded(network, x) for x in (inputs, more)])
     finally:
         for name, tensor in network.named_buffers():
             tensor.copy_(state[name])
