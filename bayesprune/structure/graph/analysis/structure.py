@@ -92,9 +92,25 @@ def _found(captured: Captured, exclude: Iterable[str]) -> Structure:
             wanted |= {branch.last for branch, _ in branches.values()}
             wanted |= _vectors(graph, findings[training])
             findings[training].rows = row_dimensions(graph, captured.example, wanted)
+            _freeze_rowless(findings[training])
     for name, tensor in captured.network.named_buffers():
         tensor.copy_(state[name])
     return _solved(captured, findings, exclude)
+
+
+NO_ROWS = "what it reads is the same for all rows, and has no rows of its own"
+
+
+def _freeze_rowless(findings: Findings) -> None:
+    """What is read stays where it is one value for all rows: every row has gates of its own."""
+    for read in (*findings.reads, *findings.norms):
+        if read.source.name not in findings.rows:
+            kind = str(read.node.target).removeprefix("aten.").partition(".")[0]
+            tensor = read.place[0] if read.place else read.node.name
+            place = f"{tensor.rpartition('.')[0] or tensor} ({kind})"
+            findings.labels.freeze(read.labels, place, NO_ROWS)
+    branches = findings.branches.items()
+    findings.branches = {key: found for key, found in branches if found[0].last in findings.rows}
 
 
 def _vectors(graph: fx.GraphModule, findings: Findings) -> set[str]:

@@ -72,7 +72,7 @@ def _weights_of(node: fx.Node) -> Iterator[fx.Node]:
 
 
 def _origins(value: Any, through_joins: bool) -> Iterator[fx.Node]:
-    """Parameters that a value consists of, moved about or copied at most."""
+    """Parameters that a value consists of, moved about or copied at most; detached, they learn nothing."""
     if isinstance(value, list | tuple):
         for part in value:
             yield from _origins(part, through_joins)
@@ -80,6 +80,8 @@ def _origins(value: Any, through_joins: bool) -> Iterator[fx.Node]:
         yield value
     elif isinstance(value, fx.Node):
         kind = kind_of(value)
-        moved = (kind in MOVES and (through_joins or kind not in JOINS)) or kind in KEEPS
+        moved = (kind in MOVES and (through_joins or kind not in JOINS)) or (
+            kind in KEEPS and not kind.startswith("detach")
+        )
         if moved or getattr(value.target, "__name__", "") == "getitem":
             yield from _origins(value.all_input_nodes, through_joins)

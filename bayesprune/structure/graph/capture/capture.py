@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import fx, nn
 from torch.nn.parameter import UninitializedParameter
 
 from bayesprune.errors import DataError, UnsupportedNetworkError
@@ -17,13 +17,13 @@ from bayesprune.structure.altered import (
     check_followed,
     check_no_global_hooks,
     drop_gradient_hooks_,
-    hint,
 )
 from bayesprune.structure.copying import Foreign, copy_of
 from bayesprune.structure.graph.capture.flat import flat
 from bayesprune.structure.graph.capture.lent import Watch, memory, shared_memory_copy
 from bayesprune.structure.graph.capture.recording import Inputs
-from bayesprune.structure.graph.capture.tensors import find_tensor, largest, set_tensor
+from bayesprune.structure.graph.capture.same import check_same, generators_kept
+from bayesprune.structure.graph.capture.tensors import find_tensor, set_tensor
 from bayesprune.structure.graph.capture.tracing import place_in_code, traced
 from bayesprune.structure.trace import check_plain, evaluating, unmoved
 
@@ -82,18 +82,18 @@ def capture(network: nn.Module, example: Any, lent: bool = False) -> Captured:
     check_followed(network, "The analysis")
     twin = drop_gradient_hooks_(shared_memory_copy(network) if lent else copy_of(network))
     places = memory(twin) if lent else set()
-    with unmoved(twin):
+    with unmoved(twin), generators_kept():
         with Watch(places) if lent else contextlib.nullcontext(), Foreign(network) as original:
             returned = _check_runs(twin, call)
         original.check()
         with flat(twin, call.form, returned) as trees:
-            graphs, outputs, rates = _graphs_of(twin, call.tensors, trees)
+            graphs, outputs, rates = _graphs_of(twin, call.tensors, trees, places)
     dtype = next((p.dtype for p in twin.parameters() if p.is_floating_point()), torch.float32)
     return Captured(twin, graphs, outputs, call.tensors, call.form, rates, frozenset(places), dtype)
 
 
 def _graphs_of(
-    twin: nn.Module, inputs: Inputs, trees: list[Any]
+    twin: nn.Module, inputs: Inputs, trees: list[Any], places: set[int]
 ) -> tuple[dict[bool, fx.GraphModule], dict[bool, Any], Rates]:
     """Mode → its graph, the tree of its outputs, and where its rates are from; modes as they were.
 
@@ -106,7 +106,8 @@ def _graphs_of(
         graphs[training], spec, rates[training] = traced(twin, inputs)
         leaves = torch.utils._pytree.tree_unflatten(map(Leaf, range(spec.num_leaves)), spec)
         outputs[training] = trees[-1] if trees else leaves
-    _check_same(twin, graphs[False], inputs)
+        with Watch(places) if places else contextlib.nullcontext():
+            check_same(twin, graphs[training], inputs)
     for module, training in modes:
         module.training = training
     return graphs, outputs, rates
@@ -156,35 +157,3 @@ def _check_runs(network: nn.Module, call: Call) -> Any:
             "its outputs."
         )
     return returned
-
-
-def _check_same(network: nn.Module, graph: fx.GraphModule, inputs: Inputs) -> None:
-    """The graph does what the network does on other values and more rows: nothing of them was baked in."""
-    other = tuple(torch.cat([x.roll(1, 0), x[:1]]) for x in inputs)
-    results = []
-    with evaluating(network), torch.random.fork_rng():
-        for module in (graph, network, network):  # twice: a counter would show
-            torch.manual_seed(0)
-            try:
-                leaves = torch.utils._pytree.tree_leaves(module(*(x.clone() for x in other)))
-            except Exception as problem:  # whatever the user's forward does with other rows
-                reason = str(problem).partition("\n")[0].rstrip(".")
-                raise UnsupportedNetworkError(
-                    f"{type(network).__name__} runs on {len(inputs[0])} rows, but not on "
-                    f"{len(other[0])}: {reason}{place_in_code(problem)}. What it computes for a row must not "
-                    "depend on how many there are."
-                ) from problem
-            results.append([leaf for leaf in leaves if isinstance(leaf, Tensor)])
-    pairs = [pair for run in results[1:] for pair in zip(results[0], run, strict=False)]
-    for ours, theirs in pairs:
-        close = ours.shape == theirs.shape and (
-            torch.allclose(ours, theirs, rtol=1e-3, atol=1e-5 * (1 + largest(theirs)), equal_nan=True)
-            if ours.numel() and (ours.is_floating_point() or ours.is_complex())
-            else torch.equal(ours, theirs)
-        )
-        if not close:
-            raise UnsupportedNetworkError(
-                f"What was traced of {type(network).__name__} computes something else on other inputs. Its "
-                "forward must depend on its inputs, parameters and buffers alone: not on counters in Python, "
-                f"numbers drawn outside of PyTorch, or values read by .item() and .tolist().{hint(network)}"
-            )

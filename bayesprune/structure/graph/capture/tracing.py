@@ -20,6 +20,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from bayesprune.errors import UnsupportedNetworkError
 from bayesprune.structure.altered import hint
 from bayesprune.structure.graph.capture.recording import Inputs, NotRecorded, recorded
+from bayesprune.structure.graph.capture.regions import inline_
 from bayesprune.structure.graph.capture.tensors import find_tensor
 
 
@@ -214,6 +215,7 @@ def _export(network: nn.Module, inputs: Inputs) -> tuple[fx.GraphModule, Any]:
     for node in list(module.graph.nodes):
         if node.op == "call_module" and node.target == "_guards_fn":
             module.graph.erase_node(node)
+    inline_(module)
     _lift_constants_(module, network)
     module.graph.set_codegen(fx.graph.CodeGen())
     module.recompile()
