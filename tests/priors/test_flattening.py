@@ -79,6 +79,21 @@ def test_draws_pass_a_chi_squared_test(price):
     assert chisquare(counts, 20_000 * np.array([0.4] + 12 * [0.05])).pvalue > FALSE_ALARM
 
 
+def test_draws_are_quantiles_of_uniform_numbers_in_the_precision_and_place_of_the_price():
+    hyper = FlatteningDistribution(double([2.0, 60.0]))
+    torch.manual_seed(0)
+    uniform = torch.rand((5, 2), dtype=torch.double)
+    torch.manual_seed(0)
+    torch.testing.assert_close(hyper.rsample((5,)), hyper.icdf(uniform), rtol=1e-14, atol=0.0)
+    assert FlatteningDistribution(torch.ones(2, device="meta"), validate_args=False).rsample().is_meta
+
+
+def test_a_probability_in_double_precision_is_scored_in_that_of_the_price():
+    score = FlatteningDistribution(torch.tensor(200.0)).log_prob(double(1e-80))
+    assert score.dtype == torch.float
+    assert score.item() == pytest.approx(FlatteningDistribution(double(200.0)).log_prob(double(1e-80)).item())
+
+
 def test_draws_match_the_density_itself():
     """The sampler against bins integrated from log_prob, not against its own distribution function."""
     torch.manual_seed(1)

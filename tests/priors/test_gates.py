@@ -16,6 +16,7 @@ from torch.distributions import kl_divergence
 
 from bayesprune.errors import PriorError
 from bayesprune.priors import Gates
+from bayesprune.priors.gates import log_odds
 
 FALSE_ALARM = 1e-4
 PROBABILITY = st.one_of(st.sampled_from([0.0, 1.0, 1e-12, 1 - 1e-12]), st.floats(0.0, 1.0))
@@ -123,6 +124,7 @@ def test_draws_are_hard_and_their_gradient_is_straight_through():
     Gates(probs=probs).rsample().sum().backward()
     assert probs.grad.tolist() == [1.0, 1.0, 1.0]
     assert not Gates(probs=probs).sample().requires_grad
+    assert not Gates(probs=probs.detach()).rsample().requires_grad
 
 
 def test_straight_through_gradient_of_the_log_ratio_is_the_gradient_of_the_divergence():
@@ -172,6 +174,18 @@ def test_enumeration_covers_every_configuration_once():
     assert values.shape == (8, 4, 3) and len(set(map(tuple, values[:, 2].tolist()))) == 8
     assert gates.enumerate_support(expand=False).shape == (8, 1, 3)
     torch.testing.assert_close(gates.log_prob(values).exp().sum(0), torch.ones(4))
+
+
+@pytest.mark.parametrize("parameter", ["probs", "logits"])
+def test_values_are_where_the_arguments_are(parameter):
+    gates = Gates(**{parameter: torch.zeros(3, device="meta", dtype=torch.double)}, validate_args=False)
+    for values in (gates.sample(), gates.enumerate_support()):
+        assert values.is_meta and values.dtype == torch.double
+
+
+def test_log_odds_are_in_default_precision():
+    found = log_odds(torch.tensor([0.0, 0.25, 1.0], dtype=torch.double))
+    torch.testing.assert_close(found, torch.tensor([-math.inf, -math.log(3), math.inf]))
 
 
 def test_enumeration_of_too_many_gates_says_so():
