@@ -1220,9 +1220,9 @@ class RecurrentState(nn.Module):
         return self.head(self.fc(self.rnn(x)[1][0]).sigmoid())
 
 
-@case(prunable=0.25, freezes=True, inputs=sequences())
+@case(inputs=sequences())
 class ProjectedRecurrence(nn.Module):
-    """Projections inside a recurrence have no rule: it stays, and is named."""
+    """Projections inside a recurrence: what it shows, and what it keeps to itself, are units of two kinds."""
 
     def __init__(self):
         super().__init__()

@@ -61,6 +61,8 @@ def _kinds(findings: dict[bool, Findings], classes: Tensor, frozen: set[int]) ->
     for found in findings.values():
         for r in found.reads:
             read[classes[r.labels]] = True
+        for labels in found.inside:
+            read[classes[labels]] = True
     signatures: dict[int, list[tuple[str, int]]] = defaultdict(list)
     for place, (start, size) in findings[True].labels.starts.items():
         for label in set(classes[start : start + size].tolist()):

@@ -38,6 +38,7 @@ class Reader(fx.Interpreter):
         super().__init__(graph)
         self.network, self.lent = captured.network, set(captured.lent)
         self.findings = findings
+        findings.learnt = frozenset(n for n, _ in captured.network.named_parameters(remove_duplicate=False))
         findings.example_rows = len(captured.example[0])
 
     def run_node(self, n: fx.Node) -> Any:

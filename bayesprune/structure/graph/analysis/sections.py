@@ -13,6 +13,7 @@ from torch import Tensor, fx, nn
 from bayesprune.structure.graph.analysis.branches import Section, other_operand
 from bayesprune.structure.graph.analysis.structure import Structure
 from bayesprune.structure.graph.capture.capture import find_tensor
+from bayesprune.structure.graph.rules.call import arguments
 from bayesprune.structure.groups import WHOLE, Group, Slot
 from bayesprune.structure.naming import check_names
 
@@ -119,6 +120,7 @@ def drop_sections(
         add = by_name[branch.add]
         other = other_operand(add, branch.argument)
         assert other is not None
+        other = _selected(structure, training, alive, graph, add, other)
         if any(_changes(user, add) for user in add.users):
             with graph.graph.inserting_before(add):  # the shortcut itself is not to be changed in place
                 other = graph.graph.call_function(torch.ops.aten.clone.default, (other,))
@@ -128,6 +130,24 @@ def drop_sections(
     for name in [name for name in by_name if name in gone][::-1]:
         graph.graph.erase_node(by_name[name])
     return frozenset(gone)
+
+
+def _selected(
+    structure: Structure, training: bool, alive: Tensor, graph: fx.GraphModule, add: fx.Node, other: fx.Node
+) -> fx.Node:
+    """A shortcut that belongs to no unit, where the units are that it meets in the sum."""
+    given = arguments(add)
+    for (node, name, _), (dim, labels) in structure.findings[training].selected.items():
+        if node.name == add.name and given.get(name) is other:
+            known = torch.cat([alive[: structure.first_section], torch.ones(1, dtype=torch.bool)])
+            stays = known[structure.unit_of[labels]]
+            if not bool(stays.all()):
+                graph.register_buffer(f"bp_index_{add.name}", stays.nonzero().squeeze(1), persistent=False)
+                with graph.graph.inserting_before(add):
+                    index = graph.graph.get_attr(f"bp_index_{add.name}")
+                    read = (other, dim, index)
+                    return graph.graph.call_function(torch.ops.aten.index_select.default, read)
+    return other
 
 
 INSTEAD = "bayesprune_instead"

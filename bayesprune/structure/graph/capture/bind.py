@@ -10,6 +10,7 @@ from torch.utils._pytree import tree_leaves
 
 from bayesprune.structure.graph.capture.capture import Inputs, find_tensor, set_tensor
 from bayesprune.structure.graph.capture.late_graph import LateGraph
+from bayesprune.structure.graph.capture.masks import masks_as_given
 from bayesprune.structure.graph.capture.tensors import largest
 
 
@@ -28,7 +29,7 @@ def adopt_(module: nn.Module, network: nn.Module) -> None:
 def graph_forward(graph: fx.GraphModule, module: nn.Module, *inputs: Any, **more: Any) -> Any:
     """Run a graph with the parameters that a module has at this moment, whoever put them there."""
     if isinstance(graph, LateGraph):
-        graph.write()
+        graph._write_code()
     return type(graph).forward(_Bound(graph, module), *inputs, **more)
 
 
@@ -75,7 +76,7 @@ def same(network: nn.Module, graph: fx.GraphModule, training: bool, example: Inp
     try:
         for module in (network, graph):
             network.train(training)
-            with torch.no_grad(), torch.random.fork_rng():
+            with torch.no_grad(), torch.random.fork_rng(), masks_as_given():
                 torch.manual_seed(0)
                 results.append(tree_leaves(module(*(x.clone() for x in example))))
             for name, tensor in network.named_buffers():

@@ -17,19 +17,19 @@ class LateGraph(fx.GraphModule):
         """Called wherever the graph was changed: the code that there is does no longer hold."""
         type(self).forward = LateGraph._written_first  # a graph module's class is its own
 
-    def write(self) -> None:
+    def _write_code(self) -> None:
         """Write the code, unless it is written."""
         if type(self).forward is LateGraph._written_first:
             super().recompile()
 
     def _written_first(self, *inputs: Any, **more: Any) -> Any:
-        self.write()
+        self._write_code()
         return self(*inputs, **more)
 
     @property
     def code(self) -> str:
         """As Python."""
-        self.write()
+        self._write_code()
         return super().code
 
     def __reduce__(self) -> Any:

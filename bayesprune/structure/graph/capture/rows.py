@@ -177,7 +177,7 @@ class _Pairs(fx.Interpreter):
         args, kwargs = _each_row_on_its_own(target, kind, args, kwargs)
         if kind.rstrip("_") == "bernoulli":
             return _all_kept(args[0], kind)
-        if torch.Tag.nondeterministic_seeded in target.tags:
+        if torch.Tag.nondeterministic_seeded in target.tags and kind != "scaled_dot_product_attention":
             return _drawn_once(target, kind, args, kwargs)
         return _marks_kept(_both(target, args, kwargs), target, kind, args, kwargs)
 
@@ -236,12 +236,21 @@ def _marks_kept(result: _Pair, target: Any, kind: str, args: Any, kwargs: Any) -
         return result
     if torch.Tag.pointwise in target.tags or kind in LETS_MARKS_FALL:
         return _Pair(result.first, _marked(result.second, result.first, (args, kwargs)))
+    if kind == "scaled_dot_product_attention":
+        return _Pair(result.first, _attended(result.second, *_side(args[:3], "second")))
     if kind in LOOKS_UP and result.second.is_floating_point():
         table = _side(args[0], "first")
         numbers = torch.arange(table.numel(), device=table.device).reshape(table.shape)
         places = _both(target, [numbers, *args[1:]], kwargs)
         return _Pair(result.first, result.second.masked_fill(places.first != places.second, torch.nan))
     return result
+
+
+def _attended(second: Tensor, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Attention with marks where its parts have them: kernels put zeros where scores are no numbers."""
+    k, v = (x.repeat_interleave(q.shape[-3] // x.shape[-3], -3) if q.ndim > 3 else x for x in (k, v))
+    marks = (q @ k.transpose(-1, -2)).softmax(-1) @ v
+    return second.masked_fill(marks.isnan(), torch.nan)
 
 
 def _marked(second: Any, first: Any, arguments: Any) -> Any:
@@ -252,7 +261,8 @@ def _marked(second: Any, first: Any, arguments: Any) -> Any:
         if not isinstance(second, Tensor) or _is_whole(second) or pair.first.ndim > second.ndim:
             continue
         differs = _differs(pair)
-        if torch.broadcast_shapes(differs.shape, second.shape) != second.shape or not bool(differs.any()):
+        sizes = zip(differs.shape[::-1], second.shape[::-1], strict=False)
+        if any(ours not in (1, theirs) for ours, theirs in sizes) or not bool(differs.any()):
             continue
         if second.dtype == torch.bool:
             second = torch.where(differs, ~first, second)

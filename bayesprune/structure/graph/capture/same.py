@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_leaves
 
 from bayesprune.errors import UnsupportedNetworkError
 from bayesprune.structure.altered import hint
+from bayesprune.structure.graph.capture.masks import masks_as_given
 from bayesprune.structure.graph.capture.recording import Inputs
 from bayesprune.structure.graph.capture.tensors import largest
 from bayesprune.structure.graph.capture.tracing import place_in_code
@@ -52,7 +53,7 @@ def _run(module: nn.Module, network: nn.Module, inputs: Inputs) -> list[Tensor]:
     """What a module returns from one state of the generator; the network's buffers stay what they were."""
     state = {name: tensor.clone() for name, tensor in network.named_buffers()}
     try:
-        with torch.no_grad(), torch.random.fork_rng():
+        with torch.no_grad(), torch.random.fork_rng(), masks_as_given():
             torch.manual_seed(0)
             leaves = tree_leaves(module(*(x.clone() for x in inputs)))
     except Exception as problem:  # whatever the user's forward does with other rows

@@ -19,6 +19,7 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from bayesprune.errors import UnsupportedNetworkError
 from bayesprune.structure.altered import hint
+from bayesprune.structure.graph.capture.masks import masks_as_given
 from bayesprune.structure.graph.capture.recording import Inputs, NotRecorded, recorded
 from bayesprune.structure.graph.capture.regions import inline_
 from bayesprune.structure.graph.capture.tensors import find_tensor
@@ -52,6 +53,8 @@ def traced(network: nn.Module, inputs: Inputs) -> tuple[fx.GraphModule, Any, dic
         module, outputs = _recorded(network, inputs)
     except NotRecorded:
         module, outputs = _exported(network, inputs)
+    module.graph.eliminate_dead_code()  # a weight that is looked at for its size is not read
+    module.recompile()
     rates = _rates(module, network)
     for node in module.graph.nodes:
         node.meta = {}  # shapes and stack traces of the tracing: as much memory as a small network
@@ -69,7 +72,7 @@ def _recorded(network: nn.Module, inputs: Inputs) -> tuple[fx.GraphModule, Any]:
     state = {name: tensor.clone() for name, tensor in network.named_buffers()}
     try:
         more = tuple(x[index.to(x.device)] for x in inputs)
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), masks_as_given():
             warnings.simplefilter("ignore")
             runs = _quietly(lambda: [recorded(network, x) for x in (inputs, more)])
     finally:
@@ -198,7 +201,7 @@ def _export(network: nn.Module, inputs: Inputs) -> tuple[fx.GraphModule, Any]:
     given = inspect.signature(network.forward).bind(*inputs).arguments.values()  # *xs is one of them
     rows = tuple(tuple(any_number for _ in x) if isinstance(x, tuple) else any_number for x in given)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), masks_as_given():
             warnings.simplefilter("ignore")
             program = _quietly(lambda: torch.export.export(network, inputs, dynamic_shapes=rows))
             module: fx.GraphModule = program.module()

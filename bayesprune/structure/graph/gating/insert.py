@@ -11,6 +11,7 @@ from bayesprune.structure.graph.capture.dropout import follow_rates_
 from bayesprune.structure.graph.rules.call import arguments
 from bayesprune.structure.graph.rules.gated_reduction import weighted_node
 from bayesprune.structure.graph.rules.gates import Gate, UnitGates, WeightedNorm
+from bayesprune.structure.graph.surgery.adapt import REFILLS
 
 LAYER_NORMS = ("aten.layer_norm", "aten.rms_norm")
 
@@ -86,9 +87,11 @@ class _Insertion:
             if node is None or source is None or units is None:
                 continue
             key = (source.name, read.dim, tuple(units.columns.tolist()))
+            filling = self.graph.meta.get(REFILLS, {}).get((node.name, source.name))
+            reader = node if filling is None else self.nodes[filling]
             if key not in made:
-                made[key] = self._gate(f"bp_gate_{len(made)}", units, source, node)
-            node.replace_input_with(source, made[key])
+                made[key] = self._gate(f"bp_gate_{len(made)}", units, source, reader)
+            reader.replace_input_with(source, made[key])
 
     def sections(self) -> None:
         """Each section's one gate, where the section enters its sum."""

@@ -15,6 +15,10 @@ Place = tuple[str, int]
 """A dimension of a parameter or buffer, whose indices have labels."""
 
 
+Argument = tuple[fx.Node, str, int | None]
+"""An operation, the name of one of its arguments, and the position in it where that is a list."""
+
+
 @dataclass(frozen=True)
 class Raw:
     """A parameter or buffer, or what is made of some alone: every dimension has labels of its own.
@@ -81,13 +85,17 @@ class Findings:
         norms: norms and other operations across units whose statistics are those of the open ones.
         pads: paddings that add units → labels of the added ones, before and after.
         expanded: expansions of a parameter → dimension → labels of the indices that it makes.
-        selected: (operation, name of an argument that belongs to no unit) → (dimension of that argument,
-            labels of the units that it meets there): a cut network reads it at the units that are left.
+        selected: an argument that belongs to no unit → (its dimension, labels of the units that it meets
+            there): a cut network reads it at the units that are left.
+        refilled: an argument that is read unit by unit → (its dimension, labels): a cut network puts zeros
+            where units have gone.
+        inside: labels of units whose gates an operation has inside.
         of: node → labels of its value, in a structure like the value's; ``Raw`` for parameters.
         sizes: node → shape of its value, where that is a tensor.
         rows: name of a value → (dimension that rows run along, inner and outer repeats).
         constants: node → its value, where that is a number or a tensor of integers.
         example_rows: how many rows the example has.
+        learnt: names of parameters; other tensors are buffers.
         coarsest: the floating type of least precision that is computed with.
         branches: residual sections, by the parameters that only they use.
         group_counts: grouped convolution or norm → (its groups,), the label of each group's first channel.
@@ -99,8 +107,11 @@ class Findings:
     pads: dict[fx.Node, tuple[Tensor, Tensor]] = field(default_factory=dict)
     expanded: dict[fx.Node, dict[int, Tensor]] = field(default_factory=dict)
     example_rows: int = 2
+    learnt: frozenset[str] = frozenset()
     coarsest: torch.dtype = torch.float64
-    selected: dict[tuple[fx.Node, str], tuple[int, Tensor]] = field(default_factory=dict)
+    selected: dict[Argument, tuple[int, Tensor]] = field(default_factory=dict)
+    refilled: dict[Argument, tuple[int, Tensor]] = field(default_factory=dict)
+    inside: list[Tensor] = field(default_factory=list)
     of: dict[fx.Node, Any] = field(default_factory=dict)
     sizes: dict[fx.Node, torch.Size] = field(default_factory=dict)
     rows: dict[str, tuple[int, int, int]] = field(default_factory=dict)
@@ -198,20 +209,81 @@ class Call:
         """Say that a parameter's indices along some dimensions may not be removed."""
         for dim in dims & set(raw.long_dims()):
             self.labels.freeze(raw.along(self.labels, dim), self.place, reason)
+            place = raw.dims[dim]
+            if place is not None:
+                self.labels.whole.add(place)
 
-    def select(self, name: str, dim: int, labels: Tensor) -> None:
+    def select(self, name: str, dim: int, labels: Tensor, at: int | None = None) -> None:
         """Note that an argument that belongs to no unit meets units along one of its dimensions.
 
-        Where that dimension may be one of rows too, units by rows, they stay, for any number may come.
+        Args:
+            name: of the argument.
+            dim: the dimension.
+            labels: (size,), the units along it. Where it may be one of rows too, they stay, for any number
+                of rows may come.
+            at: position in the argument, where that is a list.
         """
-        rows = self.findings.example_rows
-        if len(labels) % rows == 0 and (
-            bool((labels.view(rows, -1) == labels.view(rows, -1)[:1]).all())
-            or bool((labels.view(-1, rows) == labels.view(-1, rows)[:, :1]).all())
-        ):
+        if self._by_rows(labels):
             self.freeze(labels, "it meets what is fixed, along the same dimension as rows")
-            return
-        self.findings.selected[self.node, name] = (dim % self.args[name].ndim, labels)
+        elif bool((labels != FIXED).any()):
+            ndim = (self.args[name] if at is None else self.args[name][at]).ndim
+            self.findings.selected[self.node, name, at] = (dim % ndim, labels)
+
+    def _by_rows(self, labels: Tensor) -> bool:
+        """Whether units along a dimension come once for each row of the example."""
+        rows = self.findings.example_rows
+        if len(labels) % rows:
+            return False
+        outer, inner = labels.view(rows, -1), labels.view(-1, rows)
+        return bool((outer == outer[:1]).all()) or bool((inner == inner[:, :1]).all())
+
+    def meet(self, name: str, dim: int, labels: Tensor, at: int | None = None) -> None:
+        """Say that the indices of an argument along one dimension are those units, whatever it is."""
+        known = self.known.get(name)
+        known = known[at] if at is not None and known is not None else known
+        if isinstance(known, Raw):
+            own = dim % len(known.shape)
+            self.join(labels, known.along(self.labels, own))
+            self.freeze_along(known, set(known.long_dims()) - {own}, "its units run along another dimension")
+        elif isinstance(known, Tensor) and is_fixed(known):
+            self.select(name, dim, labels, at)
+        elif isinstance(known, Tensor):
+            self.join(labels, united(self, known, dim))
+
+    def refill(self, reason: str) -> Any:
+        """Read every unit in its own place, with zeros where units have gone; parameters stay whole.
+
+        For operations that mix units by their positions: what is read then has the same shape before and
+        after a cut, so that any operation is exact. Not for what may be asked for its largest entry, or its
+        loss: there a zero is an answer.
+
+        Args:
+            reason: why parameters, and units along several dimensions, stay.
+
+        Returns:
+            Labels of a result that belongs to no unit.
+        """
+        aliased = any(value.alias_info is not None for value in self.node.target._schema.returns)  # type: ignore[union-attr]
+        for name, at, known in self._parts():
+            units = varying(known) if isinstance(known, Tensor) else set()
+            vector = along(known, next(iter(units))) if len(units) == 1 and not aliased else None  # type: ignore[arg-type]
+            given = arguments(self.node).get(name)
+            source = given if at is None else given[at]  # type: ignore[index]
+            if vector is None or self._by_rows(vector) or not isinstance(source, fx.Node):
+                self.freeze(known, reason)
+                continue
+            dim = units.pop()
+            self.findings.refilled[self.node, name, at] = (dim, vector)
+            self.findings.reads.append(Read(self.node, source, dim, vector, None))
+        return self.fixed()
+
+    def _parts(self) -> Iterator[tuple[str, int | None, Tensor | Raw]]:
+        """Name, position and labels of every argument, in lists too, that is a parameter or has units."""
+        for name, known in self.known.items():
+            parts = enumerate(known) if isinstance(known, list | tuple) else [(None, known)]
+            for at, part in parts:
+                if isinstance(part, Raw) or (isinstance(part, Tensor) and not is_fixed(part)):
+                    yield name, at, part
 
     def activations(self, parameters: frozenset[str]) -> Call:
         """The same call with parameters where its rule takes them, and nowhere else.

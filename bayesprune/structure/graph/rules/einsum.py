@@ -29,7 +29,7 @@ def einsum(call: Call) -> Any:
     operands = call.known["tensors"]
     letters = letters_of(call.args["equation"], [len(known.shape) for known in operands])
     if letters is None or len(operands) > 2 or any(len(set(word)) != len(word) for word in letters):
-        return call.frozen_everything("einsum of this form has no rule yet")
+        return call.refill("einsum of this form has no rule yet")
     *words, result = letters
     if len(operands) == 1:
         return _of_one(call, operands[0], words[0], result)
@@ -63,12 +63,12 @@ def letters_of(equation: str, ndims: list[int]) -> list[str] | None:
 def _of_one(call: Call, x: Tensor | Raw, word: str, result: str) -> Any:
     """Dimensions in another order, and sums over some of them."""
     if isinstance(x, Raw):
-        return call.frozen_everything("einsum of this form has no rule yet")
+        return call.refill("einsum of this form has no rule yet")
     summed = {d for d, letter in enumerate(word) if letter not in result}
     if varying(x) & summed:
         vector = along(x, (varying(x) & summed).pop())
         if vector is None:
-            return call.frozen_everything(CROSSES)
+            return call.refill(CROSSES)
         _read(call, 0, varying(x).pop(), vector, None)
         return call.fixed()
     left = x[tuple(0 if d in summed else slice(None) for d in range(x.ndim))]
@@ -87,7 +87,7 @@ def _of_activations(call: Call, words: list[str], result: str) -> Any:
     rows = [c for c in first if c not in second]
     columns = [c for c in second if c not in first]
     if len(inner) > 1 or any(c not in result for c in rows + columns):
-        return call.frozen_everything("einsum over several dimensions at once has no rule yet")
+        return call.refill("einsum over several dimensions at once has no rule yet")
     batch += rows[:-1] + columns[:-1]  # in one operand alone, where the other one is the same for all
     rows, columns = rows[-1:], columns[-1:]
     a = _arranged(call.known["tensors"][0], first, [batch, rows, inner])
@@ -132,11 +132,11 @@ def _by_parameter(call: Call, at: int, word: str, other: str, result: str) -> An
     batch = [c for c in word if c in other and c in result]
     made = [c for c in other if c not in word]
     if any(c not in result for c in made) or any(c not in result and c not in inner for c in word):
-        return call.frozen_everything("einsum of this form has no rule yet")
+        return call.refill("einsum of this form has no rule yet")
     units = {word[d] for d in varying(x)}
     passing = units - set(inner)
     if len(passing) > 1 or (passing and units & set(inner)):
-        return call.frozen_everything(CROSSES)
+        return call.refill(CROSSES)
 
     def own(letter: str) -> Tensor:
         vector: Tensor = weight.along(call.labels, other.index(letter))

@@ -40,9 +40,11 @@ class Labels:
 
     Attributes:
         starts: (tensor, dimension) → (label of its first index, number of indices).
+        whole: (tensor, dimension) that were found to stay as they are, all indices of them.
     """
 
     starts: dict[tuple[str, int], tuple[int, int]] = field(default_factory=dict)
+    whole: set[tuple[str, int]] = field(default_factory=set)
     _edges: list[Tensor] = field(default_factory=list)
     _known: set[int] = field(default_factory=set)
     _frozen: list[tuple[Tensor, Frozen]] = field(default_factory=list)
@@ -55,6 +57,10 @@ class Labels:
             self._next += size
         start, size = self.starts[tensor, dim]
         return torch.arange(start, start + size)
+
+    def is_whole(self, place: tuple[str, int] | None) -> bool:
+        """Whether a dimension of a parameter is known to stay as it is."""
+        return place is None or place in self.whole
 
     def new_name(self, kind: str) -> str:
         """A name for indices that are in no parameter: the zeros of a padding, say."""

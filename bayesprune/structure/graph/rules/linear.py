@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
 
-from bayesprune.structure.graph.rules.call import Call, Raw, rule, united, varying
+from bayesprune.structure.graph.rules.call import Call, Raw, is_fixed, rule, united, varying
 from bayesprune.structure.graph.rules.labels import READS_FIXED, spread
 
 COMPUTED = "its weight is computed, and such weights have no rule yet"
@@ -34,12 +35,10 @@ def contract(call: Call, name: str, weight: Any, bias: Any = None) -> Any:
     """x Wᵀ + b for a weight (out, in), or (in,), that is a parameter."""
     x = call.known[name]
     if not isinstance(weight, Raw):
-        return call.frozen_everything(COMPUTED)
+        return call.refill(COMPUTED)
     if varying(x) and x.ndim - 1 not in varying(x):
         return _within_units(call, x, weight, bias)
-    columns = united(call, x, -1)
-    call.join(columns, weight.along(call.labels, -1), READS_FIXED)
-    call.read(name, -1, columns, weight, column=-1)
+    read_columns(call, name, -1, weight, -1)
     if len(weight.shape) == 1:  # into one number
         if isinstance(bias, Raw | Tensor):
             call.freeze(bias, "it is added to what belongs to no unit")
@@ -51,6 +50,21 @@ def contract(call: Call, name: str, weight: Any, bias: Any = None) -> Any:
         call.freeze(bias, "it is added to new units")
         call.labels.freeze(rows, call.place, "its bias is computed")
     return spread(rows, -1, call.shape)
+
+
+def read_columns(call: Call, name: str, dim: int, weight: Raw, column: int) -> Tensor:
+    """The units along a dimension of an argument, and those of a weight's columns, are the same.
+
+    Where columns cannot go, as a length or a mean is over them, units are read with zeros in their places.
+    """
+    x = call.known[name]
+    columns = united(call, x, dim)
+    if not is_fixed(columns) and call.labels.is_whole(weight.dims[column]):
+        replace(call, known={name: spread(columns, dim, x.shape)}).refill(READS_FIXED)
+        return columns
+    call.join(columns, weight.along(call.labels, column), READS_FIXED)
+    call.read(name, dim, columns, weight, column=column)
+    return columns
 
 
 def _within_units(call: Call, x: Tensor, weight: Raw, bias: Any) -> Tensor:
@@ -65,22 +79,20 @@ def _within_units(call: Call, x: Tensor, weight: Raw, bias: Any) -> Tensor:
 def convolution(call: Call) -> Any:
     """Channels are summed over, filters are new units; grouped channels stay among themselves."""
     x, weight, bias = call.known["input"], call.known["weight"], call.known.get("bias")
-    if not isinstance(weight, Raw):
-        return call.frozen_everything(COMPUTED)
+    if not isinstance(weight, Raw) or (varying(x) and 1 not in varying(x)):
+        return call.refill(COMPUTED if not isinstance(weight, Raw) else "it mixes neighbouring units")
     if x.ndim != len(weight.shape):
         return call.frozen_everything("it runs on one image without a dimension for rows")
     groups, transposed = call.args.get("groups", 1), call.args.get("transposed", False)
-    channels = united(call, x, 1)
     if transposed:
-        return call.frozen_everything("transposed convolutions of this form have no rule yet")
+        return call.refill("transposed convolutions of this form have no rule yet")
     rows = weight.along(call.labels, 0)
     if isinstance(bias, Raw):
         call.join(rows, bias.along(call.labels, 0))
     if groups == 1:
-        call.join(channels, weight.along(call.labels, 1), READS_FIXED)
-        call.read("input", 1, channels, weight)
+        read_columns(call, "input", 1, weight, 1)
     else:
-        _grouped(call, channels, rows, weight, groups)
+        _grouped(call, united(call, x, 1), rows, weight, groups)
     return spread(rows, 1, call.shape)
 
 
@@ -112,8 +124,8 @@ def _grouped(call: Call, channels: Tensor, rows: Tensor, weight: Raw, groups: in
 def transposed(call: Call) -> Any:
     """Weight (in, out / groups, ...): its first dimension is read, its second makes units in every group."""
     x, weight, bias = call.known["input"], call.known["weight"], call.known.get("bias")
-    if not isinstance(weight, Raw):
-        return call.frozen_everything(COMPUTED)
+    if not isinstance(weight, Raw) or (varying(x) and 1 not in varying(x)):
+        return call.refill(COMPUTED if not isinstance(weight, Raw) else "it mixes neighbouring units")
     if x.ndim != len(weight.shape):
         return call.frozen_everything("it runs on one image without a dimension for rows")
     channels = united(call, x, 1)
@@ -141,3 +153,28 @@ def embedding(call: Call) -> Any:
         return call.frozen_everything("its table is computed")
     call.labels.freeze(weight.along(call.labels, 0), call.place, "the inputs name its rows")
     return spread(weight.along(call.labels, 1), -1, call.shape)
+
+
+@rule("aten.embedding_bag", parameters=("weight",))
+def embedding_bag(call: Call) -> Any:
+    """Sums, means or maxima of a table's rows: its columns are units."""
+    weight = call.known["weight"]
+    if not isinstance(weight, Raw):
+        return call.frozen_everything("its table is computed")
+    call.labels.freeze(weight.along(call.labels, 0), call.place, "the inputs name its rows")
+    bags, *others = call.result
+    return [spread(weight.along(call.labels, 1), -1, bags.shape), *call.fixed(others)]
+
+
+@rule("aten.bilinear", parameters=("weight", "bias"))
+def bilinear(call: Call) -> Any:
+    """y_o = Σ x_i W_oij z_j + b_o: sums over the units of both, and makes new ones."""
+    weight, bias = call.known["weight"], call.known.get("bias")
+    if not isinstance(weight, Raw):
+        return call.refill(COMPUTED)
+    for column, name in ((1, "input1"), (2, "input2")):
+        read_columns(call, name, -1, weight, column)
+    rows = weight.along(call.labels, 0)
+    if isinstance(bias, Raw):
+        call.join(rows, bias.along(call.labels, 0))
+    return spread(rows, -1, call.shape)

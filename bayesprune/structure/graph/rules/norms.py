@@ -11,10 +11,19 @@ from bayesprune.structure.graph.rules.call import CROSSES, Call, Raw, rule, vary
 from bayesprune.structure.graph.rules.labels import along
 
 
-@rule("aten.batch_norm", "aten.instance_norm", parameters=("weight", "bias", "running_mean", "running_var"))
+@rule(
+    "aten.batch_norm",
+    "aten.instance_norm",
+    parameters=("input", "weight", "bias", "running_mean", "running_var"),
+)
 def batch_norm(call: Call) -> Any:
     """Every channel on its own, with parameters and statistics of its own."""
     x = call.known["input"]
+    if isinstance(x, Raw):  # a weight that is standardised, filter by filter
+        others = set(range(len(x.shape))) - {1}
+        call.freeze_along(x, others, "it is a parameter that is normalised over it")
+        _bind(call, x.along(call.labels, 1), "weight", "bias", "running_mean", "running_var")
+        return x.without(others, x.shape)
     vector = along(x, 1)
     if vector is None:
         return call.frozen_everything(CROSSES)

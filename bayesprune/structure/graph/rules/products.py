@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from bayesprune.structure.graph.rules.call import CROSSES, Call, Raw, is_fixed, rule, united, varying
 from bayesprune.structure.graph.rules.labels import along, compact, spread
-from bayesprune.structure.graph.rules.linear import contract, turned
+from bayesprune.structure.graph.rules.linear import contract, read_columns, turned
 
 
 @rule("aten.matmul", "aten.bmm", "aten.mm", "aten.baddbmm", parameters=("self", "other", "mat1", "mat2"))
@@ -22,11 +23,34 @@ def matmul(call: Call) -> Any:
     second = call.known[names[1]]
     if isinstance(second, Raw) and len(second.shape) <= 2:
         return contract(call.activations(frozenset(names[1:])), names[0], turned(second))
+    if isinstance(second, Raw):  # one weight for each expert
+        batch = set(range(len(second.shape) - 2))
+        call.freeze_along(second, batch, "it is one weight for each of them")
+        last = replace(second, shape=second.shape[-2:], dims=second.dims[-2:])
+        return contract(call.activations(frozenset(names[1:])), names[0], turned(last))
+    first = call.known[names[0]]
+    if isinstance(first, Raw) and len(first.shape) > 1 and first.name in call.findings.learnt:
+        return _from_left(call.activations(frozenset(names[:1])), names[1], first)
     call = call.activations(frozenset())  # a matrix that mixes the numbers of every unit, as graphs have it
     first, second = (call.known[name] for name in names)
     if min(first.ndim, second.ndim) < 2:
         return call.frozen_everything("a product with a vector that is computed has no rule yet")
     return product(call, first, second, call.shape, lambda units: call.read(names[0], -1, units))
+
+
+def _from_left(call: Call, name: str, weight: Raw) -> Any:
+    """W x for a parameter (..., out, in): x's last dimension but one is summed over, W's rows are units."""
+    x = call.known[name]
+    call.freeze_along(weight, set(range(len(weight.shape) - 2)), "it is one weight for each of them")
+    if x.ndim < 2:
+        call.freeze(weight, "a product with a vector that is computed has no rule yet")
+        call.freeze(x, "a product with a vector that is computed has no rule yet")
+        return call.fixed()
+    if varying(x) and x.ndim - 2 not in varying(x):  # it mixes the numbers of every unit
+        call.freeze(weight, "it mixes the numbers of every unit")
+        return x[..., :1, :].expand(call.shape)
+    read_columns(call, name, -2, weight, -1)
+    return spread(weight.along(call.labels, -2), -2, call.shape)
 
 
 def product(
@@ -62,7 +86,13 @@ def product(
         return b[..., :1, :].expand(shape)
     if is_fixed(b) and over_a == {dims - 2}:
         return a[..., :1].expand(shape)
-    call.frozen_everything("a product over units of several kinds")
+    if dims - 2 in over_a and over_b == {dims - 2}:  # the same of all rows is summed over
+        call.join(compact(a), compact(a[..., :1, :]))
+        return product(call, a[..., :1, :].expand(a.shape), b, shape, read)
+    if dims - 1 in over_b and over_a == {dims - 1}:
+        call.join(compact(b), compact(b[..., :1]))
+        return product(call, a, b[..., :1].expand(b.shape), shape, read)
+    call.refill("a product over units of several kinds")
     return torch.zeros((), dtype=torch.long).expand(shape)
 
 

@@ -16,7 +16,7 @@ PARTS = {"aten.lstm": 4, "aten.gru": 3, "aten.rnn_tanh": 1, "aten.rnn_relu": 1}
 """Blocks of rows in a recurrence's weights, each with one row for every hidden unit."""
 
 
-@rule(*PARTS, parameters=("params",))
+@rule(*PARTS, parameters=("params", "hx"))
 def recurrence(call: Call) -> Any:
     """A hidden unit is the same index in every layer and direction, for they all are of one size.
 
@@ -26,30 +26,73 @@ def recurrence(call: Call) -> Any:
     x, weights = call.known.get("input"), call.known.get("params") or []
     if not isinstance(x, Tensor) or not weights or not all(isinstance(w, Raw) for w in weights):
         return call.frozen_everything("recurrences of this form have no rule yet")
-    directions, each = 1 + bool(call.args["bidirectional"]), 4 if call.args["has_biases"] else 2
-    if len(weights) != each * directions * call.args["num_layers"]:  # projections
-        return call.frozen_everything("recurrences with projections have no rule yet")
-    if not _own_start(call):
-        return call.frozen_everything("its first hidden state comes from elsewhere")
+    directions = 1 + bool(call.args["bidirectional"])
+    each = len(weights) // (directions * call.args["num_layers"])
+    projected = each in (3, 5)
     columns = united(call, x, -1)
-    units = weights[1].along(call.labels, 1)
+    shown = weights[1].along(call.labels, 1)
+    units = weights[each - 1].along(call.labels, 1) if projected else shown
     for i in range(0, len(weights), each):
         read, *others = weights[i : i + each]
+        if projected:  # (shown, units)
+            last = others.pop()
+            call.join(last.along(call.labels, 0), shown)
+            call.join(last.along(call.labels, 1), units)
         for weight in (read, *others):  # (blocks × units, ...)
             call.join(weight.along(call.labels, 0).view(-1, len(units)), units)
-        call.join(others[0].along(call.labels, 1), units)
+        call.join(others[0].along(call.labels, 1), shown)
         if i < each * directions:
             call.join(columns, read.along(call.labels, 1), READS_FIXED)
         else:
-            call.join(read.along(call.labels, 1).view(-1, len(units)), units)
+            call.join(read.along(call.labels, 1).view(-1, len(shown)), shown)
     call.read("input", -1, columns, weights[0])
-    call.weighs("input", -1, units)
-    _resize_start(call, units)
+    call.weighs("input", -1, torch.cat([shown, units]) if projected else units)
+    if projected:
+        call.findings.inside.append(units)
+    _start(call, [shown, units])
     outputs, *states = call.result
     return [
-        spread(units.repeat(directions), -1, outputs.shape),
-        *(spread(units, -1, s.shape) for s in states),
+        spread(shown.repeat(directions), -1, outputs.shape),
+        *(spread(part, -1, s.shape) for part, s in zip([shown, units], states, strict=False)),
     ]
+
+
+def _start(call: Call, units: list[Tensor]) -> None:
+    """The first state goes with the units: zeros made for them, learnt, computed, or given."""
+    if _own_start(call):
+        for node, part in zip(_starts(call), units, strict=False):
+            call.findings.expanded[node] = {2: part}
+    elif isinstance(call.known["hx"], list):
+        for at, _ in enumerate(call.known["hx"]):
+            call.meet("hx", 2, units[at], at)
+    else:
+        call.meet("hx", 2, units[0])
+
+
+CELLS = {"aten.lstm_cell": 4, "aten.gru_cell": 3, "aten.rnn_tanh_cell": 1, "aten.rnn_relu_cell": 1}
+"""Blocks of rows in a cell's weights."""
+
+
+@rule(*CELLS, parameters=("w_ih", "w_hh", "b_ih", "b_hh", "hx"))
+def cell(call: Call) -> Any:
+    """One step: its hidden units are read by the columns of its hidden weights, at the next step."""
+    weights = [call.known.get(name) for name in ("w_ih", "w_hh", "b_ih", "b_hh")]
+    w_ih, w_hh = weights[:2]
+    if not all(w is None or isinstance(w, Raw) for w in weights) or w_ih is None or w_hh is None:
+        return call.refill("its weights are computed, and such weights have no rule yet")
+    units = w_hh.along(call.labels, 1)
+    for weight in (w for w in weights if w is not None):  # (blocks × units, ...)
+        call.join(weight.along(call.labels, 0).view(-1, len(units)), units)
+    columns = united(call, call.known["input"], -1)
+    call.join(columns, w_ih.along(call.labels, 1), READS_FIXED)
+    call.read("input", -1, columns, w_ih)
+    lists = isinstance(call.known["hx"], list)
+    for at in range(len(call.known["hx"])) if lists else [None]:
+        call.meet("hx", -1, units, at)
+    call.weighs("input", -1, units)
+    if isinstance(call.result, Tensor):
+        return spread(units, -1, call.result.shape)
+    return [spread(units, -1, part.shape) for part in call.result]
 
 
 def _starts(call: Call) -> list[fx.Node]:
@@ -64,11 +107,6 @@ def _own_start(call: Call) -> bool:
     )
 
 
-def _resize_start(call: Call, units: Tensor) -> None:
-    for node in _starts(call):
-        call.findings.expanded[node] = {2: units}
-
-
 def _gated(op: Any, x: Tensor, z: Tensor, given: dict[str, Any]) -> Any:
     """Hidden units times their gates, h_t = f(x_t, W (z h_{t−1})): the same as gates on the columns of W.
 
@@ -81,7 +119,8 @@ def _gated(op: Any, x: Tensor, z: Tensor, given: dict[str, Any]) -> Any:
         given: the operation's other arguments, in order.
     """
     start, weights, *settings = given.values()
-    each, directions = 4 if given["has_biases"] else 2, 1 + bool(given["bidirectional"])
+    directions = 1 + bool(given["bidirectional"])
+    each = len(weights) // (directions * given["num_layers"])
     dim = 0 if given["batch_first"] else 1
     rows, pieces = z.shape[dim], []
     for row in range(rows):
@@ -96,14 +135,42 @@ def _gated(op: Any, x: Tensor, z: Tensor, given: dict[str, Any]) -> Any:
 
 
 def _with_gates(weights: list[Tensor], z: Tensor, each: int, directions: int) -> list[Tensor]:
-    """The weights with gated columns wherever hidden units are read inside."""
+    """The weights with gated columns wherever hidden units are read inside.
+
+    Args:
+        weights: of all layers and directions.
+        z: (units,), or (projections + units,).
+        each: weights of one layer and direction.
+        directions: one or two.
+    """
     gated = list(weights)
+    shown, units = z.split([weights[1].shape[1], len(z) - weights[1].shape[1]])
     for i in range(0, len(weights), each):
-        gated[i + 1] = weights[i + 1] * z
+        gated[i + 1] = weights[i + 1] * shown
         if i >= each * directions:
-            gated[i] = weights[i] * z.repeat(directions)
+            gated[i] = weights[i] * shown.repeat(directions)
+        if len(units):
+            gated[i + each - 1] = weights[i + each - 1] * units
     return gated
+
+
+def _gated_cell(op: Any, x: Tensor, z: Tensor, given: dict[str, Any]) -> Any:
+    """One step whose hidden weights read the state times its gates: h' = f(x, W (z h)).
+
+    Args:
+        op: the cell.
+        x: (rows, inputs).
+        z: (rows or 1, units).
+        given: the operation's other arguments, in order.
+    """
+    state, *weights = given.values()
+    state = [state[0] * z, *state[1:]] if isinstance(state, list | tuple) else state * z
+    return op(x, state, *weights)
 
 
 for _kind in PARTS:
     formula(_kind)(functools.partial(_gated, getattr(torch.ops.aten, _kind.removeprefix("aten.")).input))
+for _kind in CELLS:
+    formula(_kind)(
+        functools.partial(_gated_cell, getattr(torch.ops.aten, _kind.removeprefix("aten.")).default)
+    )

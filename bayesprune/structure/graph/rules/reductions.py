@@ -10,9 +10,9 @@ from typing import Any
 
 from torch import Tensor, fx
 
-from bayesprune.structure.graph.rules.call import Call, Raw, operation, rule, varying
+from bayesprune.structure.graph.rules.call import Call, Raw, is_fixed, operation, rule, united, varying
 from bayesprune.structure.graph.rules.gated_reduction import WEIGHTED
-from bayesprune.structure.graph.rules.labels import along, compact
+from bayesprune.structure.graph.rules.labels import along, compact, spread
 
 _SPATIAL = {
     **{f"aten.{kind}_pool{d}d": d for kind in ("max", "avg", "adaptive_avg", "adaptive_max", "lp")
@@ -39,6 +39,32 @@ def spatial(call: Call) -> Any:
     if isinstance(call.result, Tensor):
         return x[index].expand(call.result.shape)
     return [x[index].expand(part.shape) for part in call.result]
+
+
+@rule("aten.max_unpool2d", "aten.max_unpool3d")
+def unpooled(call: Call) -> Any:
+    """Numbers go back to where they were the largest of their channel."""
+    x, indices = call.known["self"], call.known["indices"]
+    channel = x.ndim - (2 if operation(call) == "aten.max_unpool2d" else 3) - 1
+    if varying(x) | varying(indices) > {channel}:
+        return call.frozen_everything("it pools across units")
+    if is_fixed(indices) and not is_fixed(x):
+        call.select("indices", channel, united(call, x, channel))
+    elif not is_fixed(x) or not is_fixed(indices):
+        call.join(compact(x), compact(indices))
+    return spread(united(call, x, channel), channel, call.shape)
+
+
+@rule(*(f"aten.fft_{kind}fft{dims}" for kind in ("", "i", "r", "ir", "h", "ih") for dims in ("", "2", "n")))
+def transform(call: Call) -> Any:
+    """Every number of a transform depends on all along some dimensions; along others units pass."""
+    x, kind = call.known["self"], operation(call)
+    given = call.args.get("dim", -1 if kind.endswith("fft") else (-2, -1) if kind.endswith("2") else None)
+    dims = range(x.ndim) if given is None else given if isinstance(given, list | tuple) else [given]
+    mixed = {d % x.ndim for d in dims}
+    if varying(x) & mixed:
+        return call.refill("a transform mixes its units")
+    return x[tuple(slice(0, 1) if d in mixed else slice(None) for d in range(x.ndim))].expand(call.shape)
 
 
 @rule("aten.mean", "aten.sum", "aten.amax", "aten.amin", "aten.var", "aten.std", "aten.var_mean",

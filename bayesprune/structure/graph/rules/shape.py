@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from bayesprune.structure.graph.rules.call import (
     is_fixed,
     operation,
     rule,
+    united,
     varying,
 )
 from bayesprune.structure.graph.rules.labels import along, compact, spread
@@ -32,7 +34,7 @@ KEEPS = (
     "clone", "contiguous", "detach", "detach_", "alias", "lift_fresh_copy", "lift_fresh", "to", "_to_copy",
     "type_as", "float", "half", "double", "zeros_like", "ones_like", "empty_like", "full_like", "rand_like",
     "randn_like", "dropout", "dropout_", "feature_dropout", "alpha_dropout", "feature_alpha_dropout",
-    "positive", "requires_grad_",
+    "positive", "requires_grad_", "_conj", "_conj_physical", "resolve_conj", "conj_physical",
 )  # fmt: skip
 
 
@@ -170,6 +172,8 @@ def _permuted(call: Call, raw: Raw) -> Raw | None:
         return raw.permuted([*order[:-2], order[-1], order[-2]])
     if name in ("expand", "repeat"):
         return _repeated(call, raw)
+    if name in ("index", "index_select"):
+        return _indexed(call, raw)
     return _with_short_dims(call, raw)
 
 
@@ -181,9 +185,81 @@ def _with_short_dims(call: Call, raw: Raw) -> Raw | None:
         return None
     long = raw.long_dims()
     if [s for s in call.shape if s > 1] != [raw.shape[d] for d in long]:
-        return None
+        return _regrouped(call, raw)
     places = iter(raw.dims[d] for d in long)
     return Raw(raw.name, call.shape, tuple(next(places) if s > 1 else None for s in call.shape))
+
+
+def _regrouped(call: Call, raw: Raw) -> Raw | None:
+    """Dimensions that are put together or taken apart stay as they are; the others keep their places.
+
+    None where all of them are: then the labels of the last one are followed number by number.
+    """
+    before, after = raw.long_dims(), [d for d, size in enumerate(call.shape) if size > 1]
+    dims: list[Place | None] = [None] * len(call.shape)
+    mixed: set[int] = set()
+    while before and after:
+        ours, theirs = [before.pop(0)], [after.pop(0)]
+        while (left := _count(raw.shape, ours)) != (right := _count(call.shape, theirs)):
+            (ours if left < right else theirs).append((before if left < right else after).pop(0))
+        if len(ours) == len(theirs) == 1:
+            dims[theirs[0]] = raw.dims[ours[0]]
+        else:
+            mixed |= set(ours)
+    if not any(dims):
+        return None
+    call.freeze_along(raw, mixed, "it is moved about with others")
+    return Raw(raw.name, call.shape, tuple(dims))
+
+
+def _count(shape: torch.Size, dims: list[int]) -> int:
+    return math.prod(shape[d] for d in dims)
+
+
+def _indexed(call: Call, raw: Raw) -> Raw | None:
+    """Some of a parameter's indices along its first dimensions: those stay, and the others keep theirs."""
+    if operation(call) == "aten.index":
+        index = [part for part in call.args["indices"] if part is not None]
+        if len(index) != 1 or call.args["indices"][0] is None or index[0].dtype == torch.bool:
+            return None
+        made, first = index[0].ndim, 0
+    else:
+        made, first = 1, call.args["dim"] % len(raw.shape)
+    if raw.shape[first] <= 1 or len(raw.long_dims()) < 2:
+        return None
+    call.freeze_along(raw, {first}, "the inputs name its rows")
+    dims = [*raw.dims[:first], *[None] * made, *raw.dims[first + 1 :]]
+    return Raw(raw.name, call.shape, tuple(dims))
+
+
+@rule("aten.view_as_complex", "aten.view_as_real", parameters=("self",))
+def complex_view(call: Call) -> Any:
+    """Pairs of numbers as one, or one as a pair: the last dimension comes or goes."""
+    x, pairs = call.known["self"], operation(call) == "aten.view_as_complex"
+    if isinstance(x, Raw):
+        if pairs:
+            call.freeze_along(x, {len(x.shape) - 1}, "it holds real and imaginary parts")
+        return Raw(x.name, call.shape, x.dims[:-1] if pairs else (*x.dims, None))
+    if pairs:
+        call.join(compact(x), compact(x[..., :1]))
+        return x[..., 0].expand(call.shape)
+    return x.unsqueeze(-1).expand(call.shape)
+
+
+@rule("aten.gather", parameters=())
+def gather(call: Call) -> Any:
+    """Numbers are taken from positions along one dimension; units along others pass."""
+    x, index = call.known["self"], call.known["index"]
+    dim = call.args["dim"] % x.ndim if x.ndim else 0
+    units = varying(x)
+    if len(units) != 1 or dim in units or not is_fixed(index):
+        return call.frozen_everything("it takes numbers from positions among its units")
+    along_units = units.pop()
+    vector = united(call, x, along_units)
+    if call.shape[along_units] != len(vector):
+        return call.frozen_everything("it takes numbers from positions among its units")
+    call.select("index", along_units, vector)
+    return spread(vector, along_units, call.shape)
 
 
 SHORT = ("unsqueeze", "squeeze", "view", "reshape", "_unsafe_view", "flatten", "unflatten", "view_as",

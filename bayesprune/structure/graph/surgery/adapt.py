@@ -23,6 +23,12 @@ aten = torch.ops.aten
 NOTHING_LEFT = "nothing is left"
 
 
+REFILLS = "bayesprune_refills"
+"""In a graph's notes: (operation, what it reads) → the node that reads it instead and fills zeros in."""
+
+LIKE = {aten.view_as.default, aten.reshape_as.default, aten.expand_as.default}
+"""Operations with no size written down: they take that of another value."""
+
 COPIES = {"clone", "contiguous", "detach", "alias", "lift_fresh_copy"}
 """Operations that need not be run on a value that is gathered later on."""
 
@@ -92,9 +98,10 @@ class _Worker:
         self.graph = graph
         self.rows = len(structure.captured.example[0])
         self.by_name = {node.name: node for node in self.found.of}
-        self.selected: dict[fx.Node, dict[str, tuple[int, Tensor]]] = {}
-        for (node, name), where in self.found.selected.items():
-            self.selected.setdefault(node, {})[name] = where
+        self.arguments: dict[fx.Node, list[tuple[bool, str, int | None, int, Tensor]]] = {}
+        for refilled, found in ((False, self.found.selected), (True, self.found.refilled)):
+            for (node, name, at), (dim, labels) in found.items():
+                self.arguments.setdefault(node, []).append((refilled, name, at, dim, labels))
         self.scattered: dict[fx.Node, _Scattered] = {}
         self.chosen: dict[tuple[fx.Node, int, tuple[int, ...]], fx.Node] = {}
         self.parts: dict[fx.Node, tuple[fx.Node, list[Tensor]]] = {}  # source and positions of each result
@@ -119,8 +126,8 @@ class _Worker:
             set_argument_(new, name, int(self.mask(self.found.group_counts[old]).sum()))
         if old in self.found.pads:
             self._pad(old, new)
-        for name, (dim, labels) in self.selected.get(old, {}).items():
-            self._select(new, name, dim, self.mask(labels))
+        for refilled, name, at, dim, labels in self.arguments.get(old, ()):
+            self._follow(new, (name, at), dim, self.mask(labels), refilled)
         if old in self.found.expanded:
             self._expand(old, new, kind)
         if kind in ("layer_norm", "rms_norm") and any(norm.node is old for norm in self.found.norms):
@@ -148,20 +155,43 @@ class _Worker:
             sizes[dim] = int(self.mask(labels).sum())
         set_argument_(new, name, sizes)
 
-    def _select(self, new: fx.Node, name: str, dim: int, stays: Tensor) -> None:
-        """What belongs to no unit is read where the units are that it meets."""
-        source = argument_node(new, name)
-        if source is None or bool(stays.all()):
+    def _follow(
+        self, new: fx.Node, argument: tuple[str, int | None], dim: int, stays: Tensor, refilled: bool
+    ) -> None:
+        """An argument is read where the units are that it meets; or with zeros where units have gone."""
+        name, at = argument
+        given = arguments(new).get(name)
+        source = given if at is None else given[at]  # type: ignore[index]
+        if not isinstance(source, fx.Node) or bool(stays.all()):
             return
-        key = (source, dim, tuple(stays.nonzero().squeeze(1).tolist()))
+        if refilled:
+            value = self._filled(new, source, dim, stays)
+        else:
+            value = self._picked(new, source, dim, stays.nonzero().squeeze(1))
+        set_argument_(new, name, value if at is None else [*given[:at], value, *given[at + 1 :]])  # type: ignore[index]
+
+    def _filled(self, new: fx.Node, source: fx.Node, dim: int, stays: Tensor) -> fx.Node:
+        """One zero behind what is left, read wherever a unit has gone."""
+        ndim = self.found.sizes[self.by_name[source.name]]
+        pads = [0, 0] * (len(ndim) - 1 - dim) + [0, 1]
+        index = torch.full((len(stays),), int(stays.sum()))
+        index[stays] = torch.arange(int(stays.sum()))
+        with self.graph.graph.inserting_before(new):
+            padded = self.graph.graph.call_function(aten.constant_pad_nd.default, (source, pads))
+        self.graph.meta.setdefault(REFILLS, {})[new.name, source.name] = padded.name
+        return self._picked(new, padded, dim, index)
+
+    def _picked(self, new: fx.Node, source: fx.Node, dim: int, index: Tensor) -> fx.Node:
+        """A value's numbers at some indices; once for all that read the same ones."""
+        key = (source, dim, tuple(index.tolist()))
         if key not in self.chosen:
-            buffer = f"bp_index_{new.name}_{name}"
-            self.graph.register_buffer(buffer, stays.nonzero().squeeze(1), persistent=False)
+            buffer = f"bp_index_{new.name}_{len(self.chosen)}"
+            self.graph.register_buffer(buffer, index, persistent=False)
             with self.graph.graph.inserting_before(new):
-                index = self.graph.graph.get_attr(buffer)
-                read = (source, dim, index)
+                where = self.graph.graph.get_attr(buffer)
+                read = (source, dim, where)
                 self.chosen[key] = self.graph.graph.call_function(aten.index_select.default, read)
-        set_argument_(new, name, self.chosen[key])
+        return self.chosen[key]
 
     def _check_inputs(self, old: fx.Node) -> None:
         for source in old.all_input_nodes:
@@ -225,11 +255,23 @@ class _Worker:
     def _run(self, old: fx.Node, value: Tensor, other: fx.Node | None = None) -> Tensor:
         """The operation on another tensor, with its own other arguments or those of ``other``."""
         node = old if other is None else other
+        if node.target in LIKE:
+            return self._run_like(old, value, other is not None)
         rest = {k: fx.node.map_arg(v, self._value) for k, v in arguments(node).items() if k != "self"}
         if str(node.target).startswith(("aten.view", "aten._unsafe_view")):
             return value.reshape(rest["size"])
         moved: Tensor = node.target(value, **rest)  # type: ignore[operator]
         return moved
+
+    def _run_like(self, old: fx.Node, value: Tensor, cut: bool) -> Tensor:
+        """An operation that takes its shape from another value, which may be cut too."""
+        like = argument_node(old, "other")
+        assert like is not None
+        kept = self._box(like)
+        if kept is None:
+            raise CannotAdapt(old, "the units that are left form no box")
+        shape = [int(line.sum()) for line in kept] if cut else list(self.found.sizes[like])
+        return value.expand(shape) if old.target is aten.expand_as.default else value.reshape(shape)
 
     def _value(self, node: fx.Node) -> Any:
         """A size that depends on the rows, as it was in the example; or a constant tensor."""

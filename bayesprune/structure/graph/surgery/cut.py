@@ -108,11 +108,15 @@ def follow_counts_(structure: Structure, alive: Tensor) -> None:
     for layer in network.modules():
         if isinstance(layer, nn.GroupNorm) and layer.weight is not None:
             layer.num_channels = len(layer.weight)
-        elif isinstance(layer, nn.RNNBase) and not layer.proj_size:
+        elif isinstance(layer, nn.RNNBase):
             weights = dict(layer.named_parameters(recurse=False))
             if {"weight_hh_l0", "weight_ih_l0"} <= set(weights):
-                layer.hidden_size = weights["weight_hh_l0"].shape[1]
+                shown = weights["weight_hh_l0"].shape[1]
+                layer.hidden_size = weights["weight_hr_l0"].shape[1] if layer.proj_size else shown
+                layer.proj_size = shown if layer.proj_size else 0
                 layer.input_size = weights["weight_ih_l0"].shape[1]
+        elif isinstance(layer, nn.RNNCellBase):
+            layer.hidden_size, layer.input_size = layer.weight_hh.shape[1], layer.weight_ih.shape[1]
 
 
 class Backup:

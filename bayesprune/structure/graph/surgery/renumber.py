@@ -50,7 +50,7 @@ def _resized_(node: fx.Node, kind: str, ndim: int, kept: list[Tensor]) -> bool:
         now = int(kept[first + i].sum())
         if now != len(kept[first + i]) and size != -1:
             sizes[i] = now if isinstance(size, int) else -1
-    if sum(isinstance(s, int) and s == -1 for s in sizes) > 1:
+    if kind != "expand" and sum(isinstance(s, int) and s == -1 for s in sizes) > 1:
         return False
     set_argument_(node, name, sizes)
     if kind in ("view", "_unsafe_view"):
