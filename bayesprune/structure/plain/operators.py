@@ -85,6 +85,22 @@ MAKING = """
 ATEN = frozenset(" ".join([POINTWISE, REDUCING, PRODUCTS, NORMS_AND_POOLS, MOVING, MAKING]).split())
 """Names in PyTorch's namespace ``aten``; the form that works in place (``relu_``) is allowed with each."""
 
+OWN: set[str] = set()
+"""Names of operations outside of PyTorch, ``'mylib::scale'``, that this program has said what units do in."""
+
+
+def allow(name: str) -> None:
+    """Let graphs that are written and read name an operation of somebody's own.
+
+    Only programs call this, by `bayesprune.structure.rule`; a file cannot.
+
+    Args:
+        name: ``'mylib::scale'``.
+    """
+    if not name.startswith("aten::"):
+        OWN.add(name)
+
+
 FILLED = {
     "aten::empty.memory_format": "aten::zeros.default",
     "aten::empty_like.default": "aten::zeros_like.default",
@@ -124,6 +140,8 @@ def name_of(target: Any) -> str | None:
     if isinstance(target, OpOverload):
         space, _, kind = target._schema.name.partition("::")
         name = f"{target._schema.name}.{target._overloadname}"
+        if target._schema.name in OWN:
+            return name if _computes(target) else None
         return FILLED.get(name, name if space == "aten" and _fits(kind, target) else None)
     return _NAMES.get(target)
 
@@ -142,9 +160,14 @@ def operator_of(name: Any) -> Callable[..., Any]:
     """
     if isinstance(name, str) and name in ARITHMETIC:
         return ARITHMETIC[name]
+    if isinstance(name, str) and name.rpartition(".")[0] in OWN:
+        return _own(name)
     kind, _, overload = str(name).removeprefix("aten::").partition(".")
     if name != f"aten::{kind}.{overload}" or not _listed(kind):
-        raise ValueError(f"{name!r} is no operation that a network read from a file may run")
+        raise ValueError(
+            f"{name!r} is no operation that a network read from a file may run; if it is one of your own, "
+            "import the module that gives it a rule (bayesprune.structure.rule) before you load"
+        )
     packet = getattr(torch.ops.aten, kind, None)
     if packet is None or overload not in packet.overloads():
         raise ValueError(f"PyTorch {torch.__version__} has no operation {name!r}")
@@ -152,6 +175,26 @@ def operator_of(name: Any) -> Callable[..., Any]:
     if not _fits(kind, operation):
         raise ValueError(f"{name!r} computes no tensor, or writes into a given one")
     return operation
+
+
+def _own(name: str) -> OpOverload:
+    """An operation outside of PyTorch that this program has a rule for."""
+    qualified, _, overload = name.rpartition(".")
+    space, _, kind = qualified.partition("::")
+    packet = getattr(getattr(torch.ops, space), kind, None)
+    if packet is None or overload not in packet.overloads():
+        raise ValueError(f"there is no operation {name!r}: import the module that makes it before you load")
+    operation: OpOverload = getattr(packet, overload)
+    if not _computes(operation):
+        raise ValueError(f"{name!r} computes no tensor, or writes into a given one")
+    return operation
+
+
+def _computes(operation: OpOverload) -> bool:
+    """Whether an operation gives tensors, and changes nothing."""
+    schema = operation._schema
+    returns = {str(value.type) for value in schema.returns}
+    return bool(returns) and returns <= {"Tensor", "List[Tensor]"} and not schema.is_mutable
 
 
 def _listed(kind: str) -> bool:

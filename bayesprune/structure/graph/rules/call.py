@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from bayesprune.structure.graph.rules.labels import FIXED, Labels, along, compact, varies
+from bayesprune.structure.graph.rules.labels import FIXED, Labels, along, compact, spread, varies
+from bayesprune.structure.plain.operators import allow
 
 Place = tuple[str, int]
 """A dimension of a parameter or buffer, whose indices have labels."""
@@ -150,6 +151,17 @@ class Call:
     def labels(self) -> Labels:
         """The store of labels."""
         return self.findings.labels
+
+    def units(self, name: str, dim: int) -> Tensor:
+        """(size,), the units along a dimension of an argument that is no parameter; 0 is nobody's.
+
+        Units that run along other dimensions too become one where they share an index of this one.
+        """
+        return united(self, self.known[name], dim)
+
+    def spread(self, units: Tensor, dim: int) -> Tensor:
+        """Labels of the result where units run along one of its dimensions."""
+        return spread(units, dim, self.shape)
 
     def tensors(self) -> Iterator[tuple[str, Tensor | Raw, Tensor]]:
         """Name, labels and value of every tensor argument."""
@@ -345,8 +357,11 @@ RULES: dict[str, tuple[Rule, frozenset[str]]] = {}
 def rule(*names: str, parameters: Iterable[str] = ()) -> Callable[[Rule], Rule]:
     """Register a rule for operations by name, whatever their overload.
 
+    An operation of your own (``torch.library.custom_op``) can then be pruned, saved and loaded, by programs
+    that have imported its rule. A later rule for the same operation takes the place of an earlier one.
+
     Args:
-        names: ``'aten.linear'``; for an operation of your own ``'mylib.scale'``.
+        names: ``'aten::linear'``; for an operation of your own ``'mylib::scale'``.
         parameters: arguments whose labels the rule takes as ``Raw`` where a parameter or buffer stands there.
             In all others a parameter stays whole, and the rule sees numbers that belong to no unit.
 
@@ -356,7 +371,8 @@ def rule(*names: str, parameters: Iterable[str] = ()) -> Callable[[Rule], Rule]:
 
     def register(function: Rule) -> Rule:
         for name in names:
-            RULES[name] = function, frozenset(parameters)
+            RULES[name.replace("::", ".")] = function, frozenset(parameters)
+            allow(name.replace(".", "::"))
         return function
 
     return register
