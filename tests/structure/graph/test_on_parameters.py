@@ -222,6 +222,21 @@ ON_PARAMETERS = {
             ((6,), lambda p: F.prelu(p[None], p)[0]),
         ],
     },
+    "rarer": {
+        "aten.fft_fft": [((6,), lambda p: torch.fft.fft(p).real)],
+        "aten.view_as_complex": [((6, 2), lambda p: torch.view_as_complex(p).abs())],
+        "aten.gather": [((6,), lambda p: p.gather(0, torch.arange(6).flip(0)))],
+        "aten.embedding_bag": [((4, 6), lambda p: F.embedding_bag(torch.tensor([[1, 2]]), p))],
+        "aten.gru_cell": [((1, 6), lambda p: torch.gru_cell(p, p, p.new_ones(18, 6), p.new_ones(18, 6)))],
+        "aten.max_unpool2d": [
+            (
+                (1, 6, 2, 2),
+                lambda p: F.max_unpool2d(*F.max_pool2d(p, 2, return_indices=True), 2).sum((0, 2, 3)),
+            ),
+        ],
+        "aten.bilinear": [((1, 6), lambda p: F.bilinear(p, p, p.new_ones(6, 6, 6)))],
+        "aten.gelu": [((6,), F.gelu)],
+    },
     "pointwise": {
         "aten.clone": [
             ((6,), torch.clone),

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from bayesprune.structure.graph.analysis.branches import Section, other_operand
+from bayesprune.structure.graph.analysis.selecting import selected
 from bayesprune.structure.graph.analysis.structure import Structure
 from bayesprune.structure.graph.capture.capture import find_tensor
 from bayesprune.structure.graph.rules.call import arguments
@@ -142,11 +143,8 @@ def _selected(
             known = torch.cat([alive[: structure.first_section], torch.ones(1, dtype=torch.bool)])
             stays = known[structure.unit_of[labels]]
             if not bool(stays.all()):
-                graph.register_buffer(f"bp_index_{add.name}", stays.nonzero().squeeze(1), persistent=False)
-                with graph.graph.inserting_before(add):
-                    index = graph.graph.get_attr(f"bp_index_{add.name}")
-                    read = (other, dim, index)
-                    return graph.graph.call_function(torch.ops.aten.index_select.default, read)
+                rows = structure.findings[training].example_rows
+                return selected(graph, add, other, (dim, labels, stays), rows)
     return other
 
 

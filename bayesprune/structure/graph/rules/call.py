@@ -231,13 +231,10 @@ class Call:
         Args:
             name: of the argument.
             dim: the dimension.
-            labels: (size,), the units along it. Where it may be one of rows too, they stay, for any number
-                of rows may come.
+            labels: (size,), the units along it, which may be one of rows too.
             at: position in the argument, where that is a list.
         """
-        if self._by_rows(labels):
-            self.freeze(labels, "it meets what is fixed, along the same dimension as rows")
-        elif bool((labels != FIXED).any()):
+        if bool((labels != FIXED).any()):
             ndim = (self.args[name] if at is None else self.args[name][at]).ndim
             self.findings.selected[self.node, name, at] = (dim % ndim, labels)
 

@@ -11,6 +11,7 @@ from torch import Tensor, fx
 
 from bayesprune.errors import RemovalError
 from bayesprune.structure.graph.analysis.sections import drop_sections
+from bayesprune.structure.graph.analysis.selecting import selected
 from bayesprune.structure.graph.analysis.structure import Structure
 from bayesprune.structure.graph.capture.dropout import set_rates_
 from bayesprune.structure.graph.capture.late_graph import LateGraph
@@ -127,7 +128,7 @@ class _Worker:
         if old in self.found.pads:
             self._pad(old, new)
         for refilled, name, at, dim, labels in self.arguments.get(old, ()):
-            self._follow(new, (name, at), dim, self.mask(labels), refilled)
+            self._follow(new, (name, at), dim, labels, refilled)
         if old in self.found.expanded:
             self._expand(old, new, kind)
         if kind in ("layer_norm", "rms_norm") and any(norm.node is old for norm in self.found.norms):
@@ -156,10 +157,10 @@ class _Worker:
         set_argument_(new, name, sizes)
 
     def _follow(
-        self, new: fx.Node, argument: tuple[str, int | None], dim: int, stays: Tensor, refilled: bool
+        self, new: fx.Node, argument: tuple[str, int | None], dim: int, labels: Tensor, refilled: bool
     ) -> None:
         """An argument is read where the units are that it meets; or with zeros where units have gone."""
-        name, at = argument
+        (name, at), stays = argument, self.mask(labels)
         given = arguments(new).get(name)
         source = given if at is None else given[at]  # type: ignore[index]
         if not isinstance(source, fx.Node) or bool(stays.all()):
@@ -167,7 +168,10 @@ class _Worker:
         if refilled:
             value = self._filled(new, source, dim, stays)
         else:
-            value = self._picked(new, source, dim, stays.nonzero().squeeze(1))
+            key = (source, dim, (*labels.tolist(), *stays.tolist()))
+            if key not in self.chosen:
+                self.chosen[key] = selected(self.graph, new, source, (dim, labels, stays), self.rows)
+            value = self.chosen[key]
         set_argument_(new, name, value if at is None else [*given[:at], value, *given[at + 1 :]])  # type: ignore[index]
 
     def _filled(self, new: fx.Node, source: fx.Node, dim: int, stays: Tensor) -> fx.Node:
