@@ -38,6 +38,7 @@ class Reader(fx.Interpreter):
         super().__init__(graph)
         self.network, self.lent = captured.network, set(captured.lent)
         self.findings = findings
+        self.behind: dict[fx.Node, str] = {}
         findings.learnt = frozenset(n for n, _ in captured.network.named_parameters(remove_duplicate=False))
         findings.example_rows = len(captured.example[0])
 
@@ -81,6 +82,7 @@ class Reader(fx.Interpreter):
     def _call(self, node: fx.Node, values: Any, result: Any) -> Any:
         if not hasattr(node.target, "_schema"):  # arithmetic on sizes, or one of several results
             if getattr(node.target, "__name__", "") == "getitem":
+                self.behind[node] = self.behind.get(node.args[0], "")  # type: ignore[arg-type]
                 source = self.known(node.args[0])
                 return source[int(str(node.args[1]))] if isinstance(source, list | tuple) else None
             return None
@@ -127,7 +129,12 @@ class Reader(fx.Interpreter):
         """How a message names an operation: by the parameter that it reads, else by the graph's name."""
         names = [k.name for k in known.values() if isinstance(k, Raw)]
         kind = str(node.target).removeprefix("aten.").partition(".")[0]
-        return f"{names[0].rpartition('.')[0] or names[0]} ({kind})" if names else f"{node.name} ({kind})"
+        layer = names[0].rpartition(".")[0] or names[0] if names else ""
+        before = next((self.behind[n] for n in node.all_input_nodes if self.behind.get(n)), "")
+        self.behind[node] = layer or before
+        if layer:
+            return f"{layer} ({kind})"
+        return f"{node.name} ({kind})" + (f" behind {before}" if before else "")
 
 
 def _shares_memory(node: fx.Node) -> bool:

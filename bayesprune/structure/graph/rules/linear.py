@@ -16,14 +16,14 @@ COMPUTED = "its weight is computed, and such weights have no rule yet"
 @rule("aten.linear", parameters=("weight", "bias"))
 def linear(call: Call) -> Any:
     """y = x Wᵀ + b: the last dimension is summed over, W's rows are new units."""
-    return contract(call, "input", call.known["weight"], call.known.get("bias"))
+    return contract(call, "input", call.known["weight"], "bias")
 
 
 @rule("aten.addmm", parameters=("mat2", "self"))
 def addmm(call: Call) -> Any:
     """y = b + x W."""
     weight = call.known["mat2"]
-    return contract(call, "mat1", turned(weight), call.known["self"])
+    return contract(call, "mat1", turned(weight), "self")
 
 
 def turned(weight: Any) -> Any:
@@ -31,24 +31,20 @@ def turned(weight: Any) -> Any:
     return weight.permuted([1, 0]) if isinstance(weight, Raw) and len(weight.shape) == 2 else weight
 
 
-def contract(call: Call, name: str, weight: Any, bias: Any = None) -> Any:
+def contract(call: Call, name: str, weight: Any, bias: str = "") -> Any:
     """x Wᵀ + b for a weight (out, in), or (in,), that is a parameter."""
     x = call.known[name]
     if not isinstance(weight, Raw):
         return call.refill(COMPUTED)
     if varying(x) and x.ndim - 1 not in varying(x):
-        return _within_units(call, x, weight, bias)
+        return _within_units(call, x, weight, call.known.get(bias))
     read_columns(call, name, -1, weight, -1)
     if len(weight.shape) == 1:  # into one number
-        if isinstance(bias, Raw | Tensor):
-            call.freeze(bias, "it is added to what belongs to no unit")
+        if isinstance(call.known.get(bias), Raw | Tensor):
+            call.freeze(call.known[bias], "it is added to what belongs to no unit")
         return call.fixed()
     rows = weight.along(call.labels, 0)
-    if isinstance(bias, Raw):
-        call.join(rows, bias.along(call.labels, -1))
-    elif isinstance(bias, Tensor):
-        call.freeze(bias, "it is added to new units")
-        call.labels.freeze(rows, call.place, "its bias is computed")
+    call.meet(bias, -1, rows)
     return spread(rows, -1, call.shape)
 
 
@@ -78,7 +74,7 @@ def _within_units(call: Call, x: Tensor, weight: Raw, bias: Any) -> Tensor:
 @rule("aten.conv1d", "aten.conv2d", "aten.conv3d", "aten.convolution", parameters=("weight", "bias"))
 def convolution(call: Call) -> Any:
     """Channels are summed over, filters are new units; grouped channels stay among themselves."""
-    x, weight, bias = call.known["input"], call.known["weight"], call.known.get("bias")
+    x, weight = call.known["input"], call.known["weight"]
     if not isinstance(weight, Raw) or (varying(x) and 1 not in varying(x)):
         return call.refill(COMPUTED if not isinstance(weight, Raw) else "it mixes neighbouring units")
     if x.ndim != len(weight.shape):
@@ -87,8 +83,7 @@ def convolution(call: Call) -> Any:
     if transposed:
         return call.refill("transposed convolutions of this form have no rule yet")
     rows = weight.along(call.labels, 0)
-    if isinstance(bias, Raw):
-        call.join(rows, bias.along(call.labels, 0))
+    call.meet("bias", 0, rows)
     if groups == 1:
         read_columns(call, "input", 1, weight, 1)
     else:
@@ -123,7 +118,7 @@ def _grouped(call: Call, channels: Tensor, rows: Tensor, weight: Raw, groups: in
 )
 def transposed(call: Call) -> Any:
     """Weight (in, out / groups, ...): its first dimension is read, its second makes units in every group."""
-    x, weight, bias = call.known["input"], call.known["weight"], call.known.get("bias")
+    x, weight = call.known["input"], call.known["weight"]
     if not isinstance(weight, Raw) or (varying(x) and 1 not in varying(x)):
         return call.refill(COMPUTED if not isinstance(weight, Raw) else "it mixes neighbouring units")
     if x.ndim != len(weight.shape):
@@ -140,8 +135,7 @@ def transposed(call: Call) -> Any:
         call.join(inside, inside[:1])
         call.read("input", 1, channels, weight, column=0)
         rows = weight.along(call.labels, 1).repeat(groups)
-    if isinstance(bias, Raw):
-        call.join(rows, bias.along(call.labels, 0))
+    call.meet("bias", 0, rows)
     return spread(rows, 1, call.shape)
 
 
@@ -169,12 +163,11 @@ def embedding_bag(call: Call) -> Any:
 @rule("aten.bilinear", parameters=("weight", "bias"))
 def bilinear(call: Call) -> Any:
     """y_o = Σ x_i W_oij z_j + b_o: sums over the units of both, and makes new ones."""
-    weight, bias = call.known["weight"], call.known.get("bias")
+    weight = call.known["weight"]
     if not isinstance(weight, Raw):
         return call.refill(COMPUTED)
     for column, name in ((1, "input1"), (2, "input2")):
         read_columns(call, name, -1, weight, column)
     rows = weight.along(call.labels, 0)
-    if isinstance(bias, Raw):
-        call.join(rows, bias.along(call.labels, 0))
+    call.meet("bias", 0, rows)
     return spread(rows, -1, call.shape)

@@ -84,9 +84,7 @@ def weight_norm(call: Call) -> Any:
     if not isinstance(v, Raw) or not isinstance(g, Raw):
         return call.frozen_everything("its weight is computed, and such weights have no rule yet")
     dim %= len(v.shape)
-    for other in v.long_dims():
-        if other != dim:
-            call.labels.freeze(v.along(call.labels, other), call.place, "the length of a filter is over it")
+    call.freeze_along(v, set(range(len(v.shape))) - {dim}, "the length of a filter is over it")
     call.join(v.along(call.labels, dim), g.along(call.labels, dim))
     return v
 

@@ -156,8 +156,8 @@ def _compacted(labels: Any) -> Any:
     return (one if one.numel() == labels.numel() else one.clone()).expand(labels.shape)  # lets go of the rest
 
 
-def _permuted(call: Call, raw: Raw) -> Raw | None:
-    """A parameter whose dimensions change places, come, go or are repeated; None for other moves."""
+def _permuted(call: Call, raw: Raw) -> Any:
+    """A parameter whose dimensions change places, come, go, are repeated or parted; else None."""
     name = call.node.target._schema.name.removeprefix("aten::")  # type: ignore[union-attr]
     order = list(range(len(raw.shape)))
     if name in ("t", "numpy_T"):
@@ -174,6 +174,8 @@ def _permuted(call: Call, raw: Raw) -> Raw | None:
         return _repeated(call, raw)
     if name in ("index", "index_select"):
         return _indexed(call, raw)
+    if name in PARTS:
+        return _parts(call, raw)
     return _with_short_dims(call, raw)
 
 
@@ -210,6 +212,25 @@ def _regrouped(call: Call, raw: Raw) -> Raw | None:
         return None
     call.freeze_along(raw, mixed, "it is moved about with others")
     return Raw(raw.name, call.shape, tuple(dims))
+
+
+PARTS = ("split", "split_with_sizes", "chunk", "tensor_split", "slice", "narrow")
+
+
+def _parts(call: Call, raw: Raw) -> Any:
+    """Parts of a parameter along one dimension, as attention has its projections in one tensor."""
+    dim = call.args.get("dim", 0) % len(raw.shape)
+    if raw.dims[dim] is None or set(raw.long_dims()) <= {dim}:
+        return None  # a vector: its labels are followed number by number
+    whole, found = raw.along(call.labels, dim), []
+    results = call.result if isinstance(call.result, list | tuple) else [call.result]
+    numbers = torch.arange(raw.shape[dim]).reshape([-1 if d == dim else 1 for d in range(len(raw.shape))])
+    taken = call.node.target(**{**call.args, "self": numbers})  # type: ignore[operator]
+    for part, at in zip(results, taken if isinstance(taken, list | tuple) else [taken], strict=True):
+        place: Place = (call.labels.new_name("part"), dim)
+        call.join(call.labels.of(*place, part.shape[dim]), whole[at.reshape(-1)])
+        found.append(Raw(raw.name, part.shape, (*raw.dims[:dim], place, *raw.dims[dim + 1 :])))
+    return found if isinstance(call.result, list | tuple) else found[0]
 
 
 def _count(shape: torch.Size, dims: list[int]) -> int:

@@ -212,7 +212,9 @@ class _Worker:
 
     def _box(self, node: fx.Node) -> list[Tensor] | None:
         """For each dimension of a value which indices survive; None where these form no box."""
-        labels = self.found.of[node]
+        return self._box_of(self.found.of[node])
+
+    def _box_of(self, labels: Any) -> list[Tensor] | None:
         if isinstance(labels, Raw):
             return [self._line(labels, d) for d in range(len(labels.shape))]
         return box(self.mask(labels)) if isinstance(labels, Tensor) else []
@@ -307,7 +309,7 @@ class _Worker:
     def _split(self, old: fx.Node, new: fx.Node, source: fx.Node, outputs: list[Tensor]) -> None:
         """Several results: sizes along one dimension."""
         kind = old.target._schema.name  # type: ignore[union-attr]
-        inside, boxes = self._box(source), [box(self.mask(o)) for o in outputs]
+        inside, boxes = self._box(source), [self._box_of(o) for o in outputs]
         dim: int = arguments(old).get("dim", 0) % len(self.found.sizes[source])
         lost = inside is not None and not bool(inside[dim].all())
         if (
