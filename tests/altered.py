@@ -9,7 +9,7 @@ from torch.nn.utils import parametrizations, parametrize, prune
 
 
 class Residual(nn.Module):
-    """No chain: two layers beside a shortcut."""
+    """No row: two layers beside a shortcut."""
 
     def __init__(self):
         super().__init__()
@@ -28,7 +28,7 @@ class Twice(nn.Module):
 
 
 def sequence():
-    """A plain chain, and the layer of it that is altered."""
+    """A plain row, and the layer of it that is altered."""
     torch.manual_seed(0)
     network = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 3))
     return network, network[2]

@@ -19,7 +19,7 @@ from bayesprune.certify.rows import CalibrationRows
 from bayesprune.certify.rules import Rows
 from bayesprune.errors import CertificateError
 from bayesprune.structure.counting import Counter
-from bayesprune.structure.trace import evaluating
+from bayesprune.structure.running import evaluating
 from bayesprune.svi.threads import threads_for
 
 

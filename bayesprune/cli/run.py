@@ -33,7 +33,6 @@ from bayesprune.gated import GatedModel
 from bayesprune.priors import Budget
 from bayesprune.programs import run_own
 from bayesprune.runs import posterior_files
-from bayesprune.structure.graph import GraphNetwork
 from bayesprune.svi import FitResult
 from bayesprune.svi.threads import asked_threads, threads_for, using_threads
 
@@ -244,7 +243,7 @@ def _model(job: Job, seed: int) -> GatedModel:
             f"{job.model.path}: model() returned {type(gated).__name__}, not a gated model. End it with\n"
             "    return bayesprune.gate(network, train.x[:1], prior=…, likelihood=…)"
         )
-    if isinstance(gated.network, GraphNetwork):
+    if gated.network.structure.row is None:  # layers in a row are written as such
         check_savable(gated.network.structure.captured)  # now, not after hours of training
     if settings.budget is not None:
         gated = gated.with_prior(Budget(**settings.budget))

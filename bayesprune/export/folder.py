@@ -30,7 +30,7 @@ from bayesprune.structure.altered import check_no_global_hooks, drop_gradient_ho
 from bayesprune.structure.copying import Foreign, copy_of
 from bayesprune.structure.graph import as_plain_graph
 from bayesprune.structure.plain import PlainGraph
-from bayesprune.structure.trace import check_plain
+from bayesprune.structure.running import check_plain
 
 
 def save(network: nn.Module, folder: str | Path, example: Any) -> None:

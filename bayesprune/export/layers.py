@@ -7,19 +7,23 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from bayesprune.errors import CheckpointError
 from bayesprune.export.architecture import LAYERS_VERSION
 from bayesprune.structure.altered import alter_outputs, is_plain
 from bayesprune.structure.layer_form import built, described
-from bayesprune.structure.layers import ACROSS, NORMS, POINTWISE, PRODUCERS, Select
+from bayesprune.structure.layers import ACROSS, NORMS, POINTWISE, PRODUCERS
+from bayesprune.structure.select import selected, selection
 
 CLASSES: dict[str, type[nn.Module]] = {
-    kind.__name__: kind
-    for kind in (*PRODUCERS, *NORMS, *POINTWISE, *ACROSS, nn.Flatten, nn.Unflatten, Select)
+    kind.__name__: kind for kind in (*PRODUCERS, *NORMS, *POINTWISE, *ACROSS, nn.Flatten, nn.Unflatten)
 }
 """The only classes that are written, and the only ones that a file can make `load` build."""
+
+SELECT = "Select"
+"""What a file calls a selection of columns, which has no class of its own."""
 
 
 def is_sequence(network: nn.Module) -> bool:
@@ -30,8 +34,9 @@ def is_sequence(network: nn.Module) -> bool:
     if not isinstance(network, nn.Sequential) or type(network).forward is not nn.Sequential.forward:
         return False
     layers = list(network._modules.values())
-    known = all(CLASSES.get(type(layer).__name__) is type(layer) for layer in layers)
-    plain = known and not alter_outputs(network) and all(map(is_plain, layers))
+    others = [layer for layer in layers if selected(layer) is None]
+    known = all(CLASSES.get(type(layer).__name__) is type(layer) for layer in others)
+    plain = known and not alter_outputs(network) and all(map(is_plain, others))
     tensors = [*network.parameters(), *network.buffers()]
     twice = [
         *network.named_parameters(remove_duplicate=False),
@@ -58,13 +63,18 @@ def sequence_data(network: nn.Module) -> dict[str, Any]:
     Returns:
         Entries of the architecture's file.
     """
-    layers = [
-        {"name": name, "class": type(layer).__name__, "arguments": described(layer)}
-        for name, layer in network.named_children()
-    ]
+    layers = [{"name": name, **_entry(layer)} for name, layer in network.named_children()]
     frozen = [name for name, parameter in network.named_parameters() if not parameter.requires_grad]
     data = {"format_version": LAYERS_VERSION, "layers": layers}
     return {**data, "frozen": frozen} if frozen else data
+
+
+def _entry(layer: nn.Module) -> dict[str, Any]:
+    """Class and arguments."""
+    select = selected(layer)
+    if select is not None:
+        return {"class": SELECT, "arguments": {"width": select[0]}}
+    return {"class": type(layer).__name__, "arguments": described(layer)}
 
 
 def sequence_from_data(
@@ -86,7 +96,7 @@ def sequence_from_data(
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     for entry in description["layers"]:
         layer = _layer(entry, path, layers)
-        if isinstance(layer, Select) and f"{entry['name']}.index" in tensors:
+        if entry["class"] == SELECT and f"{entry['name']}.index" in tensors:
             layer.index = tensors[f"{entry['name']}.index"]  # fewer positions than the width it selects from
         layers[entry["name"]] = layer
     _spare_inputs_(layers.values())
@@ -107,21 +117,29 @@ def _spare_inputs_(layers: Iterable[nn.Module]) -> None:
     for layer in layers:
         if hasattr(layer, "inplace"):
             layer.inplace = False  # type: ignore[assignment]
-        elif not isinstance(layer, nn.Identity | nn.Flatten | nn.Unflatten | Select | nn.Dropout):
+        elif not isinstance(layer, nn.Identity | nn.Flatten | nn.Unflatten | nn.Dropout) and not selected(
+            layer
+        ):
             return  # its result is its own
 
 
 def _layer(entry: Any, path: Path, taken: Collection[str]) -> nn.Module:
     try:
-        name, kind, arguments = entry["name"], CLASSES[entry["class"]], entry["arguments"]
+        name, arguments = entry["name"], entry["arguments"]
+        kind = None if entry["class"] == SELECT else CLASSES[entry["class"]]
         if not isinstance(name, str) or not name or "." in name or name in taken:
             raise ValueError("its name is none, taken, or has a dot")
         values = [part for v in arguments.values() for part in (v if isinstance(v, list) else [v])]
         if any(isinstance(part, dict | list) for part in values):
             raise ValueError("an argument that is neither a number, a word nor a list of them")
-        return built(kind, arguments)
+        return _whole(**arguments) if kind is None else built(kind, arguments)
     except Exception as problem:  # whatever a class of torch.nn raises on arguments that it does not take
         raise CheckpointError(
             f"{path}: cannot rebuild layer {entry!r} ({type(problem).__name__}: {problem}). "
             "The file was changed, or written by a newer bayesprune; export the network again."
         ) from None
+
+
+def _whole(width: int) -> nn.Module:
+    """A selection of all columns, until its index is known."""
+    return selection(int(width), torch.arange(width))

@@ -22,7 +22,7 @@ from bayesprune.structure.altered import bake_, check_no_global_hooks, drop_grad
 from bayesprune.structure.copying import copy_of
 from bayesprune.structure.graph import as_plain_graph
 from bayesprune.structure.graph.capture.flat import flat
-from bayesprune.structure.trace import check_plain, evaluating, run_on
+from bayesprune.structure.running import check_plain, evaluating, run_on
 
 NEEDED = ("onnx", "onnxscript", "onnxruntime")
 """The packages of the ``export`` extra: two that write ONNX, and one in which it is run and compared."""

@@ -14,7 +14,7 @@ from bayesprune.structure.altered import hint
 from bayesprune.structure.graph.capture.bind import alike
 from bayesprune.structure.graph.capture.lent import shared_memory_copy
 from bayesprune.structure.plain import place_of
-from bayesprune.structure.trace import evaluating, run_on, unmoved
+from bayesprune.structure.running import evaluating, run_on, unmoved
 
 
 def check_same_tensors(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], place: str) -> None:

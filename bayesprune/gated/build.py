@@ -8,16 +8,17 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
-from bayesprune.errors import LikelihoodError, SettingsError, UnsupportedNetworkError
+from bayesprune.errors import LikelihoodError, SettingsError
 from bayesprune.gated.checks import check_outputs, check_settings, checked_input
 from bayesprune.gated.held import check_network_held
 from bayesprune.gated.model import GatedModel, Prior
+from bayesprune.gated.sizes import free_sizes
 from bayesprune.likelihoods import Likelihood
 from bayesprune.priors import NormalWeights
 from bayesprune.priors.naming import by_name, check_tables
 from bayesprune.priors.protocol import bound
 from bayesprune.rows import RowForm
-from bayesprune.structure import Chain, Group, find_chain
+from bayesprune.structure import Group
 from bayesprune.structure.graph import GraphNetwork, provable_structure
 from bayesprune.structure.graph.analysis.sections import Layers
 from bayesprune.structure.naming import check_names, check_order
@@ -34,6 +35,7 @@ def gate(
     weights: NormalWeights | None = None,
     exclude: Iterable[str] = (),
     layers: Layers = "sections",
+    inputs: bool | None = None,
     initial_inclusion: float | Mapping[str, float] = DEFAULT_INCLUSION,
     unit_noise: float | Mapping[str, float] = 0.0,
 ) -> GatedModel:
@@ -57,6 +59,11 @@ def gate(
         layers: residual networks have a group ``"layers"`` too, of whole sections that stand beside a
             shortcut: ``"sections"`` gives each a gate, ``"blocks"`` one to all sections of a module (of a
             transformer's block: attention and feed-forward), ``"none"`` gives them none.
+        inputs: whether a network's inputs (group ``"input"``: features, channels, or pixels where a flatten
+            reads them one by one), and the features that channels are flattened to (a group for each such
+            flatten), are units too. None: where the network is a row of plain layers, for there they can be
+            left out of a plain ``nn.Sequential``. Any other network would no longer come back as its own
+            class without an input, and has none of these groups unless asked to.
         initial_inclusion: q(z = 1) to begin with, one for all groups, or by group name or glob; 0.9 for
             groups not named.
         unit_noise: standard deviation σ of noise while training: every row multiplies a unit by a factor from
@@ -88,11 +95,11 @@ def gate(
             f"likelihood={likelihood!r} is not a likelihood: "
             "pass an instance such as bp.Categorical(rows=60_000)."
         )
-    names = check_settings(prior=prior, weights=weights, exclude=exclude, layers=layers)
+    names = check_settings(prior=prior, weights=weights, exclude=exclude, layers=layers, inputs=inputs)
     example = checked_input(network, example)
     check_network_held(network, example)
     weights = weights or getattr(prior, "weights", None) or NormalWeights()
-    found = _find(network, example, names, layers)
+    found = GraphNetwork(provable_structure(network, example, names, layers, inputs))
     check_outputs(found, network, example)
     check_tables(prior, found.groups, names)
     weights.check_names([name for name, _ in found.named_parameters()])
@@ -100,24 +107,8 @@ def gate(
     log_odds = log_odds.to(next(found.parameters()).dtype)
     noise = _deviations(found.groups, unit_noise, names)
     prior = bound(prior, found, log_odds, likelihood.rows)
-    return GatedModel(found, prior, likelihood, weights, log_odds, noise, _form(found, example)).train()
-
-
-def _form(network: Chain | GraphNetwork, example: Tensor) -> RowForm:
-    """What rows must look like: a chain's layers run on images of any size, a traced graph on its own."""
-    return RowForm.of(example, range(2, example.ndim) if isinstance(network, Chain) else ())
-
-
-def _find(
-    network: nn.Module, example: Tensor, exclude: tuple[str, ...], layers: Layers
-) -> Chain | GraphNetwork:
-    """The network as a chain of layers where it is one, which is fastest; else as the graph that it is."""
-    try:
-        return find_chain(network, example, exclude)
-    except UnsupportedNetworkError as reason:
-        graph = GraphNetwork(provable_structure(network, example, exclude, layers))
-        object.__setattr__(graph, "why", str(reason))
-        return graph
+    form = RowForm.of(example, free_sizes(found, network, example))
+    return GatedModel(found, prior, likelihood, weights, log_odds, noise, form).train()
 
 
 def _initial_log_odds(

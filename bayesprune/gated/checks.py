@@ -13,10 +13,10 @@ from bayesprune.priors import NormalWeights
 from bayesprune.rows import one_input_of
 from bayesprune.structure.altered import check_gradients, check_no_global_hooks
 from bayesprune.structure.graph.analysis.sections import LAYER_GATES
-from bayesprune.structure.trace import check_plain, evaluating
+from bayesprune.structure.running import check_plain, evaluating
 
 
-def check_settings(*, prior: Any, weights: Any, exclude: Any, layers: Any) -> tuple[str, ...]:
+def check_settings(*, prior: Any, weights: Any, exclude: Any, layers: Any, inputs: Any) -> tuple[str, ...]:
     """Prior, weights, exclusions and layers must be of their kinds.
 
     Returns:
@@ -32,6 +32,8 @@ def check_settings(*, prior: Any, weights: Any, exclude: Any, layers: Any) -> tu
     names = names_of(exclude)
     if layers not in LAYER_GATES:
         raise SettingsError(f"layers={layers!r} is none of {', '.join(map(repr, LAYER_GATES))}.")
+    if inputs not in (None, True, False):
+        raise SettingsError(f"inputs={inputs!r} is none of None, True, False.")
     return names
 
 

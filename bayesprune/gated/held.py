@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_leaves
 from bayesprune.errors import PriorError, UnsupportedNetworkError
 from bayesprune.likelihoods.strangers import strangers
 from bayesprune.structure import Group
-from bayesprune.structure.trace import evaluating
+from bayesprune.structure.running import evaluating
 
 
 def check_held(

@@ -22,7 +22,7 @@ from bayesprune.priors import Gates, NormalWeights
 from bayesprune.priors.default_guide import DefaultGuide, member
 from bayesprune.priors.protocol import bound
 from bayesprune.rows import RowForm
-from bayesprune.structure import Chain, Group
+from bayesprune.structure import Group
 from bayesprune.structure.copying import copy_of
 from bayesprune.structure.graph import GraphNetwork
 
@@ -47,7 +47,7 @@ class GatedModel(GatedNetwork):
 
     def __init__(
         self,
-        network: Chain | GraphNetwork,
+        network: GraphNetwork,
         prior: Prior,
         likelihood: Likelihood,
         weights: NormalWeights,

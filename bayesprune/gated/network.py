@@ -13,7 +13,7 @@ from torch.func import functional_call
 
 from bayesprune.gated.draws import run_each_draw, several_draws
 from bayesprune.rows import RowForm
-from bayesprune.structure import Chain, Group, Slot, cut_
+from bayesprune.structure import Group, Slot
 from bayesprune.structure.graph import GraphNetwork
 from bayesprune.structure.groups import WHOLE, close_over
 
@@ -35,7 +35,7 @@ class GatedNetwork(nn.Module):
 
     alive: Tensor
 
-    def __init__(self, network: Chain | GraphNetwork, log_odds: Tensor, form: RowForm) -> None:
+    def __init__(self, network: GraphNetwork, log_odds: Tensor, form: RowForm) -> None:
         super().__init__()
         self.network = network
         self.form = form
@@ -191,10 +191,7 @@ class GatedNetwork(nn.Module):
             optimiser: its moments are cut alike.
         """
         alive = {name: mask.cpu() for name, mask in self.by_group(self.alive & ~dead).items()}
-        if isinstance(self.network, GraphNetwork):
-            alive = close_over(self.network.slots, alive)
-            self.network.cut_(alive, optimiser, self.log_scales_by_tensor())
-        else:
-            alive = cut_(self.network, alive, optimiser, self.log_scales_by_tensor())
+        alive = close_over(self.network.slots, alive)
+        self.network.cut_(alive, optimiser, self.log_scales_by_tensor())
         self.alive = torch.cat(list(alive.values())).to(self.alive.device)
         self._made = None

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from bayesprune.errors import SettingsError, UnsupportedNetworkError
-from bayesprune.structure.trace import evaluating
+from bayesprune.structure.running import evaluating
 
 
 def refuse_autocast(caller: str, device: str) -> None:

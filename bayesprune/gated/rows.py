@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from bayesprune.errors import DataError, LikelihoodError
 from bayesprune.likelihoods import Likelihood
 from bayesprune.rows.checks import rows_of_block
-from bayesprune.structure.trace import evaluating
+from bayesprune.structure.running import evaluating
 
 
 def outputs_on(network: nn.Module, x: Tensor, place: str) -> Tensor:

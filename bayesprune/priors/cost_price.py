@@ -118,8 +118,8 @@ class Price:
         The layers that make or read a group's units are timed at about a quarter, a half, three quarters and
         all of its units, rounded up to whole multiples (hardware computes channels in blocks), with all other
         groups whole; a straight line through the shortest times gives milliseconds a unit. In networks that
-        are no chain of layers it is the whole network that is timed, cut to those widths. It is the price at
-        the dense network: it does not follow the network as it shrinks.
+        are no row of plain layers it is the whole network that is timed, cut to those widths. It is the price
+        at the dense network: it does not follow the network as it shrinks.
 
         Args:
             network: as for ``gate()``; it is copied.

@@ -12,14 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bayesprune.errors import LatencyWarning, PriorError, UnsupportedNetworkError
+from bayesprune.errors import LatencyWarning, PriorError
 from bayesprune.priors.checks import positive
 from bayesprune.priors.naming import by_name
 from bayesprune.priors.price import Flattening
-from bayesprune.structure import Chain, cut_, find_chain
 from bayesprune.structure.copying import copy_of
-from bayesprune.structure.graph import analyse
+from bayesprune.structure.graph import Analysis, analyse
 from bayesprune.structure.groups import Group
+from bayesprune.structure.layers import PRODUCERS
 from bayesprune.structure.naming import as_names, check_names, check_order
 
 Timer = Callable[[nn.Module, Tensor], float]
@@ -41,7 +41,7 @@ class Latency:
         milliseconds: group → milliseconds a unit, least squares over the measured widths; 0 where fewer units
             are not measurably faster.
         dense: milliseconds of all layers with weights, in the dense network; of the whole network where it is
-            no chain of layers.
+            no row of layers.
         measured: group → ((units, milliseconds of the layers that hold them, or of the network), ...).
         device: where it was measured.
     """
@@ -83,27 +83,48 @@ def measure_latency(
 ) -> Latency:
     """See ``Price.latency``."""
     exclude, timer = as_names(exclude), timer or fastest_milliseconds
-    try:
-        chain = find_chain(network, example, exclude).to(device).eval()
-    except UnsupportedNetworkError:
-        return _whole_times(network, example, device, rounding, timer, exclude)
-    example = example.to(device)
-    holding = set(chain.producers())
-    dense = _fastest([lambda: _layer_times(chain, example, timer, holding)])[0]
+    analysis, x = analyse(network, example, exclude), example.to(device)
+    holders, in_row = _holders(analysis), analysis.structure.row is not None
+
+    def timed(alive: dict[str, Tensor]) -> Callable[[], dict[str, float]]:
+        narrow = copy_of(analysis.gated)
+        narrow.cut_(alive)
+        return partial(_times, narrow.plain(handed_over=True).to(device).eval(), x, timer, in_row)
+
+    dense = _fastest([timed({})])[0]
     slopes: dict[str, float] = {}
     measured: dict[str, tuple[tuple[int, float], ...]] = {}
-    _check_rounding(rounding, chain.groups, exclude)
-    for group in chain.groups:
-        holders = {s.tensor.removesuffix(".weight") for s in chain.slots if s.group == group.name}
-        layers = holders & dense.keys()
+    _check_rounding(rounding, analysis.groups, exclude)
+    for group in analysis.groups:
         step = by_name(rounding, group.name, "rounding") if isinstance(rounding, Mapping) else rounding
-        widths = _widths(group, step)
-        narrow = [_narrowed(chain, group, width) for width in widths]
-        seen = _fastest([partial(_layer_times, c, example, timer, layers) for c in narrow])
-        times = [(width, sum(of.values())) for width, of in zip(widths, seen, strict=True)]
+        widths = _widths(group, 1 if group.optional else step)
+        seen = _fastest([timed({group.name: torch.arange(group.size) < width}) for width in widths])
+        held = holders[group.name] & dense.keys() or dense.keys()
+        times = [(width, sum(of[name] for name in held)) for width, of in zip(widths, seen, strict=True)]
         measured[group.name] = tuple(times)
         slopes[group.name] = _slope(group, times, str(device))
     return Latency(slopes, sum(dense.values()), measured, str(device))
+
+
+def _holders(analysis: Analysis) -> dict[str, set[str]]:
+    """Group → the layers with weights that hold its units."""
+    holders: dict[str, set[str]] = {group.name: set() for group in analysis.groups}
+    for slot in analysis.slots:
+        holders[slot.group].add(slot.tensor.rpartition(".")[0].replace(".", "_"))
+    return holders
+
+
+def _times(network: nn.Module, x: Tensor, timer: Timer, in_row: bool) -> dict[str, float]:
+    """Layer with weights → milliseconds, of a row of layers; of any other network its own, as a whole."""
+    if not in_row:
+        return {"": timer(network, x)}
+    times: dict[str, float] = {}
+    with torch.no_grad():
+        for name, layer in network.named_children():
+            if type(layer) in PRODUCERS:
+                times[name] = timer(layer, x)
+            x = layer(x)
+    return times
 
 
 def _check_rounding(
@@ -121,35 +142,6 @@ def _fastest(measure: Sequence[Callable[[], dict[str, float]]]) -> list[dict[str
     return [
         {name: min(turn[name] for turn in turns) for name in turns[0]} for turns in zip(*rounds, strict=True)
     ]
-
-
-def _whole_times(
-    network: nn.Module,
-    example: Tensor,
-    device: str | torch.device,
-    rounding: int | Mapping[str, int],
-    timer: Timer,
-    exclude: tuple[str, ...],
-) -> Latency:
-    """Times of the whole network with one group after the other narrowed: its layers do not run in a row."""
-    analysis, x = analyse(network, example, exclude), example.to(device)
-
-    def timed(alive: dict[str, Tensor]) -> Callable[[], dict[str, float]]:
-        network = analysis.cut(alive).to(device).eval()
-        return lambda: {"": timer(network, x)}
-
-    dense = _fastest([timed({})])[0][""]
-    slopes: dict[str, float] = {}
-    measured: dict[str, tuple[tuple[int, float], ...]] = {}
-    _check_rounding(rounding, analysis.groups, exclude)
-    for group in analysis.groups:
-        step = by_name(rounding, group.name, "rounding") if isinstance(rounding, Mapping) else rounding
-        widths = _widths(group, 1 if group.optional else step)
-        seen = _fastest([timed({group.name: torch.arange(group.size) < width}) for width in widths])
-        times = [(width, of[""]) for width, of in zip(widths, seen, strict=True)]
-        measured[group.name] = tuple(times)
-        slopes[group.name] = _slope(group, times, str(device))
-    return Latency(slopes, dense, measured, str(device))
 
 
 def fastest_milliseconds(
@@ -190,30 +182,6 @@ def _widths(group: Group, step: int) -> list[int]:
         )
     rounded = {min(-(-int(share * group.size) // step) * step, group.size) for share in SHARES}
     return sorted({0} | rounded if group.optional else {max(width, 1) for width in rounded})
-
-
-def _narrowed(chain: Chain, group: Group, width: int) -> Chain:
-    """The chain with the first units of one group alone, and all of the others'."""
-    alive = {g.name: torch.ones(g.size, dtype=torch.bool) for g in chain.groups}
-    alive[group.name] = torch.arange(group.size) < width
-    narrow = copy_of(chain)
-    if width < group.size:
-        cut_(narrow, alive)
-    return narrow
-
-
-def _layer_times(chain: Chain, example: Tensor, timer: Timer, names: set[str]) -> dict[str, float]:
-    times: dict[str, float] = {}
-
-    def call(name: str, layer: nn.Module, x: Tensor) -> Tensor:
-        if name in names:
-            times[name] = timer(layer, x)
-        y: Tensor = layer(x)
-        return y
-
-    with torch.no_grad():
-        chain(example, call=call)
-    return times
 
 
 def _slope(group: Group, times: list[tuple[int, float]], device: str) -> float:

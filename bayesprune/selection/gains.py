@@ -16,7 +16,7 @@ from torch import Tensor
 from bayesprune.likelihoods import Likelihood
 from bayesprune.selection.masks import Masks, Scores
 from bayesprune.selection.subject import Subject
-from bayesprune.structure.trace import evaluating
+from bayesprune.structure.running import evaluating
 
 ROWS_AT_ONCE = 2000
 

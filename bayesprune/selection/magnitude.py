@@ -13,7 +13,7 @@ from bayesprune.errors import SelectionError
 from bayesprune.selection.masks import Scores
 from bayesprune.selection.rule import Scored
 from bayesprune.selection.subject import Subject
-from bayesprune.structure.groups import VALUES, WHOLE
+from bayesprune.structure.groups import WHOLE
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def columns_of(subject: Subject, values: Mapping[str, Tensor], reads: bool = Tru
     sizes = {group.name: group.size for group in subject.groups}
     for slot in subject.slots:
         number = values.get(slot.tensor)
-        if number is None or slot.dim in (VALUES, WHOLE) or slot.reads != reads:
+        if number is None or slot.dim == WHOLE or slot.reads != reads:
             continue
         others = [dim for dim in range(number.ndim) if dim != slot.dim]
         total = totals.setdefault(slot.group, torch.zeros(sizes[slot.group], dtype=torch.float64))

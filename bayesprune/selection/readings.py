@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, fx, nn
 
 from bayesprune.errors import SelectionError
-from bayesprune.structure import Chain
 from bayesprune.structure.graph import GraphNetwork
+from bayesprune.structure.graph.analysis.groups import members
 from bayesprune.structure.graph.analysis.weights import kind_of, listed
 from bayesprune.structure.graph.gating.pack import pack_gates
 from bayesprune.structure.graph.rules.call import arguments
 from bayesprune.structure.graph.rules.gates import Gate
-from bayesprune.structure.trace import evaluating
+from bayesprune.structure.running import evaluating
 
 ROWS_AT_ONCE = 256
 
@@ -43,7 +43,7 @@ class Reading:
 
 
 def readings(
-    network: Chain | GraphNetwork,
+    network: GraphNetwork,
     rows: Tensor,
     gates: Mapping[str, Tensor] | None = None,
     only: str | None = None,
@@ -65,11 +65,7 @@ def readings(
     parts: dict[str, list[Reading]] = {}
     with evaluating(network):
         for batch in rows.split(ROWS_AT_ONCE):
-            if isinstance(network, Chain):
-                found = _of_chain(network, batch, gates, only)
-            else:
-                found = _of_graph(network, batch, gates, only)
-            for reading in found:
+            for reading in _of_graph(network, batch, gates, only):
                 parts.setdefault(reading.name, []).append(reading)
     whole = [
         Reading(p[0].name, torch.cat([r.values for r in p], 1), p[0].units, p[0].weights, p[0].other)
@@ -83,36 +79,6 @@ def readings(
             "given: look at the rows and at the network's weights."
         )
     return whole
-
-
-def _of_chain(
-    chain: Chain, rows: Tensor, gates: Mapping[str, Tensor] | None, only: str | None
-) -> Iterator[Reading]:
-    """Every layer whose columns belong to units: its input."""
-    inputs: dict[str, Tensor] = {}
-    owners: dict[str, list[Any]] = {}
-    for slot in chain.slots:
-        if slot.reads and slot.dim == 1:
-            owners.setdefault(slot.tensor.removesuffix(".weight"), []).append(slot)
-
-    def call(name: str, layer: nn.Module, x: Tensor) -> Tensor:
-        if name in owners and only in (None, name):
-            inputs[name] = x
-        return layer(x)  # type: ignore[no-any-return]
-
-    chain(rows.to(_like(chain)), None if gates is None else _living(chain, gates), call)
-    for name, x in inputs.items():
-        units = {slot.group: slot.unit_ids for slot in owners[name]}
-        yield Reading(name, _by_column(x, 1), units, (f"{name}.weight",))
-
-
-def _living(chain: Chain, gates: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Gates of the units that a chain still has: it takes no others."""
-    living = {}
-    for group, z in gates.items():
-        ids = torch.cat([s.unit_ids for s in chain.slots if s.group == group]).unique()
-        living[group] = z[ids[ids >= 0]].to(_like(chain))
-    return living
 
 
 def _of_graph(
@@ -139,7 +105,7 @@ def _of_graph(
         yield Reading(
             node.name,
             _by_column(value, gate.dim),
-            _units(network, gate.columns),
+            _units(network, gate),
             tuple(weights),
             tuple(other),
         )
@@ -189,13 +155,14 @@ def _attribute(graph: fx.GraphModule, target: str) -> Any:
     return found
 
 
-def _units(network: GraphNetwork, columns: Tensor) -> dict[str, Tensor]:
+def _units(network: GraphNetwork, gate: Gate) -> dict[str, Tensor]:
     """group → (columns,), original unit ids, −1 elsewhere; only groups that are there."""
     units, start = {}, 0
+    owners = gate.columns if gate.owners is None else gate.owners
     for group in network.groups:
-        inside = (columns >= start) & (columns < start + group.size)
-        if bool(inside.any()):
-            units[group.name] = torch.where(inside, columns - start, -1)
+        ids = members(gate.columns, owners, start, group.size)
+        if ids is not None:
+            units[group.name] = ids
         start += group.size
     return units
 

@@ -13,7 +13,7 @@ from bayesprune.gated import GatedModel
 from bayesprune.gated.checks import names_of
 from bayesprune.rows import RowForm, one_input_of
 from bayesprune.selection.masks import Masks, whole
-from bayesprune.structure import Chain, ExpectedCost, Group, Slot, cut_
+from bayesprune.structure import ExpectedCost, Group, Slot
 from bayesprune.structure.copying import copy_of
 from bayesprune.structure.graph import GraphNetwork, provable_structure
 from bayesprune.structure.groups import close_over
@@ -36,7 +36,7 @@ class Subject:
         form: shape and type of a row of inputs.
     """
 
-    network: Chain | GraphNetwork
+    network: GraphNetwork
     alive: Masks
     rows: Tensor | None = field(repr=False)
     gated: GatedModel | None
@@ -74,7 +74,8 @@ class Subject:
                 f"Cannot prune a {type(what).__name__}: give an nn.Module, a gated model, or a fit's result."
             )
         x = one_input_of(what, example)
-        network = GraphNetwork(provable_structure(what, x, names_of(exclude), "none"))
+        # rules compare what layers make: inputs and flattened features have no incoming weights to go by
+        network = GraphNetwork(provable_structure(what, x, names_of(exclude), "none", inputs=False))
         dense = sum(p.numel() for p in what.parameters())
         return Subject(network, whole(network.groups), x, None, dense, RowForm.of(x), ExpectedCost(network))
 
@@ -140,11 +141,8 @@ class Subject:
             RemovalError: the network would compute something else.
         """
         closed, network = self.closed(masks), copy_of(self.network)
-        if isinstance(network, GraphNetwork):
-            network.cut_(closed)
-            return network.plain(handed_over=True)
-        cut_(network, closed)
-        return network.plain()
+        network.cut_(closed)
+        return network.plain(handed_over=True, own_class=self.gated is None)
 
     def edge_parameters(self, masks: Mapping[str, Tensor]) -> int:
         """Parameters that are left of the whole network when single weights are set to zero.
@@ -175,12 +173,12 @@ class Subject:
                 f"Masks of weights must be of torch.bool and of their weight's shape, and these are not: "
                 f"{', '.join(wrong)}."
             )
-        network = copy_of(self.network).plain()
+        network = copy_of(self.network)
         tensors = dict(network.named_parameters())
         with torch.no_grad():
             for name, mask in masks.items():
                 tensors[name].masked_fill_(~mask.to(tensors[name].device), 0.0)
-        return network
+        return network.plain(handed_over=True, own_class=self.gated is None)
 
     def weights(self) -> dict[str, Tensor]:
         """Name → weight of a product or convolution, detached, as it is now; biases are left out."""

@@ -13,7 +13,7 @@ from bayesprune.selection.masks import Scores
 from bayesprune.selection.rows import pairs_of
 from bayesprune.selection.rule import Scope, Scored
 from bayesprune.selection.subject import Subject
-from bayesprune.structure.trace import evaluating
+from bayesprune.structure.running import evaluating
 
 ROWS_AT_ONCE = 256
 

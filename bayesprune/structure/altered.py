@@ -19,7 +19,6 @@ from torch.nn.utils.weight_norm import WeightNorm
 
 from bayesprune.errors import UnsupportedNetworkError
 from bayesprune.structure.layer_form import built, described
-from bayesprune.structure.layers import Select
 
 OUTPUTS, MOVING, GRADIENTS = "outputs", "moving", "gradients"
 """What an alteration touches: outputs; outputs, by numbers that every call in training moves; or gradients
@@ -175,8 +174,6 @@ def is_plain(layer: nn.Module) -> bool:
         return False
     if layer._non_persistent_buffers_set or any(True for _ in layer.children()):
         return False
-    if isinstance(layer, Select):  # may read fewer units than it is given
-        return set(_shapes(layer)) == {"index"}
     try:
         return _shapes(built(type(layer), described(layer))) == _shapes(layer)
     except (ValueError, TypeError, AttributeError, RuntimeError):  # arguments that its constructor refuses

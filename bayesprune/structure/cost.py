@@ -10,7 +10,7 @@ from torch import nn
 
 from bayesprune.rows.example import example_call
 from bayesprune.structure.counting import Counter
-from bayesprune.structure.trace import check_plain, evaluating, run_on
+from bayesprune.structure.running import check_plain, evaluating, run_on
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,7 @@ class ExpectedCost:
 
     Not included are the deaths that follow from others: a filter none of whose flattened features is still
     read is cut as well (``close_over``). So this is the expected size of what the gates leave, an upper bound
-    on that of what :func:`cut_` leaves, and equal to it wherever every unit that is there has a reader.
+    on that of what a cut leaves, and equal to it wherever every unit that is there has a reader.
     Derived here from the slots (for plain layers: Guenter & Sideris, arXiv 2411.09127), and tested by
     enumeration.
 
@@ -54,10 +54,11 @@ class ExpectedCost:
 
     Example:
         >>> import torch
-        >>> from bayesprune.structure import ExpectedCost, find_chain
+        >>> from bayesprune.structure import ExpectedCost
+        >>> from bayesprune.structure.graph import analyse
         >>> network = torch.nn.Sequential(torch.nn.Linear(4, 2), torch.nn.Linear(2, 3))
-        >>> chain = find_chain(network, torch.ones(1, 4))
-        >>> cost = ExpectedCost(chain)({"input": torch.full((4,), 0.5), "0": torch.tensor([1.0, 0.5])})
+        >>> gated = analyse(network, torch.ones(1, 4)).gated
+        >>> cost = ExpectedCost(gated)({"input": torch.full((4,), 0.5), "0": torch.tensor([1.0, 0.5])})
         >>> cost.macs.item(), cost.parameters.item()  # 2 · 1.5 + 1.5 · 3, and biases 1.5 + 3
         (7.5, 12.0)
     """

@@ -109,7 +109,7 @@ def find_head(plain: nn.Module, x: Tensor) -> Head | None:
     """The layer that a network ends in, if its outputs are linear in it; found by trying.
 
     Args:
-        plain: the network as plain PyTorch; left alone.
+        plain: the network, without a frame; left alone.
         x: (rows, ...), at least two rows that it accepts.
 
     Returns:

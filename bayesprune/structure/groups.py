@@ -43,9 +43,10 @@ class Slot:
     """One dimension of one tensor, labelled by units.
 
     Attributes:
-        tensor: name in the network's ``state_dict``, such as ``'fc1.weight'``.
-        dim: the dimension that the units run along; ``VALUES`` where the tensor's *values* are positions of
-            units; ``WHOLE`` where the whole tensor is one unit's, a section's.
+        tensor: name in the network's ``state_dict``, such as ``'fc1.weight'``; with a ``/`` in it of what is
+            in no tensor: inputs, zeros of a padding.
+        dim: the dimension that the units run along; ``WHOLE`` where the whole tensor is one unit's, a
+            section's.
         group: name of the group.
         unit_ids: (length of that dimension,), original id of the unit that each row or column belongs to; −1
             for one that belongs to none of this group's. (1,) for ``WHOLE``.
@@ -59,7 +60,7 @@ class Slot:
     reads: bool = False
 
 
-VALUES, WHOLE = -1, -2
+WHOLE = -2
 
 Keep = dict[tuple[str, int], Tensor]
 """(tensor name, dimension) → (length,) bool: which rows or columns stay. The one map that drives surgery."""

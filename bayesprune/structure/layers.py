@@ -1,13 +1,8 @@
-"""The layers that a chain may hold, by what they mean for units."""
+"""The plain layers, by what they mean for units."""
 
 from __future__ import annotations
 
-from typing import TypeGuard
-
-import torch
-from torch import Tensor, nn
-
-Producer = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
+from torch import nn
 
 PRODUCERS: frozenset[type[nn.Module]] = frozenset({nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d})
 """Layers that read all units of their input and make new ones."""
@@ -37,57 +32,6 @@ POOLS: dict[type[nn.Module], int] = {
 
 ACROSS: frozenset[type[nn.Module]] = frozenset({nn.Softmax, nn.LogSoftmax})
 """Layers that read across units: allowed only after the last producer, where nothing is removed."""
-
-
-class Select(nn.Module):
-    """Reads some of the units of its input: ``y = x[:, index]``.
-
-    It stands where the network keeps being handed what it no longer reads: at its inputs, and behind a
-    flatten.
-
-    Args:
-        width: units of the incoming tensor; to begin with all are read.
-
-    Attributes:
-        index: (units read,) positions along dimension 1 of the input, a buffer.
-
-    Example:
-        >>> select = Select(4)
-        >>> select.index = torch.tensor([0, 2])
-        >>> select(torch.tensor([[5.0, 6.0, 7.0, 8.0]]))
-        tensor([[5., 7.]])
-    """
-
-    index: Tensor
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.width = width
-        self.register_buffer("index", torch.arange(width))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Select along dimension 1.
-
-        Args:
-            x: (rows, width, ...).
-
-        Returns:
-            (rows, units read, ...).
-        """
-        if (
-            len(self.index) == self.width
-        ):  # the index is always in ascending order, so all of them means: as it is
-            return x
-        return x.index_select(1, self.index)
-
-    def extra_repr(self) -> str:
-        """Width in and out."""
-        return f"{len(self.index)} of {self.width}"
-
-
-def is_producer(layer: nn.Module) -> TypeGuard[Producer]:
-    """Whether a layer is exactly one of ``PRODUCERS``, and no subclass with ways of its own."""
-    return type(layer) in PRODUCERS
 
 
 def resize_(layer: nn.Module) -> None:

@@ -19,7 +19,8 @@ from torch import Tensor
 from bayesprune.errors import CheckpointError
 from bayesprune.svi.result import Epoch
 
-FORMAT = 2
+FORMAT = 3
+"""2 held feed-forward networks under the names of a row of layers."""
 PLAIN, CHECKSUM = "bayesprune", "sha256"
 REMEDY = "Delete the file to go on from the checkpoint before it, or start again in another folder."
 

@@ -13,7 +13,7 @@ from bayesprune.gated import GatedModel
 from bayesprune.gated.rows import check_targets, running
 from bayesprune.likelihoods import Likelihood
 from bayesprune.rows import Rows, rows_from
-from bayesprune.structure.trace import evaluating
+from bayesprune.structure.running import evaluating
 from bayesprune.svi.batches import Train
 from bayesprune.svi.result import FitResult
 from bayesprune.svi.shrink import median_units

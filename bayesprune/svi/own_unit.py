@@ -57,7 +57,7 @@ def start_in_own_unit_(gated: GatedModel, batches: Batches) -> None:
 
 def _framed_(gated: GatedModel, frame: Frame | None, x: Tensor, y: Tensor) -> bool:
     """Put the frame around the network, where there is one and the network has a last layer for it."""
-    head = find_head(gated.network.plain(), x[:FEW]) if frame is not None and len(x) > 1 else None
+    head = find_head(gated.network, x[:FEW]) if frame is not None and len(x) > 1 else None
     if frame is None or head is None:
         return False
     keep = gated.likelihood.explains(outputs_on(gated.network, x, "train"), y)

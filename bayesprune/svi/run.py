@@ -8,12 +8,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from bayesprune.errors import DivergedError
 from bayesprune.gated import GatedModel
 from bayesprune.structure.copying import copy_of
-from bayesprune.structure.graph import GraphNetwork
 from bayesprune.svi.batches import Batches
 from bayesprune.svi.objective import gate_nats, weight_nats
 from bayesprune.svi.pricing import Pricing
@@ -171,23 +169,7 @@ class Run:
 
     def _renormalise_(self) -> None:
         """Means and variances of batch normalisation under the averaged weights, over one epoch's batches."""
-        network = self.gated.network.eval()
-        if isinstance(network, GraphNetwork):
-            network.renormalise_(x for x, _ in self.batches.epoch(0))
-            return
-        norms = [m for m in network.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
-        if not norms:
-            return
-        momenta = [norm.momentum for norm in norms]
-        for norm in norms:
-            norm.reset_running_stats()
-            norm.momentum = None  # a plain mean over the batches
-            norm.train()
-        with torch.no_grad():
-            for x, _ in self.batches.epoch(0):
-                network(x)
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
+        self.gated.network.eval().renormalise_(x for x, _ in self.batches.epoch(0))
 
     def _check(self, value: Tensor) -> None:
         if not bool(torch.isfinite(value)):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from bayesprune.gated import GatedModel
 
@@ -21,24 +20,6 @@ class WeightNoise:
     def __init__(self, gated: GatedModel, generator: torch.Generator) -> None:
         self.gated = gated
         self.generator = generator
-
-    def __call__(self, name: str, layer: nn.Module, x: Tensor) -> Tensor:
-        """Apply a layer of a chain: linear ones with noise at their outputs, others with drawn weights.
-
-        Args:
-            name: of the layer.
-            layer: the layer.
-            x: (rows, ...), its input.
-
-        Returns:
-            (rows, ...), its output.
-        """
-        if f"{name}.weight" not in self._log_scales():
-            return layer(x)  # type: ignore[no-any-return]
-        if isinstance(layer, nn.Linear):
-            return self.linear((f"{name}.weight", f"{name}.bias"), x, layer.weight, layer.bias)
-        drawn = {key: self.draw(f"{name}.{key}", tensor) for key, tensor in layer.named_parameters()}
-        return functional_call(layer, drawn, (x,))  # type: ignore[no-any-return]
 
     def draw(self, name: str, weight: Tensor) -> Tensor:
         """A weight, drawn once for all rows.

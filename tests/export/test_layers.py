@@ -12,13 +12,12 @@ from torch import nn
 
 from bayesprune.errors import CheckpointError, SettingsError, UnsupportedNetworkError
 from bayesprune.export import CLASSES, export, load, save
-from bayesprune.structure.layers import Select
+from bayesprune.structure.select import selected, selection
 from tests.export.small import seal
 
 ARGUMENTS = {  # of the classes that do not build without
     "Linear": {"in_features": 3, "out_features": 2},
     "Unflatten": {"dim": 1, "unflattened_size": (2, 3)},
-    "Select": {"width": 4},
     **{
         f"Conv{d}d": {"in_channels": 2, "out_channels": 4, "kernel_size": 3, "stride": 2, "groups": 2}
         for d in (1, 2, 3)
@@ -39,7 +38,7 @@ ARGUMENTS = {  # of the classes that do not build without
 
 def _example(kind: str) -> torch.Tensor:
     """(1, channels or width, ...): what a layer of this class takes."""
-    width = {"Conv": 2, "Unfl": 6, "Sele": 4}.get(kind[:4], 3)
+    width = {"Conv": 2, "Unfl": 6}.get(kind[:4], 3)
     places = next((int(d) for d in "123" if kind.endswith(f"{d}d")), 0)
     return torch.rand(1, width, *[5] * places)
 
@@ -59,8 +58,7 @@ def test_every_class_round_trips(tmp_path: Path, kind: str, inference: bool) -> 
 
 def _network(dtype: torch.dtype = torch.float32) -> nn.Sequential:
     torch.manual_seed(0)
-    select = Select(27)
-    select.index = torch.tensor([0, 5, 26])
+    select = selection(27, torch.tensor([0, 5, 26]))
     network = nn.Sequential()
     for name, layer in {
         "conv1": nn.Conv2d(1, 3, (3, 5), stride=(1, 2), padding=(1, 0), bias=False),
@@ -318,3 +316,20 @@ def test_no_pickle_is_imported_by_loading(saved: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(pickle, "loads", refuse)
     monkeypatch.setattr(torch, "load", refuse)
     assert isinstance(load(saved), nn.Sequential)
+
+
+def test_a_selection_is_told_from_other_graphs(tmp_path: Path) -> None:
+    """Only the one form is written as a selection; what somebody made of it is written as its operations."""
+    select = selection(4, torch.tensor([0, 3]))
+    assert selected(select)[0] == 4 and selected(nn.Identity()) is None
+    for node in select.graph.nodes:
+        if node.target is torch.index_select:
+            with select.graph.inserting_after(node):
+                doubled = select.graph.call_function(torch.mul, (node, 2))
+            node.replace_all_uses_with(doubled, delete_user_cb=lambda user, d=doubled: user is not d)
+            break
+    select.recompile()
+    assert selected(select) is None
+    network, x = nn.Sequential(select, nn.Linear(2, 3)), torch.randn(2, 4)
+    save(network, tmp_path, x)
+    assert torch.equal(load(tmp_path)(x), network(x))

@@ -1,4 +1,4 @@
-"""Small networks that are no chains, with few units, for what is summed over all configurations of gates."""
+"""Small networks that are no rows of layers, with few units, for sums over all configurations of gates."""
 
 import torch
 import torch.nn.functional as F

@@ -1,4 +1,4 @@
-"""gate(), Pyro, fit and prune on a network that is no chain of layers."""
+"""gate(), Pyro, fit and prune on a network that is no row of layers."""
 
 import copy
 

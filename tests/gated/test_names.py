@@ -125,7 +125,7 @@ def test_scales_of_parameters_that_there_are_not_are_refused():
 
 def test_one_name_by_itself_is_that_name_and_not_its_letters():
     assert [group.name for group in gate(exclude="input").groups] == ["0", "2"]
-    assert [group.name for group in bp.analyse(network(), X, exclude="0").groups] == ["2"]
+    assert [group.name for group in bp.analyse(network(), X, exclude="0").groups] == ["input", "2"]
     by_size = {"timer": lambda layer, x: layer.weight.numel(), "rounding": 1}
     latency = bp.Price.latency(network(), X, exclude="input", **by_size)
     assert set(latency.milliseconds) == {"0", "2"}
@@ -134,7 +134,7 @@ def test_one_name_by_itself_is_that_name_and_not_its_letters():
 def test_names_are_checked_outside_of_gate_too():
     with pytest.raises(PriorError, match=r"rounding names 'inptu'.*Did you mean 'input'"):
         bp.Price.latency(network(), X, rounding={"inptu": 4, "*": 8}, timer=lambda layer, x: 1.0)
-    with pytest.raises(SettingsError, match=r"cut: '3' is no group.*there are '0', '2'"):
+    with pytest.raises(SettingsError, match=r"cut: '3' is no group.*there are 'input', '0', '2'"):
         bp.analyse(network(), X).cut({"3": torch.ones(8, dtype=torch.bool)})
     prices = {"0x": 1.0, "*": 2.0}
     rule = bp.selection.FlatteningVertex(X, torch.zeros(2).long(), likelihood=LIKELIHOOD, price=prices)

@@ -107,8 +107,8 @@ def test_model_reads_the_units_times_their_noise():
 def test_a_draw_at_the_edge_costs_no_nats_either(monkeypatch):
     """In float32 low + u · (high − low) can round up to high, where a uniform density is zero."""
     largest = 1 - 2.0**-24
-    monkeypatch.setattr(torch, "rand", lambda *shape, **kinds: torch.full(shape[0], largest, **kinds))
     gated, (x, y) = gate({"input": 0.5, "0": 0.3}), data()
+    monkeypatch.setattr(torch, "rand", lambda *shape, **kinds: torch.full(shape[0], largest, **kinds))
     sites = noise_sites(gated.guide)
     assert all(bool((site == largest).all()) for site in sites.values()) and len(sites) == 2
     monkeypatch.undo()

@@ -20,7 +20,7 @@ def net(seed=0):
 
 
 class Residual(nn.Module):
-    """A network that is a graph, not a chain."""
+    """A network that is a graph, not a row of layers."""
 
     def __init__(self):
         super().__init__()

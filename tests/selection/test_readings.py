@@ -1,4 +1,4 @@
-"""Readings and unit vectors: what readers are handed, on chains and graphs, equals what hooks see."""
+"""Readings and unit vectors: what readers are handed, in rows of layers and others, equals what hooks see."""
 
 import pytest
 import torch

@@ -53,7 +53,7 @@ def regression(units, correlation, seed=0):
 def log_likelihoods(gated, x, y):
     """(2^K,) log p(y | x, z) of every mask, and the masks."""
     masks = all_configurations(x.shape[1]).double()
-    means = (masks * gated.network[-1].weight[0].detach()) @ x.T
+    means = (masks * gated.network.network[-1].weight[0].detach()) @ x.T
     return -0.5 * (y.T - means).square().sum(-1) / NOISE**2, masks
 
 

@@ -1,8 +1,13 @@
-"""Chains drawn by Hypothesis: what the surgery tests are run on."""
+"""Rows of layers drawn by Hypothesis: what the surgery tests are run on."""
 
 import torch
+from hypothesis import assume
 from hypothesis import strategies as st
 from torch import nn
+
+from bayesprune.errors import NothingToGateError
+from bayesprune.structure.graph import GraphNetwork, provable_structure
+from bayesprune.structure.groups import close_over
 
 ACTIVATIONS = [
     nn.ReLU,
@@ -42,7 +47,7 @@ class Functional(nn.Module):
 
 
 @st.composite
-def chains(draw):
+def rows_of_layers(draw):
     """(network, example) in float64, in train mode, with random normalisation statistics."""
     torch.manual_seed(draw(st.integers(0, 2**16)))
     kind = draw(st.sampled_from(["dense", "conv1", "conv2", "functional"]))
@@ -116,3 +121,18 @@ def _convolutional(draw, dims):
 def _dense_after(draw, width):
     hidden = draw(st.integers(2, 4))
     return [nn.Linear(width, hidden), nn.Softplus(), nn.Linear(hidden, 2)]
+
+
+def gated_of(network, example, exclude=(), inputs=None):
+    """The network under gates; a drawn one that has no unit to gate is passed over."""
+    try:
+        return GraphNetwork(provable_structure(network, example, exclude, inputs=inputs))
+    except NothingToGateError:
+        assume(False)
+
+
+def cut_(gated, alive, *more, **kinds):
+    """Cut, with the units that nobody reads any more; which ones are left."""
+    closed = close_over(gated.slots, alive)
+    gated.cut_(closed, *more, **kinds)
+    return closed

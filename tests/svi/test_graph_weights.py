@@ -1,4 +1,4 @@
-"""Weights with a posterior in networks that are no chains: step and Pyro agree; surgery cuts scales too."""
+"""Weights with a posterior in networks of any form: step and Pyro agree; surgery cuts scales too."""
 
 import copy
 from functools import cache

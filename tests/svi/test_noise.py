@@ -69,7 +69,7 @@ def test_expected_squared_error_is_the_one_in_closed_form(decided):
     x, y = torch.randn(5, 3), torch.randn(5, 1)
     drawn = losses(gated, (x, y), "straight_through", 2000, decided)
     theta = torch.ones(3) if decided else gated.inclusion_prob().detach()
-    weight, bias = gated.network[-1].weight[0].detach(), gated.network[-1].bias.detach()
+    weight, bias = gated.network.network[-1].weight[0].detach(), gated.network.network[-1].bias.detach()
     mean = (x * weight * theta).sum(1, keepdim=True) + bias
     variance = (x * weight).square() @ (theta * (1 + 0.36) - theta.square())
     exact = likelihood.nll(mean, y).mean() + 0.5 * variance.mean() / 0.49

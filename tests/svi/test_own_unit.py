@@ -35,7 +35,7 @@ def rows(unit=1.0, location=0.0):
 
 
 class Residual(nn.Module):
-    """No chain of layers."""
+    """No row of layers."""
 
     def __init__(self):
         super().__init__()

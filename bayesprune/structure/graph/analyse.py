@@ -27,7 +27,7 @@ from bayesprune.structure.graph.surgery.adapt import NOTHING_LEFT, CannotAdapt, 
 from bayesprune.structure.graph.surgery.shapes import check_shapes
 from bayesprune.structure.groups import Group, Slot
 from bayesprune.structure.naming import as_names, check_groups
-from bayesprune.structure.trace import check_plain
+from bayesprune.structure.running import check_plain
 
 
 class Analysis:
@@ -98,7 +98,7 @@ class Analysis:
         already = None if self._gated is None else self._gated.alive.clone()
         network = GraphNetwork(replace(self.structure, captured=captured), already)
         network.cut_(alive, optimiser)
-        return unshare_(network.plain(handed_over=True), lender)
+        return unshare_(network.plain(handed_over=True, own_class=True), lender)
 
     def cut_(self, alive: Mapping[str, Tensor], optimiser: torch.optim.Optimizer | None = None) -> None:
         """Remove units from ``gated`` in place; as `cut`."""
@@ -114,7 +114,11 @@ def _line(frozen: Frozen) -> str:
 
 
 def analyse(
-    network: nn.Module, example: Any, exclude: Iterable[str] = (), layers: Layers = "sections"
+    network: nn.Module,
+    example: Any,
+    exclude: Iterable[str] = (),
+    layers: Layers = "sections",
+    inputs: bool | None = None,
 ) -> Analysis:
     """Find the units of any network, and what keeps the others.
 
@@ -123,6 +127,7 @@ def analyse(
         example: (rows, ...), a batch that it accepts, in any form that ``bp.gate`` takes.
         exclude: names or globs of groups that must stay whole.
         layers: which residual sections are units too, see ``bp.gate``.
+        inputs: whether inputs, and features behind a flatten, are units too, see ``bp.gate``.
 
     Returns:
         Groups, slots and reasons; the network under gates; smaller copies of it.
@@ -146,7 +151,7 @@ def analyse(
         >>> type(small).__name__, small.second.weight.shape
         ('Residual', torch.Size([4, 4]))
     """
-    return Analysis(provable_structure(network, example, exclude, layers, lent=True))
+    return Analysis(provable_structure(network, example, exclude, layers, inputs, lent=True))
 
 
 def provable_structure(
@@ -154,6 +159,7 @@ def provable_structure(
     example: Any,
     exclude: Iterable[str] = (),
     layers: Layers = "sections",
+    inputs: bool | None = None,
     lent: bool = False,
 ) -> Structure:
     """The structure, after trial cuts: units that an operation cannot follow when they go one by one stay.
@@ -163,6 +169,7 @@ def provable_structure(
         example: (rows, ...), a batch that it accepts, in any form that ``bp.gate`` takes.
         exclude: names or globs of groups that must stay whole.
         layers: which residual sections are units too.
+        inputs: as in :func:`find_structure`.
         lent: as in :func:`find_structure`.
 
     Returns:
@@ -179,7 +186,7 @@ def provable_structure(
     if layers not in LAYER_GATES:
         raise SettingsError(f"layers={layers!r} is none of {', '.join(map(repr, LAYER_GATES))}.")
     units = tuple(pattern for pattern in exclude if pattern != LAYERS)
-    structure = find_structure(network, example, units, lent)
+    structure = find_structure(network, example, units, lent, inputs)
     for _ in range(TRIALS):
         problem = _trial(structure)
         if problem is None:
@@ -202,6 +209,7 @@ def _trial(structure: Structure) -> CannotAdapt | None:
         for group in structure.groups:
             alive[start] = True
             start += group.size
+        alive = structure.closed(alive)
         for training in (True, False):
             try:
                 graph = adapted(structure, training, alive)

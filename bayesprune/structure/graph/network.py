@@ -13,7 +13,6 @@ from bayesprune.errors import RemovalError
 from bayesprune.rows.call import CallForm
 from bayesprune.rows.nested import put_together
 from bayesprune.structure.altered import check_present
-from bayesprune.structure.chain import batch_shape, flat_rows
 from bayesprune.structure.copying import copy_of
 from bayesprune.structure.counting import Counter
 from bayesprune.structure.frame import Framed
@@ -26,7 +25,7 @@ from bayesprune.structure.graph.capture.flat import flat
 from bayesprune.structure.graph.gating.batch_norm import renormalise_
 from bayesprune.structure.graph.gating.insert import gated_graphs
 from bayesprune.structure.graph.gating.noise import Noise, insert_noise_
-from bayesprune.structure.graph.gating.pack import pack_gates
+from bayesprune.structure.graph.gating.pack import GroupGates, batch_shape, flat_rows
 from bayesprune.structure.graph.shipped import plain_graph_of
 from bayesprune.structure.graph.surgery.adapt import adapted
 from bayesprune.structure.graph.surgery.cut import (
@@ -50,13 +49,11 @@ class GraphNetwork(Framed):
         network: the copy, of the user's own classes; it owns all parameters and buffers.
         structure: groups, slots, and what is frozen.
         alive: (units of all groups,), bool: not cut.
-        why: it is no chain of layers.
     """
 
     network: nn.Module
     structure: Structure
     alive: Tensor
-    why: str
     _graphs: dict[bool, fx.GraphModule]
     _slots: tuple[Slot, ...]
     _weights: frozenset[str]
@@ -66,7 +63,6 @@ class GraphNetwork(Framed):
         adopt_(self, structure.captured.network)
         self._no_frame()
         object.__setattr__(self, "structure", structure)
-        object.__setattr__(self, "why", "")
         object.__setattr__(self, "_weights", weight_names(structure.captured))
         whole = torch.ones(sum(group.size for group in structure.groups), dtype=torch.bool)
         object.__setattr__(self, "alive", whole if alive is None else alive)
@@ -107,9 +103,8 @@ class GraphNetwork(Framed):
             tensors = tuple(x.expand(lead + x.shape).reshape(-1, *x.shape[1:]) for x in tensors)
             gates = {group: flat_rows(z, lead, rows) for group, z in gates.items()}
         graph = self._graphs[self.training]
-        leaves = graph_forward(
-            graph, self, *tensors, gates=pack_gates(self.structure.groups, self.alive, gates), noise=noise
-        )
+        given = GroupGates(self.structure.groups, self.alive, gates) if gates else None
+        leaves = graph_forward(graph, self, *tensors, gates=given, noise=noise)
         if lead:
             leaves = [_led(leaf, lead, len(tensors[0])) for leaf in leaves]
         outputs = put_together(self.structure.captured.outputs[self.training], leaves)
@@ -155,7 +150,7 @@ class GraphNetwork(Framed):
         inputs = captured.example
         return tuple(x.to(like.device, types.get(x.dtype, x.dtype), copy=True) for x in inputs)
 
-    # ---- what a chain of layers has too
+    # ---- reading
 
     @property
     def groups(self) -> tuple[Group, ...]:
@@ -224,7 +219,7 @@ class GraphNetwork(Framed):
         check_present(self.network, self.cut_names())
         groups = self.structure.groups
         flat = torch.cat([alive.get(g.name, torch.ones(g.size, dtype=torch.bool)).cpu() for g in groups])
-        before, after = self.alive, self.alive & flat
+        before, after = self.alive, self.structure.closed(self.alive & flat)
         plain = self._adapted(after)  # every operation can follow
         masked = self._probe(after)
         beside = {id(self._tensor(name)): twin for name, twin in (companions or {}).items()}
@@ -284,26 +279,49 @@ class GraphNetwork(Framed):
         """
         renormalise_(self.network, self._graphs, ((x,) for x in batches))
 
-    def plain(self, handed_over: bool = False) -> nn.Module:
+    def plain(self, handed_over: bool = False, own_class: bool = False) -> nn.Module:
         """The network as it is now, without gates: of the user's own classes where they run as such.
 
-        Classes that have sizes written down fail, or compute something else; both is seen on the example, and
-        then a graph module of the same parameter names is returned.
+        A row of layers is an ``nn.Sequential`` of them, with a selection where not all that comes is read.
+        Other classes that have sizes written down fail, or compute something else; both is seen on the
+        example, and then a graph module of the same parameter names is returned.
 
         Args:
             handed_over: give away this network's own parameters instead of copies; it is not used any more.
+            own_class: a row of layers is of the user's own class too, where it reads all of its inputs and
+                features.
         """
         own, graphs = self.network if handed_over else copy_of(self.network), {}
+        if not handed_over:
+            own.zero_grad(set_to_none=True)
         for training in (True, False):
             graphs[training] = adapted(self.structure, training, self.alive)
             share(graphs[training], own)  # comparing moves statistics, and puts its own back
         example, gone = self._example(), tensors_gone(self.structure, self.alive)
-        with flat(own, self.call_form, self.structure.captured.outputs[False]):
-            whole = not gone and all(same(own, graphs[t], t, example) for t in (True, False))
-        if whole:
-            return self.folded_(own)
+        row = None if self.structure.row is None else self.structure.row.sequential(own, self.selected())
+        forms = [own] if row is None else [own, row] if own_class else [row]
+        for plain in forms if not gone else ():
+            with flat(plain, self.call_form, self.structure.captured.outputs[False]):
+                whole = all(same(plain, graphs[t], t, example) for t in (True, False))
+            if whole:
+                self.folded_(own)
+                return plain
         strip_(own, gone)
         return self.folded_(plain_graph_of(replace(self.structure.captured, network=own), graphs))
+
+    def selected(self) -> dict[str, tuple[int, Tensor]]:
+        """What is read of inputs, and of features behind a flatten, where not all that comes is.
+
+        Returns:
+            Group → (numbers that come, positions of those that are read).
+        """
+        known, found = torch.cat([self.alive, torch.ones(1, dtype=torch.bool)]), {}
+        for born in self.structure.findings[True].labels.born.values():
+            there = known[self.structure.unit_of[born.owners]]
+            read = known[self.structure.unit_of[born.labels]][there]
+            if not bool(read.all()):
+                found[born.name] = int(there.sum()), read.nonzero().squeeze(1)
+        return found
 
 
 def _led(leaf: Any, lead: tuple[int, ...], rows: int) -> Any:

@@ -97,7 +97,7 @@ def test_too_few_fits_are_not_asked(fits):
 
 def test_hidden_units_are_matched_by_what_they_do():
     one, other = masked([0, 1, 2, 3, 4, 5, 6]), masked([0, 1, 2, 3, 7, 8, 9])
-    layers = [gated.network[1] for gated in (one, other)]
+    layers = [gated.network.network[1] for gated in (one, other)]
     with torch.no_grad():  # the same three units, in other places and with other signs
         layers[1].weight[3:6] = -layers[0].weight[[2, 0, 1]]
         layers[1].bias[3:6] = -layers[0].bias[[2, 0, 1]]
@@ -156,7 +156,7 @@ def test_undecided_gates_whose_draws_predict_worse_than_the_mask_are_unfaithful(
 def test_a_certain_mask_whose_units_are_not_worth_their_price_is_unfaithful():
     gated, rows = wide_and_sure()
     with torch.no_grad():
-        gated.network[-1].weight[:, :2] = (
+        gated.network.network[-1].weight[:, :2] = (
             0.0  # two hidden units do nothing, at 3 nats each: yet they are kept
         )
     answer = bp.diagnose(gated, rows=rows, draws=50).faithful

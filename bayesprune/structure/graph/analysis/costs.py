@@ -10,11 +10,12 @@ import torch
 from torch import Tensor, fx
 
 from bayesprune.structure.counting import Counter
+from bayesprune.structure.graph.analysis.groups import members
 from bayesprune.structure.graph.analysis.structure import Structure
 from bayesprune.structure.graph.rules.call import Findings, Raw, argument_node, arguments
 from bayesprune.structure.graph.rules.einsum import letters_of
 from bayesprune.structure.graph.rules.labels import compact
-from bayesprune.structure.groups import WHOLE, Group, Slot
+from bayesprune.structure.groups import WHOLE, Slot
 from bayesprune.structure.terms import Term
 
 RECURRENT = ("lstm", "gru", "rnn_tanh", "rnn_relu")
@@ -194,7 +195,7 @@ def _contraction(
         for axis, length in zip(axes, found.sizes[node], strict=True):
             lengths[axis] = max(lengths.get(axis, 1), length)
         for dim, units in _owners(structure, found, node):
-            for slot in _slots(structure.groups, axes[dim], units):
+            for slot in _slots(structure, axes[dim], units):
                 slots[slot.dim, slot.group, tuple(slot.unit_ids.tolist())] = slot
     lengths.pop(-1, None)
     shape = torch.Size(lengths.get(axis, 1) for axis in range(max(lengths, default=-1) + 1))
@@ -220,12 +221,12 @@ def _owners(structure: Structure, found: Findings, node: fx.Node) -> Iterator[tu
         yield vary[0], units[index]
 
 
-def _slots(groups: tuple[Group, ...], axis: int, units: Tensor) -> Iterator[Slot]:
-    first = 0
-    for group in groups:
-        mine = (units >= first) & (units < first + group.size)
-        if bool(mine.any()):
-            yield Slot("", axis, group.name, torch.where(mine, units - first, -1))
+def _slots(structure: Structure, axis: int, units: Tensor) -> Iterator[Slot]:
+    first, owners = 0, structure.owners_of(units)
+    for group in structure.groups:
+        ids = members(units, owners, first, group.size)
+        if ids is not None:
+            yield Slot("", axis, group.name, ids)
         first += group.size
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from bayesprune.structure.graph.analysis.propagate import labels_in
 from bayesprune.structure.graph.capture.capture import Captured, find_tensor
 from bayesprune.structure.graph.rules.call import Findings
-from bayesprune.structure.graph.rules.labels import FIXED, compact
+from bayesprune.structure.graph.rules.labels import FIXED, Labels, Solved, compact
 from bayesprune.structure.groups import Group, Slot
 from bayesprune.structure.naming import check_names
 
@@ -22,47 +22,51 @@ Kind = tuple[tuple[str, int], ...]
 def assemble(
     captured: Captured,
     findings: dict[bool, Findings],
-    classes: Tensor,
-    frozen: set[int],
+    solved: Solved,
     exclude: tuple[str, ...],
-) -> tuple[Tensor, tuple[Group, ...], tuple[Slot, ...]]:
+) -> tuple[Tensor, Tensor, tuple[Group, ...], tuple[Slot, ...]]:
     """Make groups of the labels' classes.
 
     Args:
         captured: the network.
         findings: training or not → what was found in that graph.
-        classes: (labels,), the class of every label.
-        frozen: classes that stay.
+        solved: the classes, which of them stay, and whose features they are.
         exclude: names or globs of groups that must stay whole.
 
     Returns:
-        (labels,), the unit of every label, −1 for none; the groups; and where they sit.
+        (labels,), the unit of every label, −1 for none: of a feature that is no unit itself, its channel's;
+        (units,), the unit that each is a feature of, −1 for none; the groups; and where they sit.
 
     Raises:
         SettingsError: an exclusion that matches no group.
     """
-    kinds = {kind: u for kind, u in _kinds(findings, classes, frozen).items() if len(u) > 1}
-    names = _names(captured, list(kinds))
+    kinds = {kind: u for kind, u in _kinds(findings, solved).items() if len(u) > 1}
+    names = _names(captured, findings[True].labels, list(kinds))
     check_names("exclude", exclude, list(names.values()))
     chosen = {k: u for k, u in kinds.items() if not any(fnmatch.fnmatchcase(names[k], p) for p in exclude)}
-    class_unit, start = torch.full((len(classes),), -1), 0
+    class_unit, start = torch.full((len(solved.classes),), -1), 0
     for units in chosen.values():
         class_unit[torch.tensor(units)] = torch.arange(start, start + len(units))
         start += len(units)
-    unit_of = class_unit[classes]
-    unit_of[FIXED] = -1
+    class_unit[FIXED] = -1
+    owner = class_unit[solved.owners]  # of every class
+    owners = torch.full((start,), -1)
+    owners[class_unit[class_unit >= 0]] = owner[class_unit >= 0]
+    unit_of = torch.where(class_unit < 0, owner, class_unit)[solved.classes]
     sizes = {names[kind]: len(units) for kind, units in chosen.items()}
-    return unit_of, *_groups(captured, findings, unit_of, sizes)
+    return unit_of, owners, *_groups(captured, findings, (unit_of, owners), sizes)
 
 
-def _kinds(findings: dict[bool, Findings], classes: Tensor, frozen: set[int]) -> dict[Kind, list[int]]:
+def _kinds(findings: dict[bool, Findings], solved: Solved) -> dict[Kind, list[int]]:
     """Classes that are read and not frozen, by the places and parts that they are in."""
+    classes = solved.classes
     read = torch.zeros(len(classes), dtype=torch.bool)
     for found in findings.values():
         for r in found.reads:
             read[classes[r.labels]] = True
         for labels in found.inside:
             read[classes[labels]] = True
+    read[solved.owners[read.clone()]] = True  # a channel is read where a feature of it is
     signatures: dict[int, list[tuple[str, int]]] = defaultdict(list)
     for place, (start, size) in findings[True].labels.starts.items():
         for label in set(classes[start : start + size].tolist()):
@@ -72,7 +76,7 @@ def _kinds(findings: dict[bool, Findings], classes: Tensor, frozen: set[int]) ->
             signatures[label].append((f"part/{number}", 0))
     kinds: dict[Kind, list[int]] = defaultdict(list)
     for label in sorted(signatures):
-        if label not in frozen and label != FIXED and bool(read[label]):
+        if label not in solved.reasons and label != FIXED and bool(read[label]):
             kinds[tuple(signatures[label])].append(label)
     return kinds
 
@@ -106,16 +110,18 @@ TAKES = {"slice", "select", "narrow", "split", "split_with_sizes", "chunk", "ten
 """Operations whose results may hold fewer units than what they read."""
 
 
-def _names(captured: Captured, kinds: list[Kind]) -> dict[Kind, str]:
-    """A name for each kind of unit: the module of its first producer, else of its first parameter."""
+def _names(captured: Captured, labels: Labels, kinds: list[Kind]) -> dict[Kind, str]:
+    """A name for each kind of unit: the module of its first producer; of those that no layer makes their own;
+    else the module of the first parameter.
+    """
     order = {name: i for i, (name, _) in enumerate(captured.network.named_parameters(remove_duplicate=False))}
     names: dict[Kind, str] = {}
     for kind in kinds:
-        produced = [t for t, d in kind if d == 0 and find_ndim(captured.network, t) > 1] or [
-            t for t, _ in kind
-        ]
-        first = min(produced, key=lambda t: order.get(t, len(order)))
+        produced = [t for t, d in kind if d == 0 and find_ndim(captured.network, t) > 1]
+        born = [labels.born[t].name for t, _ in kind if t in labels.born]
+        first = min(produced or [t for t, _ in kind], key=lambda t: order.get(t, len(order)))
         name = first.rpartition(".")[0].replace(".", "_") or first
+        name = born[0] if born and not produced else name
         base, number = name, 1
         while name in names.values():
             number += 1
@@ -131,18 +137,19 @@ def find_ndim(network: nn.Module, name: str) -> int:
 
 
 def _groups(
-    captured: Captured, findings: dict[bool, Findings], unit_of: Tensor, sizes: dict[str, int]
+    captured: Captured, findings: dict[bool, Findings], units_of: tuple[Tensor, Tensor], sizes: dict[str, int]
 ) -> tuple[tuple[Group, ...], tuple[Slot, ...]]:
     read = {r.place for found in findings.values() for r in found.reads}
-    slots, groups, first = [], [], 0
+    (unit_of, owners), slots, groups, first = units_of, [], [], 0
+    padded = torch.cat([owners, torch.tensor([-1])])
     for name, size in sizes.items():
         parameters = fan_in = fan_out = 0
         for (tensor, dim), (start, length) in findings[True].labels.starts.items():
             units = unit_of[start : start + length]
-            mine = (units >= first) & (units < first + size)
-            if not bool(mine.any()):
+            ids = members(units, padded[units], first, size)
+            if ids is None:
                 continue
-            ids = torch.where(mine, units - first, -1)
+            mine = ids >= 0
             slots.append(Slot(tensor, dim, name, ids, reads=(tensor, dim) in read))
             whole = find_tensor(captured.network, tensor)
             if not isinstance(whole, nn.Parameter):
@@ -156,3 +163,23 @@ def _groups(
         groups.append(Group(name, size, max(fan_in, 1), max(fan_out, 1), parameters))
         first += size
     return tuple(groups), tuple(slots)
+
+
+def members(units: Tensor, owners: Tensor, first: int, size: int) -> Tensor | None:
+    """(length,), the units of one group that indices belong to, itself or as what they are features of.
+
+    Args:
+        units: (length,), unit of each index, −1 for none.
+        owners: (length,), the unit that it is a feature of, −1 for none.
+        first: position of the group's first unit.
+        size: its units.
+
+    Returns:
+        By number within the group, −1 for indices of others; None where all are.
+    """
+    found = None
+    for ids in (owners, units):
+        mine = (ids >= first) & (ids < first + size)
+        if bool(mine.any()):
+            found = torch.where(mine, ids - first, -1 if found is None else found)
+    return found

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from bayesprune.structure.graph.analysis.born import Born
 from bayesprune.structure.graph.capture.capture import Captured, find_tensor
 from bayesprune.structure.graph.capture.lent import check_writes
 from bayesprune.structure.graph.rules import (  # noqa: F401 (importing registers the rules)
@@ -32,10 +33,14 @@ class Reader(fx.Interpreter):
         graph: of one mode.
         captured: the network that it was captured from.
         findings: where everything that is found is written down.
+        born: where inputs, and features behind a flatten, are units; None where they are none.
     """
 
-    def __init__(self, graph: fx.GraphModule, captured: Captured, findings: Findings) -> None:
+    def __init__(
+        self, graph: fx.GraphModule, captured: Captured, findings: Findings, born: Born | None = None
+    ) -> None:
         super().__init__(graph)
+        self.born = born
         self.network, self.lent = captured.network, set(captured.lent)
         self.findings = findings
         self.behind: dict[fx.Node, str] = {}
@@ -53,7 +58,8 @@ class Reader(fx.Interpreter):
             self._note_precision(result)
         if not isinstance(result, Tensor) or not (result.is_floating_point() or result.is_complex()):
             self.findings.constants[n] = result
-        self.findings.of[n] = self._labels(n, values, result)
+        labels = self._labels(n, values, result)
+        self.findings.of[n] = labels if self.born is None else self.born.features(n, result, labels)
         return result
 
     def _note_precision(self, result: Tensor) -> None:
@@ -71,6 +77,8 @@ class Reader(fx.Interpreter):
             return (
                 torch.zeros((), dtype=torch.long).expand(result.shape) if isinstance(result, Tensor) else None
             )
+        if node.op == "placeholder" and self.born is not None:
+            return self.born.inputs(node, result)
         if node.op == "placeholder":
             return torch.zeros((), dtype=torch.long).expand(result.shape)
         if node.op == "output":

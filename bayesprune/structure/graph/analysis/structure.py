@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor, fx, nn
 
 from bayesprune.errors import NothingToGateError
 from bayesprune.structure.altered import hint
+from bayesprune.structure.graph.analysis.born import Born
 from bayesprune.structure.graph.analysis.branches import Section, find_branches
 from bayesprune.structure.graph.analysis.groups import assemble
 from bayesprune.structure.graph.analysis.propagate import Reader, labels_in
@@ -21,6 +22,7 @@ from bayesprune.structure.graph.capture.rows import row_dimensions
 from bayesprune.structure.graph.rules.call import Findings, Raw
 from bayesprune.structure.graph.rules.labels import Frozen, Labels
 from bayesprune.structure.groups import Group, Slot
+from bayesprune.structure.row import Row, find_row
 from bayesprune.structure.terms import Term
 
 
@@ -37,6 +39,9 @@ class Structure:
         frozen: what can not be removed, and why; one entry for each reason.
         sections: what stands beside a shortcut; its units are the last group's, where there are any.
         terms: what the dense network's cost is the sum of.
+        owners: (units,), of a feature behind a flatten the channel that it is a number of, as a position
+            like those of ``unit_of``; −1 for all other units.
+        row: the layers, where the network is nothing but some in a row.
     """
 
     captured: Captured
@@ -47,6 +52,23 @@ class Structure:
     frozen: tuple[Frozen, ...]
     sections: tuple[Section, ...] = ()
     terms: tuple[Term, ...] = ()
+    owners: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.long))
+    row: Row | None = None
+
+    def owners_of(self, units: Tensor) -> Tensor:
+        """(...), the units that units are features of; −1 for those that are none's."""
+        return torch.cat([self.owners, torch.tensor([-1])])[units.clamp(max=len(self.owners))]
+
+    def closed(self, alive: Tensor) -> Tensor:
+        """Units without the features of channels that are not alive.
+
+        Args:
+            alive: (units,), bool.
+        """
+        owned = self.owners >= 0
+        closed = alive.clone()
+        closed[: len(owned)][owned] &= alive[self.owners[owned]]
+        return closed
 
     @property
     def first_section(self) -> int:
@@ -55,7 +77,11 @@ class Structure:
 
 
 def find_structure(
-    network: nn.Module, example: Any, exclude: Iterable[str] = (), lent: bool = False
+    network: nn.Module,
+    example: Any,
+    exclude: Iterable[str] = (),
+    lent: bool = False,
+    inputs: bool | None = None,
 ) -> Structure:
     """Find the units of any network.
 
@@ -64,6 +90,7 @@ def find_structure(
         example: (rows, ...), a batch that it accepts, in any form that ``bp.gate`` takes.
         exclude: names or globs of groups that must stay whole.
         lent: whether the copy's parameters may lie in the memory of the user's, for reading.
+        inputs: whether inputs, and features behind a flatten, are units; None: where it is a row of layers.
 
     Returns:
         Its structure.
@@ -74,18 +101,23 @@ def find_structure(
     """
     if lent:
         with contextlib.suppress(WouldWrite):
-            return _found(capture(network, example, lent=True), exclude)
-    return _found(capture(network, example), exclude)
+            return _found(capture(network, example, lent=True), exclude, inputs)
+    return _found(capture(network, example), exclude, inputs)
 
 
-def _found(captured: Captured, exclude: Iterable[str]) -> Structure:
+def _found(captured: Captured, exclude: Iterable[str], inputs: bool | None) -> Structure:
     labels, findings = Labels(), {}
+    one = captured.form.plain and len(captured.example) == 1
+    row = find_row(captured.network, captured.example[0]) if one else None
+    flattens = () if row is None else row.flattens
     state = {name: tensor.clone() for name, tensor in captured.network.named_buffers()}
     for training, graph in captured.graphs.items():
         findings[training] = Findings(labels)
         with torch.no_grad(), torch.random.fork_rng():
             torch.manual_seed(0)  # what is found does not hang on the noise that a network draws
-            Reader(graph, captured, findings[training]).run(*(x.clone() for x in captured.example))
+            units = row is not None if inputs is None else inputs
+            born = Born(graph, findings[training], flattens) if units else None
+            Reader(graph, captured, findings[training], born).run(*(x.clone() for x in captured.example))
             branches = find_branches(graph, captured.network, findings[training].sizes)
             findings[training].branches = branches
             wanted = {r.source.name for r in (*findings[training].reads, *findings[training].norms)}
@@ -95,7 +127,7 @@ def _found(captured: Captured, exclude: Iterable[str]) -> Structure:
             _freeze_rowless(findings[training])
     for name, tensor in captured.network.named_buffers():
         tensor.copy_(state[name])
-    return _solved(captured, findings, exclude)
+    return replace(_solved(captured, findings, exclude), row=row)
 
 
 NO_ROWS = "what it reads is the same for all rows, and has no rows of its own"
@@ -141,7 +173,7 @@ def without(structure: Structure, node: fx.Node, reason: str, exclude: Iterable[
             _freeze(found, found.of.get(value), node.name, reason)
         solved = _solved(structure.captured, structure.findings, exclude)
         if not sources or sum(group.size for group in solved.groups) < before:
-            return solved
+            return replace(solved, row=structure.row)
 
 
 def _freeze(found: Findings, known: Any, place: str, reason: str) -> None:
@@ -154,9 +186,10 @@ def _freeze(found: Findings, known: Any, place: str, reason: str) -> None:
 
 
 def _solved(captured: Captured, findings: dict[bool, Findings], exclude: Iterable[str]) -> Structure:
-    classes, reasons = findings[True].labels.solve()
-    unit_of, groups, slots = assemble(captured, findings, classes, set(reasons), tuple(exclude))
-    return Structure(captured, findings, unit_of, groups, slots, tuple(dict.fromkeys(reasons.values())))
+    solved = findings[True].labels.solve()
+    unit_of, owners, groups, slots = assemble(captured, findings, solved, tuple(exclude))
+    frozen = tuple(dict.fromkeys(solved.reasons.values()))
+    return Structure(captured, findings, unit_of, groups, slots, frozen, owners=owners)
 
 
 def check_something_to_gate(structure: Structure, exclude: tuple[str, ...]) -> None:

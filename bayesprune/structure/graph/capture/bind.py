@@ -37,6 +37,7 @@ class _Bound:
     """What a graph's code sees as ``self``: a module, and beside it what only the graph has."""
 
     def __init__(self, graph: fx.GraphModule, module: nn.Module) -> None:
+        self.__dict__ = {**graph._modules, **module._modules}  # found without asking
         self._graph, self._module = graph, module
 
     def __getattr__(self, name: str) -> Any:

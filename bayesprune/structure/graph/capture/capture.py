@@ -25,7 +25,7 @@ from bayesprune.structure.graph.capture.recording import Inputs
 from bayesprune.structure.graph.capture.same import check_same, generators_kept
 from bayesprune.structure.graph.capture.tensors import find_tensor, set_tensor
 from bayesprune.structure.graph.capture.tracing import place_in_code, traced
-from bayesprune.structure.trace import check_plain, evaluating, unmoved
+from bayesprune.structure.running import check_plain, evaluating, unmoved
 
 __all__ = ["Captured", "Inputs", "capture", "find_tensor", "set_tensor"]
 

@@ -111,12 +111,26 @@ class _Insertion:
         units = self.structure.unit_of[labels]
         if not bool((units >= 0).any()):
             return None
-        columns = torch.where(units < 0, self.open, units)[self.alive[units]]
-        return UnitGates(columns, dim, *self.found.rows.get(source, (None, 1, 1)))
+        alive, owners = self.alive[units], self.structure.owners_of(units)
+        columns, channels = (torch.where(u < 0, self.open, u)[alive] for u in (units, owners))
+        owned = channels if bool((owners >= 0).any()) else None
+        rows, inner, outer = self.found.rows.get(source, (None, 1, 1))
+        return UnitGates(columns, dim, rows, inner, outer, owned, self._group(columns))
+
+    def _group(self, columns: Tensor) -> str | None:
+        """The group whose living units columns are, all and in order."""
+        start = 0
+        for group in self.structure.groups:
+            living = start + self.alive[start : start + group.size].nonzero().squeeze(1)
+            if torch.equal(columns, living):
+                return group.name
+            start += group.size
+        return None
 
     def _gate(self, name: str, units: UnitGates, source: fx.Node, before: fx.Node) -> fx.Node:
         """A node that multiplies ``source`` by its gates, just before the one that reads it."""
-        gate = Gate(units.columns, units.dim, units.rows, units.inner, units.outer)
+        place = (units.dim, units.rows, units.inner, units.outer)
+        gate = Gate(units.columns, *place, units.owners, units.group)
         self.graph.add_submodule(name, gate)
         with self.graph.graph.inserting_before(before):
             return self.graph.graph.call_module(name, (source, self.gates))

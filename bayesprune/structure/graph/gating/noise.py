@@ -11,6 +11,7 @@ from bayesprune.structure.graph.analysis.structure import Structure
 from bayesprune.structure.graph.analysis.weights import kind_of, listed
 from bayesprune.structure.graph.capture.capture import find_tensor
 from bayesprune.structure.graph.rules.call import arguments
+from bayesprune.structure.graph.rules.gates import Direct
 
 
 class Noise(Protocol):
@@ -23,7 +24,7 @@ class Noise(Protocol):
         """The outputs of a linear map whose weights differ from row to row."""
 
 
-class Drawn(nn.Module):
+class Drawn(Direct):
     """A weight's place in a graph: as it is, or as noise makes it.
 
     Args:
@@ -39,7 +40,7 @@ class Drawn(nn.Module):
         return weight if noise is None else noise.draw(self.name, weight)
 
 
-class NoisyLinear(nn.Module):
+class NoisyLinear(Direct):
     """A linear map of one vector a row, whose weights nothing else reads: its noise may act on the outputs.
 
     Args:

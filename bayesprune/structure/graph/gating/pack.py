@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -36,3 +37,47 @@ def pack_gates(groups: Sequence[Group], alive: Tensor, gates: Mapping[str, Tenso
         parts.append(z.expand(*lead, group.size))
         start += group.size
     return torch.cat([*parts, like.new_ones(*lead, 1)], -1)
+
+
+class GroupGates:
+    """Gates as a model draws them: each reader of one whole group takes its gates as they are.
+
+    They are laid side by side only for who reads across groups. That saves a copy of all gates of all rows,
+    and as much again backwards.
+
+    Args:
+        groups: of the network.
+        alive: (units of all groups,), bool: not cut.
+        gates: as in :func:`pack_gates`.
+    """
+
+    def __init__(self, groups: Sequence[Group], alive: Tensor, gates: Mapping[str, Tensor]) -> None:
+        self.groups, self.alive, self.gates = groups, alive, gates
+        self._flat: Tensor | None = None
+
+    def of_group(self, name: str, units: int) -> Tensor | None:
+        """(units,) or (rows, units), gates of all living units of a group; None where they have to be looked
+        up, because it is not named (and open), or has lost units since.
+        """
+        z = self.gates.get(name)
+        return z if z is not None and z.shape[-1] == units and z.ndim < 3 else None
+
+    def index_select(self, dim: int, columns: Tensor) -> Tensor:
+        """(..., columns), gates by their position among all units; the last one is open."""
+        if self._flat is None:
+            self._flat = pack_gates(self.groups, self.alive, self.gates)
+            assert self._flat is not None
+        return self._flat.index_select(dim, columns)
+
+
+def batch_shape(gates: Mapping[str, Tensor]) -> tuple[int, ...]:
+    """Leading dimensions of the gates beyond (rows, units)."""
+    shapes = [z.shape[:-2] for z in gates.values() if z.ndim > 2]
+    return tuple(torch.broadcast_shapes(*shapes)) if shapes else ()
+
+
+def flat_rows(gate: Tensor, lead: tuple[int, ...], rows: int) -> Tensor:
+    """Gates with draws in front → one row of gates for each row of the enlarged batch."""
+    gate = gate if gate.ndim > 1 else gate.unsqueeze(0)
+    units = gate.shape[-1]  # none of them may be left
+    return gate.expand(*lead, rows, units).reshape(math.prod(lead) * rows, units)

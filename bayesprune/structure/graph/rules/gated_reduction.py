@@ -13,6 +13,8 @@ from typing import Any
 from torch import Tensor, fx, nn
 from torch.utils._pytree import tree_map_only
 
+from bayesprune.structure.graph.rules.gates import Gates
+
 Formula = Callable[[Tensor, Tensor, dict[str, Any]], Any]
 
 WEIGHTED: dict[str, Formula] = {}
@@ -50,7 +52,7 @@ class Weighted(nn.Module):
         super().__init__()
         self.units, self.target = units, target
 
-    def forward(self, *args: Any, gates: Tensor | None = None, **kwargs: Any) -> Any:
+    def forward(self, *args: Any, gates: Gates | None = None, **kwargs: Any) -> Any:
         """Compute.
 
         Args:

@@ -2,9 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Any, Protocol
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+
+class ByGroup(Protocol):
+    """Gates by group, and by position among all."""
+
+    def of_group(self, name: str, units: int) -> Tensor | None:
+        """Gates of a group's living units, where they lie by themselves."""
+
+    def index_select(self, dim: int, columns: Tensor) -> Tensor:
+        """Gates by position."""
+
+
+Gates = Tensor | ByGroup
 
 
 class UnitGates(nn.Module):
@@ -16,28 +31,52 @@ class UnitGates(nn.Module):
         rows: the dimension that the rows run along; None where there is no such dimension.
         inner: how often a row comes, one after the other, along that dimension.
         outer: how often the whole sequence of rows comes.
+        owners: (size,), position of the gate of the channel that each index is a feature of, which multiplies
+            it too; None where none is one.
+        group: name of the group whose living units these are, all of them and in order; None where they are
+            other ones.
     """
 
     columns: Tensor
+    owners: Tensor | None
 
-    def __init__(self, columns: Tensor, dim: int, rows: int | None, inner: int, outer: int) -> None:
+    def __init__(
+        self,
+        columns: Tensor,
+        dim: int,
+        rows: int | None,
+        inner: int,
+        outer: int,
+        owners: Tensor | None = None,
+        group: str | None = None,
+    ) -> None:
         super().__init__()
         self.register_buffer("columns", columns, persistent=False)
+        self.register_buffer("owners", owners, persistent=False)
         self.dim, self.rows, self.inner, self.outer = dim, rows, inner, outer
+        self.group, self.size = group, len(columns)
+        self.plain = (dim, rows, inner, outer) == (1, 0, 1, 1)  # rows, then units, as gates come
 
-    def spread(self, ndim: int, gates: Tensor) -> Tensor:
+    def spread(self, ndim: int, gates: Gates) -> Tensor:
         """Gates in a shape that broadcasts against the value.
 
         Args:
             ndim: of the value.
-            gates: (units + 1,) for all rows alike, or (rows, units + 1).
+            gates: (units + 1,) for all rows alike, or (rows, units + 1), or by group.
 
         Returns:
             ``ndim`` dimensions, of size one but for units and rows.
         """
-        z = gates.index_select(-1, self.columns)
+        z = None
+        if self.group is not None and not isinstance(gates, Tensor):
+            z = gates.of_group(self.group, self.size)
+        z = gates.index_select(-1, self.columns) if z is None else z
+        if self.owners is not None:
+            z = z * gates.index_select(-1, self.owners)
+        if self.plain and z.ndim == 2:
+            return z if ndim == 2 else z.reshape(z.shape + (1,) * (ndim - 2))
         shape = [1] * ndim
-        shape[self.dim] = len(self.columns)
+        shape[self.dim] = self.size
         if z.ndim == 2 and len(z) > 1:
             if self.rows is None:
                 raise ValueError("rows have no dimension of their own here: give the same gates to all rows.")
@@ -51,7 +90,15 @@ class UnitGates(nn.Module):
         return z.reshape(shape)
 
 
-class Gate(UnitGates):
+class Direct(nn.Module):
+    """A part of our own in a graph: nobody hooks it, and it runs at every step, so it is called as it is."""
+
+    def __call__(self, *inputs: Any) -> Any:
+        """Run it, without the detour that hooks take."""
+        return self.forward(*inputs)
+
+
+class Gate(Direct, UnitGates):
     """Multiplies units by their gates: ``y = x · z``.
 
     Example:
@@ -60,7 +107,7 @@ class Gate(UnitGates):
         tensor([0., 1.])
     """
 
-    def forward(self, x: Tensor, gates: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, gates: Gates | None) -> Tensor:
         """Multiply.
 
         Args:
@@ -87,10 +134,11 @@ class WeightedNorm(UnitGates):
     """
 
     def __init__(self, gates: UnitGates, centred: bool, eps: float) -> None:
-        super().__init__(gates.columns, gates.dim, gates.rows, gates.inner, gates.outer)
+        rows = (gates.rows, gates.inner, gates.outer)
+        super().__init__(gates.columns, gates.dim, *rows, gates.owners, gates.group)
         self.centred, self.eps = centred, eps
 
-    def forward(self, x: Tensor, weight: Tensor | None, bias: Tensor | None, gates: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, weight: Tensor | None, bias: Tensor | None, gates: Gates | None) -> Tensor:
         """Normalise over the last dimension.
 
         Args:

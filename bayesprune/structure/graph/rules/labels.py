@@ -34,6 +34,22 @@ class Frozen:
     reason: str
 
 
+@dataclass(frozen=True)
+class Born:
+    """Units that no layer makes: a network's inputs, or the features that channels are flattened to.
+
+    Attributes:
+        name: of their group.
+        labels: (size,), one for each.
+        owners: (size,), the label of the channel that a feature is a number of; ``FIXED`` for inputs, and
+            for features of what stays.
+    """
+
+    name: str
+    labels: Tensor
+    owners: Tensor
+
+
 @dataclass
 class Labels:
     """All places, and what is known about them so far.
@@ -41,10 +57,12 @@ class Labels:
     Attributes:
         starts: (tensor, dimension) → (label of its first index, number of indices).
         whole: (tensor, dimension) that were found to stay as they are, all indices of them.
+        born: place that is in no tensor, of inputs or of features → what its units are.
     """
 
     starts: dict[tuple[str, int], tuple[int, int]] = field(default_factory=dict)
     whole: set[tuple[str, int]] = field(default_factory=set)
+    born: dict[str, Born] = field(default_factory=dict)
     _edges: list[Tensor] = field(default_factory=list)
     _known: set[int] = field(default_factory=set)
     _frozen: list[tuple[Tensor, Frozen]] = field(default_factory=list)
@@ -61,6 +79,28 @@ class Labels:
     def is_whole(self, place: tuple[str, int] | None) -> bool:
         """Whether a dimension of a parameter is known to stay as it is."""
         return place is None or place in self.whole
+
+    def bear(self, place: str, name: str, owners: Tensor) -> Tensor:
+        """(size,), labels of units that no layer makes; the same in both graphs.
+
+        Args:
+            place: what they are known by.
+            name: of their group.
+            owners: (size,), the labels that their numbers had so far.
+        """
+        labels = self.of(place, 0, len(owners))
+        if place in self.born:
+            self.unite_owners(self.born[place].owners, owners)
+        else:
+            self.born[place] = Born(name, labels, owners)
+        return labels
+
+    def unite_owners(self, first: Tensor, second: Tensor) -> None:
+        """Say that owners of equal position are one unit; one without a unit makes the other one stay."""
+        both = (first != FIXED) & (second != FIXED)
+        self.unite(first[both], second[both])
+        for alone in (first[~both], second[~both]):
+            self.freeze(alone, "features", "they are of a unit in one mode alone")
 
     def new_name(self, kind: str) -> str:
         """A name for indices that are in no parameter: the zeros of a padding, say."""
@@ -86,13 +126,38 @@ class Labels:
         if len(found):
             self._frozen.append((found, Frozen(place, reason)))
 
-    def solve(self) -> tuple[Tensor, dict[int, Frozen]]:
-        """Put together what was said.
+    def solve(self) -> Solved:
+        """Put together what was said, and what follows of features: units that are one have one owner."""
+        owners = self._owner_pairs()
+        while True:
+            classes = self._classes()
+            pairs = torch.unique(classes[owners], dim=1) if owners.numel() else owners
+            pairs = pairs[:, pairs[0] != pairs[1]]  # a feature that is one unit with its own channel
+            same = pairs[0, 1:] == pairs[0, :-1]
+            if not bool(same.any()):
+                break
+            self.unite(pairs[1, 1:][same], pairs[1, :-1][same])
+        reasons: dict[int, Frozen] = {}
+        for labels, frozen in self._frozen:
+            for label in torch.unique(classes[labels]).tolist():
+                reasons.setdefault(label, frozen)
+        owner = torch.full((self._next,), FIXED)
+        owner[pairs[0]] = pairs[1]
+        for _, channel in pairs.T.tolist():
+            if owner[channel] != FIXED:
+                reasons.setdefault(channel, Frozen("features", "they are flattened twice"))
+        for feature, channel in pairs.T.tolist():
+            if feature in reasons:
+                reasons.setdefault(channel, reasons[feature])
+        return Solved(classes, reasons, owner)
 
-        Returns:
-            (labels + 1,) class of every label, numbered by its smallest label; ``FIXED`` is its own class;
-            and why classes are frozen, by class.
-        """
+    def _owner_pairs(self) -> Tensor:
+        """(2, pairs), label of a feature and of the channel that it is of."""
+        found = [torch.stack([b.labels, b.owners])[:, b.owners != FIXED] for b in self.born.values()]
+        return torch.cat([torch.zeros(2, 0, dtype=torch.long), *found], 1)
+
+    def _classes(self) -> Tensor:
+        """(labels,), the class of every label, numbered by its smallest one."""
         from scipy.sparse import coo_matrix
         from scipy.sparse.csgraph import connected_components
 
@@ -102,12 +167,22 @@ class Labels:
         _, component = connected_components(graph, directed=False)
         smallest = np.full(component.max() + 1, self._next)
         np.minimum.at(smallest, component, np.arange(self._next))
-        classes = torch.from_numpy(smallest[component])
-        reasons: dict[int, Frozen] = {}
-        for labels, frozen in self._frozen:
-            for label in torch.unique(classes[labels]).tolist():
-                reasons.setdefault(label, frozen)
-        return classes, reasons
+        return torch.from_numpy(smallest[component])
+
+
+@dataclass(frozen=True)
+class Solved:
+    """Labels put together.
+
+    Attributes:
+        classes: (labels,), the class of every label, numbered by its smallest one; ``FIXED`` is its own.
+        reasons: class → why it stays, where it does.
+        owners: (labels,), class of a feature → class of the channel that it is of; ``FIXED`` for all others.
+    """
+
+    classes: Tensor
+    reasons: dict[int, Frozen]
+    owners: Tensor
 
 
 def _pairs(first: Tensor, second: Tensor) -> Tensor:

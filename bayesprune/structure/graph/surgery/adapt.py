@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, fx
 
 from bayesprune.errors import RemovalError
-from bayesprune.structure.graph.analysis.sections import drop_sections
+from bayesprune.structure.graph.analysis.sections import INSTEAD, drop_sections
 from bayesprune.structure.graph.analysis.selecting import selected
 from bayesprune.structure.graph.analysis.structure import Structure
 from bayesprune.structure.graph.capture.dropout import set_rates_
@@ -118,6 +118,8 @@ class _Worker:
             if old.op == "call_function" and old.args[0] in self.parts:
                 origin, positions = self.parts[old.args[0]]  # type: ignore[index]
                 self._place(old, new, origin, positions[int(str(old.args[1]))])
+            elif old.op == "placeholder" and self._loses(old):
+                self._read_less(old, new)
             else:
                 self._check_inputs(old)
             return
@@ -203,7 +205,7 @@ class _Worker:
                 raise CannotAdapt(source, "the units that are left form no box")
 
     def _touched(self, old: fx.Node) -> bool:
-        nodes = [n for n in old.all_input_nodes if n in self.found.sizes]
+        nodes = [old, *(n for n in old.all_input_nodes if n in self.found.sizes)]
         return any(n in self.scattered or self._loses(n) for n in nodes)
 
     def _loses(self, node: fx.Node) -> bool:
@@ -224,6 +226,22 @@ class _Worker:
         if raw.dims[dim] not in self.found.labels.starts:
             return torch.ones(raw.shape[dim], dtype=torch.bool)
         return self.mask(raw.along(self.found.labels, dim))
+
+    def _read_less(self, old: fx.Node, new: fx.Node) -> None:
+        """An input comes as it always did: what is left of it is read from it."""
+        kept = box(self.mask(self.found.of[old]))
+        assert kept is not None  # inputs are units along one dimension
+        dim = next(d for d, line in enumerate(kept) if not bool(line.all()))
+        name = f"bp_index_{new.name}"
+        self.graph.register_buffer(name, kept[dim].nonzero().squeeze(1), persistent=False)
+        last = [node for node in self.graph.graph.nodes if node.op == "placeholder"][-1]
+        with self.graph.graph.inserting_after(last):
+            where = self.graph.graph.get_attr(name)
+        with self.graph.graph.inserting_after(where):
+            picked = self.graph.graph.call_function(aten.index_select.default, (new, dim, where))
+        new.replace_all_uses_with(picked, delete_user_cb=lambda user: user is not picked)
+        self.twin[old] = picked
+        self.graph.meta.setdefault(INSTEAD, {})[old.name] = picked.name
 
     # ---- operations that move numbers
 

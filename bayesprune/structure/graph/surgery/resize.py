@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn, no_grad
 
 from bayesprune.structure.layers import resize_
-from bayesprune.structure.trace import evaluating
+from bayesprune.structure.running import evaluating
 
 Instance = nn.InstanceNorm1d | nn.InstanceNorm2d | nn.InstanceNorm3d
 
