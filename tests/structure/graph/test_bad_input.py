@@ -171,7 +171,7 @@ def test_nothing_to_gate_says_why(network, exclude, says):
 
 
 def test_an_exclusion_that_matches_nothing_lists_what_there_is():
-    with pytest.raises(SettingsError, match=r"exclude names 'conv\*'.*There are '0'\."):
+    with pytest.raises(SettingsError, match=r"exclude names 'conv\*'.*There are 'input', '0'\."):
         analyse(plain(), ROWS, ["conv*"])
 
 
