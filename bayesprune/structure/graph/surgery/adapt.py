@@ -240,7 +240,7 @@ class _Worker:
         with self.graph.graph.inserting_after(where):
             picked = self.graph.graph.call_function(aten.index_select.default, (new, dim, where))
         new.replace_all_uses_with(picked, delete_user_cb=lambda user: user is not picked)
-        self.twin[old] = picked
+        self.twin[old], self.by_name[picked.name] = picked, old
         self.graph.meta.setdefault(INSTEAD, {})[old.name] = picked.name
 
     # ---- operations that move numbers
