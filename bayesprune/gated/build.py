@@ -104,8 +104,11 @@ def gate(
 
 
 def _form(network: Chain | GraphNetwork, example: Tensor) -> RowForm:
-    """What rows must look like: a chain's layers run on images of any size, a traced graph on its own."""
-    return RowForm.of(example, range(2, example.ndim) if isinstance(network, Chain) else ())
+    """What rows must look like: a chain's layers run on images of any size, a graph where it is free."""
+    if isinstance(network, Chain):
+        return RowForm.of(example, range(2, example.ndim))
+    (sizes, *_) = network.call_form.sizes
+    return RowForm.of(example, (dim for dim, size in enumerate(sizes, start=1) if size is None))
 
 
 def _find(
