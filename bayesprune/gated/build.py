@@ -12,7 +12,6 @@ from bayesprune.errors import LikelihoodError, SettingsError
 from bayesprune.gated.checks import check_outputs, check_settings, checked_input
 from bayesprune.gated.held import check_network_held
 from bayesprune.gated.model import GatedModel, Prior
-from bayesprune.gated.sizes import free_sizes
 from bayesprune.likelihoods import Likelihood
 from bayesprune.priors import NormalWeights
 from bayesprune.priors.naming import by_name, check_tables
@@ -107,8 +106,13 @@ def gate(
     log_odds = log_odds.to(next(found.parameters()).dtype)
     noise = _deviations(found.groups, unit_noise, names)
     prior = bound(prior, found, log_odds, likelihood.rows)
-    form = RowForm.of(example, free_sizes(found, network, example))
-    return GatedModel(found, prior, likelihood, weights, log_odds, noise, form).train()
+    return GatedModel(found, prior, likelihood, weights, log_odds, noise, _form(found, example)).train()
+
+
+def _form(network: GraphNetwork, example: Tensor) -> RowForm:
+    """What rows must look like: of any size where the graph is free."""
+    (sizes, *_) = network.call_form.sizes
+    return RowForm.of(example, (dim for dim, size in enumerate(sizes, start=1) if size is None))
 
 
 def _initial_log_odds(

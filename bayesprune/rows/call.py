@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -28,6 +28,7 @@ class CallForm:
         named: the tree of each argument by name.
         parameters: names of ``forward``'s parameters that can be given by position, as far as they have any.
         optional: names of constants that are what ``forward`` takes without them.
+        sizes: of each tensor's dimensions behind the rows; None where any will do; empty where all will.
         names: of the tensors, one for each, in order; no two alike.
         plain: one tensor after the other, by position.
     """
@@ -36,6 +37,7 @@ class CallForm:
     named: Mapping[str, Any]
     parameters: tuple[str, ...] = ()
     optional: tuple[str, ...] = ()
+    sizes: tuple[tuple[int | None, ...], ...] = ()
     names: tuple[str, ...] = field(init=False)
     plain: bool = field(init=False)
 
@@ -62,7 +64,7 @@ class CallForm:
         """
         as_ever = self.plain and not named and len(positional) == len(self.positional)
         if as_ever and all(isinstance(x, Tensor) for x in positional):
-            return tuple(positional)
+            return self._checked(positional, place)
         positional, named = self._sorted(positional, named, place)
         found: list[Tensor] = []
         first = dict(enumerate(self.parameters))
@@ -70,7 +72,29 @@ class CallForm:
             _match(tree, value, first.get(number, f"argument {number}"), place, found)
         named = {name: self.named[name] for name in self.optional if name not in named} | named
         _match(dict(self.named), named, "", place, found)
-        return tuple(found)
+        return self._checked(found, place)
+
+    def _checked(self, tensors: Sequence[Tensor], place: str) -> tuple[Tensor, ...]:
+        """The tensors, if each has the sizes that the network was traced with where it must."""
+        for name, x, sizes in zip(self.names, tensors, self.sizes, strict=False):
+            if len(sizes) != x.ndim - 1:
+                shape = ", ".join("any" if size is None else str(size) for size in sizes)
+                raise DataError(
+                    f"{place}: {name!r} has shape {tuple(x.shape)}, and in the network's example a row has "
+                    f"({shape}): give such rows."
+                )
+            for dim, size in enumerate(sizes, start=1):
+                if size not in (None, x.shape[dim]):
+                    raise DataError(
+                        f"{place}: {name!r} has size {x.shape[dim]} in dimension {dim}, and this network was "
+                        f"traced at {size}, which is written into its operations: give {size} (pad, crop or "
+                        "resize), or trace it anew with an example of the other size."
+                    )
+        return tuple(tensors)
+
+    def at(self, tensors: Sequence[Tensor]) -> CallForm:
+        """The same form for tensors of exactly these sizes."""
+        return replace(self, sizes=tuple(tuple(x.shape[1:]) for x in tensors))
 
     def _sorted(
         self, positional: Sequence[Any], named: Mapping[str, Any], place: str

@@ -104,7 +104,8 @@ def test_the_files_say_what_they_hold(tmp_path):
     assert description["format_version"] == 4
     assert description["network"] == "Moved"
     assert description["input_shape"] == [3, 6, 6]
-    assert description["inputs"] == [{"shape": [3, 6, 6], "dtype": "float32"}]
+    assert description["inputs"] == [{"name": "x", "shape": [3, 6, 6], "dtype": "float32"}]
+    assert description["call"]["sizes"] == [[3, None, None]]
     tensors = load_file(tmp_path / "pruned.safetensors")
     assert set(tensors) == {*network.state_dict(), "constants.c0"}
     assert {entry["name"]: entry["kind"] for entry in description["values"]}["constants.c0"] == "constant"

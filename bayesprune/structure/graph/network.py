@@ -27,7 +27,7 @@ from bayesprune.structure.graph.gating.insert import gated_graphs
 from bayesprune.structure.graph.gating.noise import Noise, insert_noise_
 from bayesprune.structure.graph.gating.pack import GroupGates, batch_shape, flat_rows
 from bayesprune.structure.graph.shipped import plain_graph_of
-from bayesprune.structure.graph.surgery.adapt import adapted
+from bayesprune.structure.graph.surgery.adapt import EVERYWHERE, adapted
 from bayesprune.structure.graph.surgery.cut import (
     Backup,
     cut_tensor_,
@@ -57,6 +57,7 @@ class GraphNetwork(Framed):
     _graphs: dict[bool, fx.GraphModule]
     _slots: tuple[Slot, ...]
     _weights: frozenset[str]
+    _form: CallForm
 
     def __init__(self, structure: Structure, alive: Tensor | None = None) -> None:
         super().__init__()
@@ -112,12 +113,15 @@ class GraphNetwork(Framed):
 
     @property
     def call_form(self) -> CallForm:
-        """How the user's network is called."""
-        return self.structure.captured.form
+        """How the user's network is called, and of which sizes its inputs must be now."""
+        return self._form
 
     def _rebuild(self, plain: dict[bool, fx.GraphModule] | None = None) -> None:
         """Graphs for the units that are left, over the parameters as they are now."""
         plain = plain or self._adapted(self.alive)
+        captured = self.structure.captured
+        form = captured.form.at(captured.example) if any(map(_gathers, plain.values())) else captured.form
+        object.__setattr__(self, "_form", form)
         for graph in plain.values():
             share(graph, self.network)
         gated = gated_graphs(self.structure, plain, self.alive)
@@ -307,7 +311,8 @@ class GraphNetwork(Framed):
                 self.folded_(own)
                 return plain
         strip_(own, gone)
-        return self.folded_(plain_graph_of(replace(self.structure.captured, network=own), graphs))
+        captured = replace(self.structure.captured, network=own, form=self.call_form)
+        return self.folded_(plain_graph_of(captured, graphs))
 
     def selected(self) -> dict[str, tuple[int, Tensor]]:
         """What is read of inputs, and of features behind a flatten, where not all that comes is.
@@ -329,3 +334,10 @@ def _led(leaf: Any, lead: tuple[int, ...], rows: int) -> Any:
     if isinstance(leaf, Tensor) and leaf.ndim and len(leaf) == rows:
         return leaf.reshape(*lead, -1, *leaf.shape[1:])
     return leaf
+
+
+def _gathers(graph: fx.GraphModule) -> bool:
+    """Whether a cut graph reads from positions that hold at one size of the inputs alone."""
+    return any(
+        node.op == "get_attr" and str(node.target).startswith(EVERYWHERE) for node in graph.graph.nodes
+    )

@@ -66,8 +66,8 @@ def program_data(program: Program) -> dict[str, Any]:
         program: to write down.
 
     Returns:
-        Mode → nodes of its graph, and how its outputs hang together; and where it takes other inputs than
-        tensors by position, ``call``.
+        Mode → nodes of its graph, and how its outputs hang together; and, ``call``, what inputs it takes,
+        where those are more than tensors by position of any sizes.
 
     Raises:
         ValueError: an operation, argument, name or output that cannot be written down.
@@ -83,6 +83,7 @@ def program_data(program: Program) -> dict[str, Any]:
             "named": tree_data(dict(form.named)),
             "parameters": list(form.parameters),
             "optional": list(form.optional),
+            "sizes": [list(row) for row in form.sizes],
         }
     return data
 
@@ -136,7 +137,8 @@ def form_from_data(data: Any, count: int) -> CallForm:
         ValueError: the data are something else.
     """
     wrong = ValueError(f"call: {data!r} is not how a network is called")
-    if not isinstance(data, dict) or set(data) != {"positional", "named", "parameters", "optional"}:
+    entries = {"positional", "named", "parameters", "optional"}
+    if not isinstance(data, dict) or set(data) - {"sizes"} != entries:
         raise wrong
     positional, named = tree_from_data({"tuple": [data["positional"], data["named"]]}, count)
     parameters, optional = data["parameters"], data["optional"]
@@ -147,7 +149,15 @@ def form_from_data(data: Any, count: int) -> CallForm:
             raise wrong
     if not named.keys() >= set(optional):
         raise wrong
-    return CallForm(positional, named, tuple(parameters), tuple(optional))
+    sizes = data.get("sizes", [])
+    if not isinstance(sizes, list) or not all(map(_are_sizes, sizes)) or len(sizes) not in (0, count):
+        raise wrong
+    return CallForm(positional, named, tuple(parameters), tuple(optional), tuple(map(tuple, sizes)))
+
+
+def _are_sizes(row: Any) -> bool:
+    """Whether data are the sizes of a row, None for any."""
+    return isinstance(row, list) and all(n is None or (type(n) is int and n >= 0) for n in row)
 
 
 def _function(graph: fx.Graph) -> Callable[..., Any]:

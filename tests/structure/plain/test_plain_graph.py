@@ -71,7 +71,7 @@ def test_its_repr_shows_layers_and_sizes():
         ")"
     )
     network, _ = pruned("rolled_channels")
-    assert "(constants): Constants(c0 (180,))" in repr(network)
+    assert "(constants): Constants(c0 (5,))" in repr(network)
     network, _ = pruned("EncoderLayers")
     assert "(self_attn): MultiheadAttention(\n" in repr(network)
     assert "in_proj_weight (12, 6), in_proj_bias (12,)" in repr(network)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Any
 
 import torch
 from torch import fx, nn
+from torch._ops import OpOverload
 from torch.nn.parameter import UninitializedParameter
 
 from bayesprune.errors import DataError, UnsupportedNetworkError
@@ -23,8 +25,10 @@ from bayesprune.structure.graph.capture.flat import flat
 from bayesprune.structure.graph.capture.lent import Watch, memory, shared_memory_copy
 from bayesprune.structure.graph.capture.recording import Inputs
 from bayesprune.structure.graph.capture.same import check_same, generators_kept
+from bayesprune.structure.graph.capture.sizes import free_sizes
 from bayesprune.structure.graph.capture.tensors import find_tensor, set_tensor
-from bayesprune.structure.graph.capture.tracing import place_in_code, traced
+from bayesprune.structure.graph.capture.tracing import Free, place_in_code, traced
+from bayesprune.structure.plain.operators import name_of
 from bayesprune.structure.running import check_plain, evaluating, unmoved
 
 __all__ = ["Captured", "Inputs", "capture", "find_tensor", "set_tensor"]
@@ -41,7 +45,7 @@ class Captured:
         graphs: training or not → the graph of that mode; it takes the example's tensors one by one.
         outputs: training or not → tree of the network's outputs, see ``bayesprune.rows.nested``.
         example: the tensors of the inputs, two rows of them where there are more.
-        form: how the network itself is called with them.
+        form: how the network itself is called with them, and which sizes they must have.
         rates: training or not → name of a dropout in that graph → the module whose rate it is.
         lent: where the user's own parameters lie, if the copy's lie there too; else empty.
         dtype: of the network's numbers when it was captured; inputs of that type follow them.
@@ -83,18 +87,59 @@ def capture(network: nn.Module, example: Any, lent: bool = False) -> Captured:
     twin = drop_gradient_hooks_(shared_memory_copy(network) if lent else copy_of(network))
     places = memory(twin) if lent else set()
     with unmoved(twin), generators_kept():
-        with Watch(places) if lent else contextlib.nullcontext(), Foreign(network) as original:
+        with _lending(places), Foreign(network) as original:
             returned = _check_runs(twin, call)
         original.check()
         with flat(twin, call.form, returned) as trees:
-            graphs, outputs, rates = _graphs_of(twin, call.tensors, trees, places)
+            (graphs, outputs, rates), sizes = _with_sizes(twin, call.tensors, trees, places)
+    form = replace(call.form, sizes=sizes)
     dtype = next((p.dtype for p in twin.parameters() if p.is_floating_point()), torch.float32)
-    return Captured(twin, graphs, outputs, call.tensors, call.form, rates, frozenset(places), dtype)
+    return Captured(twin, graphs, outputs, call.tensors, form, rates, frozenset(places), dtype)
+
+
+Graphs = tuple[dict[bool, fx.GraphModule], dict[bool, Any], Rates]
+
+
+def _with_sizes(
+    twin: nn.Module, inputs: Inputs, trees: list[Any], places: set[int]
+) -> tuple[Graphs, tuple[tuple[int | None, ...], ...]]:
+    """The graphs, and for every input the sizes that it must have; None where it may have any.
+
+    Numbers stand in graphs as they were recorded. Where those were sizes, so that a graph does something else
+    at another one, it is traced again with symbols in their place, if that can be saved; what is then baked
+    in still is fixed.
+    """
+    graphs = _graphs_of(twin, inputs, trees, places)
+    with _lending(places):
+        sizes = free_sizes(twin, graphs[0], inputs)
+    if sizes.baked:
+        with contextlib.suppress(UnsupportedNetworkError):
+            others = _graphs_of(twin, inputs, trees, places, frozenset(chain(*sizes.baked)))
+            with _lending(places):
+                more = free_sizes(twin, others[0], inputs)
+            if set(more.free) > set(sizes.free) and all(map(_is_written, others[0].values())):
+                graphs, sizes = others, more
+    free = set(chain(*sizes.free))
+    return graphs, tuple(
+        tuple(None if (number, dim) in free else x.shape[dim] for dim in range(1, x.ndim))
+        for number, x in enumerate(inputs)
+    )
+
+
+def _is_written(graph: fx.GraphModule) -> bool:
+    """Whether the arithmetic on sizes in a graph can be saved."""
+    calls = (node.target for node in graph.graph.nodes if node.op == "call_function")
+    return all(isinstance(call, OpOverload) or name_of(call) is not None for call in calls)
+
+
+def _lending(places: set[int]) -> contextlib.AbstractContextManager[Any]:
+    """Inside, nothing is written into parameters that are only lent."""
+    return Watch(places) if places else contextlib.nullcontext()
 
 
 def _graphs_of(
-    twin: nn.Module, inputs: Inputs, trees: list[Any], places: set[int]
-) -> tuple[dict[bool, fx.GraphModule], dict[bool, Any], Rates]:
+    twin: nn.Module, inputs: Inputs, trees: list[Any], places: set[int], free: Free = frozenset()
+) -> Graphs:
     """Mode → its graph, the tree of its outputs, and where its rates are from; modes as they were.
 
     ``trees`` holds that of the last call where the network is called with its tensors one by one.
@@ -103,10 +148,10 @@ def _graphs_of(
     graphs, outputs, rates = {}, {}, {}
     for training in (True, False):
         twin.train(training)
-        graphs[training], spec, rates[training] = traced(twin, inputs)
+        graphs[training], spec, rates[training] = traced(twin, inputs, free)
         leaves = torch.utils._pytree.tree_unflatten(map(Leaf, range(spec.num_leaves)), spec)
         outputs[training] = trees[-1] if trees else leaves
-        with Watch(places) if places else contextlib.nullcontext():
+        with _lending(places):
             check_same(twin, graphs[training], inputs)
     for module, training in modes:
         module.training = training

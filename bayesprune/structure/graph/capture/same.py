@@ -21,11 +21,11 @@ from bayesprune.structure.graph.capture.tracing import place_in_code
 
 
 def check_same(network: nn.Module, graph: fx.GraphModule, inputs: Inputs) -> None:
-    """The graph does what the network does in its mode, on other values and more rows.
+    """The graph does what the network does in its mode: on other values, and on more rows in evaluation.
 
-    All runs draw from one state of PyTorch's generator. The network is run twice: counters show, and draws
-    from a generator of its own. Those of Python and NumPy are seen to move, for what they choose may seldom
-    show.
+    All runs draw from one state of PyTorch's generator. In training the network is run twice, so that
+    counters show, and draws from a generator of its own (in evaluation it has been run before). Those of
+    Python and NumPy are seen to move, for what they choose may seldom show.
 
     Args:
         network: in the mode of the graph; its buffers are afterwards what they were.
@@ -35,12 +35,15 @@ def check_same(network: nn.Module, graph: fx.GraphModule, inputs: Inputs) -> Non
     Raises:
         UnsupportedNetworkError: they differ, or the network does not run on one row more.
     """
-    other = tuple(torch.cat([x.roll(1, 0), x[:1]]) for x in inputs)
+    more = int(not network.training)
+    other = tuple(torch.cat([x.roll(1, 0), x[:more]]) for x in inputs)
     ours, before = _run(graph, network, other), _generators()
-    theirs, again = (_run(network, network, other) for _ in range(2))
+    theirs = _run(network, network, other)
     _check_drawn(network, before)
     same = results_alike(ours, theirs) or _draws(graph)  # which may be in another order
-    if not same or not results_alike(theirs, again):
+    if network.training:
+        same = same and results_alike(theirs, _run(network, network, other))
+    if not same:
         raise UnsupportedNetworkError(
             f"What was traced of {type(network).__name__} in {_mode(network)} computes something else on "
             "other inputs. Its forward must depend on its inputs, parameters and buffers alone: not on "
@@ -50,20 +53,32 @@ def check_same(network: nn.Module, graph: fx.GraphModule, inputs: Inputs) -> Non
 
 
 def _run(module: nn.Module, network: nn.Module, inputs: Inputs) -> list[Tensor]:
-    """What a module returns from one state of the generator; the network's buffers stay what they were."""
+    """What a module returns on more rows than the example's; a refusal is told."""
+    try:
+        return outputs_of(module, network, inputs)
+    except Exception as problem:  # whatever the user's forward does with other rows
+        reason = str(problem).partition("\n")[0].rstrip(".")
+        rows = len(inputs[0])
+        raise UnsupportedNetworkError(
+            f"{type(network).__name__} does not run on {rows} rows in {_mode(network)}: "
+            f"{reason}{place_in_code(problem)}. What it computes for a row must not depend on how many there "
+            "are."
+        ) from problem
+
+
+def outputs_of(module: nn.Module, network: nn.Module, inputs: Inputs) -> list[Tensor]:
+    """What a module returns from one state of the generator.
+
+    Args:
+        module: the network, or a graph over its parameters.
+        network: its buffers are afterwards what they were.
+        inputs: left alone.
+    """
     state = {name: tensor.clone() for name, tensor in network.named_buffers()}
     try:
         with torch.no_grad(), torch.random.fork_rng(), masks_as_given():
             torch.manual_seed(0)
             leaves = tree_leaves(module(*(x.clone() for x in inputs)))
-    except Exception as problem:  # whatever the user's forward does with other rows
-        reason = str(problem).partition("\n")[0].rstrip(".")
-        rows = len(inputs[0])
-        raise UnsupportedNetworkError(
-            f"{type(network).__name__} runs on {rows - 1} rows, but not on {rows}: "
-            f"{reason}{place_in_code(problem)}. What it computes for a row must not depend on how many there "
-            "are."
-        ) from problem
     finally:
         for name, tensor in network.named_buffers():
             tensor.copy_(state[name])

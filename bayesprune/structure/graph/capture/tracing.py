@@ -36,12 +36,19 @@ def _lift_constants_(module: fx.GraphModule, network: nn.Module) -> None:
                 module.register_buffer(node.target, value.detach().clone(), persistent=False)
 
 
-def traced(network: nn.Module, inputs: Inputs) -> tuple[fx.GraphModule, Any, dict[str, str]]:
+Free = frozenset[tuple[int, int]]
+"""Dimensions of inputs whose sizes are left open, as (which tensor, which dimension)."""
+
+
+def traced(
+    network: nn.Module, inputs: Inputs, free: Free = frozenset()
+) -> tuple[fx.GraphModule, Any, dict[str, str]]:
     """Trace a network in the mode that it is in.
 
     Args:
         network: its buffers are afterwards what they were.
         inputs: two rows of each.
+        free: dimensions whose sizes become symbols, as far as PyTorch can; the number of rows always does.
 
     Returns:
         The graph for any number of rows; how its outputs hang together; and name of a dropout → its module.
@@ -50,9 +57,9 @@ def traced(network: nn.Module, inputs: Inputs) -> tuple[fx.GraphModule, Any, dic
         UnsupportedNetworkError: PyTorch cannot trace it; the line is named.
     """
     try:
-        module, outputs = _recorded(network, inputs)
+        module, outputs = _exported(network, inputs, free) if free else _recorded(network, inputs)
     except NotRecorded:
-        module, outputs = _exported(network, inputs)
+        module, outputs = _exported(network, inputs, free)
     module.graph.eliminate_dead_code()  # a weight that is looked at for its size is not read
     module.recompile()
     rates = _rates(module, network)
@@ -88,13 +95,13 @@ def _recorded(network: nn.Module, inputs: Inputs) -> tuple[fx.GraphModule, Any]:
     return module, outputs
 
 
-def _exported(network: nn.Module, inputs: Inputs) -> tuple[fx.GraphModule, Any]:
+def _exported(network: nn.Module, inputs: Inputs, free: Free) -> tuple[fx.GraphModule, Any]:
     """What PyTorch traces with symbols for the sizes."""
-    module, outputs = _export(network, inputs)
+    module, outputs = _export(network, inputs, free)
     _check_sizes(module)
     if _knows_rows(module):
         more = tuple(torch.cat([x, x[:1]]) for x in inputs)
-        other, _ = _export(network, more)
+        other, _ = _export(network, more, free)
         _free_rows_(module, other, len(inputs[0]), len(more[0]))
     return module, outputs
 
@@ -195,15 +202,17 @@ def _same_constant(module: fx.GraphModule, other: fx.GraphModule, name: str) -> 
     return ours is theirs or (ours is not None and theirs is not None and torch.equal(ours, theirs))
 
 
-def _export(network: nn.Module, inputs: Inputs) -> tuple[fx.GraphModule, Any]:
+def _export(network: nn.Module, inputs: Inputs, free: Free) -> tuple[fx.GraphModule, Any]:
     state = {name: tensor.clone() for name, tensor in network.named_buffers()}
-    any_number = {0: torch.export.Dim.AUTO}
-    given = inspect.signature(network.forward).bind(*inputs).arguments.values()  # *xs is one of them
-    rows = tuple(tuple(any_number for _ in x) if isinstance(x, tuple) else any_number for x in given)
+    symbols = [
+        {dim: torch.export.Dim.AUTO for dim in range(x.ndim) if not dim or (number, dim) in free}
+        for number, x in enumerate(inputs)
+    ]
+    sizes = tuple(inspect.signature(network.forward).bind(*symbols).arguments.values())  # *xs is one of them
     try:
         with warnings.catch_warnings(), masks_as_given():
             warnings.simplefilter("ignore")
-            program = _quietly(lambda: torch.export.export(network, inputs, dynamic_shapes=rows))
+            program = _quietly(lambda: torch.export.export(network, inputs, dynamic_shapes=sizes))
             module: fx.GraphModule = program.module()
     except Exception as problem:  # whatever the user's forward does to a traced value
         mode = "training" if network.training else "evaluation"

@@ -30,6 +30,9 @@ REFILLS = "bayesprune_refills"
 LIKE = {aten.view_as.default, aten.reshape_as.default, aten.expand_as.default}
 """Operations with no size written down: they take that of another value."""
 
+EVERYWHERE = "bp_place_"
+"""Begins the names of constants that are positions among all numbers of a row: of one size of the inputs."""
+
 COPIES = {"clone", "contiguous", "detach", "alias", "lift_fresh_copy"}
 """Operations that need not be run on a value that is gathered later on."""
 
@@ -340,8 +343,8 @@ class _Worker:
             positions = self._positions(old, source, origin)
             self.parts[old] = (origin.source if origin else source, list(positions))
             return
-        if kind == "aten::unbind":
-            return
+        if kind == "aten::unbind" or not lost:
+            return  # its sizes stay what they are
         sizes = [int(b[dim].sum()) for b in boxes]  # type: ignore[index]
         new.target, new.args, new.kwargs = aten.split_with_sizes.default, (new.args[0], sizes, dim), {}
 
@@ -363,7 +366,9 @@ class _Worker:
         after[survivors.reshape(-1)] = torch.arange(survivors.numel())
         index = after[take(positions, kept)]
         first = int(not whole)
-        name = f"bp_index_{new.name}"
+        if not whole and self._pick(new, self.twin[source], index, survivors.shape):
+            return
+        name = f"{'bp_index_' if whole else EVERYWHERE}{new.name}"
         self.graph.register_buffer(name, (index if whole else index[0]).reshape(-1), persistent=False)
         origin = self.twin[source]
         with self.graph.graph.inserting_before(new):
@@ -372,6 +377,25 @@ class _Worker:
             picked = self.graph.graph.call_function(aten.index_select.default, (flat, first, where))
             rows = [] if whole else [self.graph.graph.call_function(aten.sym_size.int, (origin, 0))]
         new.target, new.args, new.kwargs = aten.reshape.default, (picked, [*rows, *index.shape[first:]]), {}
+
+    def _pick(self, new: fx.Node, origin: fx.Node, index: Tensor, shape: torch.Size) -> bool:
+        """Read along one dimension, if all others stay as they are: at any size of those."""
+        if index.ndim != len(shape):
+            return False
+        numbers = torch.arange(shape.numel()).reshape(shape)
+        for dim in range(1, len(shape)):
+            if index.shape[:dim] + index.shape[dim + 1 :] != shape[:dim] + shape[dim + 1 :]:
+                continue
+            line = tuple(slice(None) if d == dim else 0 for d in range(len(shape)))
+            places = index[line] // numbers.stride(dim)
+            if bool((numbers.index_select(dim, places.clamp(0, shape[dim] - 1)) == index).all()):
+                name = f"bp_index_{new.name}"
+                self.graph.register_buffer(name, places, persistent=False)
+                with self.graph.graph.inserting_before(new):
+                    where = self.graph.graph.get_attr(name)
+                new.target, new.args, new.kwargs = aten.index_select.default, (origin, dim, where), {}
+                return True
+        return False
 
     def _rows_first(self, size: torch.Size, positions: Tensor) -> bool:
         """Whether rows are the first dimension before and after, and move alike."""

@@ -1,0 +1,146 @@
+"""Which sizes of the inputs may be others than the example's, found by running on others and comparing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, fx, nn
+
+from bayesprune.structure.graph.capture.recording import Inputs
+from bayesprune.structure.graph.capture.same import outputs_of, results_alike
+
+Axis = tuple[tuple[int, int], ...]
+"""Dimensions that vary together, as (which tensor, which dimension): the lengths of ids and of their mask."""
+
+Kind = Callable[[int, int, bool], tuple[int, ...]]
+"""A size, its axis' number, and whether it may grow → others, to be tried in turn until the network runs."""
+
+LARGE = 64
+"""Sizes from which about half is tried alone: the work of images grows with their square."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What running on other sizes has shown.
+
+    Attributes:
+        free: axes along which the graphs do what the network does.
+        baked: axes along which the network runs, and a graph does something else.
+    """
+
+    free: tuple[Axis, ...]
+    baked: tuple[Axis, ...]
+
+
+def free_sizes(network: nn.Module, graphs: Mapping[bool, fx.GraphModule], inputs: Inputs) -> Sizes:
+    """Compare a network with its graphs at a size far away and, of small ones, at one nearby, in both modes.
+
+    Axes are changed all at once, and one by one only where that fails. One along which the network does not
+    run at any of the sizes is neither free nor baked. What branches on a size that was not tried is not seen.
+
+    Args:
+        network: its modes, and its buffers, are afterwards what they were.
+        graphs: training or not → the graph.
+        inputs: two rows of each.
+    """
+    axes, ran, baked = _axes(inputs), set[Axis](), set[Axis]()
+    for training, kind in ((False, _far), (False, _near), (True, _far)):
+        left = [axis for axis in axes if axis not in baked and (axis in ran or not training)]
+        with _in_mode(network, training):
+            seen = _compared(network, graphs[training], inputs, left, ran or set(left), kind)
+        ran = (ran & seen.keys()) if training else (ran | seen.keys())
+        baked |= {axis for axis, same in seen.items() if not same}
+    free = tuple(axis for axis in axes if axis in ran - baked)
+    return Sizes(free, tuple(axis for axis in axes if axis in baked))
+
+
+def _compared(
+    network: nn.Module,
+    graph: fx.GraphModule,
+    inputs: Inputs,
+    axes: list[Axis],
+    likely: Set[Axis],
+    kind: Kind,
+) -> dict[Axis, bool]:
+    """Axis → whether the graph is the network at another size, for those where the network runs."""
+    grows = all(x.device.type == "cpu" for x in inputs)  # beyond a table's end a GPU would stop for good
+    sizes = {}
+    for number, axis in enumerate(axes):
+        tensor, dim = axis[0]
+        found = kind(inputs[tensor].shape[dim], number, grows)
+        if found:
+            sizes[axis] = found
+    together = {axis: found[0] for axis, found in sizes.items() if axis in likely}
+    seen = {}
+    if len(together) > 1 and _same_at(network, graph, inputs, together):
+        seen = dict.fromkeys(together, True)
+    for axis in [axis for axis in sizes if axis not in seen]:
+        for size in sizes[axis]:
+            same = _same_at(network, graph, inputs, {axis: size})
+            if same is not None:
+                seen[axis] = same
+                break
+    return seen
+
+
+def _same_at(
+    network: nn.Module, graph: fx.GraphModule, inputs: Inputs, sizes: Mapping[Axis, int]
+) -> bool | None:
+    """Whether a graph does what its network does at other sizes; None where the network does not run."""
+    other = list(inputs)
+    for axis, size in sizes.items():
+        for tensor, dim in axis:
+            other[tensor] = resized(other[tensor], dim, size)
+    try:
+        theirs = outputs_of(network, network, tuple(other))
+    except Exception:  # whatever the user's forward says to sizes that it was not written for
+        return None
+    try:
+        ours = outputs_of(graph, network, tuple(other))
+    except Exception:  # numbers that were baked in do not fit any more
+        return False
+    return results_alike(ours, theirs)
+
+
+def resized(x: Tensor, dim: int, size: int) -> Tensor:
+    """A tensor of another size along one dimension: its numbers, from the start again where more."""
+    return x.index_select(dim, torch.arange(size, device=x.device) % x.shape[dim])
+
+
+def _axes(inputs: Inputs) -> list[Axis]:
+    """Dimensions that may vary; those of several tensors that are of one size go together.
+
+    Rows do, which is known, and channels of images do not.
+    """
+    found: dict[tuple[int, int, int], list[tuple[int, int]]] = {}
+    for tensor, x in enumerate(inputs):
+        for dim in range(2 if x.ndim > 3 else 1, x.ndim):
+            found.setdefault((x.ndim > 3, dim, x.shape[dim]), []).append((tensor, dim))
+    return [tuple(axis) for axis in found.values()]
+
+
+def _near(size: int, number: int, grows: bool) -> tuple[int, ...]:
+    return _usable((size + 1 + 2 * number, size + 1, size - 1) if size < LARGE else (), size, grows)
+
+
+def _far(size: int, number: int, grows: bool) -> tuple[int, ...]:
+    half = (size // 2 + number, size // 2)  # an axis' own number: what was square is so no more
+    return _usable((*half, 2 * size) if size >= LARGE else (2 * size, size // 2), size, grows)
+
+
+def _usable(sizes: Iterable[int], size: int, grows: bool) -> tuple[int, ...]:
+    return tuple(other for other in dict.fromkeys(sizes) if other > 0 and (grows or other < size))
+
+
+@contextmanager
+def _in_mode(network: nn.Module, training: bool) -> Iterator[None]:
+    modes = [(module, module.training) for module in network.modules()]
+    network.train(training)
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
