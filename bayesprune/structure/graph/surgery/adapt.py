@@ -16,6 +16,7 @@ from bayesprune.structure.graph.analysis.structure import Structure
 from bayesprune.structure.graph.capture.dropout import set_rates_
 from bayesprune.structure.graph.capture.late_graph import LateGraph
 from bayesprune.structure.graph.rules.call import Raw, argument_node, arguments
+from bayesprune.structure.graph.rules.labels import compact
 from bayesprune.structure.graph.rules.shape import MOVES
 from bayesprune.structure.graph.surgery.boxes import box, take
 from bayesprune.structure.graph.surgery.renumber import rewritten_, set_argument_
@@ -138,8 +139,8 @@ class _Worker:
         self.twin: dict[fx.Node, fx.Node] = {}
 
     def mask(self, labels: Tensor) -> Tensor:
-        """Which numbers survive."""
-        return self.alive[self.unit_of[labels]]
+        """Which numbers survive, in memory that repeats where that of the labels does."""
+        return self.alive[self.unit_of[compact(labels)]].expand(labels.shape)
 
     def visit(self, old: fx.Node, new: fx.Node) -> None:
         self.twin[old] = new
