@@ -72,7 +72,8 @@ def by_group(sizes: Mapping[str, int], *units: Tensor) -> Iterator[tuple[str, Te
 
     Args:
         sizes: group → its size, in order.
-        units: (...) each, positions among the units of all groups; −1 for none. Later ones go first.
+        units: (...) each, positions among the units of all groups; −1, or any
+            number past the last, for none. Where several know a unit, the last one counts.
 
     Yields:
         A group that some are of, and (...), their ids in it, −1 for the others.
@@ -80,7 +81,7 @@ def by_group(sizes: Mapping[str, int], *units: Tensor) -> Iterator[tuple[str, Te
     names, ends = list(sizes), torch.tensor([*sizes.values()], dtype=torch.long).cumsum(0)
     numbers = [torch.where(u < 0, -1, torch.bucketize(u.contiguous(), ends, right=True)) for u in units]
     for group in torch.unique(torch.cat([number.reshape(-1) for number in numbers])).tolist():
-        if group < 0:
+        if not 0 <= group < len(names):
             continue
         first = int(ends[group]) - sizes[names[group]]
         ids = torch.full_like(units[0], -1)

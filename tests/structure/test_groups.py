@@ -60,4 +60,7 @@ def test_units_laid_end_to_end_are_told_by_group():
     units = torch.tensor([4, -1, 0, 6, 5, 2])
     told = {name: ids.tolist() for name, ids in by_group({"a": 3, "empty": 1, "b": 3}, units)}
     assert told == {"a": [-1, -1, 0, -1, -1, 2], "b": [0, -1, -1, 2, 1, -1]}
-    assert not list(by_group({"a": 3}, torch.tensor([-1, -1])))
+    assert not list(by_group({"a": 3}, torch.tensor([-1, 3])))
+    features, channels = torch.tensor([-1, 4]), torch.tensor([1, 1])
+    told = {name: ids.tolist() for name, ids in by_group({"a": 3, "b": 3}, channels, features)}
+    assert told == {"a": [1, 1], "b": [-1, 1]}
