@@ -11,11 +11,11 @@ from torch import Tensor, fx, nn
 
 from bayesprune.errors import SelectionError
 from bayesprune.structure.graph import GraphNetwork
-from bayesprune.structure.graph.analysis.groups import members
 from bayesprune.structure.graph.analysis.weights import kind_of, listed
 from bayesprune.structure.graph.gating.pack import pack_gates
 from bayesprune.structure.graph.rules.call import arguments
 from bayesprune.structure.graph.rules.gates import Gate
+from bayesprune.structure.groups import by_group
 from bayesprune.structure.running import evaluating
 
 ROWS_AT_ONCE = 256
@@ -157,14 +157,8 @@ def _attribute(graph: fx.GraphModule, target: str) -> Any:
 
 def _units(network: GraphNetwork, gate: Gate) -> dict[str, Tensor]:
     """group → (columns,), original unit ids, −1 elsewhere; only groups that are there."""
-    units, start = {}, 0
     owners = gate.columns if gate.owners is None else gate.owners
-    for group in network.groups:
-        ids = members(gate.columns, owners, start, group.size)
-        if ids is not None:
-            units[group.name] = ids
-        start += group.size
-    return units
+    return dict(by_group({group.name: group.size for group in network.groups}, owners, gate.columns))
 
 
 def _by_column(value: Tensor, dim: int) -> Tensor:

@@ -7,6 +7,7 @@ else, so whoever finds groups in a wider class of networks only has to produce t
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -64,6 +65,29 @@ WHOLE = -2
 
 Keep = dict[tuple[str, int], Tensor]
 """(tensor name, dimension) → (length,) bool: which rows or columns stay. The one map that drives surgery."""
+
+
+def by_group(sizes: Mapping[str, int], *units: Tensor) -> Iterator[tuple[str, Tensor]]:
+    """Positions of units, laid end to end, as ids in each of the groups that they are in.
+
+    Args:
+        sizes: group → its size, in order.
+        units: (...) each, positions among the units of all groups; −1, or any
+            number past the last, for none. Where several know a unit, the last one counts.
+
+    Yields:
+        A group that some are of, and (...), their ids in it, −1 for the others.
+    """
+    names, ends = list(sizes), torch.tensor([*sizes.values()], dtype=torch.long).cumsum(0)
+    numbers = [torch.where(u < 0, -1, torch.bucketize(u.contiguous(), ends, right=True)) for u in units]
+    for group in torch.unique(torch.cat([number.reshape(-1) for number in numbers])).tolist():
+        if not 0 <= group < len(names):
+            continue
+        first = int(ends[group]) - sizes[names[group]]
+        ids = torch.full_like(units[0], -1)
+        for positions, number in zip(units, numbers, strict=True):
+            ids = torch.where(number == group, positions - first, ids)
+        yield names[group], ids
 
 
 def keep_map(slots: tuple[Slot, ...], alive: dict[str, Tensor]) -> Keep:

@@ -23,7 +23,7 @@ from bayesprune.structure.graph.analysis.structure import (
 from bayesprune.structure.graph.capture.lent import shared_memory_copy, unshare_
 from bayesprune.structure.graph.network import GraphNetwork
 from bayesprune.structure.graph.rules.labels import READS_FIXED, Frozen
-from bayesprune.structure.graph.surgery.adapt import NOTHING_LEFT, CannotAdapt, adapted
+from bayesprune.structure.graph.surgery.adapt import NOTHING_LEFT, CannotAdapt, tried
 from bayesprune.structure.graph.surgery.shapes import check_shapes
 from bayesprune.structure.groups import Group, Slot
 from bayesprune.structure.naming import as_names, check_groups
@@ -212,7 +212,7 @@ def _trial(structure: Structure) -> CannotAdapt | None:
         alive = structure.closed(alive)
         for training in (True, False):
             try:
-                graph = adapted(structure, training, alive)
+                graph = tried(structure, training, alive)
                 if attempt == 0:
                     check_shapes(structure, training, alive, graph)
             except CannotAdapt as problem:

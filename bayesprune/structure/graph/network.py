@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -23,7 +23,7 @@ from bayesprune.structure.graph.capture.bind import adopt_, alike, graph_forward
 from bayesprune.structure.graph.capture.capture import find_tensor
 from bayesprune.structure.graph.capture.flat import flat
 from bayesprune.structure.graph.gating.batch_norm import renormalise_
-from bayesprune.structure.graph.gating.insert import gated_graphs
+from bayesprune.structure.graph.gating.insert import gated_graph
 from bayesprune.structure.graph.gating.noise import Noise, insert_noise_
 from bayesprune.structure.graph.gating.pack import GroupGates, batch_shape, flat_rows
 from bayesprune.structure.graph.shipped import plain_graph_of
@@ -54,7 +54,7 @@ class GraphNetwork(Framed):
     network: nn.Module
     structure: Structure
     alive: Tensor
-    _graphs: dict[bool, fx.GraphModule]
+    _graphs: _Graphs
     _slots: tuple[Slot, ...]
     _weights: frozenset[str]
     _form: CallForm
@@ -118,18 +118,21 @@ class GraphNetwork(Framed):
 
     def _rebuild(self, plain: dict[bool, fx.GraphModule] | None = None) -> None:
         """Graphs for the units that are left, over the parameters as they are now."""
-        plain = plain or self._adapted(self.alive)
+        alive = self.alive
+        plain = plain or ({} if bool(alive.all()) else self._adapted(alive))  # what is whole gathers nothing
         captured = self.structure.captured
         form = captured.form.at(captured.example) if any(map(_gathers, plain.values())) else captured.form
         object.__setattr__(self, "_form", form)
-        for graph in plain.values():
+
+        def gated(training: bool) -> fx.GraphModule:
+            graph = plain.pop(training, None) or adapted(self.structure, training, alive)
             share(graph, self.network)
-        gated = gated_graphs(self.structure, plain, self.alive)
-        for training, graph in gated.items():
+            graph = gated_graph(self.structure, graph, training, alive)
             insert_noise_(self.structure, graph, training, self._weights)
-        object.__setattr__(self, "_graphs", gated)
+            return graph.to(self._like().device)
+
+        object.__setattr__(self, "_graphs", _Graphs(gated))
         object.__setattr__(self, "_slots", living_slots(self.structure, self.alive))
-        self._follow_()
 
     def _adapted(self, alive: Tensor) -> dict[bool, fx.GraphModule]:
         return {training: adapted(self.structure, training, alive) for training in (True, False)}
@@ -327,6 +330,18 @@ class GraphNetwork(Framed):
             if not bool(read.all()):
                 found[born.name] = int(there.sum()), read.nonzero().squeeze(1)
         return found
+
+
+class _Graphs(dict[bool, fx.GraphModule]):
+    """Training or not → the graph under gates, which is made when it is asked for first: a cut needs one."""
+
+    def __init__(self, made: Callable[[bool], fx.GraphModule]) -> None:
+        super().__init__()
+        self.made = made
+
+    def __missing__(self, training: bool) -> fx.GraphModule:
+        graph = self[training] = self.made(training)
+        return graph
 
 
 def _led(leaf: Any, lead: tuple[int, ...], rows: int) -> Any:

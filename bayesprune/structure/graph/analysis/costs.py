@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
+from operator import itemgetter
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 
 from bayesprune.structure.counting import Counter
-from bayesprune.structure.graph.analysis.groups import members
 from bayesprune.structure.graph.analysis.structure import Structure
 from bayesprune.structure.graph.rules.call import Findings, Raw, argument_node, arguments
 from bayesprune.structure.graph.rules.einsum import letters_of
 from bayesprune.structure.graph.rules.labels import compact
-from bayesprune.structure.groups import WHOLE, Slot
+from bayesprune.structure.groups import WHOLE, Slot, by_group
 from bayesprune.structure.terms import Term
 
 RECURRENT = ("lstm", "gru", "rnn_tanh", "rnn_relu")
@@ -69,10 +70,18 @@ def _parameters(structure: Structure) -> Iterator[Term]:
     names: dict[int, list[str]] = {}
     for name, parameter in network.named_parameters(remove_duplicate=False):
         names.setdefault(id(parameter), []).append(name)
+    held: dict[str, list[tuple[int, Slot]]] = defaultdict(list)
+    for number, slot in enumerate(structure.slots):
+        held[slot.tensor].append((number, slot))
     for parameter in network.parameters():
-        slots = {(s.dim, s.group, tuple(s.unit_ids.tolist())): s
-                 for s in structure.slots if s.tensor in names[id(parameter)]}  # fmt: skip
+        mine = sorted((s for name in names[id(parameter)] for s in held[name]), key=itemgetter(0))
+        slots = {(s.dim, s.group, _key(s.unit_ids)): s for _, s in mine}
         yield Term(parameter.shape, tuple(slots.values()), parameters=1.0)
+
+
+def _key(ids: Tensor) -> bytes:
+    """Equal for equal ids."""
+    return ids.numpy().tobytes()
 
 
 def _operations(structure: Structure) -> Iterator[Term]:
@@ -190,13 +199,13 @@ def _contraction(
 ) -> tuple[torch.Size, tuple[Slot, ...]]:
     """The shape of all products of two values, and who owns them along it; axis −1 is summed out already."""
     lengths: dict[int, int] = {}
-    slots: dict[tuple[int, str, tuple[int, ...]], Slot] = {}
+    slots: dict[tuple[int, str, bytes], Slot] = {}
     for node, axes in factors:
         for axis, length in zip(axes, found.sizes[node], strict=True):
             lengths[axis] = max(lengths.get(axis, 1), length)
         for dim, units in _owners(structure, found, node):
             for slot in _slots(structure, axes[dim], units):
-                slots[slot.dim, slot.group, tuple(slot.unit_ids.tolist())] = slot
+                slots[slot.dim, slot.group, _key(slot.unit_ids)] = slot
     lengths.pop(-1, None)
     shape = torch.Size(lengths.get(axis, 1) for axis in range(max(lengths, default=-1) + 1))
     return shape, tuple(s for s in slots.values() if s.dim >= 0 and len(s.unit_ids) == shape[s.dim])
@@ -222,12 +231,9 @@ def _owners(structure: Structure, found: Findings, node: fx.Node) -> Iterator[tu
 
 
 def _slots(structure: Structure, axis: int, units: Tensor) -> Iterator[Slot]:
-    first, owners = 0, structure.owners_of(units)
-    for group in structure.groups:
-        ids = members(units, owners, first, group.size)
-        if ids is not None:
-            yield Slot("", axis, group.name, ids)
-        first += group.size
+    sizes = {group.name: group.size for group in structure.groups}
+    for name, ids in by_group(sizes, structure.owners_of(units), units):
+        yield Slot("", axis, name, ids)
 
 
 def living_terms(structure: Structure, alive: Tensor) -> tuple[Term, ...]:

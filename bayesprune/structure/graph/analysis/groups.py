@@ -12,7 +12,7 @@ from bayesprune.structure.graph.analysis.propagate import labels_in
 from bayesprune.structure.graph.capture.capture import Captured, find_tensor
 from bayesprune.structure.graph.rules.call import Findings
 from bayesprune.structure.graph.rules.labels import FIXED, Labels, Solved, compact
-from bayesprune.structure.groups import Group, Slot
+from bayesprune.structure.groups import Group, Slot, by_group
 from bayesprune.structure.naming import check_names
 
 Kind = tuple[tuple[str, int], ...]
@@ -60,23 +60,21 @@ def assemble(
 def _kinds(findings: dict[bool, Findings], solved: Solved) -> dict[Kind, list[int]]:
     """Classes that are read and not frozen, by the places and parts that they are in."""
     classes = solved.classes
-    read = torch.zeros(len(classes), dtype=torch.bool)
-    for found in findings.values():
-        for r in found.reads:
-            read[classes[r.labels]] = True
-        for labels in found.inside:
-            read[classes[labels]] = True
-    read[solved.owners[read.clone()]] = True  # a channel is read where a feature of it is
+    reads = [r.labels for found in findings.values() for r in found.reads]
+    reads += [labels for found in findings.values() for labels in found.inside]
+    read = {label for labels in reads for label in torch.unique(classes[compact(labels)]).tolist()}
+    read |= set(solved.owners[sorted(read)].tolist())  # a channel is read where a feature of it is
     signatures: dict[int, list[tuple[str, int]]] = defaultdict(list)
+    numbers = classes.tolist()
     for place, (start, size) in findings[True].labels.starts.items():
-        for label in set(classes[start : start + size].tolist()):
+        for label in read.intersection(numbers[start : start + size]):
             signatures[label].append(place)
     for number, members in enumerate(_parts(findings, classes)):
-        for label in members:
+        for label in read.intersection(members):
             signatures[label].append((f"part/{number}", 0))
     kinds: dict[Kind, list[int]] = defaultdict(list)
     for label in sorted(signatures):
-        if label not in solved.reasons and label != FIXED and bool(read[label]):
+        if label not in solved.reasons and label != FIXED:
             kinds[tuple(signatures[label])].append(label)
     return kinds
 
@@ -140,46 +138,25 @@ def _groups(
     captured: Captured, findings: dict[bool, Findings], units_of: tuple[Tensor, Tensor], sizes: dict[str, int]
 ) -> tuple[tuple[Group, ...], tuple[Slot, ...]]:
     read = {r.place for found in findings.values() for r in found.reads}
-    (unit_of, owners), slots, groups, first = units_of, [], [], 0
+    (unit_of, owners), slots = units_of, {name: list[Slot]() for name in sizes}
     padded = torch.cat([owners, torch.tensor([-1])])
-    for name, size in sizes.items():
-        parameters = fan_in = fan_out = 0
-        for (tensor, dim), (start, length) in findings[True].labels.starts.items():
-            units = unit_of[start : start + length]
-            ids = members(units, padded[units], first, size)
-            if ids is None:
-                continue
-            mine = ids >= 0
-            slots.append(Slot(tensor, dim, name, ids, reads=(tensor, dim) in read))
-            whole = find_tensor(captured.network, tensor)
+    counts = {name: [0, 0, 0] for name in sizes}  # parameters, fan in, fan out
+    for (tensor, dim), (start, length) in findings[True].labels.starts.items():
+        whole, units = find_tensor(captured.network, tensor), unit_of[start : start + length]
+        for name, ids in by_group(sizes, padded[units], units):
+            slots[name].append(Slot(tensor, dim, name, ids, reads=(tensor, dim) in read))
             if not isinstance(whole, nn.Parameter):
                 continue
-            share = round(whole.numel() / length * int(mine.sum()) / size)  # numbers that one unit has of it
-            parameters += share
+            mine = int((ids >= 0).sum())
+            share = round(whole.numel() / length * mine / sizes[name])  # numbers that one unit has of it
+            count = counts[name]
+            count[0] += share
             if (tensor, dim) in read:
-                fan_out += share
+                count[2] += share
             elif dim == 0 and whole.ndim > 1:
-                fan_in += share
-        groups.append(Group(name, size, max(fan_in, 1), max(fan_out, 1), parameters))
-        first += size
-    return tuple(groups), tuple(slots)
-
-
-def members(units: Tensor, owners: Tensor, first: int, size: int) -> Tensor | None:
-    """(length,), the units of one group that indices belong to, itself or as what they are features of.
-
-    Args:
-        units: (length,), unit of each index, −1 for none.
-        owners: (length,), the unit that it is a feature of, −1 for none.
-        first: position of the group's first unit.
-        size: its units.
-
-    Returns:
-        By number within the group, −1 for indices of others; None where all are.
-    """
-    found = None
-    for ids in (owners, units):
-        mine = (ids >= first) & (ids < first + size)
-        if bool(mine.any()):
-            found = torch.where(mine, ids - first, -1 if found is None else found)
-    return found
+                count[1] += share
+    groups = [
+        Group(name, sizes[name], max(fan_in, 1), max(fan_out, 1), parameters)
+        for name, (parameters, fan_in, fan_out) in counts.items()
+    ]
+    return tuple(groups), tuple(slot for several in slots.values() for slot in several)

@@ -159,9 +159,7 @@ class _Recorder(ProxyTorchDispatchMode):
         ):
             _hold(self.holder, name, tensor)
             self.note(tensor, self.graph.get_attr(name))
-        self.plain = {
-            id(t) for m in network.modules() for t in tree_leaves(vars(m)) if isinstance(t, Tensor)
-        } - self.known.keys()
+        self.plain = {id(t) for m in network.modules() for t in _held(m)} - self.known.keys()
         self.placeholders = [self.graph.placeholder(name) for name in _names(network, inputs)]
 
     @classmethod
@@ -316,6 +314,17 @@ class _Inside(TorchDispatchMode):
         if reads_values(func, args):
             self.recorder.fail()
         return func(*args, **(kwargs or {}))
+
+
+def _held(module: nn.Module) -> Iterator[Tensor]:
+    """Tensors in a module's attributes of its own, which are neither parameters nor buffers."""
+    for key, value in vars(module).items():
+        if isinstance(value, Tensor | list | tuple | dict) and key not in PARTS:
+            yield from (leaf for leaf in tree_leaves(value) if isinstance(leaf, Tensor))
+
+
+PARTS = set(vars(nn.Module()))
+"""Attributes of every module."""
 
 
 def _hold(holder: nn.Module, name: str, tensor: Tensor) -> None:

@@ -16,22 +16,19 @@ from bayesprune.structure.graph.surgery.adapt import REFILLS
 LAYER_NORMS = ("aten.layer_norm", "aten.rms_norm")
 
 
-def gated_graphs(
-    structure: Structure, graphs: dict[bool, fx.GraphModule], alive: Tensor
-) -> dict[bool, fx.GraphModule]:
-    """Graphs that take all gates as a last input.
+def gated_graph(structure: Structure, graph: fx.GraphModule, training: bool, alive: Tensor) -> fx.GraphModule:
+    """A graph that takes all gates as a last input.
 
     Args:
         structure: of the network.
-        graphs: training or not → the graph, after the cuts made so far.
+        graph: of one mode, after the cuts made so far; changed in place.
+        training: which mode.
         alive: (units,), bool: not cut.
 
     Returns:
-        Training or not → the graph with a gate in front of every reader.
+        The graph with a gate in front of every reader.
     """
-    return {
-        training: _Insertion(structure, graph, training, alive).run() for training, graph in graphs.items()
-    }
+    return _Insertion(structure, graph, training, alive).run()
 
 
 class _Insertion:

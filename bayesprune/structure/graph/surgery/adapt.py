@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 
 from bayesprune.errors import RemovalError
 from bayesprune.structure.graph.analysis.sections import INSTEAD, drop_sections
@@ -16,6 +16,7 @@ from bayesprune.structure.graph.analysis.structure import Structure
 from bayesprune.structure.graph.capture.dropout import set_rates_
 from bayesprune.structure.graph.capture.late_graph import LateGraph
 from bayesprune.structure.graph.rules.call import Raw, argument_node, arguments
+from bayesprune.structure.graph.rules.labels import compact
 from bayesprune.structure.graph.rules.shape import MOVES
 from bayesprune.structure.graph.surgery.boxes import box, take
 from bayesprune.structure.graph.surgery.renumber import rewritten_, set_argument_
@@ -78,10 +79,41 @@ def adapted(structure: Structure, training: bool, alive: Tensor) -> fx.GraphModu
     """
     original = structure.captured.graphs[training]
     graph = LateGraph(original, copy.deepcopy(original.graph))
+    adapt_(graph, structure, training, alive)
+    if not bool(alive.all()):
+        graph.graph.lint()
+    graph.recompile()
+    return graph
+
+
+def tried(structure: Structure, training: bool, alive: Tensor) -> nn.Module:
+    """As ``adapted``, for a look: a module that has the graph as ``graph``, and none of the parameters.
+
+    Raises:
+        CannotAdapt: an operation that has no form for this cut.
+    """
+    holder: Any = nn.Module()
+    holder.graph, holder.meta = copy.deepcopy(structure.captured.graphs[training].graph), {}
+    adapt_(holder, structure, training, alive)
+    return holder  # type: ignore[no-any-return]
+
+
+def adapt_(graph: Any, structure: Structure, training: bool, alive: Tensor) -> None:
+    """Let a copy of a mode's graph follow the units that are left.
+
+    Args:
+        graph: a module that has it as ``graph``; changed in place.
+        structure: of the whole network.
+        training: which mode.
+        alive: (units,), bool.
+
+    Raises:
+        CannotAdapt: an operation that has no form for this cut.
+    """
+    original = structure.captured.graphs[training]
     set_rates_(graph, structure.captured, training)
     if bool(alive.all()):
-        graph.recompile()
-        return graph
+        return
     worker = _Worker(structure, training, torch.cat([alive, torch.ones(1, dtype=torch.bool)]), graph)
     twins = list(zip(original.graph.nodes, list(graph.graph.nodes), strict=True))
     gone = drop_sections(structure, training, alive, graph)
@@ -89,13 +121,10 @@ def adapted(structure: Structure, training: bool, alive: Tensor) -> fx.GraphModu
         if old.name not in gone:
             worker.visit(old, new)
     graph.graph.eliminate_dead_code()
-    graph.graph.lint()
-    graph.recompile()
-    return graph
 
 
 class _Worker:
-    def __init__(self, structure: Structure, training: bool, alive: Tensor, graph: fx.GraphModule) -> None:
+    def __init__(self, structure: Structure, training: bool, alive: Tensor, graph: Any) -> None:
         self.found = structure.findings[training]
         self.unit_of = structure.unit_of
         self.alive = alive
@@ -106,14 +135,15 @@ class _Worker:
         for refilled, found in ((False, self.found.selected), (True, self.found.refilled)):
             for (node, name, at), (dim, labels) in found.items():
                 self.arguments.setdefault(node, []).append((refilled, name, at, dim, labels))
+        self.norms = {norm.node: norm.labels for norm in reversed(self.found.norms)}
         self.scattered: dict[fx.Node, _Scattered] = {}
         self.chosen: dict[tuple[fx.Node, int, tuple[int, ...]], fx.Node] = {}
         self.parts: dict[fx.Node, tuple[fx.Node, list[Tensor]]] = {}  # source and positions of each result
         self.twin: dict[fx.Node, fx.Node] = {}
 
     def mask(self, labels: Tensor) -> Tensor:
-        """Which numbers survive."""
-        return self.alive[self.unit_of[labels]]
+        """Which numbers survive, in memory that repeats where that of the labels does."""
+        return self.alive[self.unit_of[compact(labels)]].expand(labels.shape)
 
     def visit(self, old: fx.Node, new: fx.Node) -> None:
         self.twin[old] = new
@@ -136,8 +166,8 @@ class _Worker:
             self._follow(new, (name, at), dim, labels, refilled)
         if old in self.found.expanded:
             self._expand(old, new, kind)
-        if kind in ("layer_norm", "rms_norm") and any(norm.node is old for norm in self.found.norms):
-            labels = next(norm.labels for norm in self.found.norms if norm.node is old)
+        if kind in ("layer_norm", "rms_norm") and old in self.norms:
+            labels = self.norms[old]
             set_argument_(new, "normalized_shape", [int(self.mask(labels).sum())])
         if kind in COPIES and old.args[0] in self.scattered:
             self.scattered[old] = self.scattered[old.args[0]]  # type: ignore[index]

@@ -57,6 +57,8 @@ def living_slots(structure: Structure, alive: Tensor) -> tuple[Slot, ...]:
     Returns:
         The slots of the tensors that are left, each with the ids of its units that are left.
     """
+    if bool(alive.all()):
+        return structure.slots
     known, gone = torch.cat([alive, torch.ones(1, dtype=torch.bool)]), tensors_gone(structure, alive)
     starts, left = structure.findings[True].labels.starts, []
     for slot in structure.slots:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 
 from bayesprune.structure.graph.analysis.structure import Structure
 from bayesprune.structure.graph.capture.capture import find_tensor
-from bayesprune.structure.graph.surgery.adapt import CannotAdapt, adapted
+from bayesprune.structure.graph.surgery.adapt import CannotAdapt, tried
 from bayesprune.structure.graph.surgery.cut import kept_places
 
 WRITTEN = "a size is written down that does not follow the units"
@@ -28,14 +28,14 @@ class _Stopped(Exception):
         self.node, self.known = node, known
 
 
-def check_shapes(structure: Structure, training: bool, alive: Tensor, graph: fx.GraphModule) -> None:
+def check_shapes(structure: Structure, training: bool, alive: Tensor, graph: nn.Module) -> None:
     """Run a cut graph on shapes, with those that parameters will have.
 
     Args:
         structure: of the whole network.
         training: which mode.
         alive: (units,), bool.
-        graph: what ``adapted`` gave for them; left alone.
+        graph: what ``adapted`` or ``tried`` gave for them; left alone.
 
     Raises:
         CannotAdapt: the operation that does not run, where it runs in the whole network.
@@ -44,7 +44,7 @@ def check_shapes(structure: Structure, training: bool, alive: Tensor, graph: fx.
     if stopped is None or not stopped.known:
         return
     everything = torch.ones_like(alive)
-    whole = _stopped(structure, everything, adapted(structure, training, everything))
+    whole = _stopped(structure, everything, tried(structure, training, everything))
     original = {node.name: node for node in structure.captured.graphs[training].graph.nodes}
     node = stopped.node
     while node.name not in original:  # an operation that the cut has added
@@ -53,7 +53,7 @@ def check_shapes(structure: Structure, training: bool, alive: Tensor, graph: fx.
         raise CannotAdapt(original[node.name], WRITTEN)
 
 
-def _stopped(structure: Structure, alive: Tensor, graph: fx.GraphModule) -> _Stopped | None:
+def _stopped(structure: Structure, alive: Tensor, graph: nn.Module) -> _Stopped | None:
     example = (x.to("meta") for x in structure.captured.example)
     try:
         with torch.no_grad():
@@ -66,7 +66,7 @@ def _stopped(structure: Structure, alive: Tensor, graph: fx.GraphModule) -> _Sto
 class _OnShapes(fx.Interpreter):
     """Runs a graph on tensors without numbers."""
 
-    def __init__(self, structure: Structure, alive: Tensor, graph: fx.GraphModule) -> None:
+    def __init__(self, structure: Structure, alive: Tensor, graph: nn.Module) -> None:
         super().__init__(graph)
         self.extra_traceback = False
         self.network = structure.captured.network
@@ -99,9 +99,19 @@ class _OnShapes(fx.Interpreter):
         """Without checks of types, and with everything that is made in the same place."""
         if "_assert" in str(target):
             return None
+        if target is torch.ops.aten.batch_norm.default:  # takes long: it is taken apart in Python
+            return _same_channels(*args[:5])
         if kwargs.get("device") is not None:
             kwargs = {**kwargs, "device": torch.device("meta")}
         elif hasattr(target, "_schema") and any(a.name == "device" for a in target._schema.arguments):
             makes = not any(isinstance(a, Tensor) for a in args)
             kwargs = {**kwargs, "device": torch.device("meta")} if makes else kwargs
         return super().call_function(target, args, kwargs)
+
+
+def _same_channels(x: Tensor, *of_channels: Tensor | None) -> Tensor:
+    """What batch normalisation returns, where its parameters fit."""
+    for tensor in of_channels:
+        if tensor is not None and len(tensor) != x.shape[1]:
+            raise RuntimeError(f"{len(tensor)} numbers for {x.shape[1]} channels")
+    return torch.empty_like(x)
