@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from bayesprune.errors import BayespruneError
     from bayesprune.export import export, load, save
     from bayesprune.gated import GatedModel, gate
-    from bayesprune.likelihoods import Bernoulli, Categorical, Gaussian, Likelihood, Own, Poisson
+    from bayesprune.likelihoods import Bernoulli, Categorical, Gaussian, Likelihood, ModelLoss, Own, Poisson
     from bayesprune.posterior import Posterior, plots
     from bayesprune.posterior.diagnose import Diagnosis, diagnose
     from bayesprune.posterior.evidence import EvidenceTable, evidence
@@ -57,6 +57,7 @@ _PLACES: dict[str, str | None] = {
     "Gaussian": "bayesprune.likelihoods",
     "Group": "bayesprune.structure",
     "Likelihood": "bayesprune.likelihoods",
+    "ModelLoss": "bayesprune.likelihoods",
     "Own": "bayesprune.likelihoods",
     "Poisson": "bayesprune.likelihoods",
     "Posterior": "bayesprune.posterior",
@@ -111,6 +112,7 @@ __all__ = [
     "Gaussian",
     "Group",
     "Likelihood",
+    "ModelLoss",
     "Own",
     "Poisson",
     "Posterior",

@@ -13,6 +13,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from bayesprune.rows import Inputs
+
 Digests = npt.NDArray[np.uint64]
 
 TYPES = {
@@ -28,12 +30,14 @@ FEW = 16
 _WHOLE = {2: "<i2", 4: "<i4", 8: "<i8"}
 
 
-def numbers_of(x: Tensor) -> Tensor:
-    """(rows, numbers), of rows of any layout; of complex numbers both parts.
+def numbers_of(x: Inputs) -> Tensor:
+    """(rows, numbers), of rows of any layout; of complex numbers both parts; of several tensors all of them.
 
     Args:
         x: (rows, ...).
     """
+    if not isinstance(x, Tensor):  # in the one type that holds integers and both kinds of floats
+        return torch.cat([numbers_of(part).double() for part in x.tensors], 1)
     x = x.detach().cpu()
     x = torch.view_as_real(x.resolve_conj()) if x.is_complex() else x
     return x.reshape(len(x), -1) if len(x) else x.reshape(0, x[:0].numel())
@@ -71,7 +75,7 @@ def digests_in(x: Tensor, name: str) -> Digests:
     return np.frombuffer(b"".join(found), dtype="<u8").astype(np.uint64)
 
 
-def repeated(x: Tensor) -> npt.NDArray[np.bool_]:
+def repeated(x: Inputs) -> npt.NDArray[np.bool_]:
     """(rows,), whether a row equals one before it.
 
     Args:

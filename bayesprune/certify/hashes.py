@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from bayesprune.errors import CertificateError
 from bayesprune.export.form import computed, form_of
+from bayesprune.rows.call import Call, Inputs, call_of
 from bayesprune.structure.plain import PlainGraph
 
 
@@ -31,7 +33,7 @@ def hash_of_weights(network: nn.Module) -> str:
     return hash_of_tensors(network.state_dict())
 
 
-def hash_of_network(network: nn.Module, example: Tensor | None = None) -> str:
+def hash_of_network(network: nn.Module, example: Any = None) -> str:
     """SHA-256 of all that decides what a network computes: layers or operations, weights, constants.
 
     Hashed is what ``bayesprune.save`` would write, as JSON with sorted keys and no white space, and then
@@ -60,12 +62,12 @@ def hash_of_network(network: nn.Module, example: Tensor | None = None) -> str:
             f"What a {type(network).__name__} computes is found by running it: give rows that it accepts, "
             "hash_of_network(network, x[:2])."
         )
-    description, tensors = form_of(network, () if example is None else (example,))
+    description, tensors = form_of(network, None if example is None else call_of(network, example))
     text = json.dumps(computed(description), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(f"{text}\n{hash_of_tensors(tensors)}".encode()).hexdigest()
 
 
-def hash_of_rows(x: Tensor, y: Tensor | None) -> str:
+def hash_of_rows(x: Inputs, y: Tensor | None) -> str:
     """SHA-256 of calibration rows, in their order.
 
     Args:
@@ -75,7 +77,12 @@ def hash_of_rows(x: Tensor, y: Tensor | None) -> str:
     Returns:
         64 hexadecimal digits.
     """
-    return hash_of_tensors({"x": x} if y is None else {"x": x, "y": y})
+    found = {"x": x} if isinstance(x, Tensor) else dict(zip(_names(x), x.tensors, strict=True))
+    return hash_of_tensors(found if y is None else {**found, "y": y})
+
+
+def _names(x: Call) -> list[str]:
+    return [f"x/{name}" for name in x.form.names]
 
 
 def hash_of_tensors(tensors: Mapping[str, Tensor]) -> str:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
-from torch import Tensor, nn
+from torch import nn
 
 from bayesprune.certify.certificate import Certificate, versions
 from bayesprune.certify.hashes import hash_of_network
@@ -23,6 +23,7 @@ from bayesprune.certify.shape import FORMAT, FORMAT_VERSION
 from bayesprune.certify.size import shapes_of, size_of
 from bayesprune.certify.statement import ASSUMES, statement_of
 from bayesprune.errors import CertificateWarning, UnsupportedNetworkError
+from bayesprune.rows import Inputs
 
 
 @dataclass(frozen=True)
@@ -181,7 +182,7 @@ def first_failed(scored: Sequence[Scored], decision: Decision, asked: Question) 
     return {"candidate": failed[0], **needed(scores, asked.loss, asked.alpha, level, asked.p_value)}
 
 
-def _bound(network: nn.Module, example: Tensor, name: str) -> str | None:
+def _bound(network: nn.Module, example: Inputs, name: str) -> str | None:
     """The hash of what a network computes; None, with a warning, where that cannot be written down."""
     try:
         return hash_of_network(network, example)

@@ -12,7 +12,7 @@ from bayesprune.certify.digests import repeated
 from bayesprune.certify.hashes import hash_of_rows
 from bayesprune.certify.training_rows import TrainingRows
 from bayesprune.errors import CertificateError, CertificateWarning, DataError
-from bayesprune.rows import rows_from
+from bayesprune.rows import Inputs, rows_from
 
 NONE, ONCE, EACH = "none", "once", "each"
 REPEATS = ("refuse", ONCE, EACH)
@@ -31,7 +31,7 @@ class CalibrationRows:
             out; ``"each"``: there are rows that equal an earlier one, and each is a draw of its own.
     """
 
-    x: Tensor
+    x: Inputs
     y: Tensor | None
     known: str = ""
     repeats: str = NONE

@@ -17,7 +17,10 @@ from bayesprune.certify.paths import Candidate, numbers_left, parameters_of
 from bayesprune.certify.pvalues import Array, PValue
 from bayesprune.certify.rows import CalibrationRows
 from bayesprune.certify.rules import Rows
-from bayesprune.errors import CertificateError
+from bayesprune.errors import CertificateError, LikelihoodError
+from bayesprune.gated.rows import told
+from bayesprune.likelihoods.parts import part_of
+from bayesprune.rows import Inputs, run
 from bayesprune.structure.counting import Counter
 from bayesprune.structure.running import evaluating
 from bayesprune.svi.threads import threads_for
@@ -44,7 +47,7 @@ class Scored:
     recipe: dict[str, object] = field(repr=False)
 
 
-def outputs_of(network: nn.Module, x: Tensor, batch_size: int, name: str) -> Tensor:
+def outputs_of(network: nn.Module, x: Inputs, batch_size: int, name: str) -> Tensor:
     """(rows, ...), what a network returns in eval mode, on the CPU.
 
     Args:
@@ -80,7 +83,7 @@ def outputs_of(network: nn.Module, x: Tensor, batch_size: int, name: str) -> Ten
     return outputs
 
 
-def threads_of(network: nn.Module, x: Tensor, batch_size: int) -> int:
+def threads_of(network: nn.Module, x: Inputs, batch_size: int) -> int:
     """Processor threads that a network's passes take, by the multiply-accumulates of one.
 
     Args:
@@ -100,16 +103,19 @@ def threads_of(network: nn.Module, x: Tensor, batch_size: int) -> int:
     return threads_for(counter.macs, min(batch_size, len(x)), learns=False)
 
 
-def _run(network: nn.Module, batch: Tensor, name: str) -> Any:
+def _run(network: nn.Module, batch: Inputs, name: str) -> Any:
     try:
-        return network(batch)
+        returned = run(network, batch)
     except Exception as problem:  # whatever a network from a file, or of a user's own code, does
         reason = str(problem).partition("\n")[0].rstrip(".")
         raise CertificateError(
-            f"Network {name!r}: does not run on calibration rows of shape {tuple(batch.shape[1:])} and type "
-            f"{batch.dtype} ({type(problem).__name__}: {reason:.200}). Give rows like those that it "
-            "was trained on."
+            f"Network {name!r}: does not run on calibration rows of {told(batch)} ({type(problem).__name__}: "
+            f"{reason:.200}). Give rows like those that it was trained on."
         ) from problem
+    try:
+        return part_of(returned, None, f"Network {name!r}")
+    except LikelihoodError:
+        return returned
 
 
 def score(

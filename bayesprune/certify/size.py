@@ -5,17 +5,18 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from bayesprune.certify.paths import parameters_of
 from bayesprune.errors import CountWarning, UnsupportedNetworkError
+from bayesprune.rows import Inputs
 from bayesprune.structure import count
 
 TOLD = 4
 """Tensors whose shapes are told; of more only how many there are."""
 
 
-def macs_of(network: nn.Module, example: Tensor) -> int | None:
+def macs_of(network: nn.Module, example: Inputs) -> int | None:
     """Multiply-accumulates of a row; None where they, or some of them, cannot be counted.
 
     Args:
@@ -43,7 +44,7 @@ def shapes_of(before: nn.Module, after: nn.Module) -> dict[str, list[list[int] |
     return {n: [old.get(n), new.get(n)] for n in sorted({*old, *new}) if old.get(n) != new.get(n)}
 
 
-def size_of(network: nn.Module, example: Tensor) -> dict[str, Any]:
+def size_of(network: nn.Module, example: Inputs) -> dict[str, Any]:
     """Numbers that a network holds, zeros included, and the multiply-accumulates of a row.
 
     Args:

@@ -21,7 +21,7 @@ from torch.utils.data import BatchSampler, DataLoader, IterableDataset
 from bayesprune.certify.digests import TYPES, Digests, coarsest, digests_in, numbers_of
 from bayesprune.errors import CertificateError, DataError
 from bayesprune.files import write_atomically
-from bayesprune.rows import rows_from, rows_of_loader
+from bayesprune.rows import Inputs, rows_from, rows_of_loader
 
 HALVES = {"float16", "bfloat16"}
 
@@ -76,7 +76,7 @@ class TrainingRows:
     def __len__(self) -> int:
         return len(next(iter(self.digests.values())))
 
-    def compared(self, x: Tensor) -> Compared:
+    def compared(self, x: Inputs) -> Compared:
         """Which of these rows were trained on, in the coarsest type that holds one of the two sets exactly.
 
         Args:
@@ -86,8 +86,8 @@ class TrainingRows:
             CertificateError: the two cannot be compared: their rows have other numbers, another order of
                 them, or two types neither of which holds the other's.
         """
-        shape, type_ = tuple(x.shape[1:]), str(x.dtype).removeprefix("torch.")
         numbers = numbers_of(x)
+        shape, type_ = _form(x)
         if math.prod(self.shape) != math.prod(shape):
             raise CertificateError(
                 f"The training rows have {math.prod(self.shape):,} numbers each, {self.shape}, and the "
@@ -116,7 +116,7 @@ class TrainingRows:
                 f"({self.type}, {type_}), whose roundings cannot be compared. Give both in one type."
             )
 
-    def among(self, x: Tensor) -> npt.NDArray[np.bool_]:
+    def among(self, x: Inputs) -> npt.NDArray[np.bool_]:
         """(rows,), whether each of these rows was trained on; see ``compared``."""
         return self.compared(x).found
 
@@ -168,12 +168,18 @@ def _whole(rows: Any) -> Any:
     return DataLoader(rows.dataset, rows.batch_size, sampler=sampler, collate_fn=rows.collate_fn)
 
 
-def _of_blocks(blocks: Iterable[Tensor]) -> TrainingRows:
+def _form(x: Inputs) -> tuple[tuple[int, ...], str]:
+    """Shape of a row, and type; of several tensors that of all their numbers."""
+    x = x if isinstance(x, Tensor) else numbers_of(x)
+    return tuple(x.shape[1:]), str(x.dtype).removeprefix("torch.")
+
+
+def _of_blocks(blocks: Iterable[Inputs]) -> TrainingRows:
     digests: dict[str, list[Digests]] = defaultdict(list)
     forms: set[tuple[tuple[int, ...], str]] = set()
     exact = next(iter(TYPES))
     for x in blocks:
-        forms.add((tuple(x.shape[1:]), str(x.dtype).removeprefix("torch.")))
+        forms.add(_form(x))
         if len(forms) > 1:
             told = " and ".join(f"{shape} of {type_}" for shape, type_ in sorted(forms))
             raise CertificateError(f"trained_on: rows of unequal shapes or types, {told}: give them in one.")

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import Tensor, nn
+from torch import nn
 
 from bayesprune.certify.certificate import Certificate
 from bayesprune.certify.hashes import hash_of_network, hash_of_weights
@@ -22,6 +22,7 @@ from bayesprune.certify.size import shapes_of, size_of, smaller
 from bayesprune.certify.statement import ASSUMES, statement_of
 from bayesprune.certify.verification import Check, Verification
 from bayesprune.errors import CertificateError
+from bayesprune.rows import Inputs
 from bayesprune.svi.threads import using_threads
 
 SAME = 1e-6
@@ -156,7 +157,7 @@ class _Claims:
             found.append(self._size(network, reference, rows.x[:2]))
         return found
 
-    def _network(self, network: nn.Module, example: Tensor) -> Check:
+    def _network(self, network: nn.Module, example: Inputs) -> Check:
         """Weights, and what is computed with them."""
         assert self.position is not None
         written = self.record["network"]["sha256"]
@@ -173,7 +174,7 @@ class _Claims:
             return Check("network", False, why)
         return Check("network", True, "the certified weights, and the certified computation with them")
 
-    def _size(self, network: nn.Module, reference: nn.Module | None, example: Tensor) -> Check:
+    def _size(self, network: nn.Module, reference: nn.Module | None, example: Inputs) -> Check:
         """What became smaller."""
         written, before = self.record["network"], self.record["reference"]
         found = {**written, **size_of(network, example)}

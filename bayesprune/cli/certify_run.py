@@ -6,7 +6,7 @@ import contextlib
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from bayesprune.certify import (
     CalibrationRows,
@@ -27,6 +27,7 @@ from bayesprune.errors import CertificateError, RunFolderError
 from bayesprune.export import ARCHITECTURE, TENSORS, load, save
 from bayesprune.files import is_temporary, sweep
 from bayesprune.lock import LOCK
+from bayesprune.rows import Inputs
 
 CERTIFICATE, FOLDER, REFERENCE = "certificate.json", "certificate", "reference"
 OWN = [name for file in (TENSORS, ARCHITECTURE) for name in (file, f"{REFERENCE}/{file}")]
@@ -148,7 +149,7 @@ def _rows(
     return rows, {"of": "train", "share": settings.calibration, "seed": SPLIT_SEED}
 
 
-def _write(network: nn.Module, folder: Path, example: Tensor) -> None:
+def _write(network: nn.Module, folder: Path, example: Inputs) -> None:
     save(network, folder, example)
     if hash_of_network(load(folder), example) != hash_of_network(network, example):
         raise CertificateError(

@@ -125,7 +125,7 @@ def input_data(inputs: tuple[Tensor, ...], names: tuple[str, ...]) -> list[dict[
         For each its name, the shape of a row, the type, and the largest value where those are whole numbers.
     """
     found = []
-    for name, x in zip(names, inputs, strict=True):
+    for name, x in zip(names, inputs, strict=False):
         dtype = str(x.dtype).removeprefix("torch.")
         entry: dict[str, Any] = {"name": name, "shape": list(x.shape[1:]), "dtype": dtype}
         if not x.is_floating_point() and not x.is_complex() and x.numel():

@@ -9,11 +9,12 @@ from torch import Tensor, nn
 
 from bayesprune.export.graphs import graph_data, graph_tensors
 from bayesprune.export.layers import is_sequence, sequence_data, sequence_tensors
+from bayesprune.rows.call import Call
 from bayesprune.structure.copying import copy_of
 from bayesprune.structure.graph import as_plain_graph
 
 
-def form_of(network: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def form_of(network: nn.Module, inputs: Call | None) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """A network as what it computes and what it computes with.
 
     A sequence of plain layers is its layers' classes and arguments; any other network the operations that it
@@ -21,7 +22,7 @@ def form_of(network: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[dict[str, A
 
     Args:
         network: any that PyTorch can trace; left alone.
-        inputs: (rows, ...) each, a batch that it accepts.
+        inputs: (rows, ...), a batch that it accepts; None for what needs none.
 
     Returns:
         Entries of the architecture's file; and name → tensor, on the CPU: parameters and buffers, constants
@@ -35,8 +36,8 @@ def form_of(network: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[dict[str, A
     tensors = [*network.parameters(), *network.buffers()]
     if any(tensor.device != torch.device("cpu") for tensor in tensors):
         network = copy_of(network).cpu()
-    plain = as_plain_graph(network, tuple(x.detach().cpu() for x in inputs))
-    return graph_data(plain, inputs), graph_tensors(plain)
+    plain = as_plain_graph(network, None if inputs is None else inputs.detach().to("cpu"))
+    return graph_data(plain, () if inputs is None else inputs.tensors), graph_tensors(plain)
 
 
 def computed(description: dict[str, Any]) -> dict[str, Any]:

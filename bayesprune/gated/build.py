@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from bayesprune.errors import LikelihoodError, SettingsError
-from bayesprune.gated.checks import check_outputs, check_settings, checked_input
+from bayesprune.gated.checks import check_outputs, check_settings, checked_input, read_part_
 from bayesprune.gated.held import check_network_held
 from bayesprune.gated.model import GatedModel, Prior
 from bayesprune.likelihoods import Likelihood
 from bayesprune.priors import NormalWeights
 from bayesprune.priors.naming import by_name, check_tables
 from bayesprune.priors.protocol import bound
-from bayesprune.rows import RowForm
+from bayesprune.rows import Call, CallRows, Form, RowForm
 from bayesprune.structure import Group
 from bayesprune.structure.graph import GraphNetwork, provable_structure
 from bayesprune.structure.graph.analysis.sections import Layers
@@ -27,7 +28,7 @@ DEFAULT_INCLUSION = 0.9
 
 def gate(
     network: nn.Module,
-    example: Tensor,
+    example: Any,
     *,
     prior: Prior,
     likelihood: Likelihood,
@@ -45,8 +46,12 @@ def gate(
 
     Args:
         network: any network that PyTorch can trace; it is copied. What cannot be removed from it stays.
-        example: (rows, ...), a batch that the network accepts; only its shape and dtype matter. Rows that it
-            is fitted to must be like it.
+        example: (rows, ...), inputs that the network accepts: a tensor, which is its one argument; a tuple,
+            its arguments by position; or a dict (any mapping, a tokenizer's ``BatchEncoding`` for one), its
+            arguments by name. Inside of a tuple or dict may be more of them. All tensors have the rows first;
+            what is no tensor (None, a boolean, a number, a string) is a constant of the call. Rows that it is
+            fitted to must be like it: pairs (inputs, targets) with inputs of this form, or dicts of inputs by
+            name and of targets under the name that the likelihood has, ``target="labels"``.
         prior: a Pyro program ``prior(group)`` that returns the distribution of that group's gates, and may
             sample hyper-sites first; an ``nn.Module`` may hold parameters of its own. One that has to see
             the whole network (``Budget``) is bound to it here.
@@ -73,12 +78,13 @@ def gate(
 
     Raises:
         UnsupportedNetworkError: a module or operation without a removal rule; it is named. Weights of
-            float16, ``torch.autocast`` in ``forward``, or outputs that are no single tensor.
-        DataError: an example that is none, or of several inputs.
+            float16, ``torch.autocast`` in ``forward``, or outputs that are not of so many rows.
+        DataError: an example that is none.
         NothingToGateError: no unit can be removed.
         PriorError: the prior does not give a distribution over a group's gates, or one of its tables names a
             group that there is not.
-        LikelihoodError: the network's outputs do not fit the likelihood.
+        LikelihoodError: the network's outputs do not fit the likelihood, or it has to be told which part of
+            them it reads, ``output="logits"``.
         SettingsError: an initial inclusion or a noise out of range, or for a group that there is not.
 
     Example:
@@ -95,24 +101,32 @@ def gate(
             "pass an instance such as bp.Categorical(rows=60_000)."
         )
     names = check_settings(prior=prior, weights=weights, exclude=exclude, layers=layers, inputs=inputs)
-    example = checked_input(network, example)
-    check_network_held(network, example)
+    call = checked_input(network, example)
+    check_network_held(network, call)
     weights = weights or getattr(prior, "weights", None) or NormalWeights()
-    found = GraphNetwork(provable_structure(network, example, names, layers, inputs))
-    check_outputs(found, network, example)
+    found = GraphNetwork(provable_structure(network, call, names, layers, inputs))
+    read_part_(found, likelihood)
+    check_outputs(found, network, call)
     check_tables(prior, found.groups, names)
     weights.check_names([name for name, _ in found.named_parameters()])
     log_odds = _initial_log_odds(found.groups, initial_inclusion, names)
     log_odds = log_odds.to(next(found.parameters()).dtype)
     noise = _deviations(found.groups, unit_noise, names)
     prior = bound(prior, found, log_odds, likelihood.rows)
-    return GatedModel(found, prior, likelihood, weights, log_odds, noise, _form(found, example)).train()
+    form = _form(found, call, likelihood)
+    return GatedModel(found, prior, likelihood, weights, log_odds, noise, form).train()
 
 
-def _form(network: GraphNetwork, example: Tensor) -> RowForm:
+def _form(network: GraphNetwork, example: Call, likelihood: Likelihood) -> Form:
     """What rows must look like: of any size where the graph is free."""
-    (sizes, *_) = network.call_form.sizes
-    return RowForm.of(example, (dim for dim, size in enumerate(sizes, start=1) if size is None))
+    x = example.alone
+    rows = tuple(map(_rows, example.tensors, network.call_form.sizes))
+    inputs = rows[0] if isinstance(x, Tensor) else CallRows(network.call_form, rows)
+    return Form.of(inputs, likelihood.target)
+
+
+def _rows(x: Tensor, sizes: tuple[int | None, ...]) -> RowForm:
+    return RowForm.of(x, (dim for dim, size in enumerate(sizes, start=1) if size is None))
 
 
 def _initial_log_odds(

@@ -9,9 +9,12 @@ from torch import Tensor, nn
 
 from bayesprune.errors import PriorError, SettingsError, UnsupportedNetworkError
 from bayesprune.gated.precision import check_precision, refuse_autocast
+from bayesprune.likelihoods import Likelihood
+from bayesprune.likelihoods.parts import part_of
 from bayesprune.priors import NormalWeights
-from bayesprune.rows import one_input_of
+from bayesprune.rows import Call, finite_example, run
 from bayesprune.structure.altered import check_gradients, check_no_global_hooks
+from bayesprune.structure.graph import GraphNetwork
 from bayesprune.structure.graph.analysis.sections import LAYER_GATES
 from bayesprune.structure.running import check_plain, evaluating
 
@@ -65,12 +68,12 @@ def check_prior(prior: Any) -> None:
         )
 
 
-def checked_input(network: Any, example: Any) -> Tensor:
-    """The example as a tensor, after a look at what is handed over with it.
+def checked_input(network: Any, example: Any) -> Call:
+    """The example as a call, after a look at what is handed over with it.
 
     Args:
         network: the user's.
-        example: (rows, ...), a tensor or numpy array.
+        example: (rows, ...), in any form that ``gate`` takes.
 
     Raises:
         UnsupportedNetworkError: no network, one with hooks that change gradients, or numbers in which nothing
@@ -81,14 +84,29 @@ def checked_input(network: Any, example: Any) -> Tensor:
     check_plain(network, "gate")
     check_no_global_hooks("gate")
     check_gradients(network, "gate")
-    x = one_input_of(network, example)
+    x = finite_example(network, example)
     refuse_autocast("gate", x.device.type)
     check_precision(network, x)
     return x
 
 
-def check_outputs(network: nn.Module, user: nn.Module, example: Tensor) -> None:
-    """A network must return one tensor, of one output a row.
+def read_part_(network: nn.Module, likelihood: Likelihood) -> None:
+    """Let a working copy return what a likelihood reads.
+
+    Args:
+        network: returns that, from now on.
+        likelihood: which names it.
+
+    Raises:
+        LikelihoodError: there is no such part, or none is named and there are several.
+    """
+    if isinstance(network, GraphNetwork):
+        who = type(likelihood).__name__
+        network.reads_(lambda outputs: part_of(outputs, likelihood.output, who), not likelihood.by_row)
+
+
+def check_outputs(network: nn.Module, user: nn.Module, example: Call) -> None:
+    """What is read of a network must be a tensor of one output a row.
 
     Args:
         network: the working copy.
@@ -99,14 +117,14 @@ def check_outputs(network: nn.Module, user: nn.Module, example: Tensor) -> None:
         UnsupportedNetworkError: it returns something else.
     """
     with evaluating(network):
-        outputs = network(example.clone())
+        outputs = run(network, example.clone().alone)
     if isinstance(outputs, Tensor) and outputs.ndim and len(outputs) == len(example):
         return
     found = f"a tensor of shape {tuple(outputs.shape)}" if isinstance(outputs, Tensor) else _told(outputs)
     raise UnsupportedNetworkError(
         f"{type(user).__name__} returns {found} for {len(example)} rows, and a likelihood reads one tensor "
-        "(rows, ...): wrap the network in a module whose forward returns that part of it, such as "
-        "self.network(x)['logits'] or self.network(x)[0]."
+        "(rows, ...): say which part of the outputs that is, output='logits' or output=0 of the likelihood; "
+        "or let forward return it with the rows first."
     )
 
 

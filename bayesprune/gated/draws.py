@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from bayesprune.errors import UnsupportedNetworkError
+from bayesprune.rows import Inputs
 
 
 def several_draws(weights: Mapping[str, Tensor], network: nn.Module) -> bool:
@@ -22,7 +23,7 @@ def several_draws(weights: Mapping[str, Tensor], network: nn.Module) -> bool:
 
 
 def run_each_draw(
-    network: nn.Module, x: Tensor, gates: Mapping[str, Tensor], weights: Mapping[str, Tensor]
+    network: nn.Module, x: Inputs, gates: Mapping[str, Tensor], weights: Mapping[str, Tensor]
 ) -> Tensor:
     """Run a network under several draws of its weights and gates at once, with ``torch.func.vmap``.
 

@@ -9,10 +9,11 @@ import torch
 from pyro import poutine
 from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
 from bayesprune.errors import PriorError, UnsupportedNetworkError
 from bayesprune.likelihoods.strangers import strangers
+from bayesprune.rows.call import Call
+from bayesprune.rows.nested import taken_apart
 from bayesprune.structure import Group
 from bayesprune.structure.running import evaluating
 
@@ -50,24 +51,23 @@ def check_held(
             _refuse("prior's guide", group, strangers(sites, held))
 
 
-def check_network_held(network: nn.Module, example: Any) -> None:
+def check_network_held(network: nn.Module, example: Call) -> None:
     """Run a network, and look whether it holds every trainable tensor that its outputs depend on.
 
     Args:
         network: the user's; left alone.
-        example: (rows, ...), a batch that it accepts, or a tuple of them.
+        example: (rows, ...), inputs that it accepts.
 
     Raises:
         UnsupportedNetworkError: it does not, as where layers lie in a plain list: they would never be moved.
     """
-    inputs = example if isinstance(example, tuple) else (example,)
     with evaluating(network), torch.enable_grad(), torch.random.fork_rng(devices=[]):
         try:
-            outputs = network(*inputs)
+            leaves, _ = taken_apart(example.on(network))
         except Exception:  # whoever traces the network says why it does not run
             return
-    held = [*network.parameters(), *(x for x in inputs if isinstance(x, Tensor))]
-    unknown = [t for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor) for t in strangers(leaf, held)]
+    held = [*network.parameters(), *example.tensors]
+    unknown = [t for leaf in leaves if isinstance(leaf, Tensor) for t in strangers(leaf, held)]
     if unknown:
         shapes = ", ".join(sorted({str(tuple(tensor.shape)) for tensor in unknown}))
         raise UnsupportedNetworkError(

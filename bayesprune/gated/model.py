@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import pyro
 import pyro.distributions as dist
@@ -21,7 +22,7 @@ from bayesprune.likelihoods import Likelihood
 from bayesprune.priors import Gates, NormalWeights
 from bayesprune.priors.default_guide import DefaultGuide, member
 from bayesprune.priors.protocol import bound
-from bayesprune.rows import RowForm
+from bayesprune.rows import Call, Form, Inputs
 from bayesprune.structure import Group
 from bayesprune.structure.copying import copy_of
 from bayesprune.structure.graph import GraphNetwork
@@ -53,7 +54,7 @@ class GatedModel(GatedNetwork):
         weights: NormalWeights,
         log_odds: Tensor,
         unit_noise: Mapping[str, float],
-        form: RowForm,
+        form: Form,
     ) -> None:
         super().__init__(network, log_odds, form)
         self.prior = prior
@@ -68,16 +69,17 @@ class GatedModel(GatedNetwork):
         if weights.posterior == "normal":
             self.spread_weights_(weights.initial_scale)
 
-    def model(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+    def model(self, x: Any, y: Tensor | None = None) -> Tensor:
         """p(gates, hyper-sites, weights) · p(y | x, …), the rows scaled up to the data set.
 
         Args:
-            x: (batch, ...), inputs.
+            x: (batch, ...), inputs, in the form of ``gate``'s example.
             y: targets of the likelihood, or None to sample them.
 
         Returns:
             (..., batch, outputs), the network's outputs.
         """
+        x = self._inputs(x)
         gates = {
             group.name: pyro.sample(f"gate/{group.name}", self.gate_prior(group)) for group in self.groups
         }
@@ -97,13 +99,14 @@ class GatedModel(GatedNetwork):
             pyro.sample("y", self.likelihood(outputs), obs=None if y is None else self.likelihood.observe(y))
         return outputs
 
-    def guide(self, x: Tensor, y: Tensor | None = None) -> None:
+    def guide(self, x: Any, y: Tensor | None = None) -> None:
         """q(gates) q(hyper-sites) q(weights): Bernoulli gates; points or Gaussians for the weights.
 
         Args:
             x: (batch, ...), inputs; only their number matters.
             y: ignored; here because Pyro calls model and guide alike.
         """
+        x = self._inputs(x)
         self._announce_parameters()
         for group, probs in zip(self.groups, self.by_group(self.inclusion_prob()).values(), strict=True):
             self.hyper_guide(group, probs)
@@ -189,12 +192,16 @@ class GatedModel(GatedNetwork):
             else:
                 self.default_guide(group)
 
-    def _rows(self, x: Tensor) -> pyro.plate:
+    def _inputs(self, x: Any) -> Inputs:
+        """Inputs as they come, in tuples or dicts; tensors are taken as they are."""
+        return x if isinstance(x, Tensor | Call) else self.form.read(x, "x")
+
+    def _rows(self, x: Inputs) -> pyro.plate:
         return pyro.plate(
             "rows", self.likelihood.rows, subsample=torch.arange(len(x), device=x.device), dim=-1
         )
 
-    def _sample_noise(self, x: Tensor) -> dict[str, Tensor]:
+    def _sample_noise(self, x: Inputs) -> dict[str, Tensor]:
         """A factor of mean 1 for every row and unit, while training. The guide is the prior: no nats.
 
         The site is Uniform(0, 1), whose draws never reach 1. At the edge of another interval rounding would,
@@ -204,7 +211,7 @@ class GatedModel(GatedNetwork):
             return {}
         kept, draws = self.kept(), {}
         for group, noise in self.unit_noise.items():
-            zeros = x.new_zeros(len(x), kept[group])
+            zeros = self.log_odds.new_zeros(len(x), kept[group])
             share = pyro.sample(f"noise/{group}", dist.Uniform(zeros, zeros + 1).to_event(1))
             draws[group] = 1 + 3.0**0.5 * noise * (2 * share - 1)
         return draws

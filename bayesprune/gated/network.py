@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from bayesprune.gated.draws import run_each_draw, several_draws
-from bayesprune.rows import RowForm
+from bayesprune.rows import Form, Inputs
 from bayesprune.structure import Group, Slot
 from bayesprune.structure.graph import GraphNetwork
 from bayesprune.structure.groups import WHOLE, close_over
@@ -30,12 +29,12 @@ class GatedNetwork(nn.Module):
         dense_numel: tensor name → numbers in the dense network's weight or bias.
         dense_parameters: parameters of the dense network.
         dense_macs: multiply-accumulates of the dense network, per row.
-        form: shape and type of a row of inputs, as the network was gated on them.
+        form: what a batch of rows is: shapes and types of inputs, as the network was gated on them.
     """
 
     alive: Tensor
 
-    def __init__(self, network: GraphNetwork, log_odds: Tensor, form: RowForm) -> None:
+    def __init__(self, network: GraphNetwork, log_odds: Tensor, form: Form) -> None:
         super().__init__()
         self.network = network
         self.form = form
@@ -50,8 +49,7 @@ class GatedNetwork(nn.Module):
         """``to``, ``double`` and their like: rows of real numbers are then to be of the new type."""
         before = self.log_odds.dtype
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        if self.log_odds.dtype != before and self.form.dtype.is_floating_point:
-            self.form = replace(self.form, dtype=self.log_odds.dtype)
+        self.form = self.form.moved(before, self.log_odds.dtype)
         return self
 
     # ---- reading
@@ -142,7 +140,7 @@ class GatedNetwork(nn.Module):
 
     def outputs(
         self,
-        x: Tensor,
+        x: Inputs,
         gates: Mapping[str, Tensor],
         weights: Mapping[str, Tensor] | None = None,
         noise: Mapping[str, Tensor] | None = None,

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from bayesprune.errors import SettingsError, UnsupportedNetworkError
+from bayesprune.rows.call import Call
 from bayesprune.structure.running import evaluating
 
 
@@ -51,7 +52,7 @@ def refuse_no_grad(caller: str) -> None:
         )
 
 
-def check_precision(network: nn.Module, example: Tensor) -> None:
+def check_precision(network: nn.Module, example: Call) -> None:
     """A network's numbers must be those of a type that learns, and no part of it under autocast.
 
     Args:
@@ -97,10 +98,10 @@ class _Watch(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def _autocasts(network: nn.Module, example: Tensor) -> bool:
+def _autocasts(network: nn.Module, example: Call) -> bool:
     with evaluating(network), torch.random.fork_rng(devices=[]), _Watch(example.device.type) as watch:
         try:
-            network(example[:2].clone())
+            example[:2].clone().on(network)
         except Exception:  # told with its place when the network is traced
             return False
     return bool(watch.seen)

@@ -10,11 +10,12 @@ from torch import Tensor, nn
 
 from bayesprune.errors import DataError, LikelihoodError
 from bayesprune.likelihoods import Likelihood
+from bayesprune.rows import Inputs
 from bayesprune.rows.checks import rows_of_block
 from bayesprune.structure.running import evaluating
 
 
-def outputs_on(network: nn.Module, x: Tensor, place: str) -> Tensor:
+def outputs_on(network: nn.Module, x: Inputs, place: str) -> Tensor:
     """(rows, ...), what a network returns for some rows in evaluation, without a gradient.
 
     Args:
@@ -29,7 +30,7 @@ def outputs_on(network: nn.Module, x: Tensor, place: str) -> Tensor:
         return running(lambda: network(x), x, place)
 
 
-def running(call: Callable[[], Any], x: Tensor, place: str) -> Tensor:
+def running(call: Callable[[], Any], x: Inputs, place: str) -> Tensor:
     """What a network returns; its refusal of the rows is told as one.
 
     Args:
@@ -47,8 +48,8 @@ def running(call: Callable[[], Any], x: Tensor, place: str) -> Tensor:
     except (RuntimeError, ValueError, TypeError, IndexError) as problem:
         reason = str(problem).partition("\n")[0].rstrip(".")
         raise DataError(
-            f"{place}: the network does not run on {len(x)} rows of shape {tuple(x.shape[1:])} and type "
-            f"{x.dtype}: {reason}. Give rows like those that it was made for."
+            f"{place}: the network does not run on {len(x)} rows of {told(x)}: {reason}. Give rows like "
+            "those that it was made for."
         ) from problem
     if not isinstance(outputs, Tensor) or not outputs.ndim or len(outputs) != len(x):
         found = f"shape {tuple(outputs.shape)}" if isinstance(outputs, Tensor) else type(outputs).__name__
@@ -57,6 +58,13 @@ def running(call: Callable[[], Any], x: Tensor, place: str) -> Tensor:
             "dimension is the rows."
         )
     return outputs
+
+
+def told(x: Inputs) -> str:
+    """Shape and type of rows, for messages."""
+    if isinstance(x, Tensor):
+        return f"shape {tuple(x.shape[1:])} and type {x.dtype}"
+    return x.told()
 
 
 def check_targets(likelihood: Likelihood, outputs: Tensor, y: Tensor, place: str) -> None:

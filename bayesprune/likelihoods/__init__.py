@@ -4,7 +4,8 @@ from bayesprune.likelihoods.base import Frame, Likelihood
 from bayesprune.likelihoods.bernoulli import Bernoulli
 from bayesprune.likelihoods.categorical import Categorical
 from bayesprune.likelihoods.gaussian import Gaussian
+from bayesprune.likelihoods.model_loss import ModelLoss
 from bayesprune.likelihoods.own import Own
 from bayesprune.likelihoods.poisson import Poisson
 
-__all__ = ["Bernoulli", "Categorical", "Frame", "Gaussian", "Likelihood", "Own", "Poisson"]
+__all__ = ["Bernoulli", "Categorical", "Frame", "Gaussian", "Likelihood", "ModelLoss", "Own", "Poisson"]

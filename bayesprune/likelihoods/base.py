@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from bayesprune.errors import LikelihoodError
 from bayesprune.likelihoods.output_range import OutputRange
+from bayesprune.likelihoods.parts import Part, part_of
 from bayesprune.likelihoods.strangers import strangers
 
 
@@ -35,9 +36,12 @@ class Likelihood(nn.Module):
 
     Args:
         rows: rows N of the whole training set (not of a batch), > 0.
+        output: which part of what the network returns is read: a name, as ``"logits"`` of a dict, a dataclass
+            or a ``ModelOutput``; a number, of a tuple; or None, where it returns one tensor.
+        target: under which name a batch that is a dict of inputs and targets has the targets.
 
     Raises:
-        LikelihoodError: ``rows`` is not a positive whole number.
+        LikelihoodError: ``rows`` is not a positive whole number, or a name is none.
     """
 
     score_name: str = "deviance"
@@ -50,14 +54,41 @@ class Likelihood(nn.Module):
     """Whether an inference has learnt its parameters, if it has any. ``fit`` learns on a copy: the
     likelihood that was handed to ``gate`` stays as it was."""
 
-    def __init__(self, rows: int) -> None:
+    output: Part = None
+    target: str = "labels"
+
+    by_row: bool = True
+    """Whether ``nll`` is known of each row; else it is the mean of the batch for all of them."""
+
+    def __init__(self, rows: int, output: Part = None, target: str = "labels") -> None:
         super().__init__()
         if isinstance(rows, bool) or not isinstance(rows, int) or rows <= 0:
             raise LikelihoodError(
                 f"{type(self).__name__} needs rows= as a positive whole number, and got {rows!r}: pass the "
                 "number of rows of the whole training set, len(x_train), not of a batch."
             )
-        self.rows = rows
+        if isinstance(output, bool) or not (output is None or isinstance(output, str | int)):
+            raise LikelihoodError(
+                f"{type(self).__name__}: output={output!r} must be a name, such as 'logits', or a number."
+            )
+        if not isinstance(target, str) or not target:
+            raise LikelihoodError(
+                f"{type(self).__name__}: target={target!r} must be a name, such as 'labels'."
+            )
+        self.rows, self.output, self.target = rows, output, target
+
+    def part(self, outputs: Any, rows: int) -> Tensor:
+        """The part that is read of what a network returns.
+
+        Args:
+            outputs: a tensor, tuple, dict, dataclass or ``ModelOutput``.
+            rows: that it was given.
+
+        Raises:
+            LikelihoodError: there is no such part, or none is named and there are several.
+        """
+        found: Tensor = part_of(outputs, self.output, type(self).__name__)
+        return found
 
     def forward(self, outputs: Tensor) -> Any:
         """The Pyro distribution of the targets.

@@ -22,6 +22,8 @@ class Bernoulli(Likelihood):
 
     Args:
         rows: rows of the whole training set, > 0.
+        output: which part of what the network returns is read, see ``Likelihood``.
+        target: the targets' name in a batch that is a dict, see ``Likelihood``.
 
     Example:
         >>> import torch

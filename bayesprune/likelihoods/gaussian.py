@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from bayesprune.errors import LikelihoodError
 from bayesprune.likelihoods.base import Frame, Likelihood
+from bayesprune.likelihoods.parts import Part
 from bayesprune.likelihoods.shapes import as_columns, column_problems, output_problems
 
 LEAST = 1e-3
@@ -48,6 +49,8 @@ class Gaussian(Likelihood):
             other inferences than ``fit`` start from.
         learn_scale: make ``log_scale`` a parameter.
         standardise: learn in standard deviations of the targets; by default where the scale is learnt.
+        output: which part of what the network returns is read, see ``Likelihood``.
+        target: the targets' name in a batch that is a dict, see ``Likelihood``.
 
     Raises:
         LikelihoodError: a scale that is not a positive finite number.
@@ -68,9 +71,15 @@ class Gaussian(Likelihood):
     floor: Tensor
 
     def __init__(
-        self, rows: int, scale: float = 1.0, learn_scale: bool = True, standardise: bool | None = None
+        self,
+        rows: int,
+        scale: float = 1.0,
+        learn_scale: bool = True,
+        standardise: bool | None = None,
+        output: Part = None,
+        target: str = "labels",
     ) -> None:
-        super().__init__(rows)
+        super().__init__(rows, output, target)
         if not (isinstance(scale, (int, float)) and 0 < scale < math.inf):
             raise LikelihoodError(f"Gaussian needs a positive finite scale, and got {scale!r}.")
         self.standardise = learn_scale if standardise is None else standardise

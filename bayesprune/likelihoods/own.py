@@ -9,6 +9,7 @@ from torch import Tensor
 
 from bayesprune.errors import LikelihoodError
 from bayesprune.likelihoods.base import Likelihood
+from bayesprune.likelihoods.parts import Part
 from bayesprune.likelihoods.strangers import captured
 
 
@@ -19,6 +20,8 @@ class Own(Likelihood):
         rows: rows of the whole training set, > 0.
         distribution: function of the outputs (..., batch, ...); it returns a distribution of batch shape
             (..., batch): several targets of a row belong into the event, with ``.to_event(1)``.
+        output: which part of what the network returns is read, see ``Likelihood``.
+        target: the targets' name in a batch that is a dict, see ``Likelihood``.
 
     Parameters that are to be learnt beside the network's belong into an ``nn.Module`` that is handed over as
     ``distribution``: it then holds them, and ``fit`` moves them.
@@ -44,8 +47,14 @@ class Own(Likelihood):
         ['distribution.log_scale']
     """
 
-    def __init__(self, rows: int, distribution: Callable[[Tensor], Any]) -> None:
-        super().__init__(rows)
+    def __init__(
+        self,
+        rows: int,
+        distribution: Callable[[Tensor], Any],
+        output: Part = None,
+        target: str = "labels",
+    ) -> None:
+        super().__init__(rows, output, target)
         if not callable(distribution):
             raise LikelihoodError(
                 f"Own needs a function from outputs to a distribution, and got {distribution!r}: "

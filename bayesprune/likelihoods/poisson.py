@@ -23,6 +23,8 @@ class Poisson(Likelihood):
 
     Args:
         rows: rows of the whole training set, > 0.
+        output: which part of what the network returns is read, see ``Likelihood``.
+        target: the targets' name in a batch that is a dict, see ``Likelihood``.
 
     Example:
         >>> import torch

@@ -9,14 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bayesprune.errors import DataError
+from bayesprune.errors import DataError, LikelihoodError
 from bayesprune.gated import GatedModel
 from bayesprune.gated.rows import check_targets, outputs_on
 from bayesprune.likelihoods import Bernoulli, Categorical
-from bayesprune.rows import rows_from
+from bayesprune.rows import Inputs, Pair, rows_from
 from bayesprune.svi.shrink import median_units
 
-Rows = tuple[Tensor, Tensor]
+Rows = Pair
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,14 @@ def check_rows(gated: GatedModel, rows: Any) -> Rows:
 
     Raises:
         DataError: they are no rows, not whole, or not like those that the network was gated on.
-        LikelihoodError: targets that the likelihood cannot score.
+        LikelihoodError: targets that the likelihood cannot score, or nats that it has of a batch alone.
     """
+    if not gated.likelihood.by_row:
+        raise LikelihoodError(
+            f"rows: {type(gated.likelihood).__name__} has the mean loss of a batch, and what is asked here "
+            "are nats of each row: gate the network with a likelihood of its outputs, such as "
+            "bp.Categorical(rows=…, output='logits')."
+        )
     x, y = rows_from(rows, "rows", form=gated.form).tensors()
     if y is None:
         raise DataError("rows: inputs alone, and rows are pairs (inputs, targets). Give (x, y).")
@@ -80,7 +86,7 @@ def distinct(masks: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def outputs_of(
-    gated: GatedModel, x: Tensor, mask: Tensor, weights: dict[str, Tensor] | None = None
+    gated: GatedModel, x: Inputs, mask: Tensor, weights: dict[str, Tensor] | None = None
 ) -> Tensor:
     """(rows, outputs) under one mask of all units, on the CPU."""
     gates = gated.by_group(mask.to(gated.log_odds))

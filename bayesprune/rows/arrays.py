@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -58,35 +57,3 @@ def _from_numpy(array: np.ndarray[Any, Any], place: str) -> Tensor:
             f"{place} are a numpy array of type {array.dtype} that no tensor can share ({problem}): "
             "give np.ascontiguousarray(array), of a type such as 'float32' or 'int64'."
         ) from problem
-
-
-def pair_of(batch: Any, place: str, targets: bool = True) -> tuple[Tensor, Tensor | None]:
-    """Inputs and targets of a batch, or of a whole data set.
-
-    Args:
-        batch: a pair; where targets are not needed, inputs alone will do.
-        place: of the batch, for messages.
-        targets: whether they are needed.
-
-    Raises:
-        DataError: a dict, a triple, inputs alone, or parts that are no arrays.
-    """
-    if isinstance(batch, Mapping):
-        keys = ", ".join(map(repr, list(batch)[:6]))
-        raise DataError(
-            f"{place}: a dict with the keys {keys}, and rows are pairs (inputs, targets). Take two values "
-            "out of it, (d['x'], d['y']); in a DataLoader by collate_fn=."
-        )
-    parts = list(batch) if isinstance(batch, tuple | list) else [batch]
-    if len(parts) > 2:
-        raise DataError(
-            f"{place}: {len(parts)} parts, and rows are pairs (inputs, targets). Put what belongs to the "
-            "inputs into one tensor (torch.cat), and what belongs to the targets likewise; in a DataLoader "
-            "by collate_fn=."
-        )
-    if not parts or (len(parts) == 1 and targets):
-        found = "inputs alone" if parts and is_array(parts[0]) else f"{type(batch).__name__}"
-        raise DataError(f"{place}: {found}, and rows are pairs (inputs, targets). Give (x, y).")
-    x = tensor_of(parts[0], f"{place}: the inputs")
-    y = tensor_of(parts[1], f"{place}: the targets") if len(parts) == 2 else None
-    return x, y

@@ -10,10 +10,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from bayesprune.errors import DataError, SettingsError
-from bayesprune.rows.arrays import pair_of
+from bayesprune.rows.call import Inputs
 from bayesprune.rows.checks import check_whole
 from bayesprune.rows.counts import Count, rows_of_loader
-from bayesprune.rows.form import RowForm
+from bayesprune.rows.form import Form
+from bayesprune.rows.pairs import pair_of
 from bayesprune.rows.rows import Pair, Rows
 
 SLACK = 0.1
@@ -43,7 +44,7 @@ class Batched(Rows):
         place: str,
         rows: int | None = None,
         targets: bool = True,
-        form: RowForm | None = None,
+        form: Form | None = None,
     ) -> None:
         self.source, self.place, self.targets, self.form = source, place, targets, form
         loader = source if isinstance(source, DataLoader) else None
@@ -98,7 +99,7 @@ class Batched(Rows):
                 "the training is timed. Let the loader's or stream's __len__ be the number of its batches."
             )
 
-    def passed(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor | None]]:
+    def passed(self, batch_size: int) -> Iterator[tuple[Inputs, Tensor | None]]:
         """One pass, as the source deals it."""
         batch = None
         for batch in self._passed(""):
@@ -106,12 +107,10 @@ class Batched(Rows):
         if batch is None:
             raise DataError(f"{self.place}: a pass gave no batch. Give at least one.")
 
-    def _passed(self, epoch: str) -> Iterator[tuple[Tensor, Tensor | None]]:
+    def _passed(self, epoch: str) -> Iterator[tuple[Inputs, Tensor | None]]:
         for number, batch in enumerate(self.source, start=1):
             place = f"{self.place}, batch {number}{epoch}"
-            x, y = pair_of(batch, place, self.targets)
-            if self.form is not None:
-                self.form.check(x, place)
+            x, y = pair_of(batch, place, self.targets, self.form)
             check_whole(x, y, place)
             yield x, y
 

@@ -6,7 +6,7 @@ import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -64,7 +64,7 @@ class CallForm:
         """
         as_ever = self.plain and not named and len(positional) == len(self.positional)
         if as_ever and all(isinstance(x, Tensor) for x in positional):
-            return self._checked(positional, place)
+            return self.checked(positional, place)
         positional, named = self._sorted(positional, named, place)
         found: list[Tensor] = []
         first = dict(enumerate(self.parameters))
@@ -72,10 +72,14 @@ class CallForm:
             _match(tree, value, first.get(number, f"argument {number}"), place, found)
         named = {name: self.named[name] for name in self.optional if name not in named} | named
         _match(dict(self.named), named, "", place, found)
-        return self._checked(found, place)
+        return self.checked(found, place)
 
-    def _checked(self, tensors: Sequence[Tensor], place: str) -> tuple[Tensor, ...]:
-        """The tensors, if each has the sizes that the network was traced with where it must."""
+    def checked(self, tensors: Sequence[Tensor], place: str) -> tuple[Tensor, ...]:
+        """The tensors, if each has the sizes that the network was traced with where it must.
+
+        Raises:
+            DataError: one has not; it is named.
+        """
         for name, x, sizes in zip(self.names, tensors, self.sizes, strict=False):
             if len(sizes) != x.ndim - 1:
                 shape = ", ".join("any" if size is None else str(size) for size in sizes)
@@ -155,9 +159,9 @@ class Call:
         """The same call with other tensors."""
         return Call(tuple(change(x) for x in self.tensors), self.form)
 
-    def to(self, device: Any) -> Call:
+    def to(self, device: Any, non_blocking: bool = False) -> Call:
         """On a device."""
-        return self.mapped(lambda x: x.to(device))
+        return self.mapped(lambda x: x.to(device, non_blocking=non_blocking))
 
     def index_select(self, dim: int, index: Tensor) -> Call:
         """Some of the rows; ``dim`` is 0."""
@@ -181,13 +185,22 @@ class Call:
         return self.mapped(Tensor.detach)
 
     @property
+    def alone(self) -> Inputs:
+        """The tensor itself, where it is one by position."""
+        return self.tensors[0] if self.form.plain and len(self.tensors) == 1 else self
+
+    @property
     def device(self) -> torch.device:
         """Of the first tensor."""
         return self.tensors[0].device
 
+    def arguments(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Arguments by position and by name."""
+        return self.form.arguments(self.tensors)
+
     def on(self, network: Callable[..., Any], **more: Any) -> Any:
         """Call a network with these inputs."""
-        positional, named = self.form.arguments(self.tensors)
+        positional, named = self.arguments()
         return network(*positional, **named, **more)
 
     def told(self) -> str:
@@ -196,7 +209,7 @@ class Call:
         return " and ".join(f"{name} {tuple(x.shape)}, {x.dtype}" for name, x in named)
 
 
-Inputs = Tensor | Call
+Inputs: TypeAlias = "Tensor | Call"
 """Inputs (rows, ...) of a network: the tensor itself where there is one, by position."""
 
 
@@ -237,21 +250,41 @@ def call_of(network: nn.Module, example: Any, place: str = "example") -> Call:
     """
     if isinstance(example, Call):
         return example
-    positional, named = given(example)
-    value = _tensors_in((positional, named), place)
-    tensors, (tree, names) = taken_apart(value)
+    if isinstance(example, list):  # a batch that a DataLoader has stacked, maybe, targets and all
+        raise _no_inputs(example, place)
+    return call_given(example, place, *parameters_of(network))
+
+
+def call_given(
+    inputs: Any, place: str, parameters: tuple[str, ...] = (), defaults: Mapping[str, Any] | None = None
+) -> Call:
+    """Inputs in the form in which a user has them, as a call.
+
+    Args:
+        inputs: as in ``call_of``.
+        place: of them, for messages.
+        parameters: of ``forward``, that can be given by position.
+        defaults: of ``forward``'s parameters.
+
+    Raises:
+        DataError: as in ``call_of``.
+    """
+    tensors, (tree, names) = taken_apart(tensors_in(given(inputs), place))
     if not tensors:
-        raise DataError(
-            f"{place}: {type(example).__name__} without a tensor. Give a batch that the network accepts: a "
-            "tensor (rows, ...), such as x[:2]; a tuple, one for each argument of forward; or a dict of "
-            "arguments by name."
-        )
-    parameters, defaults = parameters_of(network)
-    optional = tuple(key for key, part in names.items() if key in defaults and _is(part, defaults[key]))
+        raise _no_inputs(inputs, place)
+    known = defaults or {}
+    optional = tuple(key for key, part in names.items() if key in known and _is(part, known[key]))
     parameters = parameters if names else parameters[: len(tree)]
     call = Call(tuple(tensors), CallForm(tree, names, parameters, optional))
     _check_rows(call, place)
     return call
+
+
+def _no_inputs(value: Any, place: str) -> DataError:
+    return DataError(
+        f"{place}: {type(value).__name__}. Give a batch that the network accepts: a tensor (rows, ...), such "
+        "as x[:2]; a dict of arguments by name; or a tuple, one for each argument of forward."
+    )
 
 
 def given(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -277,18 +310,18 @@ def _is(tree: Any, value: Any) -> bool:
     return type(tree) is type(value) and tree == value and not isinstance(tree, tuple | list | dict)
 
 
-def _tensors_in(value: Any, place: str) -> Any:
+def tensors_in(value: Any, place: str) -> Any:
     """The same with every array as a tensor; what may not stand in inputs is refused."""
     if is_array(value):
         return tensor_of(value, f"{place}: the inputs")
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, Mapping):
-        return {str(key): _tensors_in(part, place) for key, part in value.items()}
+        return {str(key): tensors_in(part, place) for key, part in value.items()}
     if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*(_tensors_in(part, place) for part in value))
+        return type(value)(*(tensors_in(part, place) for part in value))
     if isinstance(value, tuple | list):
-        return type(value)(_tensors_in(part, place) for part in value)
+        return type(value)(tensors_in(part, place) for part in value)
     raise DataError(
         f"{place}: a {type(value).__name__} among the inputs. Give tensors (rows, ...), in tuples and dicts "
         "where there are several."

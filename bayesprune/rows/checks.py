@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from bayesprune.errors import DataError
+from bayesprune.rows.call import Inputs
 
 BLOCKS, LEAST = 256, 2**12
 """Blocks that a check is split into, and numbers of a block at the least: what is allocated for a comparison
@@ -22,7 +23,7 @@ def rows_of_block(tensor: Tensor) -> int:
     return max(numbers // row, 1)
 
 
-def check_whole(x: Tensor, y: Tensor | None, place: str) -> None:
+def check_whole(x: Inputs, y: Tensor | None, place: str) -> None:
     """Inputs and targets must be of the same rows, at least one, and finite.
 
     Args:
@@ -37,7 +38,16 @@ def check_whole(x: Tensor, y: Tensor | None, place: str) -> None:
         raise DataError(f"{place}: {len(x)} rows of inputs and {len(y)} of targets: every row needs both.")
     if not len(x):
         raise DataError(f"{place}: no rows. Give at least one.")
-    check_finite(x, f"{place}: the inputs")
+    if isinstance(x, Tensor):
+        check_finite(x, f"{place}: the inputs")
+    else:
+        for name, tensor in zip(x.form.names, x.tensors, strict=True):
+            if len(tensor) != len(x):
+                raise DataError(
+                    f"{place}: {name!r} has {len(tensor)} rows, and {x.form.names[0]!r} {len(x)}: give each "
+                    "as many."
+                )
+            check_finite(tensor, f"{place}: the inputs {name!r}")
     if y is not None:
         check_finite(y, f"{place}: the targets")
 

@@ -10,11 +10,13 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from bayesprune.errors import DataError
 from bayesprune.ranges import is_whole
-from bayesprune.rows.arrays import is_array, pair_of
+from bayesprune.rows.arrays import is_array
 from bayesprune.rows.batched import Batched
-from bayesprune.rows.form import RowForm
+from bayesprune.rows.call import Call
+from bayesprune.rows.form import Form
 from bayesprune.rows.items import Items
 from bayesprune.rows.memory import InMemory
+from bayesprune.rows.pairs import pair_of
 from bayesprune.rows.rows import Rows
 
 Source = Any
@@ -28,7 +30,7 @@ def rows_from(
     *,
     rows: int | None = None,
     targets: bool = True,
-    form: RowForm | None = None,
+    form: Form | None = None,
     batch_size: int = 1000,
 ) -> Rows:
     """Rows in the form in which the user holds them.
@@ -68,23 +70,29 @@ def rows_from(
     return found
 
 
-def _in_memory(source: Any, place: str, targets: bool, form: RowForm | None) -> Rows | None:
+def _in_memory(source: Any, place: str, targets: bool, form: Form | None) -> Rows | None:
     if isinstance(source, TensorDataset):
         source = source.tensors
     elif not hasattr(source, "__getitem__") and is_array(getattr(source, "x", None)):
         source = (source.x, source.y) if getattr(source, "y", None) is not None else source.x
-    if not (is_array(source) or isinstance(source, Mapping | tuple | list)):
+    if not (is_array(source) or isinstance(source, Call | Mapping | tuple | list)):
         return None
-    if isinstance(source, list) and source and not is_array(source[0]):
+    if isinstance(source, list) and source and not _is_part(source[0]):
         raise DataError(
             f"{place}: a list of {len(source)} {type(source[0]).__name__}. Give a pair (inputs, targets) of "
             "tensors, or DataLoader(your_list) if it is a data set row by row."
         )
-    x, y = pair_of(source, place, targets)
-    return InMemory(x, y, place, form)
+    x, y = pair_of(source, place, targets, form)
+    return InMemory(x, y, place)
 
 
-def _items(source: Any, place: str, targets: bool, form: RowForm | None) -> Rows | None:
+def _is_part(value: Any) -> bool:
+    """Whether a value can be inputs: an array, or a dict or tuple of arrays."""
+    parts = value.values() if isinstance(value, Mapping) else value if isinstance(value, tuple) else [value]
+    return all(map(is_array, parts))
+
+
+def _items(source: Any, place: str, targets: bool, form: Form | None) -> Rows | None:
     fits = hasattr(source, "__getitem__") and not isinstance(source, str | bytes | nn.Module)
     if not fits:
         return None

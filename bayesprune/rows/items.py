@@ -9,10 +9,11 @@ from torch import Tensor
 from torch.utils.data import default_collate
 
 from bayesprune.errors import DataError
-from bayesprune.rows.arrays import pair_of
+from bayesprune.rows.call import Inputs
 from bayesprune.rows.checks import check_whole
-from bayesprune.rows.form import RowForm
+from bayesprune.rows.form import Form
 from bayesprune.rows.memory import shuffled
+from bayesprune.rows.pairs import pair_of
 from bayesprune.rows.rows import Pair, Rows
 
 
@@ -33,7 +34,7 @@ class Items(Rows):
 
     count: int
 
-    def __init__(self, dataset: Any, place: str, targets: bool = True, form: RowForm | None = None) -> None:
+    def __init__(self, dataset: Any, place: str, targets: bool = True, form: Form | None = None) -> None:
         self.dataset, self.place, self.targets, self.form = dataset, place, targets, form
         self.count = len(dataset)
         if not self.count:
@@ -50,12 +51,12 @@ class Items(Rows):
             assert y is not None
             yield x, y
 
-    def passed(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor | None]]:
+    def passed(self, batch_size: int) -> Iterator[tuple[Inputs, Tensor | None]]:
         """All rows in order."""
         for start in range(0, self.count, batch_size):
             yield self._batch(range(start, min(start + batch_size, self.count)))
 
-    def _batch(self, rows: Sequence[int]) -> tuple[Tensor, Tensor | None]:
+    def _batch(self, rows: Sequence[int]) -> tuple[Inputs, Tensor | None]:
         place = f"{self.place}, rows {rows[0]} …" if len(rows) > 1 else f"{self.place}, row {rows[0]}"
         several = getattr(self.dataset, "__getitems__", None)
         items = several(list(rows)) if callable(several) else [self.dataset[row] for row in rows]
@@ -66,8 +67,6 @@ class Items(Rows):
                 f"{place}: the rows cannot be stacked to a batch ({problem}). Give a DataLoader of the data "
                 "set whose collate_fn makes pairs of tensors."
             ) from problem
-        x, y = pair_of(batch, place, self.targets)
-        if self.form is not None:
-            self.form.check(x, place)
+        x, y = pair_of(batch, place, self.targets, self.form)
         check_whole(x, y, place)
         return x, y

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from bayesprune.rows.call import Inputs
 from bayesprune.rows.checks import check_whole
-from bayesprune.rows.form import RowForm
 from bayesprune.rows.rows import Pair, Rows
 
 
@@ -21,18 +21,15 @@ class InMemory(Rows):
         x: (rows, ...), inputs.
         y: (rows, ...), targets, or None.
         place: of the rows, for messages.
-        form: that a row's inputs must have, or None.
 
     Raises:
-        DataError: unequal numbers of rows, none, another form, or numbers that are not finite.
+        DataError: unequal numbers of rows, none, or numbers that are not finite.
     """
 
     count: int
 
-    def __init__(self, x: Tensor, y: Tensor | None, place: str, form: RowForm | None = None) -> None:
+    def __init__(self, x: Inputs, y: Tensor | None, place: str) -> None:
         self.x, self.y, self.place, self.count = x, y, place, len(x)
-        if form is not None:
-            form.check(x, place)
         check_whole(x, y, place)
 
     def to(self, device: torch.device) -> InMemory:
@@ -51,13 +48,13 @@ class InMemory(Rows):
             rows = rows.to(self.x.device)
             yield self.x.index_select(0, rows), self.y.index_select(0, rows)
 
-    def passed(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor | None]]:
+    def passed(self, batch_size: int) -> Iterator[tuple[Inputs, Tensor | None]]:
         """All rows in order."""
         for start in range(0, self.count, batch_size):
             part = slice(start, start + batch_size)
             yield self.x[part], None if self.y is None else self.y[part]
 
-    def tensors(self) -> tuple[Tensor, Tensor | None]:
+    def tensors(self) -> tuple[Inputs, Tensor | None]:
         """As they are."""
         return self.x, self.y
 

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from bayesprune.errors import DataError, SettingsError
 from bayesprune.ranges import is_whole
+from bayesprune.rows.call import Inputs, joined
 
-Pair = tuple[Tensor, Tensor]
+Pair = tuple[Inputs, Tensor]
 """Inputs (batch, ...) and targets (batch, ...)."""
 
 
@@ -48,7 +49,7 @@ class Rows(ABC):
         """
 
     @abstractmethod
-    def passed(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor | None]]:
+    def passed(self, batch_size: int) -> Iterator[tuple[Inputs, Tensor | None]]:
         """One pass for scoring: every row once, in the source's order; targets are None where there are none.
 
         Args:
@@ -70,19 +71,19 @@ class Rows(ABC):
                 raise DataError(f"{self.place}: inputs alone, and rows are pairs (inputs, targets).")
             yield (x, y) if device is None else (x.to(device), y.to(device))
 
-    def inputs(self, batch_size: int = 1000) -> Iterator[Tensor]:
+    def inputs(self, batch_size: int = 1000) -> Iterator[Inputs]:
         """(batch, ...) each, the inputs of ``passed``."""
         for x, _ in self.passed(batch_size):
             yield x
 
-    def tensors(self) -> tuple[Tensor, Tensor | None]:
+    def tensors(self) -> tuple[Inputs, Tensor | None]:
         """All rows of a pass in memory: (rows, ...) each."""
         xs, ys = [], []
         for x, y in self.passed(1000):
             xs.append(x)
             ys.append(y)
         known = [y for y in ys if y is not None]
-        return torch.cat(xs), torch.cat(known) if known else None
+        return joined(xs), torch.cat(known) if known else None
 
     def batch_size_of(self, asked: int | None, default: int) -> int:
         """Rows of a batch: as asked, or as the source has it.

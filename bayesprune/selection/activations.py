@@ -5,11 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from bayesprune.rows import Inputs
 from bayesprune.selection.readings import Reading, readings
 from bayesprune.selection.subject import Subject
 
 
-def unit_vectors(subject: Subject, rows: Tensor) -> dict[str, Tensor]:
+def unit_vectors(subject: Subject, rows: Inputs) -> dict[str, Tensor]:
     """What the readers of each unit see of it, over all rows.
 
     Args:

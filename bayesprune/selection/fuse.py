@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from bayesprune.errors import SelectionError
+from bayesprune.rows import Inputs
 from bayesprune.selection.masks import Masks
 from bayesprune.selection.readings import Reading, readings
 from bayesprune.selection.rows import inputs_of
@@ -73,7 +74,7 @@ class Fuse:
         return smaller.cut(closed)
 
 
-def fusable(subject: Subject, rows: Tensor) -> list[Reading]:
+def fusable(subject: Subject, rows: Inputs) -> list[Reading]:
     """The places where fusing acts: those whose readers' weights are read at no other place.
 
     Args:

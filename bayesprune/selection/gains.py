@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from bayesprune.likelihoods import Likelihood
+from bayesprune.rows import Inputs
 from bayesprune.selection.masks import Masks, Scores
 from bayesprune.selection.subject import Subject
 from bayesprune.structure.running import evaluating
@@ -34,7 +35,7 @@ class Loss:
 
     subject: Subject
     likelihood: Likelihood
-    rows: Tensor
+    rows: Inputs
     targets: Tensor
 
     def __call__(self, masks: Masks) -> float:
@@ -48,7 +49,8 @@ class Loss:
         total = 0.0
         with evaluating(network):
             for x, y in zip(self.rows.split(ROWS_AT_ONCE), self.targets.split(ROWS_AT_ONCE), strict=True):
-                nll = self.likelihood.nll(network(x.to(like.device), gates), y.to(like.device))
+                outputs = self.likelihood.part(network(x.to(like.device), gates), len(x))
+                nll = self.likelihood.nll(outputs, y.to(like.device))
                 total += float(nll.double().sum())
         return self.likelihood.rows * total / len(self.rows)
 

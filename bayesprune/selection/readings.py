@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from bayesprune.errors import SelectionError
+from bayesprune.rows import Inputs
 from bayesprune.structure.graph import GraphNetwork
 from bayesprune.structure.graph.analysis.weights import kind_of, listed
 from bayesprune.structure.graph.gating.pack import pack_gates
@@ -44,7 +45,7 @@ class Reading:
 
 def readings(
     network: GraphNetwork,
-    rows: Tensor,
+    rows: Inputs,
     gates: Mapping[str, Tensor] | None = None,
     only: str | None = None,
 ) -> list[Reading]:
@@ -82,14 +83,16 @@ def readings(
 
 
 def _of_graph(
-    network: GraphNetwork, rows: Tensor, gates: Mapping[str, Tensor] | None, only: str | None
+    network: GraphNetwork, rows: Inputs, gates: Mapping[str, Tensor] | None, only: str | None
 ) -> Iterator[Reading]:
     """Every gate of the graph: what it lets through."""
     graph = network._graphs[False]
     recorder = _Recorder(graph, only)
     given = None if gates is None else {g: z.to(_like(network)) for g, z in gates.items()}
     flat = pack_gates(network.groups, network.alive, given)
-    recorder.run(rows.to(_like(network)) if rows.is_floating_point() else rows, flat, None)
+    like, tensors = _like(network), (rows,) if isinstance(rows, Tensor) else rows.tensors
+    inputs = (x.to(like) if x.is_floating_point() else x.to(like.device) for x in tensors)
+    recorder.run(*inputs, flat, None)
     names = listed(network.network)
     for node, value in recorder.seen:
         gate = graph.get_submodule(str(node.target))

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
-from torch import Tensor
-
 from bayesprune.errors import SelectionError
-from bayesprune.gated.rows import check_targets, outputs_on
+from bayesprune.gated.rows import check_targets, running
 from bayesprune.likelihoods import Likelihood
-from bayesprune.rows import rows_from
+from bayesprune.rows import Inputs, Pair, rows_from
 from bayesprune.selection.subject import Subject
+from bayesprune.structure.running import evaluating
 
 
-def inputs_of(subject: Subject, rows: Any, rule: str, least: int = 2) -> Tensor:
+def inputs_of(subject: Subject, rows: Any, rule: str, least: int = 2) -> Inputs:
     """(rows, ...), the inputs that a rule looks at: its own, else the subject's example.
 
     Args:
@@ -36,9 +36,7 @@ def inputs_of(subject: Subject, rows: Any, rule: str, least: int = 2) -> Tensor:
     return x
 
 
-def pairs_of(
-    subject: Subject, likelihood: Likelihood, rows: Any, targets: Any, rule: str
-) -> tuple[Tensor, Tensor]:
+def pairs_of(subject: Subject, likelihood: Likelihood, rows: Any, targets: Any, rule: str) -> Pair:
     """(rows, ...) each, the inputs and targets on which a rule measures losses.
 
     Args:
@@ -52,9 +50,12 @@ def pairs_of(
         DataError: they are none, not whole, or not like the example.
         LikelihoodError: targets that the likelihood cannot score.
     """
-    x, y = rows_from((rows, targets), rule, form=subject.form).tensors()
+    form = replace(subject.form, target=likelihood.target)
+    x, y = rows_from((rows, targets), rule, form=form).tensors()
     assert y is not None
     device = next(subject.network.parameters()).device
-    outputs = outputs_on(subject.network, x[:2].to(device), rule)
+    few = x[:2].to(device)
+    with evaluating(subject.network):
+        outputs = running(lambda: likelihood.part(subject.network(few), len(few)), few, rule)
     check_targets(likelihood, outputs, y.to(device), rule)
     return x, y

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from bayesprune.errors import SelectionError
 from bayesprune.gated import GatedModel
 from bayesprune.gated.checks import names_of
-from bayesprune.rows import RowForm, one_input_of
+from bayesprune.rows import CallRows, Form, RowForm, finite_example
 from bayesprune.selection.masks import Masks, whole
 from bayesprune.structure import ExpectedCost, Group, Slot
 from bayesprune.structure.copying import copy_of
@@ -33,19 +34,19 @@ class Subject:
         rows: (rows, ...), inputs at which activations are looked at; None where only masks are asked for.
         gated: the posterior, where there is one.
         dense_parameters: parameters of the network before anything was removed; shares refer to it.
-        form: shape and type of a row of inputs.
+        form: what a batch of rows is.
     """
 
     network: GraphNetwork
     alive: Masks
-    rows: Tensor | None = field(repr=False)
+    rows: Any = field(repr=False)
     gated: GatedModel | None
     dense_parameters: int
-    form: RowForm
+    form: Form
     _cost: ExpectedCost = field(repr=False)
 
     @staticmethod
-    def of(what: Prunable, example: Tensor | None = None, exclude: Iterable[str] = ()) -> Subject:
+    def of(what: Prunable, example: Any = None, exclude: Iterable[str] = ()) -> Subject:
         """Find the units of a network, or take those of a fit.
 
         Args:
@@ -56,7 +57,7 @@ class Subject:
 
         Raises:
             SelectionError: no network, or ``exclude`` for a fit, which has its groups already.
-            DataError: no example for a network, or one of several inputs.
+            DataError: no example for a network.
             UnsupportedNetworkError: the network cannot be traced.
             NothingToGateError: it has no unit to remove.
         """
@@ -73,11 +74,13 @@ class Subject:
             raise SelectionError(
                 f"Cannot prune a {type(what).__name__}: give an nn.Module, a gated model, or a fit's result."
             )
-        x = one_input_of(what, example)
+        call = finite_example(what, example)
+        x = call.alone
         # rules compare what layers make: inputs and flattened features have no incoming weights to go by
-        network = GraphNetwork(provable_structure(what, x, names_of(exclude), "none", inputs=False))
+        network = GraphNetwork(provable_structure(what, call, names_of(exclude), "none", inputs=False))
         dense = sum(p.numel() for p in what.parameters())
-        return Subject(network, whole(network.groups), x, None, dense, RowForm.of(x), ExpectedCost(network))
+        form = Form(RowForm.of(x) if isinstance(x, Tensor) else CallRows.of(x))
+        return Subject(network, whole(network.groups), x, None, dense, form, ExpectedCost(network))
 
     @property
     def groups(self) -> tuple[Group, ...]:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from bayesprune.errors import SelectionError
 from bayesprune.likelihoods import Likelihood
+from bayesprune.rows import Inputs
 from bayesprune.selection.masks import Scores
 from bayesprune.selection.rows import pairs_of
 from bayesprune.selection.rule import Scope, Scored
@@ -64,7 +65,7 @@ class Taylor(Scored):
         return {name: total / len(rows) for name, total in totals.items()}
 
 
-def _slopes(subject: Subject, likelihood: Likelihood, x: Tensor, y: Tensor) -> Scores:
+def _slopes(subject: Subject, likelihood: Likelihood, x: Inputs, y: Tensor) -> Scores:
     """group → (rows, size), ∂ℓ/∂z at z = 1; zeros for removed units."""
     network = subject.network
     like = next(p for p in network.parameters() if p.is_floating_point())
@@ -76,7 +77,8 @@ def _slopes(subject: Subject, likelihood: Likelihood, x: Tensor, y: Tensor) -> S
         gates[group.name] = torch.ones(shape, dtype=like.dtype, device=like.device, requires_grad=True)
         living[group.name] = alive
     with evaluating(network), torch.enable_grad():
-        loss = likelihood.nll(network(x, gates), y.to(like.device)).sum()
+        outputs = likelihood.part(network(x, gates), len(x))
+        loss = likelihood.nll(outputs, y.to(like.device)).sum()
         found = torch.autograd.grad(loss, list(gates.values()), allow_unused=True)
     slopes: Scores = {}
     for (name, alive), slope in zip(living.items(), found, strict=True):

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from bayesprune.rows.call import Inputs, run
 from bayesprune.structure.copying import copy_of
 
 
@@ -105,7 +106,7 @@ def rescale_(network: nn.Module, head: Head, location: Tensor, unit: Tensor) -> 
         bias.copy_(bias.double() * unit.double() + location.double())
 
 
-def find_head(plain: nn.Module, x: Tensor) -> Head | None:
+def find_head(plain: nn.Module, x: Inputs) -> Head | None:
     """The layer that a network ends in, if its outputs are linear in it; found by trying.
 
     Args:
@@ -119,7 +120,7 @@ def find_head(plain: nn.Module, x: Tensor) -> Head | None:
     """
     parameters = dict(plain.named_parameters())
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        outputs = copy_of(plain).eval()(x)
+        outputs = run(copy_of(plain).eval(), x)
     if not isinstance(outputs, Tensor) or outputs.ndim != 2:
         return None
     for name, weight in reversed(parameters.items()):
@@ -133,9 +134,12 @@ def find_head(plain: nn.Module, x: Tensor) -> Head | None:
     return None
 
 
-def _is_linear_in(plain: nn.Module, head: Head, x: Tensor, training: bool) -> bool:
+def _is_linear_in(plain: nn.Module, head: Head, x: Inputs, training: bool) -> bool:
     columns = len(plain.get_parameter(head.weight))
-    unit, location = x.new_tensor(3.0, dtype=torch.double), torch.zeros(columns, dtype=torch.double)
+    unit, location = (
+        torch.tensor(3.0, dtype=torch.double, device=x.device),
+        torch.zeros(columns, dtype=torch.double),
+    )
     if head.bias is not None:
         location = torch.linspace(0.5, 1.5, columns, dtype=torch.double)
     first, second = copy_of(plain).train(training), copy_of(plain).train(training)
@@ -145,7 +149,7 @@ def _is_linear_in(plain: nn.Module, head: Head, x: Tensor, training: bool) -> bo
     for network in (first, second):
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            results.append(network(x).double())
+            results.append(run(network, x).double())
     expected = location + unit * results[0]
     tolerance = 1e-4 * max(float(expected.abs().max()), 1e-30)
     return torch.allclose(results[1], expected, rtol=0, atol=tolerance)

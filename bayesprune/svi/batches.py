@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from bayesprune.errors import DataError
-from bayesprune.rows import Batched, InMemory, Pair, RowForm, Source, rows_from
+from bayesprune.rows import Batched, Form, InMemory, Pair, Source, rows_from
 
 Train = Source
 """Rows to learn from or to score on: see ``bayesprune.rows``."""
@@ -51,7 +51,7 @@ class Batches:
         seed: int,
         *,
         rows: int | None = None,
-        form: RowForm | None = None,
+        form: Form | None = None,
     ) -> None:
         self.device, self.seed = device, seed
         self.check_targets: Callable[[Tensor, str], None] | None = None

@@ -15,7 +15,7 @@ from bayesprune.gated import GatedModel
 from bayesprune.gated.rows import check_targets, outputs_on, running
 from bayesprune.likelihoods.output_range import ROWS, output_range
 from bayesprune.ranges import SEED_RULE, is_seed, is_whole
-from bayesprune.rows import Rows
+from bayesprune.rows import Inputs, Rows
 from bayesprune.structure.altered import check_present
 from bayesprune.structure.copying import copy_of
 from bayesprune.svi.batches import Batches
@@ -142,7 +142,7 @@ def check_rows(gated: GatedModel, batches: Batches) -> Callable[[Tensor, str], N
     return check
 
 
-def _doubt(gated: GatedModel, x: Tensor) -> None:
+def _doubt(gated: GatedModel, x: Inputs) -> None:
     """Say where outputs are of another kind than the likelihood takes them for."""
     seen = output_range(gated.network, lambda network: outputs_on(network, x, "train"))
     doubt = gated.likelihood.doubt(seen)
@@ -150,7 +150,7 @@ def _doubt(gated: GatedModel, x: Tensor) -> None:
         warnings.warn(f"{type(gated.likelihood).__name__}: {doubt}", LikelihoodWarning, stacklevel=4)
 
 
-def _rehearsed(gated: GatedModel, batches: Batches, x: Tensor) -> Tensor:
+def _rehearsed(gated: GatedModel, batches: Batches, x: Inputs) -> Tensor:
     """(two rows, ...), outputs in evaluation, after a look whether the smallest batch can be learnt from."""
     outputs = outputs_on(gated.network, x[:2], "train")
     smallest = batches.source.smallest_batch(batches.batch_size)

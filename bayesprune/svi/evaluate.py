@@ -12,7 +12,7 @@ from bayesprune.errors import LikelihoodError, UnsupportedNetworkError
 from bayesprune.gated import GatedModel
 from bayesprune.gated.rows import check_targets, running
 from bayesprune.likelihoods import Likelihood
-from bayesprune.rows import Rows, rows_from
+from bayesprune.rows import Form, Inputs, Rows, rows_from, run
 from bayesprune.structure.running import evaluating
 from bayesprune.svi.batches import Train
 from bayesprune.svi.result import FitResult
@@ -75,7 +75,8 @@ def evaluate(
             f"{likelihood!r}: give what was learnt with it, evaluate(small, rows, result.likelihood)."
         )
     _check_learnt(likelihood)
-    found = rows_from(rows, "rows", batch_size=batch_size or USUAL)
+    form = Form(target=likelihood.target, among=not likelihood.by_row)
+    found = rows_from(rows, "rows", form=form, batch_size=batch_size or USUAL)
     return quality(network, found, likelihood, batch_size)
 
 
@@ -104,7 +105,7 @@ def quality(
     score, nll, count = 0.0, 0.0, 0
     with using_threads(threads), evaluating(network):
         for x, y in rows.batches(size, device):
-            outputs = running(lambda x=x: _outputs(network, x, gates), x, rows.place)  # type: ignore[misc]
+            outputs = running(lambda x=x: _outputs(network, x, gates, likelihood), x, rows.place)  # type: ignore[misc]
             check_targets(likelihood, outputs, y, rows.place)
             score += float(likelihood.score(outputs, y))
             nll += float(likelihood.nll(outputs, y).sum())
@@ -112,8 +113,12 @@ def quality(
     return Quality(likelihood.mean_score(score, count), likelihood.score_name, nll / count)
 
 
-def _outputs(network: GatedModel | nn.Module, x: Tensor, gates: dict[str, Tensor] | None) -> Any:
-    return network.network(x, gates) if isinstance(network, GatedModel) else network(x)
+def _outputs(
+    network: GatedModel | nn.Module, x: Inputs, gates: dict[str, Tensor] | None, likelihood: Likelihood
+) -> Any:
+    if isinstance(network, GatedModel):
+        return network.network(x, gates)
+    return likelihood.part(run(network, x), len(x))
 
 
 def _check_learnt(likelihood: Likelihood) -> None:

@@ -12,7 +12,8 @@ from torch import Tensor
 from bayesprune.errors import UnitWarning
 from bayesprune.gated import GatedModel
 from bayesprune.gated.rows import outputs_on
-from bayesprune.likelihoods import Bernoulli, Categorical, Frame, Likelihood, Poisson
+from bayesprune.likelihoods import Bernoulli, Categorical, Frame, Likelihood, ModelLoss, Poisson
+from bayesprune.rows import Inputs, Pair, joined
 from bayesprune.structure.frame import find_head
 from bayesprune.svi.batches import Batches
 
@@ -43,9 +44,10 @@ def start_in_own_unit_(gated: GatedModel, batches: Batches) -> None:
             does not take that up; or their columns are in units far from each other.
     """
     likelihood, device = gated.likelihood, gated.log_odds.device
-    if isinstance(likelihood, Categorical | Bernoulli):
+    if isinstance(likelihood, Categorical | Bernoulli | ModelLoss):
         return
-    x, y = (rows.to(device) for rows in _first(batches))
+    x, y = _first(batches)
+    x, y = x.to(device), y.to(device)
     all_targets = _targets(batches).to(device) if likelihood.asks_for_targets else y
     frame = likelihood.frame(all_targets)
     if likelihood.asks_for_targets and likelihood.followed():
@@ -55,7 +57,7 @@ def start_in_own_unit_(gated: GatedModel, batches: Batches) -> None:
     likelihood.start_(outputs_on(gated.network, x, "train"), y, all_targets)
 
 
-def _framed_(gated: GatedModel, frame: Frame | None, x: Tensor, y: Tensor) -> bool:
+def _framed_(gated: GatedModel, frame: Frame | None, x: Inputs, y: Tensor) -> bool:
     """Put the frame around the network, where there is one and the network has a last layer for it."""
     head = find_head(gated.network, x[:FEW]) if frame is not None and len(x) > 1 else None
     if frame is None or head is None:
@@ -66,7 +68,7 @@ def _framed_(gated: GatedModel, frame: Frame | None, x: Tensor, y: Tensor) -> bo
     return head.bias is not None or bool((frame.location.abs() <= FAR * frame.unit).all())
 
 
-def _first(batches: Batches) -> tuple[Tensor, Tensor]:
+def _first(batches: Batches) -> Pair:
     """(rows, ...) each, the first rows of a pass: enough to look at, however small the batches are."""
     xs, ys, seen = [], [], 0
     for x, y in _passed(batches):
@@ -75,7 +77,7 @@ def _first(batches: Batches) -> tuple[Tensor, Tensor]:
         seen += len(x)
         if seen >= FEW:
             break
-    return torch.cat(xs)[:ROWS], torch.cat(ys)[:ROWS]
+    return joined(xs)[:ROWS], torch.cat(ys)[:ROWS]
 
 
 def _targets(batches: Batches) -> Tensor:
@@ -91,7 +93,7 @@ def _targets(batches: Batches) -> Tensor:
     return torch.cat(found)
 
 
-def _passed(batches: Batches) -> Iterator[tuple[Tensor, Tensor]]:
+def _passed(batches: Batches) -> Iterator[Pair]:
     """One pass over the rows; a loader's own randomness is afterwards as if there had been none."""
     with _untouched(batches):
         yield from batches.source.batches(ROWS)

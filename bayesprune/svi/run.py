@@ -11,6 +11,7 @@ from torch import Tensor
 
 from bayesprune.errors import DivergedError
 from bayesprune.gated import GatedModel
+from bayesprune.rows import Pair
 from bayesprune.structure.copying import copy_of
 from bayesprune.svi.batches import Batches
 from bayesprune.svi.objective import gate_nats, weight_nats
@@ -80,7 +81,7 @@ class Run:
         self.history.append(self._record(float(total) / rows, time.perf_counter() - started))
         progress.tell(self.gated, self.history[-1].elbo)
 
-    def step_(self, batch: tuple[Tensor, Tensor]) -> Info:
+    def step_(self, batch: Pair) -> Info:
         """One step under the schedule."""
         step = self.state.step
         if not self.state.decided and step >= self.schedule.decide:

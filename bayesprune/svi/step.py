@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from bayesprune.gated import GatedModel
 from bayesprune.gated.precision import refuse_autocast, refuse_no_grad
+from bayesprune.rows import Inputs, Pair
 from bayesprune.svi.bits import uniform_factors
 from bayesprune.svi.estimators import GateProblem, find_estimator
 from bayesprune.svi.estimators.problem import backward
@@ -24,7 +25,7 @@ from bayesprune.svi.schedule import TUNED_STEPS, Schedule
 from bayesprune.svi.settings import Recipe
 from bayesprune.svi.weight_noise import WeightNoise
 
-Batch = tuple[Tensor, Tensor]
+Batch = Pair
 
 
 @dataclass(frozen=True)
@@ -149,14 +150,14 @@ class Engine:
 
     # ---- the likelihood
 
-    def _problem(self, x: Tensor, y: Tensor) -> GateProblem:
+    def _problem(self, x: Inputs, y: Tensor) -> GateProblem:
         def nll(gates: Mapping[str, Tensor], factors: Mapping[str, Tensor] | None = None) -> Tensor:
             return self._nll(x, y, self._noise(len(x), gates, factors or {}))
 
         noise = self.gated.unit_noise
         return GateProblem(nll, self._probs, self._log_odds, self._units, len(x), self.generator, noise)
 
-    def _nll(self, x: Tensor, y: Tensor, gates: Mapping[str, Tensor]) -> Tensor:
+    def _nll(self, x: Inputs, y: Tensor, gates: Mapping[str, Tensor]) -> Tensor:
         outputs = self.gated.network(x, gates, self._weight_noise if self.gated.log_scales else None)
         return self.gated.likelihood.nll(outputs, y)
 

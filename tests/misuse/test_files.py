@@ -48,8 +48,8 @@ REFUSED = {
     ),
     "save example dict": (
         lambda folder: bp.save(pruned(), folder + "/a3", {"x": X}),
-        errors.DataError,
-        ("example: dict. Give a batch", "each argument of forward"),
+        errors.UnsupportedNetworkError,
+        ("The Sequential does not accept the example (x (", "or as a dict"),
     ),
     "save network None": (
         lambda folder: bp.save(None, folder + "/a4", X),

@@ -100,20 +100,15 @@ REFUSED = {
         errors.DataError,
         ("example: the inputs are on", "load them on 'cpu'"),
     ),
-    "gate example tuple": (
-        lambda folder: gate(Two(), (X, X)),
-        errors.DataError,
-        ("example: 2 tensors, and a", "them, and splits it"),
-    ),
     "gate example pair": (
         lambda folder: gate(example=(X, Y)),
-        errors.DataError,
-        ("example: 2 tensors, and a", "them, and splits it"),
+        errors.UnsupportedNetworkError,
+        ("The network does not accept rows of shape (1, 4) and (1,)", "ones it will be trained on"),
     ),
     "gate example dict": (
         lambda folder: gate(example={"x": X}),
-        errors.DataError,
-        ("example: dict. Give a batch", "each argument of forward"),
+        errors.UnsupportedNetworkError,
+        ("The network does not accept rows of shape (1, 4): Sequential.forward() got an unexpected",),
     ),
     "gate example str": (
         lambda folder: gate(example="x"),
@@ -195,20 +190,10 @@ REFUSED = {
         errors.UnsupportedNetworkError,
         ("The network is TorchScript (TopLevelTracedModule),", "it was made from"),
     ),
-    "gate dict": (
-        lambda folder: fit(gate(Of(lambda n, x: {"logits": n(x)}))),
-        errors.UnsupportedNetworkError,
-        ("Of returns a dict of", "as self.network(x)['logits'] or self.network(x)[0]"),
-    ),
     "gate tuple": (
         lambda folder: fit(gate(Of(lambda n, x: (n(x), x)))),
-        errors.UnsupportedNetworkError,
-        ("Of returns a tuple of", "as self.network(x)['logits'] or self.network(x)[0]"),
-    ),
-    "gate list": (
-        lambda folder: fit(gate(Of(lambda n, x: [n(x)]))),
-        errors.UnsupportedNetworkError,
-        ("Of returns a list of", "as self.network(x)['logits'] or self.network(x)[0]"),
+        errors.LikelihoodError,
+        ("Categorical: it reads one tensor, and the network returns a tuple with 0, 1", "read, output=0"),
     ),
     "gate None out": (
         lambda folder: gate(Of(lambda n, x: None)),
@@ -223,7 +208,7 @@ REFUSED = {
     "gate scalar out": (
         lambda folder: fit(gate(Of(lambda n, x: n(x).sum()))),
         errors.UnsupportedNetworkError,
-        ("Of returns a tensor of", "as self.network(x)['logits'] or self.network(x)[0]"),
+        ("Of returns a tensor of", "let forward return it with the rows first"),
     ),
     "gate autocast in": (
         lambda folder: fit(gate(Of(lambda n, x: torch.autocast("cpu", torch.bfloat16)(n)(x)))),
@@ -455,6 +440,9 @@ REFUSED = {
 WORKS = {
     "gate example numpy": lambda folder: gate(example=X.numpy()),
     "gate graph example numpy": lambda folder: gate(Residual(), X.numpy()),
+    "gate example tuple": lambda folder: gate(Two(), (X, X)),
+    "gate dict": lambda folder: fit(gate(Of(lambda n, x: {"logits": n(x)}))),
+    "gate list": lambda folder: fit(gate(Of(lambda n, x: [n(x)]))),
     "gate bf16": lambda folder: fit(gate(net().bfloat16(), X.bfloat16()), (X.bfloat16(), Y)),
     "gate double": lambda folder: fit(gate(net().double(), X.double()), (X.double(), Y)),
     "gate frozen": lambda folder: fit(gate(net().requires_grad_(False))),

@@ -52,7 +52,7 @@ def one_pass(source, **settings):
         (X, "inputs alone"),
         (X.numpy(), "inputs alone"),
         ((X,), "inputs alone"),
-        ((X, Y, Y), "3 parts.*torch.cat"),
+        ((X, Y, Y), r"3 parts.*\(\(a, b\), y\)"),
         ({"x": X, "y": Y}, r"dict with the keys 'x', 'y'.*\(d\['x'\], d\['y'\]\)"),
         (Dicts(), r"rows \d+ ….*dict with the keys 'pixels', 'label'"),
         (DataLoader(Dicts(), batch_size=4), r"batch 1 of epoch 1: a dict.*collate_fn"),

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from bayesprune.certify.paths.networks import Networks
 from bayesprune.certify.paths.protocol import Candidate, Path, numbers_left, parameters_of
 from bayesprune.certify.paths.units import Given, Units, cut_again
 from bayesprune.certify.paths.weights import Weights
 from bayesprune.errors import CertificateError
+from bayesprune.rows import Inputs
 
 __all__ = [
     "Candidate", "Given", "Networks", "Path", "Units", "Weights", "numbers_left", "parameters_of",
@@ -53,7 +54,7 @@ def path_from(value: Any) -> Path:
 
 
 def rebuild(
-    recipes: Sequence[dict[str, Any]], reference: nn.Module, example: Tensor
+    recipes: Sequence[dict[str, Any]], reference: nn.Module, example: Inputs
 ) -> Sequence[Candidate] | None:
     """The candidates of a certificate's path again, from the reference network.
 

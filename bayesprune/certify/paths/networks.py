@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 
-from torch import Tensor, nn
+from torch import nn
 
 from bayesprune.certify.paths.protocol import Candidate
 from bayesprune.errors import CertificateError
+from bayesprune.rows import Inputs
 
 
 class Networks:
@@ -46,7 +47,7 @@ class Networks:
         """How the certificate calls it."""
         return self._name
 
-    def candidates(self, reference: nn.Module, example: Tensor) -> Sequence[Candidate]:
+    def candidates(self, reference: nn.Module, example: Inputs) -> Sequence[Candidate]:
         """The networks, as they are.
 
         Args:

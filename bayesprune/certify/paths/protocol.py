@@ -6,7 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
-from torch import Tensor, nn
+from torch import nn
+
+from bayesprune.rows import Inputs
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class Path(Protocol):
         """How the certificate calls it."""
         ...
 
-    def candidates(self, reference: nn.Module, example: Tensor) -> Sequence[Candidate]:
+    def candidates(self, reference: nn.Module, example: Inputs) -> Sequence[Candidate]:
         """The candidates, from no pruning upward.
 
         Args:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from bayesprune.certify.paths.protocol import Candidate
 from bayesprune.errors import CertificateError
 from bayesprune.gated import GatedModel
+from bayesprune.rows import Inputs
 from bayesprune.selection import Magnitude, Masks, Rule, Scored, Scores, Subject
 from bayesprune.selection.family import Family, check_scope, largest
 from bayesprune.svi import FitResult
@@ -58,7 +59,7 @@ class Units:
         source = "the posterior's" if self.fit is not None else "the network's"
         return f"{source} units by {self.rule.name}"
 
-    def candidates(self, reference: nn.Module, example: Tensor) -> Sequence[Candidate]:
+    def candidates(self, reference: nn.Module, example: Inputs) -> Sequence[Candidate]:
         """The networks, smaller and smaller; the first is the reference itself.
 
         Args:
@@ -135,7 +136,7 @@ class Given(Scored):
         return {name: score for name, score in self.table.items() if name in names}
 
 
-def cut_again(reference: nn.Module, example: Tensor, recipes: Iterable[dict[str, Any]]) -> list[Candidate]:
+def cut_again(reference: nn.Module, example: Inputs, recipes: Iterable[dict[str, Any]]) -> list[Candidate]:
     """The candidates of a path again, from what a certificate says of them.
 
     Args:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from bayesprune.certify.paths.protocol import Candidate
 from bayesprune.errors import CertificateError
+from bayesprune.rows import Inputs
 from bayesprune.structure.copying import copy_of
 
 STEPS, LEAST_LEFT = 50, 0.01
@@ -62,7 +63,7 @@ class Weights:
         """How the certificate calls it."""
         return f"weights of small magnitude, {'all layers' if self.scope == 'global' else 'layer by layer'}"
 
-    def candidates(self, reference: nn.Module, example: Tensor) -> Sequence[Candidate]:
+    def candidates(self, reference: nn.Module, example: Inputs) -> Sequence[Candidate]:
         """The networks, of the reference's own shape.
 
         Args:

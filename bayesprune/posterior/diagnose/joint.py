@@ -39,7 +39,8 @@ def log_joint(gated: GatedModel, masks: Tensor, rows: Rows) -> np.ndarray[Any, A
     Returns:
         (masks,), float64, nats.
     """
-    x, y = (part.to(gated.log_odds.device) for part in rows)
+    device = gated.log_odds.device
+    x, y = rows[0].to(device), rows[1].to(device)
     scale = gated.likelihood.rows / len(x)
     scores = np.empty(len(masks))
     with quiet(gated):

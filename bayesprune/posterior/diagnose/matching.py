@@ -12,6 +12,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from bayesprune.rows import Inputs, run
 from bayesprune.svi.result import FitResult, prune
 
 SAME = 0.8
@@ -45,7 +46,7 @@ def _standardised(values: Array) -> Array:
     return np.asarray(centred / np.where(scale > 1e-12, scale, np.inf))
 
 
-def matched_jaccard(fits: Sequence[FitResult], x: Tensor) -> dict[str, float]:
+def matched_jaccard(fits: Sequence[FitResult], x: Inputs) -> dict[str, float]:
     """Jaccard of the kept units of every pair of fits, after matching them by what they do.
 
     Args:
@@ -68,7 +69,7 @@ def matched_jaccard(fits: Sequence[FitResult], x: Tensor) -> dict[str, float]:
     return found
 
 
-def activations(fit: FitResult, x: Tensor) -> dict[str, Array]:
+def activations(fit: FitResult, x: Inputs) -> dict[str, Array]:
     """What the kept units of every layer's group give, before the non-linearity.
 
     Args:
@@ -82,7 +83,7 @@ def activations(fit: FitResult, x: Tensor) -> dict[str, Array]:
     weights = {n.removesuffix(".weight"): p for n, p in network.named_parameters() if n.endswith(".weight")}
     recorder = _Recorder({g.name: weights[g.name] for g in fit.gated.groups if g.name in weights})
     with torch.no_grad(), recorder:
-        network(x.cpu())
+        run(network, x.to("cpu"))
     return recorder.taken
 
 

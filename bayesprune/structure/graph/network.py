@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
 from bayesprune.errors import RemovalError
-from bayesprune.rows.call import CallForm
-from bayesprune.rows.nested import put_together
+from bayesprune.rows.call import Call, CallForm, Inputs
+from bayesprune.rows.nested import Leaf, put_together
 from bayesprune.structure.altered import check_present
 from bayesprune.structure.copying import copy_of
 from bayesprune.structure.counting import Counter
@@ -42,6 +43,19 @@ from bayesprune.structure.groups import Group, Slot
 from bayesprune.structure.terms import Term
 
 
+@dataclass(frozen=True)
+class _Reads:
+    """Which result is read.
+
+    Attributes:
+        leaf: training or not → its number.
+        of_batch: whether it is one number for the whole batch.
+    """
+
+    leaf: dict[bool, int]
+    of_batch: bool
+
+
 class GraphNetwork(Framed):
     """A copy of the user's network that runs its captured graphs, with a gate in front of every reader.
 
@@ -58,6 +72,7 @@ class GraphNetwork(Framed):
     _slots: tuple[Slot, ...]
     _weights: frozenset[str]
     _form: CallForm
+    _reads: _Reads | None
 
     def __init__(self, structure: Structure, alive: Tensor | None = None) -> None:
         super().__init__()
@@ -65,6 +80,7 @@ class GraphNetwork(Framed):
         self._no_frame()
         object.__setattr__(self, "structure", structure)
         object.__setattr__(self, "_weights", weight_names(structure.captured))
+        object.__setattr__(self, "_reads", None)
         whole = torch.ones(sum(group.size for group in structure.groups), dtype=torch.bool)
         object.__setattr__(self, "alive", whole if alive is None else alive)
         self._rebuild()
@@ -79,8 +95,8 @@ class GraphNetwork(Framed):
         """Run the network.
 
         Args:
-            inputs: as the user's network takes them; where those are tensors by position, gates, and noise
-                after them, may follow.
+            inputs: as the user's network takes them, or one ``Call``; where those are tensors by position, or
+                it is a call, gates, and noise after them, may follow.
             gates: group → (size,), or (rows, size), or (draws..., 1 or rows, size), by original unit, or by
                 the units that are left; groups not named are open. Leading dimensions beyond the rows are
                 carried through to the outputs.
@@ -88,17 +104,24 @@ class GraphNetwork(Framed):
             named: inputs by name.
 
         Returns:
-            What the user's network returns.
+            What the user's network returns, or the part of it that ``reads_`` named.
 
         Raises:
             DataError: inputs of another form than the example's.
         """
-        form = self.call_form
-        if form.plain and len(inputs) > len(form.positional):
-            gates, noise, *_ = (*inputs[len(form.positional) :], noise)
-            inputs = inputs[: len(form.positional)]
-        tensors = form.tensors(inputs, named, "forward")
+        form, call = self.call_form, isinstance(inputs[0], Call) if inputs else False
+        own = 1 if call else len(form.positional)
+        if len(inputs) > own and (call or form.plain):
+            gates, noise, *_ = (*inputs[own:], noise)
+            inputs = inputs[:own]
+        if call and inputs[0].form.names == form.names:
+            tensors = form.checked(inputs[0].tensors, "forward")
+        else:
+            inputs, named = inputs[0].arguments() if call else (inputs, named)
+            tensors = form.tensors(inputs, named, "forward")
         lead = batch_shape(gates or {})
+        if lead and gates and self._reads is not None and self._reads.of_batch:
+            return self._each(Call(tensors, form), gates, lead, noise)
         if lead and gates:
             rows = len(tensors[0])
             tensors = tuple(x.expand(lead + x.shape).reshape(-1, *x.shape[1:]) for x in tensors)
@@ -106,10 +129,35 @@ class GraphNetwork(Framed):
         graph = self._graphs[self.training]
         given = GroupGates(self.structure.groups, self.alive, gates) if gates else None
         leaves = graph_forward(graph, self, *tensors, gates=given, noise=noise)
-        if lead:
-            leaves = [_led(leaf, lead, len(tensors[0])) for leaf in leaves]
-        outputs = put_together(self.structure.captured.outputs[self.training], leaves)
+        if self._reads is not None:
+            outputs = leaves[self._reads.leaf[self.training]]
+            outputs = outputs.expand(len(tensors[0])) if self._reads.of_batch else outputs
+            outputs = _led(outputs, lead, len(tensors[0])) if lead else outputs
+        else:
+            leaves = [_led(leaf, lead, len(tensors[0])) for leaf in leaves] if lead else leaves
+            outputs = put_together(self.structure.captured.outputs[self.training], leaves)
         return outputs if self._frame_unit is None else self.framed(outputs)
+
+    def _each(
+        self, call: Call, gates: Mapping[str, Tensor], lead: tuple[int, ...], noise: Noise | None
+    ) -> Tensor:
+        """(draws..., rows): the loss of a batch under each draw by itself, which a larger batch would mix."""
+        flat = {name: z.expand(*lead, *z.shape[-2:]).flatten(0, -3) for name, z in gates.items()}
+        draws = [{name: z[i] for name, z in flat.items()} for i in range(math.prod(lead))]
+        return torch.stack([self.forward(call, one, noise) for one in draws]).reshape(*lead, -1)
+
+    def reads_(self, part: Callable[[Any], Leaf], of_batch: bool = False) -> None:
+        """Return one part of what the user's network returns, from now on.
+
+        Args:
+            part: finds it in a tree of outputs, see ``bayesprune.rows.nested``.
+            of_batch: whether it may be one number for the whole batch, which is then returned for each row.
+        """
+        outputs = self.structure.captured.outputs
+        leaf = {training: part(outputs[training]).number for training in (True, False)}
+        with torch.no_grad(), torch.random.fork_rng():
+            leaves = graph_forward(self._graphs[False], self, *self._example(), gates=None)
+        object.__setattr__(self, "_reads", _Reads(leaf, of_batch and leaves[leaf[False]].ndim == 0))
 
     @property
     def call_form(self) -> CallForm:
@@ -200,6 +248,7 @@ class GraphNetwork(Framed):
         network = GraphNetwork(replace(self.structure, captured=captured), self.alive.clone())
         network.training = self.training
         network.take_frame_(self)
+        object.__setattr__(network, "_reads", self._reads)
         memo[id(self)] = network
         return network
 
@@ -278,13 +327,14 @@ class GraphNetwork(Framed):
         with flat(self.network, captured.form, captured.outputs[False]):
             resize_by_inputs_(self.network, self._example())
 
-    def renormalise_(self, batches: Iterable[Tensor]) -> None:
+    def renormalise_(self, batches: Iterable[Inputs]) -> None:
         """Take running statistics of batch normalisation anew, for the weights as they are now.
 
         Args:
             batches: (rows, ...) each, inputs.
         """
-        renormalise_(self.network, self._graphs, ((x,) for x in batches))
+        tensors = (x.tensors if isinstance(x, Call) else (x,) for x in batches)
+        renormalise_(self.network, self._graphs, tensors)
 
     def plain(self, handed_over: bool = False, own_class: bool = False) -> nn.Module:
         """The network as it is now, without gates: of the user's own classes where they run as such.

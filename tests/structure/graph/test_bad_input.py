@@ -140,7 +140,7 @@ class Lazy(nn.Sequential):
         (plain, torch.zeros(2, 5), r"rows of shape \(1, 5\): (addmm: )?mat1 and mat2"),
         (plain, torch.zeros(2, 4, dtype=torch.long), "same dtype, but got Long and Float"),
         (plain, torch.zeros(0, 4), r"The example has no rows \(input \(0, 4\)"),
-        (plain, {"input": "text"}, "dict without a tensor"),
+        (plain, {"input": "text"}, "example: dict. Give a batch"),
         (lambda: nn.Bilinear(4, 4, 3), (ROWS, ROWS[:3]), "unequal numbers of rows: input1 4, input2 3"),
         (lambda: F.relu, ROWS, "The network is a (function|builtin)"),
         (Lazy, ROWS, "Parameter '0.weight' has no size yet: run the network once"),

@@ -122,7 +122,7 @@ def test_what_forward_takes_by_itself_may_be_left_out():
 @pytest.mark.parametrize(
     ("batch", "said"),
     [
-        ({}, "dict without a tensor"),
+        ({}, "example: dict. Give a batch"),
         ({"ids": torch.zeros(4, 5), "mask": torch.zeros(3, 5)}, "unequal numbers of rows: ids 4, mask 3"),
         ({"ids": {1, 2}}, "a set among the inputs"),
         ((torch.tensor(1.0),), "single number"),
