@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
+from pyro import poutine
+from pyro.infer import Trace_ELBO
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 import bayesprune as bp
@@ -81,9 +85,9 @@ def test_the_part_that_is_read_is_the_part_of_the_network(kind, output):
 
 def test_pyro_takes_inputs_as_they_are():
     model = gated()
-    outputs = model.model(INPUTS, LABELS)
-    assert outputs.shape == (ROWS, 3)
-    model.guide(INPUTS, LABELS)
+    trace = poutine.trace(model.model).get_trace(INPUTS, LABELS)
+    assert trace.nodes["_RETURN"]["value"].shape == (ROWS, 3)
+    assert math.isfinite(Trace_ELBO().loss(model.model, model.guide, INPUTS, LABELS))
 
 
 @pytest.mark.filterwarnings("ignore::bayesprune.errors.ClockWarning")
