@@ -19,6 +19,7 @@ from bayesprune.structure.copying import Foreign, copy_of
 from bayesprune.structure.graph.capture.bind import alike
 from bayesprune.structure.graph.capture.capture import find_tensor
 from bayesprune.structure.plain import PlainGraph, place_of, tensor_names
+from bayesprune.structure.select import selected
 
 SIZES = (
     "in_features", "out_features", "in_channels", "out_channels", "groups", "num_features", "num_groups",
@@ -100,6 +101,13 @@ def _check_names(own: nn.Module, saved: nn.Module, folder: Path) -> None:
         raise UnsupportedNetworkError(
             f"{folder}: has lost {parts} altogether, which {type(own).__name__} still runs: it cannot hold "
             "this network. Load without into=, which gives a module of the same parameter names."
+        )
+    selections = sorted(name for name, module in saved.named_modules() if selected(module))
+    if selections and not strange and missing == {f"{name}.index" for name in selections}:
+        raise UnsupportedNetworkError(
+            f"{folder}: reads a selection of its inputs or features ({', '.join(selections)}), and "
+            f"{type(own).__name__} reads all of them: it cannot hold this network. Load without into=, which "
+            "gives plain layers; or prune with inputs=False."
         )
     if missing or strange:
         told = [f"{what} {', '.join(map(repr, sorted(n)[:4]))}" for what, n in

@@ -88,7 +88,7 @@ class CallForm:
                     f"({shape}): give such rows."
                 )
             for dim, size in enumerate(sizes, start=1):
-                if size not in (None, x.shape[dim]):
+                if size is not None and size != x.shape[dim]:
                     raise DataError(
                         f"{place}: {name!r} has size {x.shape[dim]} in dimension {dim}, and this network was "
                         f"traced at {size}, which is written into its operations: give {size} (pad, crop or "

@@ -53,6 +53,8 @@ def pair_of(
     if not parts or (len(parts) == 1 and targets):
         found = "inputs alone" if parts and is_array(parts[0]) else f"{type(batch).__name__}"
         raise DataError(f"{place}: {found}, and rows are pairs (inputs, targets). Give (x, y).")
+    if isinstance(parts[0], list) and not isinstance(form.inputs, CallRows):
+        return tensor_of(parts[0], f"{place}: the inputs"), None  # which says what a list must become
     x = form.read(parts[0], place)
     y = tensor_of(parts[1], f"{place}: the targets") if len(parts) == 2 else None
     return x, y

@@ -16,6 +16,7 @@ from bayesprune.gated.rows import check_targets, outputs_on, running
 from bayesprune.likelihoods.output_range import ROWS, output_range
 from bayesprune.ranges import SEED_RULE, is_seed, is_whole
 from bayesprune.rows import Inputs, Rows
+from bayesprune.rows.call import Call
 from bayesprune.structure.altered import check_present
 from bayesprune.structure.copying import copy_of
 from bayesprune.svi.batches import Batches
@@ -155,10 +156,11 @@ def _rehearsed(gated: GatedModel, batches: Batches, x: Inputs) -> Tensor:
     outputs = outputs_on(gated.network, x[:2], "train")
     smallest = batches.source.smallest_batch(batches.batch_size)
     if smallest == 1:
-        network = copy_of(gated.network).train()  # its statistics move
+        network = copy_of(gated.network.network).train()  # its statistics move; graphs would take one row
+        one = x[:1]
         with torch.no_grad(), torch.random.fork_rng():
             try:
-                running(lambda: network(x[:1]), x[:1], "train")
+                running(lambda: one.on(network) if isinstance(one, Call) else network(one), one, "train")
             except DataError as problem:
                 remedy = "drop_last=True in the DataLoader" if batches.loader else "a batch_size above 1"
                 raise DataError(

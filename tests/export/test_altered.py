@@ -13,6 +13,7 @@ import bayesprune as bp
 from bayesprune.errors import SettingsError, UnsupportedNetworkError
 from bayesprune.export.form import form_of
 from bayesprune.export.layers import is_sequence
+from bayesprune.rows.call import call_of
 from tests.altered import GRADIENTS, NETWORKS, OUTPUTS, REFUSED, UNTRAINED, Residual, sequence
 
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.nn.utils.weight_norm` is deprecated:FutureWarning")
@@ -114,7 +115,7 @@ def test_no_altered_layer_is_taken_for_a_plain_one(alter):
     assert is_sequence(network)
     alter(layer)
     assert not is_sequence(network)
-    description, tensors = form_of(network, (torch.zeros(2, 4),))  # what certificates hash
+    description, tensors = form_of(network, call_of(network, torch.zeros(2, 4)))  # what certificates hash
     assert "layers" not in description
     assert set(tensors) >= {name for name, _ in (*network.named_parameters(), *network.named_buffers())}
 

@@ -10,6 +10,7 @@ from bayesprune.data import digits
 from bayesprune.errors import DataError
 from bayesprune.rows import RowForm, rows_from
 from bayesprune.rows.checks import check_finite
+from bayesprune.rows.form import Form
 
 X, Y = torch.zeros(12, 3), torch.zeros(12).long()
 
@@ -112,7 +113,7 @@ def test_the_first_row_that_is_not_finite_is_named_in_memory_and_in_a_loader():
     ],
 )
 def test_rows_of_another_form_are_refused_and_never_cast(x, message):
-    form = RowForm.of(torch.zeros(1, 3))
+    form = Form.of(RowForm.of(torch.zeros(1, 3)), "labels")
     for source in ((x, Y[:4]), DataLoader(TensorDataset(x, Y[:4]), batch_size=2), TensorDataset(x, Y[:4])):
         with pytest.raises(DataError, match=message):
             one_pass(source, form=form)

@@ -390,7 +390,8 @@ class _Graphs(dict[bool, fx.GraphModule]):
         self.made = made
 
     def __missing__(self, training: bool) -> fx.GraphModule:
-        graph = self[training] = self.made(training)
+        with torch.device("cpu"), torch.inference_mode(False):  # whatever it is asked for inside of
+            graph = self[training] = self.made(training)
         return graph
 
 

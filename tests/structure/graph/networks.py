@@ -801,7 +801,7 @@ class StandardisedConv2d(nn.Conv2d):
         return F.conv2d(x, (self.weight - centre) / (spread + 1e-5), self.bias, padding=1)
 
 
-@case(prunable=0.6, freezes=True)
+@case(prunable=0.6, freezes=True, in_place=False)
 class WeightStandardised(nn.Module):
     def __init__(self):
         super().__init__()

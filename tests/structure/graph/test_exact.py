@@ -231,7 +231,9 @@ def test_a_cut_does_not_change_the_gated_network_nor_share_with_it(name):
 
 @pytest.mark.parametrize("name", sorted(name for name, case in CASES.items() if case.in_place))
 def test_code_that_reads_its_sizes_is_cut_in_the_users_own_class(name):
-    network, analysis = shared(name)
+    case = CASES[name]
+    network = case.network()
+    analysis = analyse(network, case.batch(EXAMPLE_ROWS), inputs=False)
     alive = drawn_alive(analysis, 51)
     alive.update({name: torch.ones_like(mask) for name, mask in alive.items() if name == LAYERS})
     small = analysis.cut(alive)

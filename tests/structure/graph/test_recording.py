@@ -67,7 +67,7 @@ def form(graph: fx.Graph) -> list:
 def test_what_is_recorded_is_what_is_exported(network, training):
     network.train(training)
     ours, outputs = tracing._recorded(network, (X,))
-    theirs, others = tracing._exported(network, (X,))
+    theirs, others = tracing._exported(network, (X,), frozenset())
     assert outputs == others
     assert [line[0] for line in form(ours.graph)] == [line[0] for line in form(theirs.graph)]
     network.eval()

@@ -20,7 +20,6 @@ from tests.structure.graph.networks import CASES, without_chance_
 REPOSITORY = Path(__file__).parents[3]
 GRAPHS = [
     "EncoderLayers",
-    "LiteralView",
     "ResidualZeroPadded",
     "picked_by_index",
     "rolled_channels",
@@ -32,7 +31,7 @@ OWN = ["ResidualProjection", "SqueezeExcite", "TiedEmbedding", "WeightNormalised
 @functools.cache
 def _pruned(name, dtype):
     case = CASES[name]
-    analysis = analyse(without_chance_(case.network(dtype)), case.batch(2, dtype))
+    analysis = analyse(without_chance_(case.network(dtype)), case.batch(2, dtype), inputs=False)
     alive = drawn_alive(analysis, 1)
     alive.pop("layers", None)  # all sections stay, and so all names
     return analysis.cut(alive).eval()
@@ -61,17 +60,20 @@ def test_it_holds_what_the_network_held_and_nothing_else(name):
 
 
 def test_its_repr_shows_layers_and_sizes():
-    network, _ = pruned("LiteralView")
+    network, _ = pruned("rolled_channels")
+    norm = "affine=True, bias=True, track_running_stats=True"
     assert repr(network) == (
         "PlainGraph(\n"
-        "  a LiteralView of 6 operations\n"
-        "  (conv): Conv2d(3, 4, kernel_size=(3, 3), stride=(1, 1))\n"
-        "  (fc): Linear(in_features=64, out_features=3, bias=True)\n"
+        "  a Moved of 8 operations\n"
+        "  (stem): Sequential(\n"
+        "    (0): Conv2d(3, 5, kernel_size=(3, 3), stride=(1, 1), padding=(1, 1), bias=False)\n"
+        f"    (1): BatchNorm2d(5, eps=1e-05, momentum=0.1, {norm})\n"
+        "  )\n"
+        "  (conv): Conv2d(5, 3, kernel_size=(3, 3), stride=(1, 1))\n"
         "  (head): Linear(in_features=3, out_features=3, bias=True)\n"
+        "  (constants): Constants(c0 (5,))\n"
         ")"
     )
-    network, _ = pruned("rolled_channels")
-    assert "(constants): Constants(c0 (5,))" in repr(network)
     network, _ = pruned("EncoderLayers")
     assert "(self_attn): MultiheadAttention(\n" in repr(network)
     assert "in_proj_weight (12, 6), in_proj_bias (12,)" in repr(network)
@@ -190,7 +192,7 @@ def test_units_can_be_found_in_it_again(name):
     torch.testing.assert_close(flat(small(*x)), masked, atol=1e-10, rtol=1e-10)
 
 
-@pytest.mark.parametrize("name", ["LiteralView", "split_by_sizes", "rolled_channels"])
+@pytest.mark.parametrize("name", ["ResidualZeroPadded", "split_by_sizes", "rolled_channels"])
 def test_its_cost_is_that_of_its_layers(name):
     network, x = pruned(name)
     own = CASES[name].network(torch.float32)

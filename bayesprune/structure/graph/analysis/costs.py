@@ -131,9 +131,9 @@ def _products(
     """Shapes of an operation's products, and their owners."""
     kind = str(node.target._schema.name).removeprefix("aten::")  # type: ignore[union-attr]
     given = arguments(node)
-    if any(argument[0] is node for argument in found.refilled):
-        return  # of the same shape before and after a cut
     weight = given.get("weight") if kind.startswith(("linear", "conv")) else None
+    if weight is None and any(argument[0] is node for argument in found.refilled):
+        return  # of the same shape before and after a cut
     if kind in RECURRENT:
         for matrix in (n for n in given["params"] if len(found.sizes[n]) > 1):
             yield _contraction(structure, found, [(matrix, (0, 1))])

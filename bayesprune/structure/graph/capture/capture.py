@@ -146,15 +146,17 @@ def _graphs_of(
     """
     modes = [(module, module.training) for module in twin.modules()]
     graphs, outputs, rates = {}, {}, {}
-    for training in (True, False):
-        twin.train(training)
-        graphs[training], spec, rates[training] = traced(twin, inputs, free)
-        leaves = torch.utils._pytree.tree_unflatten(map(Leaf, range(spec.num_leaves)), spec)
-        outputs[training] = trees[-1] if trees else leaves
-        with _lending(places):
-            check_same(twin, graphs[training], inputs)
-    for module, training in modes:
-        module.training = training
+    try:
+        for training in (True, False):
+            twin.train(training)
+            graphs[training], spec, rates[training] = traced(twin, inputs, free)
+            leaves = torch.utils._pytree.tree_unflatten(map(Leaf, range(spec.num_leaves)), spec)
+            outputs[training] = trees[-1] if trees else leaves
+            with _lending(places):
+                check_same(twin, graphs[training], inputs)
+    finally:
+        for module, training in modes:
+            module.training = training
     return graphs, outputs, rates
 
 
