@@ -77,10 +77,8 @@ def _in_memory(source: Any, place: str, targets: bool, form: Form | None) -> Row
         source = (source.x, source.y) if getattr(source, "y", None) is not None else source.x
     if not (is_array(source) or isinstance(source, Call | Mapping | tuple | list)):
         return None
-    several = (
-        isinstance(source, list) and len(source) > 2 and isinstance(source[0], tuple)
-    )  # pairs, row by row
-    if isinstance(source, list) and source and (several or not _is_part(source[0])):
+    by_rows = isinstance(source, list) and len(source) > 2 and isinstance(source[0], tuple)
+    if isinstance(source, list) and source and (by_rows or not _is_part(source[0])):
         raise DataError(
             f"{place}: a list of {len(source)} {type(source[0]).__name__}. Give a pair (inputs, targets) of "
             "tensors, or DataLoader(your_list) if it is a data set row by row."
