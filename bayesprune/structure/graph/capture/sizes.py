@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 
 import torch
@@ -94,14 +95,15 @@ def _same_at(
     for axis, size in sizes.items():
         for tensor, dim in axis:
             other[tensor] = resized(other[tensor], dim, size)
-    try:
-        theirs = outputs_of(network, network, tuple(other))
-    except Exception:  # whatever the user's forward says to sizes that it was not written for
-        return None
-    try:
-        ours = outputs_of(graph, network, tuple(other))
-    except Exception:  # numbers that were baked in do not fit any more
-        return False
+    with redirect_stderr(io.StringIO()):  # where modules of torch.fx print what they raise
+        try:
+            theirs = outputs_of(network, network, tuple(other))
+        except Exception:  # whatever the user's forward says to sizes that it was not written for
+            return None
+        try:
+            ours = outputs_of(graph, network, tuple(other))
+        except Exception:  # numbers that were baked in do not fit any more
+            return False
     return results_alike(ours, theirs)
 
 
