@@ -247,6 +247,8 @@ class GraphNetwork(Framed):
         captured = replace(self.structure.captured, network=twin)
         network = GraphNetwork(replace(self.structure, captured=captured), self.alive.clone())
         network.training = self.training
+        for hooks in ("_forward_hooks", "_forward_pre_hooks"):  # a copy is looked at as this one is
+            getattr(network, hooks).update(getattr(self, hooks))
         network.take_frame_(self)
         object.__setattr__(network, "_reads", self._reads)
         memo[id(self)] = network

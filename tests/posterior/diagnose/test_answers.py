@@ -97,7 +97,7 @@ def test_too_few_fits_are_not_asked(fits):
 
 def test_hidden_units_are_matched_by_what_they_do():
     one, other = masked([0, 1, 2, 3, 4, 5, 6]), masked([0, 1, 2, 3, 7, 8, 9])
-    layers = [gated.network.network[1] for gated in (one, other)]
+    layers = [gated.network.network[0] for gated in (one, other)]
     with torch.no_grad():  # the same three units, in other places and with other signs
         layers[1].weight[3:6] = -layers[0].weight[[2, 0, 1]]
         layers[1].bias[3:6] = -layers[0].bias[[2, 0, 1]]

@@ -61,7 +61,7 @@ def alike(first: list[Tensor], second: list[Tensor], coarsest: torch.dtype = tor
         return False
     for a, b in zip(first, second, strict=True):
         eps = max(torch.finfo(a.dtype).eps, torch.finfo(coarsest).eps)
-        tolerance = 1e-3 if eps > 1e-4 else 1e-4 if eps > 1e-8 else 1e-8
+        tolerance = 4 * eps if eps > 1e-4 else 1e-4 if eps > 1e-8 else 1e-8
         if a.shape != b.shape or not torch.allclose(
             a, b, rtol=0, atol=tolerance * max(largest(b), 1.0), equal_nan=True
         ):
