@@ -118,7 +118,9 @@ def test_evidence_certificates_and_rules_take_the_same_rows(tmp_path):
     fresh = example(ROWS, seed=5)
     rows = {"ids": fresh["ids"], "mask": fresh["mask"], "labels": fresh["ids"].sum(1) % 3}
     certified = bp.certify(small, rows, loss="error", alpha=0.9, trained_on=DICT)
-    assert "none of them is among the 64 training rows" in str(certified.certificate.record["calibration"]["held_out"])
+    assert "none of them is among the 64 training rows" in str(
+        certified.certificate.record["calibration"]["held_out"]
+    )
     with pytest.raises(bp.errors.CertificateError, match="were trained on"):
         bp.certify(small, DICT, loss="error", alpha=0.9, trained_on=DICT)
 
