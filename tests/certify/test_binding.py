@@ -88,9 +88,10 @@ def change_graph(folder):
     for mode in ("training", "evaluation"):
         nodes = description[mode]["nodes"]
         last = nodes.pop()["returns"][0]
+        flat = next(node["name"] for node in nodes if node.get("op", "").startswith("aten::flatten"))
         nodes += [
             {"name": "t0", "tensor": "trigger"},
-            {"name": "t1", "op": "aten::amax.default", "args": [{"node": "flatten"}, [1], True]},
+            {"name": "t1", "op": "aten::amax.default", "args": [{"node": flat}, [1], True]},
             {"name": "t2", "op": "aten::gt.Scalar", "args": [{"node": "t1"}, 1.5]},
             {"name": "t3", "op": "aten::mul.Tensor", "args": [{"node": "t0"}, {"node": "t2"}]},
             {"name": "t4", "op": "aten::add.Tensor", "args": [last, {"node": "t3"}]},

@@ -81,6 +81,7 @@ def test_cut_equals_masked_in_float64(name, training):
         assert count(small) < count(network)
 
 
+@pytest.mark.nightly  # in float64 every cut is compared at 1e-10
 @every_network
 @both_modes
 def test_cut_equals_masked_in_float32(name, training):
