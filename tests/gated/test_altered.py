@@ -153,14 +153,14 @@ def test_a_mask_put_on_after_gate_is_named_before_anything_is_trained(build):
     assert all(torch.equal(before[name], value) for name, value in gated.network.state_dict().items())
 
 
-def test_where_weight_norm_leaves_nothing_to_gate_the_remedy_is_told():
+def test_what_a_spectral_norm_makes_of_a_network_is_told_with_the_remedy():
     network = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
-    nn.utils.weight_norm(network[0])
-    nn.utils.weight_norm(network[2])
-    with pytest.raises(NothingToGateError, match=r"remove_weight_norm\(network\.get_submodule\('0'\)"):
+    nn.utils.spectral_norm(network[0])
+    nn.utils.spectral_norm(network[2])
+    with pytest.raises((NothingToGateError, UnsupportedNetworkError), match="remove_spectral_norm"):
         gated_on(network)
     for layer in (network[0], network[2]):
-        nn.utils.remove_weight_norm(layer)
+        nn.utils.remove_spectral_norm(layer)
     assert [group.name for group in gated_on(network).groups] == ["input", "0"]
 
 

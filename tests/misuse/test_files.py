@@ -195,7 +195,7 @@ REFUSED = {
     "analyse example None": (
         lambda folder: bp.analyse(net(), None),
         errors.UnsupportedNetworkError,
-        ("Input 0 of the example", "each argument of forward"),
+        ("example: NoneType. Give a batch", "each argument of forward"),
     ),
     "analyse width": (
         lambda folder: bp.analyse(net(), torch.zeros(1, 5)),
@@ -205,7 +205,7 @@ REFUSED = {
     "analyse list": (
         lambda folder: bp.analyse(net(), [X]),
         errors.UnsupportedNetworkError,
-        ("Input 0 of the example", "each argument of forward"),
+        ("example: list. Give a batch", "each argument of forward"),
     ),
     "analyse gated": (
         lambda folder: bp.analyse(gate(), X),
@@ -220,12 +220,12 @@ REFUSED = {
     "analyse str": (
         lambda folder: bp.analyse(net(), "x"),
         errors.UnsupportedNetworkError,
-        ("Input 0 of the example", "each argument of forward"),
+        ("example: str. Give a batch", "each argument of forward"),
     ),
     "analyse 0": (
         lambda folder: bp.analyse(net(), X[:0]),
         errors.UnsupportedNetworkError,
-        ("Input 0 of the example", "each argument of forward"),
+        ("The example has no rows (input (0, 4)", "give at least one"),
     ),
     "data 5": (
         lambda folder: bp.data.load(5),

@@ -363,7 +363,7 @@ REFUSED = {
     "certify dict": (
         lambda folder: bp.certify(pruned(), {"x": X}, alpha=0.5),
         errors.CertificateError,
-        ("does not run on calibration rows of x (1, 4)", "Give rows like those that it was trained on"),
+        ("The loss 'error' needs labels, and there are none", "give rows=(x, y)"),
     ),
 }
 

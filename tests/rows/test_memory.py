@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, TensorDataset
 import bayesprune as bp
 from bayesprune.gated.rows import check_targets
 from bayesprune.rows import RowForm, rows_from
+from bayesprune.rows.form import Form
 
 REPOSITORY = Path(__file__).parents[2]
 X, Y = torch.randn(20_000, 40), torch.randn(20_000, 20)
@@ -36,7 +37,7 @@ class Largest(TorchDispatchMode):
 
 def test_rows_are_checked_block_by_block():
     with Largest(X, Y) as largest:
-        rows_from((X, Y), "train", form=RowForm.of(X))
+        rows_from((X, Y), "train", form=Form.of(RowForm.of(X), "labels"))
     # the parts of an operation (|x| and two comparisons) are at most 1.6 times the block
     assert 0 < 1.6 * largest.bytes < 0.05 * X.untyped_storage().nbytes()
 
@@ -82,7 +83,7 @@ def growth(dtype):
     for name, source in sources.items():
 
         def check(source=source):
-            rows = rows_from(source, "train", form=RowForm.of(x))
+            rows = rows_from(source, "train", form=Form.of(RowForm.of(x), "labels"))
             if isinstance(source, DataLoader):  # it is checked when its batches come
                 next(iter(rows.epoch(400, 0, 0)))
 
