@@ -25,7 +25,7 @@ def test_images_of_any_size_for_convolutions_and_a_global_pooling():
     torch.manual_seed(0)
     network = pooled().double()
     gated = gated_on(network, torch.randn(2, 2, 6, 6, dtype=torch.double))
-    assert gated.form.shape == (2, None, None)
+    assert gated.form.inputs.shape == (2, None, None)
     larger = torch.randn(5, 2, 11, 8, dtype=torch.double)
     for training in (False, True):
         expected = network.train(training)(larger)
@@ -50,7 +50,7 @@ def test_images_of_any_size_for_convolutions_and_a_global_pooling():
 )
 def test_a_size_that_a_linear_layer_reads_is_fixed(network, example):
     gated = gated_on(network, example)
-    assert gated.form.shape == tuple(example.shape[1:])
+    assert gated.form.inputs.shape == tuple(example.shape[1:])
     x = torch.zeros(5, 2, 7, 7)
     with pytest.raises(DataError, match=r"a row has shape \(2, 7, 7\)"):
         bp.fit(gated, (x, torch.arange(5) % 3), epochs=1, progress=False)
