@@ -239,16 +239,29 @@ class Counter(Residual):
         return super().forward(x) * (1 + self.calls if self.training else 1)
 
 
+class DropsAndCounts(Residual):
+    """A counter of evaluation, beside a dropout that draws in training alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls, self.drop = 0, nn.Dropout(0.5)
+
+    def forward(self, x):
+        self.calls += not self.training
+        return super().forward(self.drop(x)) * (1 if self.training else self.calls)
+
+
 @pytest.mark.parametrize(
     ("network", "says"),
     [
+        (DropsAndCounts, "in evaluation computes something else"),
         (Coin, "draws from random in training"),
         (NumPyCoin, "draws from random and numpy.random in training"),
         (OwnCoin, "in training computes something else"),
         (Counter, "in training computes something else"),
     ],
 )
-def test_chance_and_counters_of_training_are_refused(network, says):
+def test_chance_and_counters_are_refused(network, says):
     before = random.getstate()
     with pytest.raises(UnsupportedNetworkError, match=says):
         analyse(network(), ROWS)
