@@ -139,6 +139,13 @@ class Binary(Residual):
         return y + super().branch(F.hardsigmoid(x).nan_to_num())
 
 
+class RefusesMarks(Residual):
+    """A decomposition raises on what is no number."""
+
+    def branch(self, x):
+        return super().branch(x * torch.linalg.svdvals(x.relu()).mean(-1)[:, None, None])
+
+
 class Embedded(nn.Module):
     """Bins of the inputs, looked up in tables that begin at zero."""
 
@@ -159,7 +166,7 @@ PLACES = {(0, 1, 1), (1, 1, 1), (0, 1, 5)}
 """Rows first; time first; all rows at one time after those of another, as attention multiplies them."""
 
 CHANCE = [DropsRows, FillsRows, FloorsRows, AddsNoise, Gumbel, Attends, Recurrent, Encoder]
-ZERO = [ZeroBranch, ZeroScale, ZeroGRN, AllZero, OwnTokens, Binary]
+ZERO = [ZeroBranch, ZeroScale, ZeroGRN, AllZero, OwnTokens, Binary, RefusesMarks]
 
 
 @pytest.mark.parametrize("network", CHANCE + ZERO)

@@ -38,23 +38,41 @@ def row_dimensions(graph: fx.GraphModule, example: Inputs, wanted: Set[str]) -> 
     """
     found: dict[str, Place] = {}
     for other in _batches(example, marked=True):
-        found = {**_search(graph, example, other, wanted, {}), **found}
+        found = {**_search(graph, example, other, wanted, {}, _marked_with_nan), **found}
         if wanted <= found.keys():
             return found
     grows = _growing(graph, example)
-    for marked in (True, False):
+    for marked, mark in ((True, _marked_with_nan), (False, _marked_with_another)):
         for other in _batches(example, marked):
-            found = {**_search(graph, example, other, wanted, grows), **found}
+            found = {**_search(graph, example, other, wanted, grows, mark), **found}
             if wanted <= found.keys():
                 return found
     return found
 
 
+Mark = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""(the second batch's numbers, the first's, where) → the second's with marks there."""
+
+
+def _marked_with_nan(second: Tensor, first: Tensor, where: Tensor) -> Tensor:
+    return second.masked_fill(where, torch.nan)
+
+
+def _marked_with_another(second: Tensor, first: Tensor, where: Tensor) -> Tensor:
+    """Of operations that refuse what is no number; where the change itself has arrived it is mark enough."""
+    return torch.where(where & (second == first), first + 1, second)
+
+
 def _search(
-    graph: fx.GraphModule, example: Inputs, other: Inputs, wanted: Set[str], grows: Mapping[str, int]
+    graph: fx.GraphModule,
+    example: Inputs,
+    other: Inputs,
+    wanted: Set[str],
+    grows: Mapping[str, int],
+    mark: Mark,
 ) -> dict[str, Place]:
     """One run beside each other; nothing where the network does not run on the other batch."""
-    pairs = _Pairs(graph, wanted, len(example[0]), grows)
+    pairs = _Pairs(graph, wanted, len(example[0]), grows, mark)
     try:
         with torch.no_grad():
             pairs.run(*(_Pair(x.clone(), y.clone()) for x, y in zip(example, other, strict=True)))
@@ -146,10 +164,15 @@ class _Pairs(fx.Interpreter):
     """
 
     def __init__(
-        self, graph: fx.GraphModule, wanted: Container[str], rows: int, grows: Mapping[str, int]
+        self,
+        graph: fx.GraphModule,
+        wanted: Container[str],
+        rows: int,
+        grows: Mapping[str, int],
+        mark: Mark,
     ) -> None:
         super().__init__(graph)
-        self.wanted, self.rows, self.grows = wanted, rows, grows
+        self.wanted, self.rows, self.grows, self.mark = wanted, rows, grows, mark
         self.found: dict[str, Place] = {}
 
     def run_node(self, n: fx.Node) -> Any:
@@ -157,7 +180,7 @@ class _Pairs(fx.Interpreter):
         if not isinstance(result, _Pair) or not isinstance(result.first, Tensor):
             return result
         if n.name in self.grows and result.first.is_floating_point():
-            result = _marked_by_size(result, self.grows[n.name])
+            result = _marked_by_size(result, self.grows[n.name], self.mark)
         if n.name in self.wanted:
             place = _row_dimension(_differs(result), self.rows)
             if place is not None:
@@ -176,10 +199,10 @@ class _Pairs(fx.Interpreter):
             return args[0]
         args, kwargs = _each_row_on_its_own(target, kind, args, kwargs)
         if kind.rstrip("_") == "bernoulli":
-            return _all_kept(args[0], kind)
+            return _all_kept(args[0], kind, self.mark)
         if torch.Tag.nondeterministic_seeded in target.tags and kind != "scaled_dot_product_attention":
-            return _drawn_once(target, kind, args, kwargs)
-        return _marks_kept(_both(target, args, kwargs), target, kind, args, kwargs)
+            return _drawn_once(target, kind, args, kwargs, self.mark)
+        return _marks_kept(_both(target, args, kwargs), target, kind, args, kwargs, self.mark)
 
 
 def _both(target: Callable[..., Any], args: Any, kwargs: Any) -> _Pair:
@@ -204,24 +227,24 @@ def _each_row_on_its_own(target: Any, kind: str, args: Any, kwargs: Any) -> tupl
     return args, {name: instead.get(name, value) for name, value in kwargs.items()}
 
 
-def _all_kept(kept: Any, kind: str) -> Any:
+def _all_kept(kept: Any, kind: str, mark: Mark) -> Any:
     """A random choice that chooses all: another one might hide the row."""
     if kind.endswith("_"):
         return _Pair(kept.first.fill_(1), kept.second.fill_(1))
     if not isinstance(kept, _Pair):
         return torch.ones_like(kept)
     first = torch.ones_like(kept.first)
-    return _Pair(first, first.masked_fill(_differs(kept), torch.nan))
+    return _Pair(first, mark(first, first, _differs(kept)))
 
 
-def _drawn_once(target: Any, kind: str, args: Any, kwargs: Any) -> _Pair:
+def _drawn_once(target: Any, kind: str, args: Any, kwargs: Any, mark: Mark) -> _Pair:
     """The same numbers for both batches; marked where a number is drawn for one that is."""
     first = target(*_side(args, "first"), **_side(kwargs, "first"))
     if kind.endswith("_") and isinstance(args[0], _Pair):
         args[0].second.copy_(first)
         return args[0]
     second = tree_map(lambda x: x.clone() if isinstance(x, Tensor) else x, first)
-    return _Pair(first, second if kind.endswith("_like") else _marked(second, first, (args, kwargs)))
+    return _Pair(first, second if kind.endswith("_like") else _marked(second, first, (args, kwargs), mark))
 
 
 LETS_MARKS_FALL = {"where", "masked_fill", "masked_fill_", "nan_to_num", "to", "_to_copy", "type_as"}
@@ -230,19 +253,19 @@ LOOKS_UP = {"embedding", "index", "index_select", "gather", "take_along_dim"}
 """Operations that take numbers out of a table, their first argument."""
 
 
-def _marks_kept(result: _Pair, target: Any, kind: str, args: Any, kwargs: Any) -> _Pair:
+def _marks_kept(result: _Pair, target: Any, kind: str, args: Any, kwargs: Any, mark: Mark) -> _Pair:
     """What an operation gave, with the marks that comparisons, choices and tables let fall."""
     if not isinstance(result.second, Tensor):
         return result
     if torch.Tag.pointwise in target.tags or kind in LETS_MARKS_FALL:
-        return _Pair(result.first, _marked(result.second, result.first, (args, kwargs)))
+        return _Pair(result.first, _marked(result.second, result.first, (args, kwargs), mark))
     if kind == "scaled_dot_product_attention":
         return _Pair(result.first, _attended(result.second, *_side(args[:3], "second")))
     if kind in LOOKS_UP and result.second.is_floating_point():
         table = _side(args[0], "first")
         numbers = torch.arange(table.numel(), device=table.device).reshape(table.shape)
         places = _both(target, [numbers, *args[1:]], kwargs)
-        return _Pair(result.first, result.second.masked_fill(places.first != places.second, torch.nan))
+        return _Pair(result.first, mark(result.second, result.first, places.first != places.second))
     return result
 
 
@@ -253,7 +276,7 @@ def _attended(second: Tensor, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return second.masked_fill(marks.isnan(), torch.nan)
 
 
-def _marked(second: Any, first: Any, arguments: Any) -> Any:
+def _marked(second: Any, first: Any, arguments: Any, mark: Mark) -> Any:
     """A result with marks wherever a number that it is made of has one."""
     for pair in tree_leaves(arguments, is_leaf=lambda leaf: isinstance(leaf, _Pair)):
         if not isinstance(pair, _Pair) or not isinstance(pair.first, Tensor):
@@ -267,17 +290,17 @@ def _marked(second: Any, first: Any, arguments: Any) -> Any:
         if second.dtype == torch.bool:
             second = torch.where(differs, ~first, second)
         else:
-            second = second.masked_fill_(differs, torch.nan)
+            second.copy_(mark(second, first, differs))  # in place: others may read it by its old name
     return second
 
 
-def _marked_by_size(pair: _Pair, dim: int) -> _Pair:
+def _marked_by_size(pair: _Pair, dim: int, mark: Mark) -> _Pair:
     """A value that knows nothing of the inputs, with its first row marked."""
     if bool(_differs(pair).any()):
         return pair
-    second = pair.second.clone()
-    second.select(dim, 0).fill_(torch.nan)
-    return _Pair(pair.first, second)
+    where = torch.zeros_like(pair.second, dtype=torch.bool)
+    where.select(dim, 0).fill_(True)
+    return _Pair(pair.first, mark(pair.second, pair.first, where))
 
 
 def _differs(pair: _Pair) -> Tensor:
