@@ -90,7 +90,7 @@ def checked_input(network: Any, example: Any) -> Call:
     return x
 
 
-def read_part_(network: nn.Module, likelihood: Likelihood) -> None:
+def read_part_(network: GraphNetwork, likelihood: Likelihood) -> None:
     """Let a working copy return what a likelihood reads.
 
     Args:
@@ -100,9 +100,8 @@ def read_part_(network: nn.Module, likelihood: Likelihood) -> None:
     Raises:
         LikelihoodError: there is no such part, or none is named and there are several.
     """
-    if isinstance(network, GraphNetwork):
-        who = type(likelihood).__name__
-        network.reads_(lambda outputs: part_of(outputs, likelihood.output, who), not likelihood.by_row)
+    who = type(likelihood).__name__
+    network.reads_(lambda outputs: part_of(outputs, likelihood.output, who), not likelihood.by_row)
 
 
 def check_outputs(network: nn.Module, user: nn.Module, example: Call) -> None:

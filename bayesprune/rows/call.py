@@ -96,6 +96,10 @@ class CallForm:
                     )
         return tuple(tensors)
 
+    def is_called_as(self, other: CallForm) -> bool:
+        """Whether arguments and constants are the same, whatever the sizes."""
+        return self is other or (self.positional == other.positional and self.named == other.named)
+
     def at(self, tensors: Sequence[Tensor]) -> CallForm:
         """The same form for tensors of exactly these sizes."""
         return replace(self, sizes=tuple(tuple(x.shape[1:]) for x in tensors))

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from bayesprune.errors import SettingsError
 from bayesprune.gated import GatedModel
 from bayesprune.gated.precision import refuse_autocast, refuse_no_grad
 from bayesprune.rows import Inputs, Pair
@@ -70,6 +71,9 @@ class Engine:
         seed: of the gates' noise.
         schedule: of the training that the steps are part of; without one the pace is that of 18,720 steps.
 
+    Raises:
+        SettingsError: an estimator that needs losses of single rows, and a likelihood that has none.
+
     Example:
         >>> import bayesprune as bp
         >>> network = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
@@ -89,6 +93,13 @@ class Engine:
         self.gated = gated
         self.gates = schedule.gates
         self.estimator = find_estimator(recipe.estimator)
+        if not gated.likelihood.by_row and getattr(self.estimator, "of_rows", False):
+            name = type(gated.likelihood).__name__
+            raise SettingsError(
+                f"estimator={recipe.estimator!r} weighs every row's gates by that row's loss, and {name} has "
+                "one loss for a batch: take Recipe(estimator='straight_through'), 'second_order', 'curved' "
+                "or 'concrete', or a likelihood that reads outputs, as bp.Categorical(output='logits')."
+            )
         self.device = gated.log_odds.device
         self.generator = torch.Generator(self.device).manual_seed(seed)
         self.optimiser = adam(gated, schedule.rate)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,8 +12,11 @@ from pyro.infer import Trace_ELBO
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 import bayesprune as bp
-from bayesprune.errors import DataError, LikelihoodError
+from bayesprune.errors import DataError, LikelihoodError, SettingsError
 from bayesprune.likelihoods.parts import part_of
+from bayesprune.rows.call import Call
+from bayesprune.svi.settings import Recipe
+from bayesprune.svi.step import Engine
 from tests.structure.graph.calls import Classifier, LikeModelOutput, Output, Siamese, example
 
 ROWS = 64
@@ -105,6 +109,32 @@ def test_a_networks_own_loss_is_a_likelihood():
     assert result.history[-1].nll < 1.3
     with pytest.raises(LikelihoodError, match="has the mean loss of a batch"):
         bp.evidence(result, DICT)
+
+
+@pytest.mark.parametrize("estimator", ["straight_through", "second_order", "curved", "concrete"])
+def test_a_step_on_a_loss_of_the_batch_is_the_one_on_its_rows(estimator):
+    found = []
+    for model, rows in ((gated(likelihood=bp.ModelLoss(rows=ROWS), batch=DICT), DICT), (gated(), INPUTS)):
+        engine = Engine(model, Recipe(estimator=estimator), seed=3)
+        state, info = engine.step(engine.init(), (model.form.read(rows, "rows"), LABELS))
+        found.append((state.velocity, info.nll))
+    assert found[0][0].abs().max() > 0
+    torch.testing.assert_close(found[0], found[1], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("estimator", ["reinforce", "arm"])
+def test_what_needs_losses_of_rows_refuses_one_of_the_batch(estimator):
+    model = gated(likelihood=bp.ModelLoss(rows=ROWS), batch=DICT)
+    with pytest.raises(SettingsError, match=f"estimator='{estimator}'.*ModelLoss.*'straight_through'"):
+        bp.fit(model, DICT, epochs=1, recipe=Recipe(estimator=estimator), progress=False)
+
+
+def test_another_constant_is_another_call():
+    model = gated()
+    x = model.form.read(INPUTS, "rows")
+    other = Call(x.tensors, replace(x.form, named={**x.form.named, "scale": 2.0}))
+    with pytest.raises(DataError, match="scale"):
+        model.network(other)
 
 
 @pytest.mark.filterwarnings("ignore::bayesprune.errors.ClockWarning")

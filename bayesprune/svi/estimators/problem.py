@@ -122,7 +122,11 @@ class Estimate:
 
 
 class Estimator(Protocol):
-    """Runs the backward pass of one batch: weight gradients into ``.grad``, the gates' returned."""
+    """Runs the backward pass of one batch: weight gradients into ``.grad``, the gates' returned.
+
+    One that weighs each row's draw by that row's loss says so by ``of_rows = True``: from a loss that is the
+    same number for the whole batch it would get a slope that is too small by the number of rows.
+    """
 
     def __call__(self, problem: GateProblem, want_gates: bool = True) -> Estimate:
         """Estimate value and gradients.

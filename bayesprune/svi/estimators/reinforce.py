@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
@@ -16,6 +17,8 @@ class Reinforce:
     The baseline of a row is the mean loss of the other rows, which does not depend on that row's gates
     (leave-one-out; Kool, van Hoof & Welling 2019).
     """
+
+    of_rows: ClassVar[bool] = True
 
     def __call__(self, problem: GateProblem, want_gates: bool = True) -> Estimate:
         """See ``Estimator``."""
@@ -37,6 +40,8 @@ class ARM:
 
     ρ are the log-odds; u ~ U(0, 1) is shared by the two antithetic passes: twice the forward work of others.
     """
+
+    of_rows: ClassVar[bool] = True
 
     def __call__(self, problem: GateProblem, want_gates: bool = True) -> Estimate:
         """See ``Estimator``."""

@@ -55,13 +55,23 @@ def share(graph: fx.GraphModule, network: nn.Module) -> None:
             set_tensor(graph, str(node.target), tensor)
 
 
-def alike(first: list[Tensor], second: list[Tensor], coarsest: torch.dtype = torch.float64) -> bool:
-    """Whether two lists of outputs are equal up to rounding in their type, or in a coarser one on the way."""
+def alike(
+    first: list[Tensor], second: list[Tensor], coarsest: torch.dtype = torch.float64, ulps: float = 0.0
+) -> bool:
+    """Whether two lists of outputs are equal up to rounding in their type, or in a coarser one on the way.
+
+    Args:
+        first: outputs.
+        second: outputs that they ought to be.
+        coarsest: type in which some of it was computed.
+        ulps: at least so many units in the last place of the largest number may differ: where sums are taken
+            in another order, bfloat16 is seldom nearer than one.
+    """
     if len(first) != len(second):
         return False
     for a, b in zip(first, second, strict=True):
         eps = max(torch.finfo(a.dtype).eps, torch.finfo(coarsest).eps)
-        tolerance = 4 * eps if eps > 1e-4 else 1e-4 if eps > 1e-8 else 1e-8
+        tolerance = max(ulps * eps, 1e-3 if eps > 1e-4 else 1e-4 if eps > 1e-8 else 1e-8)
         if a.shape != b.shape or not torch.allclose(
             a, b, rtol=0, atol=tolerance * max(largest(b), 1.0), equal_nan=True
         ):
