@@ -52,12 +52,12 @@ def recorded(network: nn.Module, inputs: Inputs) -> tuple[fx.GraphModule, Any]:
     Raises:
         NotRecorded: it depends on values, or does something that no graph would do again.
     """
-    tensors, recorder = _attributes(network), _Recorder(network, inputs)
-    copies = tuple(x.clone() for x in inputs)
+    tensors, copies = _attributes(network), tuple(x.clone() for x in inputs)
     try:
+        recorder = _Recorder(network, inputs)
         with _watched(recorder, network, copies):
             returned = network(*copies)
-    except Exception as problem:  # whatever a user's forward does: torch.export tells it
+    except Exception as problem:  # of a user's forward, or another PyTorch's modes: torch.export decides
         raise NotRecorded from problem
     if recorder.failed or _attributes(network) != tensors:
         raise NotRecorded
