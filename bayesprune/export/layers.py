@@ -141,5 +141,5 @@ def _layer(entry: Any, path: Path, taken: Collection[str]) -> nn.Module:
 
 
 def _whole(width: int) -> nn.Module:
-    """A selection of all columns, until its index is known."""
-    return selection(int(width), torch.arange(width))
+    """A selection of all columns, until its index is known: no memory for a width that a file may say."""
+    return selection(int(width), torch.arange(width, device="meta"))

@@ -12,6 +12,7 @@ from torch import nn
 
 from bayesprune.errors import CheckpointError, SettingsError, UnsupportedNetworkError
 from bayesprune.export import CLASSES, export, load, save
+from bayesprune.export.layers import sequence_data, sequence_from_data
 from bayesprune.structure.select import selected, selection
 from tests.export.small import seal
 
@@ -333,3 +334,13 @@ def test_a_selection_is_told_from_other_graphs(tmp_path: Path) -> None:
     network, x = nn.Sequential(select, nn.Linear(2, 3)), torch.randn(2, 4)
     save(network, tmp_path, x)
     assert torch.equal(load(tmp_path)(x), network(x))
+
+
+def test_a_width_in_a_file_takes_no_memory() -> None:
+    network = nn.Sequential(selection(4, torch.tensor([0, 3])), nn.Linear(2, 3))
+    data, tensors = sequence_data(network), dict(network.state_dict())
+    data["layers"][0]["arguments"]["width"] = 10**12  # eight terabytes of positions
+    loaded = sequence_from_data(data, tensors, Path("architecture.json"))
+    assert torch.equal(loaded[0].index, torch.tensor([0, 3]))
+    with pytest.raises(RuntimeError, match="1000000000000"):
+        loaded(torch.randn(2, 4))
