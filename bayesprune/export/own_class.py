@@ -107,7 +107,7 @@ def _check_names(own: nn.Module, saved: nn.Module, folder: Path) -> None:
         raise UnsupportedNetworkError(
             f"{folder}: reads a selection of its inputs or features ({', '.join(selections)}), and "
             f"{type(own).__name__} reads all of them: it cannot hold this network. Load without into=, which "
-            "gives plain layers; or prune with inputs=False."
+            "gives plain layers; or gate with inputs=False."
         )
     if missing or strange:
         told = [f"{what} {', '.join(map(repr, sorted(n)[:4]))}" for what, n in

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from bayesprune.errors import DataError, LikelihoodError, LikelihoodWarning, SettingsError
 from bayesprune.gated import GatedModel
@@ -16,7 +17,6 @@ from bayesprune.gated.rows import check_targets, outputs_on, running
 from bayesprune.likelihoods.output_range import ROWS, output_range
 from bayesprune.ranges import SEED_RULE, is_seed, is_whole
 from bayesprune.rows import Inputs, Rows
-from bayesprune.rows.call import Call
 from bayesprune.structure.altered import check_present
 from bayesprune.structure.copying import copy_of
 from bayesprune.svi.batches import Batches
@@ -156,11 +156,10 @@ def _rehearsed(gated: GatedModel, batches: Batches, x: Inputs) -> Tensor:
     outputs = outputs_on(gated.network, x[:2], "train")
     smallest = batches.source.smallest_batch(batches.batch_size)
     if smallest == 1:
-        network = copy_of(gated.network.network).train()  # its statistics move; graphs would take one row
-        one = x[:1]
-        with torch.no_grad(), torch.random.fork_rng():
+        network = copy_of(gated.network).train()  # its statistics move
+        with torch.no_grad(), torch.random.fork_rng(), _SeveralValues():
             try:
-                running(lambda: one.on(network) if isinstance(one, Call) else network(one), one, "train")
+                running(lambda: network(x[:1]), x[:1], "train")
             except DataError as problem:
                 remedy = "drop_last=True in the DataLoader" if batches.loader else "a batch_size above 1"
                 raise DataError(
@@ -168,6 +167,25 @@ def _rehearsed(gated: GatedModel, batches: Batches, x: Inputs) -> Tensor:
                     f"one row. Take {remedy}."
                 ) from problem
     return outputs
+
+
+class _SeveralValues(TorchDispatchMode):
+    """Refuses what ``nn.BatchNorm`` refuses, and the operation that stands in its graph does not."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Look, then do it."""
+        if "batch_norm" in func._schema.name and "backward" not in func._schema.name:
+            names = [argument.name for argument in func._schema.arguments]
+            given = {**dict(zip(names, args, strict=False)), **(kwargs or {})}
+            x = given["input"]
+            if given.get("training", True) and x.numel() == x.shape[1]:
+                raise ValueError(
+                    f"Expected more than 1 value per channel when training, got input size {tuple(x.shape)}"
+                )
+        return func(*args, **(kwargs or {}))
 
 
 def check_validation(gated: GatedModel, rows: Rows) -> None:

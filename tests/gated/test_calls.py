@@ -129,6 +129,13 @@ def test_what_needs_losses_of_rows_refuses_one_of_the_batch(estimator):
         bp.fit(model, DICT, epochs=1, recipe=Recipe(estimator=estimator), progress=False)
 
 
+@pytest.mark.filterwarnings("ignore::bayesprune.errors.ClockWarning")
+def test_batches_of_one_row_are_learnt_from():
+    rows = {name: value[:6] for name, value in DICT.items()}
+    model = gated(likelihood=bp.Categorical(rows=6, output="logits"))
+    assert math.isfinite(bp.fit(model, rows, epochs=1, batch_size=1, progress=False).history[-1].nll)
+
+
 def test_another_constant_is_another_call():
     model = gated()
     x = model.form.read(INPUTS, "rows")
