@@ -11,7 +11,7 @@ from torch import nn
 from tqdm import tqdm
 
 from bayesprune.certify.certificate import Certificate
-from bayesprune.certify.checks import check_levels, check_network, check_outputs, check_test
+from bayesprune.certify.checks import check_levels, check_network, check_output, check_outputs, check_test
 from bayesprune.certify.losses import Loss, loss_from
 from bayesprune.certify.paths import Path, path_from
 from bayesprune.certify.pvalues import PValue, p_value_from
@@ -20,6 +20,7 @@ from bayesprune.certify.rows import CalibrationRows, held_out
 from bayesprune.certify.rules import Rule, rule_from
 from bayesprune.certify.scoring import outputs_of, p_values, score, threads_of
 from bayesprune.errors import CertificateError
+from bayesprune.likelihoods.parts import Part
 from bayesprune.ranges import is_whole
 from bayesprune.svi.threads import using_threads
 from bayesprune.terminal import bar_hidden
@@ -55,6 +56,8 @@ def certify(
     p_value: str | PValue | None = None,
     rule: str | Rule = "fixed-sequence",
     trained_on: Any = None,
+    output: Part = None,
+    target: str = "labels",
     batch_size: int = 250,
     progress: bool = True,
 ) -> Certified:
@@ -71,7 +74,8 @@ def certify(
     Args:
         network: the reference: dense, or pruned already. Left alone.
         rows: of calibration, never trained on, in any form that ``fit`` takes: inputs (rows, ...), a pair
-            (x, y) with labels (rows,), a data set, a loader. Rows that repeat are refused;
+            (x, y) with labels (rows,), a dict of inputs and labels, a data set, a loader; several inputs
+            without labels are ((a, b), None). Rows that repeat are refused;
             ``CalibrationRows.of(rows, repeats=…)`` says what they are.
         alpha: the risk that is allowed, in (0, 1). Choose it before the rows are looked at.
         delta: how often the guarantee may fail, in (0, 1).
@@ -85,6 +89,9 @@ def certify(
         rule: ``"fixed-sequence"``, ``"split-fixed-sequence"`` or ``"bonferroni"``.
         trained_on: the training rows, in any form that ``fit`` takes, or their digests
             (``bayesprune.certify.TrainingRows``), by which a row that is used twice is found.
+        output: which part of what the network returns is meant, as a likelihood's ``output``: a name, as
+            ``"logits"``; a number; None where it returns one tensor. The certificate says it.
+        target: under which name rows that are a dict have the labels.
         batch_size: rows at a time.
         progress: show a progress bar on stderr.
 
@@ -117,25 +124,26 @@ def certify(
     check_levels(alpha, delta)
     if not is_whole(batch_size) or batch_size < 1:
         raise CertificateError(f"batch_size={batch_size!r} must be a whole number, at least 1.")
-    calibration = CalibrationRows.of(rows)
+    check_output(output)
+    calibration = CalibrationRows.of(rows, target=target)
     chosen_loss, chosen_rule, chosen_path = loss_from(loss), rule_from(rule), path_from(path)
     candidates = chosen_path.candidates(network, calibration.x[:2])
     level = chosen_rule.level(len(candidates), delta)
     test = p_value_from(p_value or ("binomial" if chosen_loss.zero_one else "betting"), level)
     check_test(calibration, len(candidates), chosen_loss, test, chosen_rule, alpha, delta)
-    known = held_out(calibration, trained_on)
+    known = held_out(calibration, trained_on, target)
 
     with using_threads(threads_of(network, calibration.x, batch_size)):
-        reference = outputs_of(network, calibration.x, batch_size, "reference")
+        reference = outputs_of(network, calibration.x, batch_size, "reference", output)
         check_outputs(chosen_loss, reference, calibration)
         bar = tqdm(candidates, desc="certify", unit="network", file=sys.stderr, disable=bar_hidden(progress))
-        scored = [score(c, calibration, reference, chosen_loss, batch_size) for c in bar]
+        scored = [score(c, calibration, reference, chosen_loss, batch_size, output) for c in bar]
         count = len(calibration)
         decision = chosen_rule.decide(
             lambda some: p_values(scored, some, chosen_loss, alpha, test), len(scored), count, delta
         )
         best = sparsest(decision, [s.left for s in scored])
         pruned = None if best is None else candidates[best].build()
-        asked = Question(alpha, delta, chosen_loss, test, chosen_rule)
+        asked = Question(alpha, delta, chosen_loss, test, chosen_rule, output)
         found = Found(chosen_path.name, scored, decision, best, pruned)
         return Certified(pruned, certificate_of(asked, calibration, known, network, found))

@@ -47,6 +47,16 @@ def check_levels(alpha: Any, delta: Any) -> None:
         raise CertificateError(" ".join(wrong))
 
 
+def check_output(output: Any) -> None:
+    """A part of the outputs must be a name or a number.
+
+    Raises:
+        CertificateError: it is something else.
+    """
+    if isinstance(output, bool) or not (output is None or isinstance(output, str | int)):
+        raise CertificateError(f"output={output!r} must be a name, such as 'logits', or a number.")
+
+
 def check_test(
     rows: CalibrationRows,
     candidates: int,

@@ -23,6 +23,7 @@ from bayesprune.certify.shape import FORMAT, FORMAT_VERSION
 from bayesprune.certify.size import shapes_of, size_of
 from bayesprune.certify.statement import ASSUMES, statement_of
 from bayesprune.errors import CertificateWarning, UnsupportedNetworkError
+from bayesprune.likelihoods.parts import Part
 from bayesprune.rows import Inputs
 
 
@@ -36,6 +37,7 @@ class Question:
         loss: what is bounded.
         p_value: the test.
         rule: how many candidates are tested at once.
+        output: which part of what the networks return is meant; None where they return one tensor.
     """
 
     alpha: float
@@ -43,6 +45,7 @@ class Question:
     loss: Loss
     p_value: PValue
     rule: Rule
+    output: Part = None
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,7 @@ def certificate_of(
         "loss": asked.loss.to_json(),
         "p_value": asked.p_value.to_json(),
         "rule": asked.rule.to_json(),
+        **({} if asked.output is None else {"output": asked.output}),
         "calibration": {
             "rows": len(rows),
             "sha256": rows.sha256,

@@ -12,7 +12,7 @@ from bayesprune.certify.digests import repeated
 from bayesprune.certify.hashes import hash_of_rows
 from bayesprune.certify.training_rows import TrainingRows
 from bayesprune.errors import CertificateError, CertificateWarning, DataError
-from bayesprune.rows import Inputs, rows_from
+from bayesprune.rows import Form, Inputs, rows_from
 
 NONE, ONCE, EACH = "none", "once", "each"
 REPEATS = ("refuse", ONCE, EACH)
@@ -45,7 +45,7 @@ class CalibrationRows:
         return hash_of_rows(self.x, self.y)
 
     @staticmethod
-    def of(rows: Any, repeats: str = "refuse") -> CalibrationRows:
+    def of(rows: Any, repeats: str = "refuse", target: str = "labels") -> CalibrationRows:
         """Inputs, or inputs and labels, checked.
 
         A p-value counts independent draws. Of a row that is there twice nobody but who drew the rows can say
@@ -57,15 +57,18 @@ class CalibrationRows:
             rows: what ``fit`` takes, labels left out where none are needed.
             repeats: ``"refuse"`` rows whose inputs equal an earlier row's; count them ``"once"``, as copies;
                 or ``"each"``, as draws of their own. Rows that are ``CalibrationRows`` have said it already.
+            target: under which name rows that are a dict of inputs and labels have the labels.
 
         Raises:
             CertificateError: no rows, not whole, or some that repeat.
         """
-        known = ""
+        known, given = "", rows
         if isinstance(rows, CalibrationRows):
             known, repeats = rows.known, repeats if rows.repeats == NONE else rows.repeats
+            given = (rows.x, rows.y)
         try:
-            x, y = rows_from(rows, "Calibration rows", targets=False).tensors()
+            form = Form(target=target)
+            x, y = rows_from(given, "Calibration rows", targets=False, form=form).tensors()
         except DataError as problem:
             raise CertificateError(str(problem)) from problem
         if repeats not in REPEATS:
@@ -88,13 +91,14 @@ class CalibrationRows:
         )
 
 
-def held_out(rows: CalibrationRows, trained_on: Any) -> str:
+def held_out(rows: CalibrationRows, trained_on: Any, target: str = "labels") -> str:
     """Make sure that no calibration row was trained on, as far as that can be known.
 
     Args:
         rows: of calibration.
         trained_on: the training rows in any form that ``fit`` takes, or their digests; None where they are
             not known.
+        target: under which name rows that are a dict of inputs and labels have the labels.
 
     Returns:
         What is known, in words, for the certificate.
@@ -115,7 +119,7 @@ def held_out(rows: CalibrationRows, trained_on: Any) -> str:
             stacklevel=3,
         )
         return "not known to be held out: the training rows were not given"
-    known = TrainingRows.of(trained_on)
+    known = TrainingRows.of(trained_on, target)
     compared = known.compared(rows.x)
     reused = int(compared.found.sum())
     if reused:

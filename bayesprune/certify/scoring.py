@@ -19,7 +19,7 @@ from bayesprune.certify.rows import CalibrationRows
 from bayesprune.certify.rules import Rows
 from bayesprune.errors import CertificateError, LikelihoodError
 from bayesprune.gated.rows import told
-from bayesprune.likelihoods.parts import part_of
+from bayesprune.likelihoods.parts import Part, part_of
 from bayesprune.rows import Inputs, run
 from bayesprune.structure.counting import Counter
 from bayesprune.structure.running import evaluating
@@ -47,7 +47,7 @@ class Scored:
     recipe: dict[str, object] = field(repr=False)
 
 
-def outputs_of(network: nn.Module, x: Inputs, batch_size: int, name: str) -> Tensor:
+def outputs_of(network: nn.Module, x: Inputs, batch_size: int, name: str, output: Part = None) -> Tensor:
     """(rows, ...), what a network returns in eval mode, on the CPU.
 
     Args:
@@ -55,19 +55,20 @@ def outputs_of(network: nn.Module, x: Inputs, batch_size: int, name: str) -> Ten
         x: (rows, ...), inputs.
         batch_size: rows at a time.
         name: of the network, for messages.
+        output: which part of what it returns; None where that is one tensor.
 
     Raises:
-        CertificateError: it cannot be run on these rows, or its outputs are no tensor of as many rows, or
-            not finite.
+        CertificateError: it cannot be run on these rows, has no such part, or its outputs are no tensor of as
+            many rows, or not finite.
     """
     parameter = next(network.parameters(), None)
     device = parameter.device if parameter is not None else x.device
     parts = []
     with evaluating(network), torch.inference_mode():
         for batch in x.split(batch_size):
-            outputs = _run(network, batch.to(device), name)
-            if not isinstance(outputs, Tensor) or outputs.ndim == 0 or len(outputs) != len(batch):
-                found = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
+            outputs = _part(_run(network, batch.to(device), name), output, name)
+            if outputs.ndim == 0 or len(outputs) != len(batch):
+                found = tuple(outputs.shape)
                 raise CertificateError(
                     f"Network {name!r}: returned {found} for {len(batch)} rows, not a tensor of one output "
                     "a row."
@@ -105,21 +106,31 @@ def threads_of(network: nn.Module, x: Inputs, batch_size: int) -> int:
 
 def _run(network: nn.Module, batch: Inputs, name: str) -> Any:
     try:
-        returned = run(network, batch)
+        return run(network, batch)
     except Exception as problem:  # whatever a network from a file, or of a user's own code, does
         reason = str(problem).partition("\n")[0].rstrip(".")
         raise CertificateError(
             f"Network {name!r}: does not run on calibration rows of {told(batch)} ({type(problem).__name__}: "
             f"{reason:.200}). Give rows like those that it was trained on."
         ) from problem
+
+
+def _part(returned: Any, output: Part, name: str) -> Tensor:
+    """The part of what a network returns that is meant."""
     try:
-        return part_of(returned, None, f"Network {name!r}")
-    except LikelihoodError:
-        return returned
+        found: Tensor = part_of(returned, output, f"Network {name!r}")
+    except LikelihoodError as problem:
+        raise CertificateError(str(problem)) from None
+    return found
 
 
 def score(
-    candidate: Candidate, rows: CalibrationRows, reference: Tensor, loss: Loss, batch_size: int
+    candidate: Candidate,
+    rows: CalibrationRows,
+    reference: Tensor,
+    loss: Loss,
+    batch_size: int,
+    output: Part = None,
 ) -> Scored:
     """Build a candidate, run it, and keep nothing of it but its losses.
 
@@ -129,9 +140,10 @@ def score(
         reference: (rows, ...), outputs of the reference network.
         loss: what is bounded.
         batch_size: rows at a time.
+        output: which part of what it returns; None where that is one tensor.
     """
     network = candidate.build()
-    outputs = outputs_of(network, rows.x, batch_size, candidate.name)
+    outputs = outputs_of(network, rows.x, batch_size, candidate.name, output)
     if outputs.shape != reference.shape:
         raise CertificateError(
             f"Network {candidate.name!r}: its outputs are {tuple(outputs.shape)}, and the reference "

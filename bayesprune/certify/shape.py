@@ -156,7 +156,7 @@ CERTIFICATE = Record(
         "versions": Table(Line()),
         "created": Line(),
     },
-    {"signature": Table(Anything())},
+    {"signature": Table(Anything()), "output": Either((Number(whole=True), Line()))},
     closed=True,
 )
 

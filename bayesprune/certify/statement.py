@@ -28,4 +28,5 @@ def statement_of(record: dict[str, Any], loss: Loss) -> str:
         return f"Nothing is guaranteed: of no network on the path could it be shown that it {promise}."
     chosen = record["path"][record["certified"]]
     left = kept(chosen, record["reference"]["parameters"])
-    return f"{draw}, the certified network, which {left}, {promise}."
+    read = f", read at its output {record['output']!r}" if "output" in record else ""
+    return f"{draw}, the certified network{read}, which {left}, {promise}."

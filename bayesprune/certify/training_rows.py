@@ -21,7 +21,7 @@ from torch.utils.data import BatchSampler, DataLoader, IterableDataset
 from bayesprune.certify.digests import TYPES, Digests, coarsest, digests_in, numbers_of
 from bayesprune.errors import CertificateError, DataError
 from bayesprune.files import write_atomically
-from bayesprune.rows import Inputs, rows_from, rows_of_loader
+from bayesprune.rows import Form, Inputs, rows_from, rows_of_loader
 
 HALVES = {"float16", "bfloat16"}
 
@@ -55,12 +55,13 @@ class TrainingRows:
     type: str
 
     @staticmethod
-    def of(rows: Any) -> TrainingRows:
+    def of(rows: Any, target: str = "labels") -> TrainingRows:
         """Of the training rows.
 
         Args:
             rows: what ``fit`` takes: a tensor or a numpy array of inputs, a pair (x, y), a data set, a
                 loader; of a loader every row that it may deal. Or their digests, as they are.
+            target: under which name rows that are a dict of inputs and labels have the labels.
 
         Raises:
             CertificateError: no rows, or of unequal shapes.
@@ -69,7 +70,8 @@ class TrainingRows:
             return rows
         try:
             with torch.random.fork_rng(devices=[]):
-                return _of_blocks(rows_from(_whole(rows), "trained_on", targets=False).inputs(8192))
+                known = rows_from(_whole(rows), "trained_on", targets=False, form=Form(target=target))
+                return _of_blocks(known.inputs(8192))
         except DataError as problem:
             raise CertificateError(str(problem)) from problem
 

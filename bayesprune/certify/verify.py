@@ -22,6 +22,7 @@ from bayesprune.certify.size import shapes_of, size_of, smaller
 from bayesprune.certify.statement import ASSUMES, statement_of
 from bayesprune.certify.verification import Check, Verification
 from bayesprune.errors import CertificateError
+from bayesprune.likelihoods.parts import Part
 from bayesprune.rows import Inputs
 from bayesprune.svi.threads import using_threads
 
@@ -39,6 +40,7 @@ def verify(
     reference: nn.Module | None = None,
     loss: Loss | None = None,
     public_key: str | Path | None = None,
+    target: str = "labels",
     batch_size: int = 250,
 ) -> Verification:
     """Recompute a certificate.
@@ -56,6 +58,7 @@ def verify(
         reference: the network that was pruned; needed for losses that compare with it.
         loss: where the certificate's is somebody's own.
         public_key: PEM file of whoever is to have signed.
+        target: under which name rows that are a dict have the labels.
         batch_size: rows at a time.
 
     Returns:
@@ -67,7 +70,7 @@ def verify(
     held = certificate if isinstance(certificate, Certificate) else Certificate.read(certificate)
     claims = _Claims.of(held.record, loss)
     copies = held.record["calibration"]["repeats"]
-    calibration = CalibrationRows.of(rows, ONCE if copies == ONCE else EACH)
+    calibration = CalibrationRows.of(rows, ONCE if copies == ONCE else EACH, target)
     checks = [*_signature(held, public_key), *claims.on_paper()]
     if claims.position is None:
         return Verification((*checks, Check("certified", False, "it certifies no network")))
@@ -95,7 +98,8 @@ class _Claims:
         self.rows = int(record["calibration"]["rows"])
         self.order = np.array(record["order"], dtype=np.int64)
         self.written = np.array([entry["p_value"] for entry in self.path], dtype=np.float64)
-        self.asked = Question(self.alpha, self.delta, loss, p_value, rule)
+        self.output: Part = record.get("output")
+        self.asked = Question(self.alpha, self.delta, loss, p_value, rule, self.output)
         self.all_recomputed = False
 
     @staticmethod
@@ -200,15 +204,16 @@ class _Claims:
         if self.loss.labelled and rows.y is None:
             raise CertificateError(f"The loss {self.loss.name!r} needs labels: give rows as (x, y).")
         assert self.position is not None
-        outputs = outputs_of(network if reference is None else reference, rows.x, batch_size, "reference")
+        whole = network if reference is None else reference
+        outputs = outputs_of(whole, rows.x, batch_size, "reference", self.output)
         one = Candidate(self.path[self.position]["name"], lambda: network)
-        alone = score(one, rows, outputs, self.loss, batch_size)
+        alone = score(one, rows, outputs, self.loss, batch_size, self.output)
         candidates = None if reference is None else rebuild(self._recipes(), reference, rows.x[:2])
         if candidates is None:
             return [self._alone(alone), self._path_as_written(reference)]
         if len(candidates) != len(self.path):
             return [self._alone(alone), Check("path", False, "it has another number of candidates")]
-        scored = [score(c, rows, outputs, self.loss, batch_size) for c in candidates]
+        scored = [score(c, rows, outputs, self.loss, batch_size, self.output) for c in candidates]
         decision = self.rule.decide(
             lambda some: p_values(scored, some, self.loss, self.alpha, self.p_value),
             len(scored), len(rows), self.delta,

@@ -48,6 +48,9 @@ FILE = click.Path(path_type=Path)
     help="What goes first: small weights, over all layers or layer by layer; or whole units, those of small "
     "weights, of low inclusion probability, or of little evidence.",
 )
+@click.option(
+    "--output", metavar="NAME", help="Which output of a network of several is meant: its name, or number."
+)
 @click.option("--p-value", type=click.Choice(NAMES), help="[binomial for 0/1 losses, else betting]")
 @click.option("--rule", type=click.Choice([*RULES]), default="fixed-sequence", show_default=True)
 @click.option(

@@ -105,6 +105,7 @@ def _certified(
         loss=loss,
         p_value=options["p_value"],
         rule=options["rule"],
+        output=_part(options["output"]),
         trained_on=TrainingRows.read(known) if known.is_file() and not rows.known else None,
         progress=not quiet,
     )
@@ -117,6 +118,11 @@ def _certified(
         certificate = sign(certificate, options["key"])
     certificate.write(out / CERTIFICATE)  # last: it says that all the rest is there
     return certificate
+
+
+def _part(given: str | None) -> str | int | None:
+    """A number of an output, or its name."""
+    return int(given) if given is not None and given.removeprefix("-").isdecimal() else given
 
 
 def _rows(

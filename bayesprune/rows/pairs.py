@@ -11,6 +11,7 @@ from bayesprune.errors import DataError
 from bayesprune.rows.arrays import is_array, tensor_of
 from bayesprune.rows.call import Call, Inputs
 from bayesprune.rows.form import CallRows, Form, RowForm
+from bayesprune.rows.nested import Leaf
 
 
 def pair_of(
@@ -20,7 +21,8 @@ def pair_of(
 
     Args:
         batch: a pair; or a dict of inputs by name, and of the targets; where targets are not needed, inputs
-            alone will do. What a ``TensorDataset`` of several inputs gives, (a, b, y), is ((a, b), y).
+            alone will do, or (inputs, None). What a ``TensorDataset`` of several inputs gives, (a, b, y), is
+            ((a, b), y).
         place: of the batch, for messages.
         targets: whether they are needed.
         form: of inputs, and the name of the targets; by default what is given, and ``"labels"``.
@@ -39,11 +41,13 @@ def pair_of(
             "example that is a dict."
         )
     parts = list(batch) if isinstance(batch, tuple | list) else [batch]
-    count = len(form.inputs.call.positional) if isinstance(form.inputs, CallRows) else 1
-    if not targets and count > 1 and len(parts) == count and all(map(is_array, parts)):
+    arguments = form.inputs.call.positional if isinstance(form.inputs, CallRows) else ()
+    if not targets and _are(arguments, parts):
         return form.read(tuple(parts), place), None
-    if count > 1 and len(parts) == count + 1 and all(map(is_array, parts)):
+    if len(arguments) > 1 and _are(arguments, parts[:-1]) and is_array(parts[-1]):
         parts = [tuple(parts[:-1]), parts[-1]]
+    if not targets and len(parts) == 2 and parts[1] is None:
+        parts = parts[:1]
     if len(parts) > 2:
         raise DataError(
             f"{place}: {len(parts)} parts, and rows are pairs (inputs, targets). Give several inputs as one "
@@ -58,6 +62,23 @@ def pair_of(
     x = form.read(parts[0], place)
     y = tensor_of(parts[1], f"{place}: the targets") if len(parts) == 2 else None
     return x, y
+
+
+def _are(arguments: tuple[Any, ...], parts: list[Any]) -> bool:
+    """Whether parts are the arguments of a network, each built as it is in the example."""
+    return bool(arguments) and len(arguments) == len(parts) and all(map(_is_built_as, arguments, parts))
+
+
+def _is_built_as(tree: Any, value: Any) -> bool:
+    """Whether a value has arrays wherever a tree has leaves; what constants it has is not looked at."""
+    if isinstance(tree, Leaf):
+        return is_array(value)
+    if isinstance(tree, dict):
+        return isinstance(value, Mapping) and all(_is_built_as(p, value.get(k)) for k, p in tree.items())
+    if isinstance(tree, tuple | list):
+        built = isinstance(value, tuple | list) and len(value) == len(tree)
+        return built and all(map(_is_built_as, tree, value))
+    return not is_array(value)
 
 
 def _named(batch: Any, place: str, targets: bool, form: Form) -> tuple[Inputs, Tensor | None]:

@@ -83,6 +83,13 @@ def test_a_changed_certificate_is_false(cli: Any, run: Path) -> None:
     assert checked.code == 1 and checked.out.startswith("false") and "✗ statement" in checked.out
 
 
+def test_an_output_is_named(cli: Any, run: Path) -> None:
+    assert cli("certify", "out", *WITHIN, "--output", "0").code == 0
+    assert record_of(run / "certificate" / "certificate.json")["output"] == 0
+    done = cli("certify", "out", *WITHIN, "--output", "1", "--out", "other")
+    assert done.code == 2 and "reads output=1, and the network returns a tensor" in done.err
+
+
 def test_none_ends_with_1_and_says_what_was_needed(cli: Any, run: Path) -> None:
     done = cli("certify", "out", "--alpha", "0.021", "--out", "none")
     assert done.code == 1 and done.out.startswith("Nothing is guaranteed")
