@@ -39,7 +39,7 @@ def parse_budget(ctx: click.Context, param: click.Parameter, value: str | None) 
         except ValueError:
             raise click.BadParameter(f"{share!r} in {value!r} is no number. {EXAMPLE}") from None
     try:
-        Budget(**budget)
+        Budget(macs=budget.get("macs"), params=budget.get("params"))
     except PriorError as problem:
         raise click.BadParameter(str(problem)) from None
     return budget

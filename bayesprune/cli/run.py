@@ -246,7 +246,7 @@ def _model(job: Job, seed: int) -> GatedModel:
     if gated.network.structure.row is None:  # layers in a row are written as such
         check_savable(gated.network.structure.captured)  # now, not after hours of training
     if settings.budget is not None:
-        gated = gated.with_prior(Budget(**settings.budget))
+        gated = gated.with_prior(Budget(settings.budget.get("macs"), settings.budget.get("params")))
     return gated
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
@@ -14,6 +15,8 @@ from bayesprune.errors import PriorError
 from bayesprune.priors.cost_gates import KINDS, CostGates
 from bayesprune.structure import Costed, ExpectedCost, minimal_masks
 from bayesprune.structure.groups import Group
+from bayesprune.structure.kinds import Kind, kinds, least_sizes
+from bayesprune.structure.naming import check_names
 
 FIRST_NATS_PER_ROW = 0.01
 """What the whole budget costs in the first gate step, for each training row: next to nothing."""
@@ -32,6 +35,32 @@ class Budget:
     gates are decided; then units go, the least evidence for its cost first, until it is met: below it, and
     within 2 % of it where the sizes of the units allow that (a ``BudgetWarning`` says where they do not).
 
+    **Sizes.** By itself every group ends at the size that its evidence gives it. Two settings hold them to
+    sizes that other programs, and the hardware, take:
+
+    * ``multiple_of=m``: rows and columns of layers come in multiples of m. Of a unit that has several of them
+      (a head of width 64, say) fewer units make a multiple. A group that is no multiple itself may stay
+      whole, and one of fewer than m does. Sections (the group ``"layers"``) have no width.
+    * ``uniform=True``: groups of the same role in repeated layers, ``encoder_layer_*_intermediate_dense``,
+      end with the same number of units: they are one *kind*. Their names are equal but for the whole numbers
+      in them (that of the layer itself counts: ``0`` and ``2`` of a row of layers are two roles), and so are
+      their sizes. ``uniform=["*_wi"]`` makes all groups that a pattern names one kind beyond that, as for a
+      configuration that has one number for encoder and decoder.
+
+    The number of a kind is decided by summed evidence: of all choices that meet the budget the one with the
+    most, where every group keeps its units with the most, and evidence against a unit counts as none; of
+    equals the one that costs more. Up to a thousand choices are all compared; beyond, units go in steps, the
+    least evidence for its cost first, and steps are exchanged as long as that gains. Sections are decided
+    first, as without these settings. What cannot be met even by the smallest sizes that are allowed is
+    refused by ``gate``. Such steps are coarse: a network may end further below its budget than
+    2 %, which the ``BudgetWarning`` says.
+
+    Sizes are held at *every* removal, not only at the last one: dead units of a kind go when, and as far as,
+    each of its groups has them to give. So every checkpoint already is a network of such sizes, and a group
+    whose units died early cannot force the others of its kind down to its size: what is removed never comes
+    back, and the last decision still has the choice. What that costs is time: units that are closed and
+    wait are computed.
+
     Complexity-aware prices: Guenter & Sideris, arXiv 2411.09127 (abstract). The Lagrangian of
     a budget, its closed-form slopes and the dual ascent are derived here.
 
@@ -39,10 +68,14 @@ class Budget:
         macs: share of the dense multiply-accumulates to keep, in (0, 1].
         params: share of the dense parameters to keep, in (0, 1]. Give either, or both: then both hold, and
             the one that is harder to meet decides.
+        uniform: whether groups of a kind end equal; or names and globs of groups, each of which makes what it
+            stands for one kind.
+        multiple_of: what sizes are multiples of, at least 1.
 
     Raises:
-        PriorError: no share, or one that is no number in (0, 1]; used without ``gate()``; or, in ``gate()``,
-            a share below the least that one unit in each group needs.
+        PriorError: no share, or one that is no number in (0, 1]; a ``uniform`` or ``multiple_of`` that is
+            none; used without ``gate()``; or, in ``gate()``, a share below the least that one unit in each
+            group, or the least size allowed, needs; a pattern for no group, or for groups of several sizes.
 
     Example:
         >>> import torch
@@ -57,6 +90,8 @@ class Budget:
 
     macs: float | None = None
     params: float | None = None
+    uniform: bool | Sequence[str] = False
+    multiple_of: int = 1
 
     def __post_init__(self) -> None:
         given = {kind: getattr(self, kind) for kind in KINDS if getattr(self, kind) is not None}
@@ -65,6 +100,13 @@ class Budget:
             raise PriorError(
                 f"A Budget is a share of the dense network's cost, above 0 and at most 1, and got "
                 f"{', '.join(wrong) or 'none'}: write for example Budget(macs=0.1), or Budget(params=0.05)."
+            )
+        if not isinstance(self.uniform, bool):
+            object.__setattr__(self, "uniform", _patterns(self.uniform))
+        if type(self.multiple_of) is not int or self.multiple_of < 1:
+            raise PriorError(
+                f"multiple_of={self.multiple_of!r} must be a whole number, at least 1: write for example "
+                "Budget(macs=0.3, multiple_of=8)."
             )
 
     def __call__(self, group: Group) -> Any:
@@ -83,17 +125,38 @@ class Budget:
             rows: training rows.
 
         Raises:
-            PriorError: the budget is below what the smallest network costs.
+            PriorError: the budget is below what the smallest network costs; or ``uniform`` names groups that
+                there are not, or that cannot be equal.
         """
         shares = [math.nan if getattr(self, k) is None else float(getattr(self, k)) for k in KINDS]
         budget = torch.tensor(shares, dtype=torch.double)
         dense = torch.tensor([network.macs(), network.parameter_count()], dtype=torch.double)
-        check_feasible(network, dense, budget)
+        held = self._kinds(network.groups) if self.uniform or self.multiple_of > 1 else None
+        of = () if held is None else kinds(network, held, self.multiple_of)
+        check_feasible(network, dense, budget, kinds=of)
         first = (FIRST_NATS_PER_ROW * rows / budget).nan_to_num(0.0)
-        return CostGates(network, inclusion_prob, first, budget)
+        return CostGates(network, inclusion_prob, first, budget, kinds=of)
+
+    def _kinds(self, groups: Sequence[Group]) -> bool | list[list[str]]:
+        """What ``kinds`` takes: patterns of names as names of groups that can be equal."""
+        if isinstance(self.uniform, bool):
+            return self.uniform
+        sizes = {group.name: group.size for group in groups if not group.optional}
+        check_names("uniform", self.uniform, list(sizes), error=PriorError)
+        named = [[name for name in sizes if fnmatchcase(name, pattern)] for pattern in self.uniform]
+        for pattern, names in zip(self.uniform, named, strict=True):
+            if len({sizes[name] for name in names}) > 1:
+                listed = ", ".join(f"{name!r} has {sizes[name]}" for name in names)
+                raise PriorError(
+                    f"uniform: {pattern!r} stands for groups of several sizes, which cannot lose units "
+                    f"alike: {listed}. Give a pattern for each size."
+                )
+        return named
 
 
-def check_feasible(network: Costed, dense: Tensor, budget: Tensor, least: int = 1) -> None:
+def check_feasible(
+    network: Costed, dense: Tensor, budget: Tensor, least: int = 1, kinds: Sequence[Kind] = ()
+) -> None:
     """Refuse a budget that no network cut from this one can meet.
 
     Args:
@@ -101,11 +164,13 @@ def check_feasible(network: Costed, dense: Tensor, budget: Tensor, least: int = 
         dense: (2,), MACs and parameters of the dense network.
         budget: (2,), shares of MACs and parameters, NaN where there is none.
         least: units that every group keeps.
+        kinds: of groups, whose sizes cannot be any.
 
     Raises:
         PriorError: the least possible share is larger; it is named.
     """
-    kept = {name: mask.double() for name, mask in minimal_masks(network, least).items()}
+    floors = least_sizes(kinds, least)
+    kept = {name: mask.double() for name, mask in minimal_masks(network, floors or least).items()}
     smallest = ExpectedCost(network)(kept)
     possible = (torch.stack([smallest.macs, smallest.parameters]) / dense.cpu()).tolist()
     wrong = [
@@ -116,11 +181,25 @@ def check_feasible(network: Costed, dense: Tensor, budget: Tensor, least: int = 
     if wrong:
         units = "one unit" if least == 1 else f"{least} units"
         groups = ", ".join(repr(group.name) for group in network.groups)
+        if kinds:
+            units, groups = "the fewest units allowed", ", ".join(f"{n!r} ({k})" for n, k in floors.items())
         raise PriorError(
             f"Budget {', '.join(wrong)} cannot be met: with {units} left in each of the groups {groups} this "
             "network still costs the share in brackets. Ask for no less, or take fewer groups out with "
-            "exclude=."
+            f"exclude={', or lower multiple_of=' * any(kind.step > 1 for kind in kinds)}."
         )
+
+
+def _patterns(uniform: object) -> tuple[str, ...]:
+    """Names and globs of groups."""
+    given = (uniform,) if isinstance(uniform, str) else uniform
+    names = [*given] if isinstance(given, Iterable) else [None]
+    if not all(isinstance(name, str) for name in names):
+        raise PriorError(
+            f"uniform={uniform!r} must be True, False, or names and globs of groups: write for example "
+            'Budget(macs=0.3, uniform=["*_intermediate_dense"]).'
+        )
+    return tuple(map(str, names))
 
 
 def _is_share(value: object) -> bool:

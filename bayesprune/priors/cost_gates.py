@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,7 @@ from bayesprune.priors.gates import Gates
 from bayesprune.priors.unit_prices import flat_penalty, sample_best, sample_logits
 from bayesprune.structure import Costed, ExpectedCost
 from bayesprune.structure.groups import Group
+from bayesprune.structure.kinds import Kind
 
 KINDS = ("macs", "params")
 """What is counted, in the order in which every tensor of this room has it."""
@@ -37,6 +38,7 @@ class CostGates(nn.Module):
         budget: (2,), shares of the dense MACs and parameters that the network shall keep, NaN where there is
             no budget; None where multipliers stay as they are.
         layers: factor on the prices of whole sections.
+        kinds: which groups a budget holds to the same size, and to which sizes; none where any will do.
 
     Attributes:
         log_multipliers: (2,), log λ; −∞ where a cost has no price.
@@ -46,6 +48,7 @@ class CostGates(nn.Module):
             optimiser smooths its gradients; without correction for its start.
         moves: scalar, gate steps so far.
         budget: as given.
+        kinds: as given.
     """
 
     log_multipliers: Tensor
@@ -64,8 +67,10 @@ class CostGates(nn.Module):
         multipliers: Tensor,
         budget: Tensor | None = None,
         layers: float = 1.0,
+        kinds: Sequence[Kind] = (),
     ) -> None:
         super().__init__()
+        self.kinds = tuple(kinds)
         self._sizes = {group.name: group.size for group in network.groups}
         factors = [torch.full((g.size,), layers if g.optional else 1.0).double() for g in network.groups]
         self.register_buffer("factors", torch.cat(factors), persistent=False)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -9,13 +11,13 @@ from bayesprune.structure.expected import Costed
 from bayesprune.structure.groups import close_over
 
 
-def minimal_masks(network: Costed, least: int = 1) -> dict[str, Tensor]:
+def minimal_masks(network: Costed, least: int | Mapping[str, int] = 1) -> dict[str, Tensor]:
     """Which units the smallest network keeps.
 
     Args:
         network: as it is now.
-        least: units that every group keeps; all of them where it has no more. Optional ones (sections) all
-            go, and what is inside them.
+        least: units that every group keeps, or group → units; all of them where it has no more. Optional ones
+            (sections) all go, and what is inside them.
 
     Returns:
         group → (group.size,) bool by original unit id. Where groups own columns together (filters and their
@@ -23,10 +25,11 @@ def minimal_masks(network: Costed, least: int = 1) -> dict[str, Tensor]:
     """
     alive: dict[str, Tensor] = {}
     for group in network.groups:
+        number = least if isinstance(least, int) else least.get(group.name, 1)
         slot = next((s for s in network.slots if s.group == group.name and s.reads), None)
         mask = torch.zeros(group.size, dtype=torch.bool)
         if slot is None:  # sections; or units that are multiplied with each other, and no weight reads
-            mask[: 0 if group.optional else least] = True
+            mask[: 0 if group.optional else number] = True
             alive[group.name] = mask
             continue
         open_columns = torch.ones(len(slot.unit_ids), dtype=torch.bool)
@@ -36,6 +39,6 @@ def minimal_masks(network: Costed, least: int = 1) -> dict[str, Tensor]:
                 open_columns &= there[other.unit_ids]
         for columns in (open_columns, ~open_columns):  # the second only where the first has too few
             units = slot.unit_ids[columns & (slot.unit_ids >= 0)].unique()
-            mask[units[: max(least - int(mask.sum()), 0)]] = True
+            mask[units[: max(number - int(mask.sum()), 0)]] = True
         alive[group.name] = mask
     return close_over(network.slots, alive) if any(g.optional for g in network.groups) else alive

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,6 +15,7 @@ from bayesprune.priors.budget import check_feasible
 from bayesprune.priors.cost_gates import KINDS
 from bayesprune.structure import ExpectedCost
 from bayesprune.svi.dual import LEAD, Ascent
+from bayesprune.svi.equal import equal, together
 from bayesprune.svi.fitter import WITHIN, Fitter
 from bayesprune.svi.schedule import Schedule
 from bayesprune.svi.trim import trim
@@ -37,7 +39,8 @@ class Pricing:
         self.ascent = Ascent(prior, gates.momentum, lead)
         self._costs = ExpectedCost(gated.network, gated.log_odds.device)
         if prior.budget is not None:
-            check_feasible(gated.network, prior.dense, prior.budget, self.recipe.shrink.least)
+            least = self.recipe.shrink.least
+            check_feasible(gated.network, prior.dense, prior.budget, least, prior.kinds)
 
     @classmethod
     def of(cls, gated: GatedModel, schedule: Schedule) -> Pricing | None:
@@ -49,12 +52,14 @@ class Pricing:
         """Whether multipliers are sought; else they are given."""
         return self.prior.budget is not None
 
-    def describe(self) -> dict[str, list[float | None]]:
+    def describe(self) -> dict[str, Any]:
         """What was asked for, as plain values, by which runs are told apart."""
         budget = None if self.prior.budget is None else self.prior.budget.tolist()
+        kinds = [[*kind.groups, kind.step] for kind in self.prior.kinds]
         return {
             "budget": [None if share != share else share for share in budget or []],
             "first": [float(value) for value in self.ascent.first.exp()],
+            **({"kinds": kinds} if kinds else {}),
         }
 
     def prior_weight(self, ramped: float) -> float:
@@ -85,7 +90,8 @@ class Pricing:
         return self._fitter(torch.zeros_like(self.prior.prices)).ratio(self.gated.alive.cpu()) <= 1 + WITHIN
 
     def spare(self, dead: Tensor, velocity: Tensor) -> Tensor:
-        """The dead units that may go now: what lives stays above the budget until gates are decided.
+        """The dead units that may go now: what lives stays above the budget until gates are decided, and is
+        of the sizes that the budget allows.
 
         Args:
             dead: (units of all groups,), bool.
@@ -93,12 +99,13 @@ class Pricing:
         """
         if not self.has_budget or not bool(dead.any()):
             return dead
-        fitter, alive = self._fitter(velocity), self.gated.alive.cpu()
-        closed = fitter.close(alive & ~dead.cpu())
-        if closed is not None and fitter.ratio(closed) >= 1:
-            return dead
-        keep = trim(fitter, alive, dead.cpu(), high=1.0, low=1.0, strict=True)
-        return (alive & ~keep).to(dead.device)
+        fitter, alive, kinds = self._fitter(velocity), self.gated.alive.cpu(), self.prior.kinds
+        going = together(fitter, kinds, alive, dead.cpu()) if kinds else dead.cpu()
+        closed = fitter.close(alive & ~going)
+        if closed is None or fitter.ratio(closed) < 1:
+            going = alive & ~trim(fitter, alive, dead.cpu(), high=1.0, low=1.0, strict=True)
+            going = together(fitter, kinds, alive, going) if kinds else going
+        return going.to(dead.device)
 
     def surplus(self, velocity: Tensor) -> Tensor:
         """The units that have to go for the budget to be met, when gates are decided.
@@ -110,10 +117,14 @@ class Pricing:
             (units of all groups,), bool.
 
         Warns:
-            BudgetWarning: the network ends more than 2 % away from its budget; both are named.
+            BudgetWarning: the network ends more than 2 % away from its budget; both are named. Or no sizes
+                that are allowed meet it, and it ends with others.
         """
-        fitter, alive = self._fitter(velocity), self.gated.alive.cpu()
-        keep = within(fitter, alive)
+        fitter, alive, kinds = self._fitter(velocity), self.gated.alive.cpu(), self.prior.kinds
+        keep = equal(fitter, kinds, alive) if kinds else None
+        if keep is None:
+            keep = within(fitter, alive)
+            self._warn_of_sizes() if kinds else None
         ratio = fitter.ratio(keep)
         if not 1 - WITHIN <= ratio <= 1:
             self._warn(ratio)
@@ -127,10 +138,19 @@ class Pricing:
         assert self.prior.budget is not None
         shares = zip(KINDS, self.prior.budget.tolist(), strict=True)
         asked = ", ".join(f"{kind}={share:g}" for kind, share in shares if share == share)
+        what = "steps of sizes are" if self.prior.kinds else "units are"
         warnings.warn(
-            f"Budget {asked}: the network ends at {100 * ratio:.1f} % of it, because its units are too large "
+            f"Budget {asked}: the network ends at {100 * ratio:.1f} % of it, because its {what} too large "
             f"to come closer than {100 * WITHIN:g} % from below. Ask for another share, or gate more groups "
             "(exclude= lists fewer).",
             BudgetWarning,
             stacklevel=2,
+        )
+
+    def _warn_of_sizes(self) -> None:
+        warnings.warn(
+            "Budget: none of the sizes that uniform= and multiple_of= allow was found to meet it with the "
+            "units that are left, so sizes are not held. Lower multiple_of=, or ask for a larger share.",
+            BudgetWarning,
+            stacklevel=3,
         )
