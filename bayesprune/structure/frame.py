@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from bayesprune.rows.call import Inputs, run
 from bayesprune.structure.copying import copy_of
+from bayesprune.structure.running import drawing_alike
 
 
 @dataclass(frozen=True)
@@ -147,8 +148,7 @@ def _is_linear_in(plain: nn.Module, head: Head, x: Inputs, training: bool) -> bo
     rescale_(second, head, location, unit)
     results = []
     for network in (first, second):
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
+        with torch.no_grad(), drawing_alike():
             results.append(run(network, x).double())
     expected = location + unit * results[0]
     tolerance = 1e-4 * max(float(expected.abs().max()), 1e-30)

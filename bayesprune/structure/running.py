@@ -45,6 +45,19 @@ def unmoved(network: nn.Module) -> Iterator[None]:
                 module._buffers[leaf] = buffer
 
 
+@contextmanager
+def drawing_alike() -> Iterator[None]:
+    """What is drawn inside is the same every time, on all devices; the generators are left as they were."""
+    if torch.accelerator.is_available():
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            yield
+        return
+    with torch.random.fork_rng(devices=[]):  # manual_seed asks every device that there could be, with a stack
+        torch.default_generator.manual_seed(0)
+        yield
+
+
 def check_plain(network: Any, caller: str) -> None:
     """A network must be a module that runs.
 

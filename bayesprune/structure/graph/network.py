@@ -40,6 +40,7 @@ from bayesprune.structure.graph.surgery.cut import (
 )
 from bayesprune.structure.graph.surgery.resize import resize_by_inputs_, resize_layers_
 from bayesprune.structure.groups import Group, Slot
+from bayesprune.structure.running import drawing_alike
 from bayesprune.structure.terms import Term
 
 
@@ -316,8 +317,7 @@ class GraphNetwork(Framed):
         """What the network computes on the example, in evaluation, under given gates."""
         example, graph = self._example(), self._graphs[False]
         flat = None if gates is None else torch.cat([gates, gates.new_ones(1)]).to(self._like())
-        with torch.no_grad(), torch.random.fork_rng():
-            torch.manual_seed(0)
+        with torch.no_grad(), drawing_alike():
             leaves = graph_forward(graph, self, *example, gates=flat)
             return [leaf for leaf in leaves if isinstance(leaf, Tensor)]
 

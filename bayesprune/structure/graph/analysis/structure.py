@@ -23,6 +23,7 @@ from bayesprune.structure.graph.rules.call import Findings, Raw
 from bayesprune.structure.graph.rules.labels import Frozen, Labels
 from bayesprune.structure.groups import Group, Slot
 from bayesprune.structure.row import Row, find_row
+from bayesprune.structure.running import drawing_alike
 from bayesprune.structure.terms import Term
 
 
@@ -113,8 +114,7 @@ def _found(captured: Captured, exclude: Iterable[str], inputs: bool | None) -> S
     state = {name: tensor.clone() for name, tensor in captured.network.named_buffers()}
     for training, graph in captured.graphs.items():
         findings[training] = Findings(labels)
-        with torch.no_grad(), torch.random.fork_rng():
-            torch.manual_seed(0)  # what is found does not hang on the noise that a network draws
+        with torch.no_grad(), drawing_alike():  # what is found does not hang on a network's noise
             units = row is not None if inputs is None else inputs
             born = Born(graph, findings[training], flattens) if units else None
             Reader(graph, captured, findings[training], born).run(*(x.clone() for x in captured.example))

@@ -12,6 +12,7 @@ from bayesprune.structure.graph.capture.capture import Inputs, find_tensor, set_
 from bayesprune.structure.graph.capture.late_graph import LateGraph
 from bayesprune.structure.graph.capture.masks import masks_as_given
 from bayesprune.structure.graph.capture.tensors import largest
+from bayesprune.structure.running import drawing_alike
 
 
 def adopt_(module: nn.Module, network: nn.Module) -> None:
@@ -87,8 +88,7 @@ def same(network: nn.Module, graph: fx.GraphModule, training: bool, example: Inp
     try:
         for module in (network, graph):
             network.train(training)
-            with torch.no_grad(), torch.random.fork_rng(), masks_as_given():
-                torch.manual_seed(0)
+            with torch.no_grad(), drawing_alike(), masks_as_given():
                 results.append(tree_leaves(module(*(x.clone() for x in example))))
             for name, tensor in network.named_buffers():
                 tensor.copy_(state[name])

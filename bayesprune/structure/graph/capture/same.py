@@ -18,6 +18,7 @@ from bayesprune.structure.graph.capture.masks import masks_as_given
 from bayesprune.structure.graph.capture.recording import Inputs
 from bayesprune.structure.graph.capture.tensors import largest
 from bayesprune.structure.graph.capture.tracing import place_in_code
+from bayesprune.structure.running import drawing_alike
 
 
 def check_same(network: nn.Module, graph: fx.GraphModule, inputs: Inputs) -> None:
@@ -74,8 +75,7 @@ def outputs_of(module: nn.Module, network: nn.Module, inputs: Inputs) -> list[Te
     """
     state = {name: tensor.clone() for name, tensor in network.named_buffers()}
     try:
-        with torch.no_grad(), torch.random.fork_rng(), masks_as_given():
-            torch.manual_seed(0)
+        with torch.no_grad(), drawing_alike(), masks_as_given():
             leaves = tree_leaves(module(*(x.clone() for x in inputs)))
     finally:
         for name, tensor in network.named_buffers():
