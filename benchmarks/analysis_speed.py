@@ -18,9 +18,7 @@ size of their configuration, and ``depth:N``, N residual convolutions of 8 chann
 from __future__ import annotations
 
 import argparse
-import contextlib
 import importlib.util
-import io
 import json
 import os
 import statistics
@@ -75,13 +73,6 @@ def build(name: str) -> tuple[nn.Module, Tensor]:
         blocks = [Block(8) for _ in range(int(name[6:]) // 2)]
         tail = (nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10))
         return nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), *blocks, *tail), torch.randn(2, 3, 8, 8)
-    if name.startswith("timm:"):
-        zoo_networks.torchvision_models()  # or else timm cannot load torchvision
-        with contextlib.redirect_stderr(io.StringIO()):
-            import timm
-
-        network = timm.create_model(name[5:], pretrained=False)
-        return network, torch.randn(2, *network.default_cfg["input_size"])
     return zoo_networks.build(name, torch.float32), zoo_networks.batch(name, torch.float32)
 
 

@@ -1,17 +1,24 @@
-"""Every classification network of torchvision: analysed, 30 % of its units removed, and is that exact?
+"""Networks of others: analysed, 30 % of their units removed, and is that exact?
 
-    python benchmarks/zoo.py [--only resnet18 vit_b_16] [--share 0.3] [--resume]
+    python benchmarks/zoo.py [--only resnet18 vit_b_16] [--share 0.3] [--resume]    # all of torchvision's
+    python benchmarks/zoo.py --family timm            # the smallest network of each of its families
+    python benchmarks/zoo.py --family transformers    # configurations of two layers
+    python benchmarks/zoo.py --family timm --as-created
     python benchmarks/zoo.py --size 224 --only densenet121 --out benchmarks/results/zoo_224.json
 
-Random weights, random biases and normalisation statistics, two images of 64 × 64 (or the least that a network
-accepts). Each network is measured in a process of its own, with a time-out; times in the table are the
-processor's. Exact means that the cut network
-gives what the masked one gives (zeros at the input of whoever reads a removed unit), to 1e-10 in float64 and
-1e-5 in float32, in eval and in train mode, and that the removal changed the outputs by more than 1e-3.
+Random weights, random biases and normalisation statistics, or with ``--as-created`` those that the library
+initialises; two images of 64 × 64 (or the least that a network accepts; timm's of their own size), or two
+rows of words. Each network is measured in a process of its own, with a time-out; times in the table are the
+processor's. Exact means that the cut network gives what the masked one gives (zeros at the input of whoever
+reads a removed unit), to 1e-10 in float64 and 1e-5 in float32, in both modes, and that the removal
+changed the outputs by more than 1e-3.
 No other pruner is measured beside it. Under a layer norm a removed channel means zeros at the norm's readers
 to one pruner and a norm over fewer channels to another, so none can be scored by another's masks.
 
-torchvision is not a dependency of bayesprune: see zoo_torchvision.py for how to install it.
+``~`` marks differences of the size of the masked network's own rounding: in float64 that of networks that
+compute a part of theirs in float32. "Saved" means that what was saved and loaded returned the same bits.
+
+None of the three is a dependency of bayesprune: see zoo_torchvision.py, zoo_networks.py, zoo_transformers.py.
 """
 
 from __future__ import annotations
@@ -29,7 +36,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent))
 from reporting import write_results
 from tqdm import tqdm
-from zoo_networks import SIZE, names
+from zoo_networks import MAKERS, SIZE, names
 
 TOLERANCE = {"float64": 1e-10, "float32": 1e-5}
 EFFECT = 1e-3
@@ -41,7 +48,7 @@ def measure(name: str, arguments: argparse.Namespace) -> Record:
     """One network in a process of its own; what it told before it ended or was ended."""
     script = Path(__file__).with_name("zoo_measure.py")
     words = [name, str(arguments.share), str(arguments.memory_gib), str(arguments.threads)]
-    words.append(str(arguments.size))
+    words += [str(arguments.size), "created" if arguments.as_created else "random"]
     environment = {**os.environ, "OMP_NUM_THREADS": str(arguments.threads)}
     start = time.perf_counter()
     try:
@@ -79,7 +86,8 @@ def _last_record(said: str) -> Record:
 def verdict(record: Record, dtype: str, mode: str) -> str:
     """``exact``, ``no effect``, ``fails``, the relative difference, or ``–`` where nothing was measured.
 
-    A difference with ``~`` is no larger than twice the masked network's own rounding error in float32.
+    A difference with ``~`` is no larger than twice the masked network's own rounding error in float32, or ten
+    times what its outputs in float64 move by when its parameters do in their thirteenth digit.
     """
     key = f"{dtype}_{mode}"
     if key not in record:
@@ -87,7 +95,8 @@ def verdict(record: Record, dtype: str, mode: str) -> str:
     if record[key] is None:
         return "fails"
     if not record[key] < TOLERANCE[dtype]:
-        return f"{record[key]:.0e}" + "~" * (record[key] <= 2 * record.get(f"{key}_rounding", 0.0))
+        factor = 2 if dtype == "float32" else 10
+        return f"{record[key]:.0e}" + "~" * (record[key] <= factor * record.get(f"{key}_rounding", 0.0))
     return "exact" if record[f"{key}_effect"] > EFFECT else "no effect"
 
 
@@ -95,21 +104,27 @@ def is_exact(record: Record, dtypes: tuple[str, ...] = tuple(TOLERANCE)) -> bool
     return all(verdict(record, dtype, mode) == "exact" for dtype in dtypes for mode in MODES)
 
 
+def is_sound(record: Record) -> bool:
+    """Everything was measured, and all differences are nought or rounding."""
+    verdicts = [verdict(record, dtype, mode) for dtype in TOLERANCE for mode in MODES]
+    return all(v == "exact" or v.endswith("~") for v in verdicts)
+
+
 def is_inexact(record: Record) -> bool:
     """Something that was measured is wrong; to fail loudly is not, nor is rounding alone."""
     verdicts = [verdict(record, d, m) for d in TOLERANCE for m in MODES]
-    return any(v not in ("exact", "–", "fails") and not v.endswith("~") for v in verdicts)
+    return any(v not in ("exact", "no effect", "–", "fails") and not v.endswith("~") for v in verdicts)
 
 
 def show(runs: list[Record]) -> Record:
     """Print a row for every network, then what it comes to; return the latter."""
     print(
-        f"{'network':20} {'groups':>6} {'removable':>9} {'f64 eval':>9} {'train':>9} "
+        f"{'network':34} {'groups':>6} {'removable':>9} {'f64 eval':>9} {'train':>9} "
         f"{'f32 eval':>9} {'train':>9} {'params':>7} {'analysis':>9} {'cut':>7} {'memory':>7}  remarks"
     )
     for run in sorted(runs, key=lambda r: r["name"]):
         print(
-            f"{run['name']:20} {_figure(run, 'groups', '6')}"
+            f"{run['name']:34} {_figure(run, 'groups', '6')}"
             f" {_figure(run, 'removable_percent', '7.0f', ' %')}"
             + "".join(f" {verdict(run, d, m):>9}" for d in TOLERANCE for m in MODES)
             + f" {_figure(run, 'parameters_left_percent', '5.0f', ' %')}"
@@ -131,7 +146,9 @@ def summarised(runs: list[Record]) -> Record:
         "traced": sum(r["traced"] for r in runs),
         "exact": sum(map(is_exact, runs)),
         "exact_in_float64": sum(is_exact(r, ("float64",)) for r in runs),
+        "exact_or_rounding": sum(map(is_sound, runs)),
         "inexact": sum(map(is_inexact, runs)),
+        "saved_and_loaded_bit_equal": sum(r.get("loaded") is True for r in runs),
         "failed_or_late": sum("error" in r for r in runs),
         "at_least_30_percent_removable": sum(r.get("removable_percent", 0) >= 30 for r in runs),
         "of_the_users_own_class": sum(bool(r.get("in_place")) for r in runs),
@@ -160,6 +177,8 @@ def _remarks(run: Record) -> str:
     remarks = [run["error"]] if "error" in run else []
     if run.get("in_place"):
         remarks.append("own class")
+    if run.get("loaded") not in (True, None):
+        remarks.append(f"not saved: {run['loaded']}"[:100])
     frozen = run.get("frozen", [])
     if frozen:
         remarks.append(f"frozen at {len(frozen)} places: {'; '.join(frozen[:2])}"[:120])
@@ -182,6 +201,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    families = [name or "torchvision" for name in MAKERS]
+    parser.add_argument("--family", choices=families, default="torchvision")
+    parser.add_argument("--as-created", action="store_true", help="leave weights as they were initialised")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="these networks; all by default")
     parser.add_argument("--share", type=float, default=0.3, help="of every group's units that is removed")
     parser.add_argument("--timeout", type=float, default=600, help="seconds for a network")
@@ -189,12 +211,15 @@ def main() -> None:
     parser.add_argument("--resume", action="store_true", help="go on from the measurements in --out")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--size", type=int, default=SIZE, help="height and width of the images")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "zoo.json")
+    parser.add_argument("--out", type=Path, help="results/zoo….json by default")
     arguments = parser.parse_args()
-    known = names()
+    if arguments.out is None:
+        kinds = [arguments.family] * (arguments.family != "torchvision") + ["created"] * arguments.as_created
+        arguments.out = Path(__file__).parent / "results" / f"{'_'.join(['zoo', *kinds])}.json"
+    known = names(arguments.family)
     unknown = sorted(set(arguments.only or []) - set(known))
     if unknown:
-        parser.error(f"torchvision has no classification network named {', '.join(unknown)}")
+        parser.error(f"{arguments.family} has no network here that is named {', '.join(unknown)}")
     if not 0 < arguments.share < 1:
         parser.error(f"--share {arguments.share}: the share of units to remove lies between 0 and 1")
     runs = resumed(arguments.out, arguments.share, arguments.size) if arguments.resume else []

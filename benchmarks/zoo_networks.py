@@ -1,11 +1,20 @@
-"""torchvision's classification networks, random and small: nothing in them is trivially zero."""
+"""Networks of torchvision, timm and transformers, random and small: nothing in them is trivially zero.
+
+One of timm is called ``timm:NAME``, one of transformers ``transformers:TYPE``.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import importlib.util
+import io
 import math
+from collections.abc import Callable, Mapping
+from types import ModuleType
 from typing import Any
 
 import torch
+import zoo_transformers
 from torch import Tensor, nn
 from zoo_torchvision import torchvision_models
 
@@ -23,42 +32,104 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 
 
-def names() -> list[str]:
-    """All image classification networks of the installed torchvision."""
-    models = torchvision_models()
-    return list(models.list_models(module=models))
+TIMM = (
+    "resnet18",
+)  # fmt: skip
+"""The smallest network of each of timm 1.0.31's files."""
+
+Batch = Tensor | dict[str, Tensor]
 
 
-def build(name: str, dtype: torch.dtype) -> nn.Module:
+def names(family: str = "torchvision") -> list[str]:
+    """All image classification networks of the installed torchvision; one of each family of the others."""
+    if family == "torchvision":
+        models = torchvision_models()
+        return list(models.list_models(module=models))
+    known = TIMM if family == "timm" else zoo_transformers.names()
+    return [f"{family}:{name}" for name in known]
+
+
+def build(name: str, dtype: torch.dtype, created: bool = False) -> nn.Module:
     """A network in train mode, without chance, with random parameters and statistics.
 
     Args:
-        name: torchvision's.
+        name: its library's, see above.
         dtype: of its parameters; they are the same numbers in every type.
+        created: leave its parameters and statistics as its library creates them.
 
     Raises:
-        SystemExit: no network has that name.
+        SystemExit: no network has that name, or the library is not installed.
     """
+    family, _, known = name.rpartition(":")
+    torch.manual_seed(0)
+    network = MAKERS[family](known)
+    if not created:
+        randomise_(network, batch(name, torch.float32, rows=8))
+    return without_chance_(network).to(dtype).train()
+
+
+def _of_torchvision(name: str) -> nn.Module:
     models = torchvision_models()
     if name not in names():
         raise SystemExit(f"torchvision has no classification network {name!r}; see names() for those it has.")
-    torch.manual_seed(0)
     settings = dict(SETTINGS.get(name, {}))
     if name.startswith("vit_"):  # these have a position for every patch
         settings["image_size"] = SIZES.get(name, SIZE)
-    network = models.get_model(name, weights=None, **settings)
-    return without_chance_(randomise_(network, batch(name, torch.float32, rows=8))).to(dtype).train()
+    return models.get_model(name, weights=None, **settings)  # type: ignore[no-any-return]
 
 
-def batch(name: str, dtype: torch.dtype, rows: int = ROWS, seed: int = 0) -> Tensor:
-    """(rows, 3, size, size), standard normal."""
+def _of_timm(name: str) -> nn.Module:
+    return _timm().create_model(name, pretrained=False)  # type: ignore[no-any-return]
+
+
+def _timm() -> ModuleType:
+    """timm, which needs a torchvision that loads."""
+    torchvision_models()
+    if importlib.util.find_spec("timm") is None:
+        raise SystemExit(
+            "This needs timm, which is not installed. Remedy: pip install --no-deps timm==1.0.31"
+        )
+    with contextlib.redirect_stderr(io.StringIO()):
+        import timm
+    return timm  # type: ignore[no-any-return]
+
+
+MAKERS: dict[str, Callable[[str], nn.Module]] = {
+    "": _of_torchvision,
+    "timm": _of_timm,
+    "transformers": zoo_transformers.build,
+}
+"""What makes a network of each library."""
+
+
+def batch(name: str, dtype: torch.dtype, rows: int = ROWS, seed: int = 0) -> Batch:
+    """(rows, 3, height, width), standard normal; of transformers what its networks are called with."""
+    family, _, known = name.rpartition(":")
+    if family == "transformers":
+        return zoo_transformers.batch(known, dtype, rows, seed)
     generator = torch.Generator().manual_seed(seed)
+    return torch.randn(rows, *_image(family, known), generator=generator).to(dtype)
+
+
+def _image(family: str, name: str) -> tuple[int, int, int]:
+    """Channels, height and width."""
+    if family == "timm":
+        settings = _timm().get_pretrained_cfg(name)
+        fixed = settings is None or settings.fixed_input_size
+        return settings.input_size if fixed or settings is None else settings.min_input_size or (3, 96, 96)
     size = SIZES.get(name, SIZE)
-    return torch.randn(rows, 3, size, size, generator=generator).to(dtype)
+    return 3, size, size
+
+
+def call(network: Callable[..., Any], inputs: Batch, **arguments: Any) -> Any:
+    """What a network returns for copies of a batch."""
+    if isinstance(inputs, Mapping):
+        return network(**{name: x.clone() for name, x in inputs.items()}, **arguments)
+    return network(inputs.clone(), **arguments)
 
 
 @torch.no_grad()
-def randomise_(network: nn.Module, x: Tensor) -> nn.Module:
+def randomise_(network: nn.Module, x: Batch) -> nn.Module:
     """Spread what initialisation left constant, and give random values to the running statistics.
 
     Each statistic is taken from what arrives at its layer, then moved by a third of a standard deviation and
@@ -70,7 +141,7 @@ def randomise_(network: nn.Module, x: Tensor) -> nn.Module:
             parameter.copy_(_spread(parameter))
     norms = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     hooks = [norm.register_forward_pre_hook(_unsettle_) for norm in norms]
-    network.eval()(x)
+    call(network.eval(), x)
     for hook in hooks:
         hook.remove()
     return network

@@ -6,6 +6,8 @@ import keyword
 from collections import OrderedDict, namedtuple
 from typing import Any
 
+from torch.utils._pytree import Context, KeyEntry, MappingKey, register_pytree_node
+
 from bayesprune.rows.nested import Leaf, Record
 
 
@@ -26,6 +28,27 @@ class Named(OrderedDict[str, Any]):
 
     def __getitem__(self, key: Any) -> Any:
         return list(self.values())[key] if isinstance(key, int | slice) else super().__getitem__(key)
+
+
+def _flatten(named: Named) -> tuple[list[Any], Context]:
+    return list(named.values()), list(named)
+
+
+def _flatten_with_keys(named: Named) -> tuple[list[tuple[KeyEntry, Any]], Context]:
+    return [(MappingKey(name), value) for name, value in named.items()], list(named)
+
+
+def _unflatten(values: Any, names: Context) -> Named:
+    return Named(zip(names, values, strict=True))
+
+
+register_pytree_node(  # as a ModelOutput is: torch.export, gathering and moving results look inside
+    Named,
+    _flatten,
+    _unflatten,
+    serialized_type_name=f"{Named.__module__}.{Named.__name__}",
+    flatten_with_keys_fn=_flatten_with_keys,
+)
 
 
 def tree_data(tree: Any) -> Any:

@@ -6,6 +6,7 @@ import pickle
 import pytest
 import torch
 from torch import nn
+from torch.utils._pytree import tree_flatten_with_path, tree_map
 
 import bayesprune as bp
 from bayesprune.errors import DataError, UnsupportedNetworkError
@@ -50,6 +51,18 @@ def test_results_have_their_names_where_the_class_is_not_there(tmp_path):
     found = bp.load(tmp_path)(**batch)
     assert list(found) == ["logits"] and found.loss is None
     assert found.logits is found["logits"] is found[0]
+
+
+def test_pytorch_looks_into_results_with_names(tmp_path):
+    network, batch = Classifier(LikeModelOutput).eval(), example()
+    bp.save(network, tmp_path, batch)
+    loaded = bp.load(tmp_path)
+    found = loaded(**batch)
+    doubled = tree_map(lambda leaf: 2 * leaf, found)
+    assert type(doubled) is type(found) and torch.equal(doubled.logits, 2 * found.logits)
+    assert [str(path[0]) for path, _ in tree_flatten_with_path(found)[0]] == ["['logits']"]
+    exported = torch.export.export(loaded, (), batch).module()(**batch)
+    torch.testing.assert_close(exported.logits, found.logits)
 
 
 def test_a_graph_takes_by_position_what_the_example_has_by_name_and_the_other_way_round():

@@ -9,12 +9,12 @@ from torch import Tensor, nn
 def find_tensor(module: nn.Module, name: str) -> Tensor | None:
     """A parameter or buffer by its dotted name; None where there is none."""
     *path, last = name.split(".")
-    parent: nn.Module | None = module
     for part in path:  # get_submodule asks every module four times over
-        parent = parent._modules.get(part)  # type: ignore[union-attr]
-        if parent is None:
+        inside = module._modules.get(part)
+        if inside is None:
             return None
-    return parent._parameters.get(last, parent._buffers.get(last))
+        module = inside
+    return module._parameters.get(last, module._buffers.get(last))
 
 
 def set_tensor(module: nn.Module, name: str, tensor: Tensor) -> None:
