@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from bayesprune.errors import SettingsError, UnsupportedNetworkError
+from bayesprune.errors import ExportWarning, SettingsError, UnsupportedNetworkError
+from bayesprune.export.axes import ROWS, elsewhere, free_axes, named
 from bayesprune.export.folder import save
 from bayesprune.export.layers import is_sequence
-from bayesprune.export.parity import check_parity
+from bayesprune.export.parity import check_parity, same_at
 from bayesprune.files import path_of, write_atomically
 from bayesprune.rows.call import Call, call_of
 from bayesprune.rows.example import example_call
@@ -22,6 +25,7 @@ from bayesprune.structure.altered import bake_, check_no_global_hooks, drop_grad
 from bayesprune.structure.copying import copy_of
 from bayesprune.structure.graph import as_plain_graph
 from bayesprune.structure.graph.capture.flat import flat
+from bayesprune.structure.graph.capture.sizes import Axis
 from bayesprune.structure.running import check_plain, evaluating, run_on
 
 NEEDED = ("onnx", "onnxscript", "onnxruntime")
@@ -33,10 +37,11 @@ LARGEST = 7 * 2**28
 def export(network: nn.Module, path: str | Path, example: Any = None) -> None:
     """Write a network for use elsewhere: a path ``*.onnx`` gives ONNX, any other a folder as `save` does.
 
-    The ONNX takes any number of rows. Its inputs are called ``x``, or ``x0``, ``x1``, … where there are
-    several; its outputs ``y``, or ``y0``, ``y1``, …. Inputs and outputs with names keep them: ``input_ids``,
-    ``logits``. Where onnxruntime is installed, it is run there and
-    compared before it takes its name.
+    The ONNX takes any number of rows, and any of the sizes (lengths, heights, widths) that the network takes:
+    they have names in the file, as ``x_2``; others are fixed, and refused by name. Its inputs are called
+    ``x``, or ``x0``, ``x1``, … where there are several; its outputs ``y``, or ``y0``, ``y1``, …. Inputs and
+    outputs with names keep them: ``input_ids``, ``logits``. Where onnxruntime is installed, it is run there
+    and compared, at other sizes too, before it takes its name.
 
     Args:
         network: what `bayesprune.prune` returns, or any other that PyTorch can trace; left alone.
@@ -51,7 +56,8 @@ def export(network: nn.Module, path: str | Path, example: Any = None) -> None:
         UnsupportedNetworkError: an operation that cannot be exported, or what was written is not the network.
 
     Warns:
-        ExportWarning: what was written could not be compared, as onnxruntime does not run it.
+        ExportWarning: what was written could not be compared, as onnxruntime does not run it; or it fixes
+            sizes that the network does not.
     """
     check_plain(network, "export")
     check_no_global_hooks("export")
@@ -92,37 +98,75 @@ def _export_onnx(network: nn.Module, path: Path, inputs: Call) -> None:
         )
     try:
         inputs = inputs.detach().to("cpu")
-        exported, content = _onnx_of(network, inputs)
+        content = _onnx_of(network, inputs)
     except torch.onnx.errors.OnnxExporterError as problem:
         raise UnsupportedNetworkError(
             f"The network cannot be exported to ONNX: {_reason(problem)} Save it in a folder instead "
             f"({path.with_suffix('')}), which bayesprune.load() reads."
         ) from problem
-    check_parity(exported, content, inputs)
     write_atomically(path, content)
 
 
-def _onnx_of(network: nn.Module, inputs: Call) -> tuple[nn.Module, bytes]:
-    """What is exported, a copy in eval mode, as its graph where it is no sequence of layers; and as ONNX."""
+def _onnx_of(network: nn.Module, inputs: Call) -> bytes:
+    """ONNX of a copy in eval mode, of its graph where it is no sequence of layers; compared.
+
+    Sizes that the network takes freely are free in the file where the exporter can write that, and what it
+    writes gives the same at others; else all of them are the example's.
+    """
     network = bake_(drop_gradient_hooks_(copy_of(network).cpu()))
     if not is_sequence(network):  # a class' own code may make a number of the rows, its graph does not
         network = as_plain_graph(network, inputs)
     network.eval()
     inputs = call_of(network, inputs).twice()[:2]  # one row would be taken for a constant
+    axes = free_axes(network, inputs)
+    if axes:
+        with contextlib.suppress(torch.onnx.errors.OnnxExporterError):
+            content = _written(network, inputs, axes)
+            check_parity(network, content, inputs)
+            if all(same_at(network, content, call) for call in elsewhere(network, inputs, axes)):
+                return content
+        names = ", ".join(dict.fromkeys(named(axes, inputs).values()))
+        warnings.warn(
+            f"The network takes any size of {names}, and PyTorch's exporter cannot write that: what was "
+            "written takes the example's sizes alone, and onnxruntime refuses others.",
+            ExportWarning,
+            stacklevel=4,
+        )
+    content = _written(network, inputs, ())
+    check_parity(network, content, inputs)
+    return content
+
+
+def _written(network: nn.Module, inputs: Call, axes: Sequence[Axis]) -> bytes:
+    """ONNX with any number of rows, and any size along some axes."""
     with torch.no_grad():
         _, tree = taken_apart(inputs.clone().on(network))
-    rows: Any = tuple({0: torch.export.Dim("rows")} for _ in inputs.tensors)
+    free = named(axes, inputs)
+    shapes: Any = tuple(
+        {0: torch.export.Dim(ROWS), **{dim: free[n, dim] for dim in range(1, x.ndim) if (n, dim) in free}}
+        for n, x in enumerate(inputs.tensors)
+    )
     with warnings.catch_warnings(), flat(network, inputs.form, tree):
         warnings.simplefilter("ignore")  # the exporter's own deprecations: nothing the user can act on
-        named = "forward" in vars(network)
+        own = "forward" in vars(network)
         program = torch.onnx.export(
             network, inputs.tensors, dynamo=True, external_data=False, verbose=False,
             input_names=_names("x", list(inputs.form.names), not inputs.form.plain),
-            output_names=_names("y", leaf_names(tree), named and bool(leaf_names(tree)[0])),
-            dynamic_shapes=rows if named or is_sequence(network) else (rows,),
+            output_names=_names("y", leaf_names(tree), own and bool(leaf_names(tree)[0])),
+            dynamic_shapes=shapes if own or is_sequence(network) else (shapes,),
+            custom_translation_table={torch.sym_sqrt: _root} if axes else None,
         )  # fmt: skip
     assert program is not None
-    return network, program.model_proto.SerializeToString()
+    content: bytes = program.model_proto.SerializeToString()
+    return content
+
+
+def _root(size: Any) -> Any:
+    """The root of a size, in the words of ONNX."""
+    import onnxscript
+
+    words: Any = onnxscript.opset18
+    return words.Sqrt(words.Cast(size, to=onnxscript.FLOAT.dtype))
 
 
 def _reason(problem: BaseException) -> str:

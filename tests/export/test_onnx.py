@@ -9,7 +9,9 @@ from torch import nn
 import bayesprune as bp
 from bayesprune.errors import ExportWarning, UnsupportedNetworkError
 from tests.export.small import pruned
+from tests.structure.graph.calls import Classifier
 from tests.structure.graph.networks import CASES
+from tests.structure.graph.test_sizes import Heads, Interpolates, Logarithm, Powers, Roots, Shuffles
 
 for package in ("onnx", "onnxscript", "onnxruntime"):
     with warnings.catch_warnings():
@@ -60,6 +62,69 @@ def test_onnx_gives_the_same_outputs_for_any_number_of_rows(name, tmp_path):
         outputs = session.run(None, {n: v.numpy() for n, v in zip(names, x, strict=True)})
         for y, z in zip(outputs, expected, strict=True):
             torch.testing.assert_close(torch.from_numpy(y), z, atol=1e-5, rtol=1e-4)
+
+
+def pruned_at_random(network, x):
+    """A third of the units gone."""
+    analysis, generator = bp.analyse(network, x), torch.Generator().manual_seed(0)
+    return analysis.cut(
+        {g.name: torch.rand(g.size, generator=generator) > 0.3 for g in analysis.groups if not g.optional}
+    ).eval()
+
+
+SIZED = [
+    *[(kind, (2, 7, 4), (3, 12, 4)) for kind in (Heads, Roots, Powers)],
+    *[(kind, (2, 3, 8, 8), (3, 3, 11, 6)) for kind in (Interpolates, Shuffles)],
+]
+
+
+@pytest.mark.parametrize(("kind", "example", "other"), SIZED, ids=lambda v: getattr(v, "__name__", ""))
+def test_sizes_that_the_network_takes_are_free_in_the_file(kind, example, other, tmp_path):
+    torch.manual_seed(0)
+    small = pruned_at_random(kind(), torch.randn(example))
+    bp.export(small, tmp_path / "a.onnx", torch.randn(example))
+    session, x = session_of(tmp_path / "a.onnx"), torch.randn(other)
+    sizes = ["x_1", 4] if len(other) == 3 else [3, "x_2", "x_3"]
+    assert session.get_inputs()[0].shape == ["rows", *sizes]
+    (y,) = session.run(None, {"x": x.numpy()})
+    torch.testing.assert_close(torch.from_numpy(y), small(x), atol=1e-5, rtol=1e-4)
+
+
+def test_lengths_of_several_inputs_are_one(tmp_path):
+    torch.manual_seed(0)
+    ids = {"ids": torch.randint(11, (2, 5)), "mask": torch.rand(2, 5) < 0.7}
+    small = pruned_at_random(Classifier(dict), ids)
+    bp.export(small, tmp_path / "a.onnx", ids)
+    session = session_of(tmp_path / "a.onnx")
+    assert [given.shape for given in session.get_inputs()] == [["rows", "ids_1"]] * 2
+    longer = {"ids": torch.randint(11, (3, 9)), "mask": torch.ones(3, 9, dtype=torch.bool)}
+    found = session.run(["logits"], {name: x.numpy() for name, x in longer.items()})
+    torch.testing.assert_close(torch.from_numpy(found[0]), small(**longer)["logits"], atol=1e-5, rtol=1e-4)
+
+
+def test_a_row_of_layers_takes_images_of_any_size(tmp_path):
+    torch.manual_seed(0)
+    layers = (nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 6, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    small = pruned_at_random(nn.Sequential(*layers, nn.Linear(6, 4)), torch.randn(2, 3, 9, 9))
+    bp.export(small, tmp_path / "a.onnx", torch.randn(1, 3, 9, 9))
+    session, x = session_of(tmp_path / "a.onnx"), torch.randn(3, 3, 12, 17)
+    (y,) = session.run(None, {"x": x.numpy()})
+    torch.testing.assert_close(torch.from_numpy(y), small(x), atol=1e-5, rtol=1e-4)
+
+
+def test_sizes_that_are_written_down_are_refused_by_the_file(tmp_path):
+    x = torch.randn(2, 7, 4)
+    bp.export(pruned_at_random(Logarithm(), x), tmp_path / "a.onnx", x)
+    with pytest.raises(Exception, match=r"invalid dimensions for input: x [\s\S]*Got: 9 Expected: 7"):
+        session_of(tmp_path / "a.onnx").run(None, {"x": torch.randn(2, 9, 4).numpy()})
+
+
+def test_a_file_that_is_wrong_at_other_sizes_is_not_written(tmp_path, monkeypatch):
+    monkeypatch.setattr("bayesprune.export.onnx.same_at", lambda *_: False)
+    small, x = pruned_at_random(Heads(), torch.randn(2, 7, 4)), torch.randn(2, 7, 4)
+    with pytest.warns(ExportWarning, match="takes any size of x_1.*the example's sizes alone"):
+        bp.export(small, tmp_path / "a.onnx", x)
+    assert session_of(tmp_path / "a.onnx").get_inputs()[0].shape == ["rows", 7, 4]
 
 
 def test_outputs_have_names(tmp_path):

@@ -108,6 +108,12 @@ FILLED = {
 }
 """What networks make to be filled at once, as stochastic depth does, → what is written instead of it."""
 
+
+def power(base: Any, exponent: Any) -> Any:
+    """A power of real numbers, ``math.pow`` that takes symbols too: one of whole numbers may have no end."""
+    return torch.sym_float(base) ** torch.sym_float(exponent)
+
+
 ARITHMETIC: dict[str, Callable[..., Any]] = {
     **{f"operator.{f.__name__}": f for f in (
         operator.add, operator.sub, operator.mul, operator.floordiv, operator.truediv, operator.mod,
@@ -115,6 +121,8 @@ ARITHMETIC: dict[str, Callable[..., Any]] = {
     )},
     **{f"torch.{f.__name__}": f for f in (torch.sym_max, torch.sym_min, torch.sym_int, torch.sym_float)},
     **{f"math.{f.__name__}": f for f in (math.floor, math.ceil, math.trunc)},
+    "math.pow": power,
+    "math.sqrt": torch.sym_sqrt,
 }  # fmt: skip
 """Name → what computes sizes, and takes one of several results."""
 

@@ -1,7 +1,9 @@
 """Lengths, heights and widths: any where the network takes any, refused where one is written down."""
 
 import math
+from math import sqrt as square_root
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -62,6 +64,19 @@ class Halves(Timed):
         return super().branch(torch.cat([second.flip(1), first], 1))
 
 
+class Roots(Timed):
+    """By the length, by functions of Python's and NumPy's, under whatever name."""
+
+    def branch(self, x):
+        scale = math.sqrt(x.shape[1]) + square_root(x.shape[1]) + np.sqrt(x.shape[1] / 2)
+        return super().branch(x) / scale
+
+
+class Powers(Timed):
+    def branch(self, x):
+        return super().branch(x) * x.shape[1] ** -0.5 / x.shape[1] ** 2 + math.pow(x.shape[1], 1.5)
+
+
 class Imaged(nn.Module):
     """(rows, 3, height, width), and something that knows of both."""
 
@@ -106,7 +121,7 @@ class Shuffles(Imaged):
         )
 
 
-TIMED = [Timed, MeanBySize, ScaledByLength, Positions, Heads, Halves]
+TIMED = [Timed, MeanBySize, ScaledByLength, Positions, Heads, Halves, Roots, Powers]
 IMAGED = [Imaged, Interpolates, Flattens, Shuffles]
 
 
@@ -155,21 +170,19 @@ class Insists(Timed):
         return super().forward(x)
 
 
-class Roots(Timed):
+class Logarithm(Timed):
     """A number of Python's, in which no symbol can stand."""
 
     def branch(self, x):
-        return super().branch(x) / math.sqrt(x.shape[1])
+        return super().branch(x) / math.log(x.shape[1])
 
 
-class Powers(Timed):
-    """A symbol's power, which no file can hold."""
-
+class Real(Timed):
     def branch(self, x):
-        return super().branch(x) * x.shape[1] ** -0.5
+        return super().branch(x) / float(x.shape[1])
 
 
-@pytest.mark.parametrize("kind", [Branches, Insists, Roots, Powers])
+@pytest.mark.parametrize("kind", [Branches, Insists, Logarithm, Real])
 def test_a_size_that_is_written_down_is_refused_by_name(kind, tmp_path):
     x, longer = torch.randn(2, 7, 4), torch.randn(2, 9, 4)
     network = kind()
@@ -221,7 +234,28 @@ def test_bucketed_batches_train_what_the_network_computes():
     assert torch.allclose(gated.network.eval()(batches[1][0]), network.eval()(batches[1][0]), atol=1e-6)
     loader = torch.utils.data.DataLoader(batches, batch_size=None)
     result = bp.fit(gated, loader, epochs=1, rows=16, progress=False)
-    assert torch.isfinite(bp.prune(result).eval()(batches[1][0])).all()
+    small = bp.prune(result)
+    for rows in batches:  # at every length that was trained on
+        found, masked = bp.evaluate(small, rows, result.likelihood), bp.evaluate(result, rows)
+        assert found.nll == pytest.approx(masked.nll, rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", [Roots, Heads, Interpolates])
+def test_batches_of_other_sizes_have_the_gradients_of_the_network_at_those_sizes(kind):
+    torch.manual_seed(0)
+    network = kind().double()
+    shapes = [(4, 3, s, s + 2) for s in (8, 12, 6)] if kind is Interpolates else [(4, s, 4) for s in (9, 5)]
+    batches = [torch.randn(shape).double() for shape in shapes]
+    gated = analyse(network, batches[0]).gated
+    for x in batches:
+        slopes = []
+        for module in (network, gated):
+            module.zero_grad()
+            module(x).square().sum().backward()
+            slopes.append({name: p.grad for name, p in module.named_parameters() if p.grad is not None})
+        assert slopes[0].keys() == slopes[1].keys()
+        for name, slope in slopes[0].items():
+            assert torch.allclose(slope, slopes[1][name], rtol=0, atol=1e-10), name
 
 
 def test_positions_among_all_numbers_hold_at_one_size(monkeypatch):

@@ -8,7 +8,7 @@ from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
 from bayesprune.structure.graph.capture.recording import Inputs
 from bayesprune.structure.graph.capture.same import outputs_of, results_alike
@@ -36,7 +36,7 @@ class Sizes:
     baked: tuple[Axis, ...]
 
 
-def free_sizes(network: nn.Module, graphs: Mapping[bool, fx.GraphModule], inputs: Inputs) -> Sizes:
+def free_sizes(network: nn.Module, graphs: Mapping[bool, nn.Module], inputs: Inputs) -> Sizes:
     """Compare a network with its graphs at a size far away and, of small ones, at one nearby, in both modes.
 
     Axes are changed all at once, and one by one only where that fails. One along which the network does not
@@ -47,7 +47,7 @@ def free_sizes(network: nn.Module, graphs: Mapping[bool, fx.GraphModule], inputs
         graphs: training or not → the graph.
         inputs: two rows of each.
     """
-    axes, ran, baked = _axes(inputs), set[Axis](), set[Axis]()
+    axes, ran, baked = axes_of(inputs), set[Axis](), set[Axis]()
     for training, kind in ((False, _far), (False, _near), (True, _far)):
         left = [axis for axis in axes if axis not in baked and (axis in ran or not training)]
         with _in_mode(network, training):
@@ -60,7 +60,7 @@ def free_sizes(network: nn.Module, graphs: Mapping[bool, fx.GraphModule], inputs
 
 def _compared(
     network: nn.Module,
-    graph: fx.GraphModule,
+    graph: nn.Module,
     inputs: Inputs,
     axes: list[Axis],
     likely: Set[Axis],
@@ -87,9 +87,7 @@ def _compared(
     return seen
 
 
-def _same_at(
-    network: nn.Module, graph: fx.GraphModule, inputs: Inputs, sizes: Mapping[Axis, int]
-) -> bool | None:
+def _same_at(network: nn.Module, graph: nn.Module, inputs: Inputs, sizes: Mapping[Axis, int]) -> bool | None:
     """Whether a graph does what its network does at other sizes; None where the network does not run."""
     other = list(inputs)
     for axis, size in sizes.items():
@@ -112,7 +110,7 @@ def resized(x: Tensor, dim: int, size: int) -> Tensor:
     return x.index_select(dim, torch.arange(size, device=x.device) % x.shape[dim])
 
 
-def _axes(inputs: Inputs) -> list[Axis]:
+def axes_of(inputs: Inputs) -> list[Axis]:
     """Dimensions that may vary; those of several tensors that are of one size go together.
 
     Rows do, which is known, and channels of images do not.
@@ -122,6 +120,11 @@ def _axes(inputs: Inputs) -> list[Axis]:
         for dim in range(2 if x.ndim > 3 else 1, x.ndim):
             found.setdefault((x.ndim > 3, dim, x.shape[dim]), []).append((tensor, dim))
     return [tuple(axis) for axis in found.values()]
+
+
+def other_size(size: int, number: int) -> int:
+    """A size far away: the first that ``free_sizes`` tries of an axis of that number."""
+    return _far(size, number, grows=True)[0]
 
 
 def _near(size: int, number: int, grows: bool) -> tuple[int, ...]:

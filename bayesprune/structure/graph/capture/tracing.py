@@ -22,6 +22,7 @@ from bayesprune.structure.altered import hint
 from bayesprune.structure.graph.capture.masks import masks_as_given
 from bayesprune.structure.graph.capture.recording import Inputs, NotRecorded, recorded
 from bayesprune.structure.graph.capture.regions import inline_
+from bayesprune.structure.graph.capture.roots import symbols_kept, write_powers_
 from bayesprune.structure.graph.capture.tensors import find_tensor
 
 
@@ -210,7 +211,7 @@ def _export(network: nn.Module, inputs: Inputs, free: Free) -> tuple[fx.GraphMod
     ]
     sizes = tuple(inspect.signature(network.forward).bind(*symbols).arguments.values())  # *xs is one of them
     try:
-        with warnings.catch_warnings(), masks_as_given():
+        with warnings.catch_warnings(), masks_as_given(), symbols_kept(network):
             warnings.simplefilter("ignore")
             program = _quietly(lambda: torch.export.export(network, inputs, dynamic_shapes=sizes))
             module: fx.GraphModule = program.module()
@@ -228,6 +229,7 @@ def _export(network: nn.Module, inputs: Inputs, free: Free) -> tuple[fx.GraphMod
         if node.op == "call_module" and node.target == "_guards_fn":
             module.graph.erase_node(node)
     inline_(module)
+    write_powers_(module.graph)
     _lift_constants_(module, network)
     module.graph.set_codegen(fx.graph.CodeGen())
     module.recompile()
