@@ -18,15 +18,11 @@ from bayesprune.rows.nested import taken_apart
 from bayesprune.structure.copying import Foreign, copy_of
 from bayesprune.structure.graph.capture.bind import alike
 from bayesprune.structure.graph.capture.capture import find_tensor
+from bayesprune.structure.graph.own.noted import Noted, noted_sizes
+from bayesprune.structure.graph.own.signs import Shapes
+from bayesprune.structure.layers import SIZES
 from bayesprune.structure.plain import PlainGraph, place_of, tensor_names
 from bayesprune.structure.select import selected
-
-SIZES = (
-    "in_features", "out_features", "in_channels", "out_channels", "groups", "num_features", "num_groups",
-    "num_channels", "normalized_shape", "num_parameters", "num_embeddings", "embedding_dim", "input_size",
-    "hidden_size", "proj_size", "embed_dim", "kdim", "vdim", "num_heads", "head_dim",
-)  # fmt: skip
-"""Attributes in which layers of ``torch.nn`` note sizes, which surgery changes as it changes parameters."""
 
 
 def sizes_of(network: nn.Module) -> dict[str, dict[str, Any]]:
@@ -66,6 +62,9 @@ def put_into_(own: nn.Module, saved: nn.Module, sizes: Mapping[str, Any], folder
     _fill_(trial, saved, sizes, folder)
     dtype = place_of(saved)[1]
     inputs = example_of(folder, rows=3, dtype=dtype)
+    noted = _noted(trial, saved, inputs, {n: p.shape for n, p in own.named_parameters()})
+    for size in noted:
+        size.set_(trial)
     _check_outputs(trial, saved, inputs, folder)
     with Foreign(own) as original:
         _outputs(trial, inputs, training=False)
@@ -74,6 +73,8 @@ def put_into_(own: nn.Module, saved: nn.Module, sizes: Mapping[str, Any], folder
     expected, found = ({n: t for n, t in held(of).items() if n in both} for of in (saved, trial))
     check_same_tensors(expected, found, str(folder))
     _fill_(own, saved, sizes, folder)
+    for size in noted:
+        size.set_(own)
     own.eval()
 
 
@@ -141,6 +142,15 @@ def _fill_(own: nn.Module, saved: nn.Module, sizes: Mapping[str, Any], folder: P
                     "changed; export the network again."
                 )
             setattr(layer, attribute, tuple(value) if whole else value)
+
+
+def _noted(trial: nn.Module, saved: nn.Module, inputs: Call, before: Shapes) -> tuple[Noted, ...]:
+    """Sizes that the class notes of what was cut, as far as the saved network's outputs show them."""
+
+    def run(network: nn.Module, training: bool) -> list[Tensor]:
+        return _outputs(network, inputs, training)
+
+    return noted_sizes(copy_of(trial), dict.fromkeys((False, True), saved), saved, run, before).sizes
 
 
 def _check_outputs(own: nn.Module, saved: nn.Module, inputs: Call, folder: Path) -> None:

@@ -33,6 +33,13 @@ POOLS: dict[type[nn.Module], int] = {
 ACROSS: frozenset[type[nn.Module]] = frozenset({nn.Softmax, nn.LogSoftmax})
 """Layers that read across units: allowed only after the last producer, where nothing is removed."""
 
+SIZES = (
+    "in_features", "out_features", "in_channels", "out_channels", "groups", "num_features", "num_groups",
+    "num_channels", "normalized_shape", "num_parameters", "num_embeddings", "embedding_dim", "input_size",
+    "hidden_size", "proj_size", "embed_dim", "kdim", "vdim", "num_heads", "head_dim",
+)  # fmt: skip
+"""Attributes in which layers of ``torch.nn`` note sizes, which surgery changes as it changes parameters."""
+
 
 def resize_(layer: nn.Module) -> None:
     """Make a layer's own size attributes agree with its parameters again."""

@@ -23,10 +23,14 @@ from bayesprune.structure.graph.analysis.weights import weight_names
 from bayesprune.structure.graph.capture.bind import adopt_, alike, graph_forward, same, share
 from bayesprune.structure.graph.capture.capture import find_tensor
 from bayesprune.structure.graph.capture.flat import flat
+from bayesprune.structure.graph.capture.lent import shared_memory_copy
+from bayesprune.structure.graph.capture.recording import Inputs as CallInputs
+from bayesprune.structure.graph.capture.same import outputs_of
 from bayesprune.structure.graph.gating.batch_norm import renormalise_
 from bayesprune.structure.graph.gating.insert import gated_graph
 from bayesprune.structure.graph.gating.noise import Noise, insert_noise_
 from bayesprune.structure.graph.gating.pack import GroupGates, batch_shape, flat_rows
+from bayesprune.structure.graph.own.noted import noted_sizes
 from bayesprune.structure.graph.shipped import plain_graph_of
 from bayesprune.structure.graph.surgery.adapt import EVERYWHERE, adapted
 from bayesprune.structure.graph.surgery.cut import (
@@ -37,6 +41,7 @@ from bayesprune.structure.graph.surgery.cut import (
     living_slots,
     strip_,
     tensors_gone,
+    whole_shapes,
 )
 from bayesprune.structure.graph.surgery.resize import resize_by_inputs_, resize_layers_
 from bayesprune.structure.groups import Group, Slot
@@ -342,8 +347,9 @@ class GraphNetwork(Framed):
         """The network as it is now, without gates: of the user's own classes where they run as such.
 
         A row of layers is an ``nn.Sequential`` of them, with a selection where not all that comes is read.
-        Other classes that have sizes written down fail, or compute something else; both is seen on the
-        example, and then a graph module of the same parameter names is returned.
+        Of other classes the sizes that their modules note follow. Where more is written down they fail, or
+        compute something else; both is seen on the example, and then a graph module of the same parameter
+        names is returned, which says why.
 
         Args:
             handed_over: give away this network's own parameters instead of copies; it is not used any more.
@@ -356,18 +362,52 @@ class GraphNetwork(Framed):
         for training in (True, False):
             graphs[training] = adapted(self.structure, training, self.alive)
             share(graphs[training], own)  # comparing moves statistics, and puts its own back
-        example, gone = self._example(), tensors_gone(self.structure, self.alive)
-        row = None if self.structure.row is None else self.structure.row.sequential(own, self.selected())
+        gone, read = tensors_gone(self.structure, self.alive), self.selected()
+        row = None if self.structure.row is None else self.structure.row.sequential(own, read)
         forms = [own] if row is None else [own, row] if own_class else [row]
+        why = "it reads all of its inputs and features" if read else "sections of it are gone"
         for plain in forms if not gone else ():
-            with flat(plain, self.call_form, self.structure.captured.outputs[False]):
-                whole = all(same(plain, graphs[t], t, example) for t in (True, False))
+            whole = self._same(plain, graphs, self._example())
+            if not whole and plain is own and not read:
+                why = self._noted_(own, graphs)
+                whole = not why
             if whole:
                 self.folded_(own)
                 return plain
         strip_(own, gone)
         captured = replace(self.structure.captured, network=own, form=self.call_form)
-        return self.folded_(plain_graph_of(captured, graphs))
+        return self.folded_(plain_graph_of(captured, graphs, why))
+
+    def _same(self, plain: nn.Module, graphs: Mapping[bool, fx.GraphModule], inputs: CallInputs) -> bool:
+        """Whether a network of its own classes does what the graphs do, in both modes."""
+        with flat(plain, self.call_form, self.structure.captured.outputs[False]):
+            return all(same(plain, graphs[t], t, inputs) for t in (True, False))
+
+    def _noted_(self, own: nn.Module, graphs: Mapping[bool, fx.GraphModule]) -> str:
+        """Let the user's class note the new sizes, so that it does what the graphs do.
+
+        Returns:
+            Where it cannot, why; it then notes what it did.
+        """
+        example, twin = self._example(), shared_memory_copy(own)
+
+        def run(network: nn.Module, training: bool) -> list[Tensor]:
+            return outputs_of(network.train(training), network, example)
+
+        followed = {training: graphs[training] for training in (False, True)}
+        with flat(twin, self.call_form, self.structure.captured.outputs[False]):
+            found = noted_sizes(twin, followed, own, run, whole_shapes(self.structure))
+        if found.module is not None:
+            return found.told()
+        before = [size.now(own) for size in found.sizes]
+        for size in found.sizes:
+            size.set_(own)
+        more = tuple(torch.cat([x.roll(1, 0), x[:1]]) for x in example)
+        if self._same(own, graphs, example) and self._same(own, graphs, more):
+            return ""
+        for size in before:
+            size.set_(own)
+        return f"{type(own).__name__} computes something else with the sizes that are left"
 
     def selected(self) -> dict[str, tuple[int, Tensor]]:
         """What is read of inputs, and of features behind a flatten, where not all that comes is.

@@ -34,12 +34,13 @@ def as_plain_graph(network: nn.Module, example: Any) -> PlainGraph:
     return plain_graph_of(captured, captured.graphs)
 
 
-def plain_graph_of(captured: Captured, graphs: Mapping[bool, fx.GraphModule]) -> PlainGraph:
+def plain_graph_of(captured: Captured, graphs: Mapping[bool, fx.GraphModule], why: str = "") -> PlainGraph:
     """A captured network as a graph module of the same parameters.
 
     Args:
         captured: the network, and how its outputs hang together.
         graphs: training or not → what is run: the captured graphs, or those after a cut.
+        why: it is not of its own class, for who looks at it.
 
     Returns:
         The module; it shares the captured network's parameters and buffers, and nothing else.
@@ -63,7 +64,7 @@ def plain_graph_of(captured: Captured, graphs: Mapping[bool, fx.GraphModule]) ->
                 node.target = f"{place}.{_constant(constants, tensor.detach())}"
     if constants._buffers:
         tree.add_module(place, constants)
-    return PlainGraph(tree, clean, captured.outputs, captured.form)
+    return PlainGraph(tree, clean, captured.outputs, captured.form, why)
 
 
 def _constant(constants: Part, tensor: Tensor) -> str:

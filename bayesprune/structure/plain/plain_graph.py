@@ -19,8 +19,8 @@ from bayesprune.structure.plain.program import (
     program_from_data,
 )
 
-PROGRAM = "_bayesprune_program"
-"""The one attribute that is not the network's own."""
+PROGRAM, WHY = "_bayesprune_program", "_bayesprune_why"
+"""The two attributes that are not the network's own."""
 
 
 class PlainGraph(nn.Module):
@@ -36,6 +36,7 @@ class PlainGraph(nn.Module):
         graphs: training or not → its graph; every ``get_attr`` names a tensor of the tree.
         outputs: training or not → tree of its results, see ``bayesprune.rows.nested``.
         form: how it is called; by default with the graphs' inputs by position.
+        why: it runs as graphs and not as its class, for its ``repr``; files do not hold it.
 
     Example:
         >>> import torch
@@ -55,9 +56,11 @@ class PlainGraph(nn.Module):
         graphs: Mapping[bool, fx.Graph],
         outputs: Mapping[bool, Any],
         form: CallForm | None = None,
+        why: str = "",
     ) -> None:
         super().__init__()
         fill_(self, tree)
+        self._bayesprune_why = why
         form = form or by_position(graphs[False])
         self._bayesprune_program = Program(tree._get_name(), graphs, outputs, place_of(self), form)
 
@@ -88,7 +91,8 @@ class PlainGraph(nn.Module):
         """Which network it was, and how many operations it runs."""
         program = self._bayesprune_program
         count = sum(node.op == "call_function" for node in program.graphs[False].nodes)
-        return f"a {program.kind} of {count} operations"
+        why = getattr(self, WHY, "")
+        return f"a {program.kind} of {count} operations" + (f", for {why}" if why else "")
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> PlainGraph:
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]

@@ -193,6 +193,8 @@ class _Pairs(fx.Interpreter):
         if name is None:  # arithmetic on sizes, or one of several results
             return _both(target, args, kwargs)
         kind = name.name.removeprefix("aten::")
+        if target is torch.ops.aten.view.default:  # what is marked may lie in memory otherwise
+            target = torch.ops.aten.reshape.default
         if name.is_mutable and isinstance(args[0], Tensor):  # a buffer that the network moves
             return target(*_side(args, "first"), **_side(kwargs, "first"))
         if kind == "batch_norm" and args[3] is None:  # without statistics of its own it mixes rows, always

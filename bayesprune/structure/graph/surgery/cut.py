@@ -47,6 +47,19 @@ def tensors_gone(structure: Structure, alive: Tensor) -> set[str]:
     return {n for s in structure.sections if not bool(alive[first + s.unit]) for n in s.tensors}
 
 
+def whole_shapes(structure: Structure) -> dict[str, torch.Size]:
+    """Name of a parameter → its shape in the dense network.
+
+    Args:
+        structure: of the network, which may have been cut.
+    """
+    shapes = {name: list(p.shape) for name, p in structure.captured.network.named_parameters()}
+    for (name, dim), (_, size) in structure.findings[True].labels.starts.items():
+        if name in shapes:
+            shapes[name][dim] = size
+    return {name: torch.Size(shape) for name, shape in shapes.items()}
+
+
 def living_slots(structure: Structure, alive: Tensor) -> tuple[Slot, ...]:
     """Where the units that are left sit.
 

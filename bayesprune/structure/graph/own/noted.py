@@ -1,0 +1,333 @@
+"""Sizes that modules note as attributes: found by trying, and set so that a class does what its graph does.
+
+A class may read its sizes not from its tensors but from numbers that it has kept: ``self.num_heads``,
+``self.split_size``. Which of them they are is nowhere said. So the network is followed along its graph to the
+first use of a parameter that gives something else; a number of a module that was being run there gets the
+value that it would have for the new sizes; and it keeps it if the network then follows its graph further.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+
+from bayesprune.structure.graph.capture.bind import alike
+from bayesprune.structure.graph.own.signs import (
+    Progress,
+    Reference,
+    Run,
+    Shapes,
+    progress_of,
+    reference_of,
+)
+from bayesprune.structure.layers import SIZES
+
+MOST_TRIALS = 64
+"""Runs for one place at which a network and its graph go apart."""
+
+MOST_VALUES = 6
+"""Values that are tried for one attribute at one place."""
+
+LONGEST = 16
+"""Entries of a list of sizes, at most."""
+
+RunIn = Callable[[nn.Module, bool], list[Tensor]]
+"""Runs a module on the example, in training or not: the tensors of what it returns."""
+
+Change = tuple[int, int]
+"""A size before the cut and after it."""
+
+
+@dataclass(frozen=True)
+class Noted:
+    """A size that a module notes, and what it becomes.
+
+    Attributes:
+        module: name of the module.
+        attribute: its name there.
+        value: a whole number, or a list or tuple of them.
+    """
+
+    module: str
+    attribute: str
+    value: Any
+
+    def set_(self, network: nn.Module) -> None:
+        """Let the module note it."""
+        setattr(network.get_submodule(self.module), self.attribute, self.value)
+
+    def now(self, network: nn.Module) -> Noted:
+        """What the module notes now."""
+        value = vars(network.get_submodule(self.module))[self.attribute]
+        return Noted(self.module, self.attribute, value)
+
+    def __str__(self) -> str:
+        return f"{self.module}.{self.attribute}".lstrip(".")
+
+
+@dataclass(frozen=True)
+class Found:
+    """What came of a search.
+
+    Attributes:
+        sizes: that are to be noted; none where there is a problem.
+        module: name of the module in which it goes apart from what it follows; None where it does not.
+        problem: what the module raises there, if anything.
+    """
+
+    sizes: tuple[Noted, ...]
+    module: str | None = None
+    problem: Exception | None = None
+
+    def told(self) -> str:
+        """Why the network cannot be of its own class."""
+        where = f"{self.module} does" if self.module else "it does"
+        if self.problem is None:
+            return f"{where} not compute the same with the sizes that are left"
+        said = str(self.problem).partition("\n")[0].rstrip(".")
+        return f"{where} not run with the sizes that are left ({type(self.problem).__name__}: {said})"
+
+
+def noted_sizes(
+    network: nn.Module, followed: Mapping[bool, nn.Module], of: nn.Module, run: RunIn, before: Shapes
+) -> Found:
+    """Find the sizes that a network notes of parameters that have been cut.
+
+    Args:
+        network: of the user's class, with the parameters that are left; afterwards it notes what was found.
+        followed: training or not → what it ought to compute in that mode.
+        of: module of the parameters of ``followed``, under the names that they have in the network.
+        run: runs a module in a mode, training or not.
+        before: name of a parameter → its shape before the cut.
+
+    Returns:
+        What is to be noted so that it computes that; or the module in which nothing helps.
+    """
+    sizes: dict[tuple[str, str], Noted] = {}
+    for training, graph in followed.items():
+
+        def run_(module: nn.Module, training: bool = training) -> list[Tensor]:
+            return run(module, training)
+
+        search = _Search(network, reference_of(graph, of, run_), run_, before)
+        found = search.found()
+        if found.module is not None:
+            return found
+        sizes.update(search.noted)
+    return Found(tuple(sizes.values()))
+
+
+@dataclass
+class _Search:
+    network: nn.Module
+    reference: Reference
+    run: Run
+    before: Shapes
+    noted: dict[tuple[str, str], Noted] = field(default_factory=dict)
+    original: dict[tuple[str, str], Noted] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.names = {module: name for name, module in self.network.named_modules()}
+        self.changes = {
+            name: [(o, n) for o, n in zip(self.before[name], parameter.shape, strict=True) if o != n]
+            for name, parameter in self.network.named_parameters()
+            if name in self.before and parameter.ndim == len(self.before[name])
+        }
+
+    def found(self) -> Found:
+        progress = self._progress()
+        while not self._done(progress):
+            further = self._further(progress)
+            if further is None:
+                return Found((), self._place(progress), progress.problem)
+            progress = further
+        return Found(tuple(self.noted.values()))
+
+    def _place(self, progress: Progress) -> str:
+        """Name of the innermost module that may read a size other than its parameters' own."""
+        modules = [m for m in progress.modules if m in self.names]
+        at = [m for m in modules if progress.problem is not None or not isinstance(m, SIZED)]
+        return self.names[at[0]] if at else ""
+
+    def _progress(self, known: int = 0) -> Progress:
+        return progress_of(self.network, self.reference, self.run, known)
+
+    def _done(self, progress: Progress) -> bool:
+        outputs = progress.outputs
+        return outputs is not None and alike(outputs, self.reference.outputs)
+
+    def _further(self, start: Progress) -> Progress | None:
+        """One more size noted, or several, so that the network follows further; None where none helps."""
+        base, left = self._progress(start.uses), MOST_TRIALS
+        for alternatives in self._trials(base):
+            best: tuple[Progress, list[Noted]] | None = None
+            for trial in itertools.islice(alternatives, left):
+                left -= 1
+                progress = self._tried(trial, base.uses)
+                done = self._done(progress) or progress.uses > base.uses
+                if done or progress.score > (base if best is None else best[0]).score:
+                    best = progress, trial
+                if done:
+                    break
+            if best is not None:
+                self._keep_(best[1])
+                return best[0]
+        return None
+
+    def _tried(self, trial: list[Noted], known: int) -> Progress:
+        before = [size.now(self.network) for size in trial]
+        for size in trial:
+            size.set_(self.network)
+        try:
+            return self._progress(known)
+        finally:
+            for size in before:
+                size.set_(self.network)
+
+    def _keep_(self, trial: list[Noted]) -> None:
+        for size in trial:
+            key = size.module, size.attribute
+            self.original.setdefault(key, size.now(self.network))
+            self.noted[key] = size
+            size.set_(self.network)
+
+    # ---- what is tried
+
+    def _trials(self, progress: Progress) -> Iterator[Iterator[list[Noted]]]:
+        """Alternatives: what is known of other modules of a class; one size of a module; several of one."""
+        modules = [module for module in progress.modules if module in self.names]
+        near, several = self._near(progress), []
+        yield iter([likewise] if (likewise := self._likewise()) else [])
+        for module in modules:
+            options = [list(self._options(module, name, near)) for name in sizes_noted_by(module)]
+            yield ([size] for one in options for size in one)
+            several.append([one for one in options if one])
+        for options in several:
+            pairs = (itertools.product(*pair) for pair in itertools.combinations(options, 2))
+            together = [[one[0] for one in options]] if len(options) > 1 else []
+            yield itertools.chain(together, map(list, itertools.chain.from_iterable(pairs)))
+
+    def _near(self, progress: Progress) -> list[Change]:
+        """Changes of the parameters that are used before and after the place."""
+        uses = self.reference.uses[max(0, progress.uses - 1) : progress.uses + 1]
+        return [c for names, _ in uses for name in sorted(names) for c in self.changes.get(name, ())]
+
+    def _options(self, module: nn.Module, attribute: str, near: list[Change]) -> Iterator[Noted]:
+        """What a module could note of the new sizes instead, the likeliest first."""
+        old = self._old(module, attribute)
+        own = [c for of in self._below(self.names[module]).values() for c in of]
+        everywhere = [c for of in self.changes.values() for c in of]
+        values = dict.fromkeys([old, *_values(old, [*near, *own], everywhere)])
+        values.pop(_entries(vars(module)[attribute]), None)
+        for value in list(values)[:MOST_VALUES]:
+            yield self._size(module, attribute, value)
+
+    def _old(self, module: nn.Module, attribute: str) -> Entries:
+        """What it noted of the old sizes."""
+        noted = self.original.get((self.names[module], attribute))
+        return _entries(vars(module)[attribute] if noted is None else noted.value)
+
+    def _size(self, module: nn.Module, attribute: str, entries: Entries) -> Noted:
+        """In the form in which the module notes it."""
+        form = vars(module)[attribute]
+        value = entries[0] if type(form) is int else type(form)(entries)
+        return Noted(self.names[module], attribute, value)
+
+    def _below(self, name: str) -> dict[str, list[Change]]:
+        """Changes of a module's parameters, under their names in it."""
+        below = f"{name}." if name else ""
+        return {t.removeprefix(below): of for t, of in self.changes.items() if t.startswith(below)}
+
+    def _likewise(self) -> list[Noted]:
+        """What other modules of a class would note, of the parameters of the same names in them."""
+        known = [(size, self._rules(size)) for size in self.noted.values()]
+        return [
+            self._size(module, size.attribute, scaled)
+            for module, name in self.names.items()
+            for size, rules in known
+            if type(module) is type(self.network.get_submodule(size.module))
+            and size.attribute in vars(module)
+            and (name, size.attribute) not in self.noted
+            and (scaled := self._scaled(module, size.attribute, rules)) is not None
+        ]
+
+    def _rules(self, size: Noted) -> list[tuple[str, int]]:
+        """Parameters of its module, and which of their changes: a size that is known follows them."""
+        old = self._old(self.network.get_submodule(size.module), size.attribute)
+        of = self._below(size.module)
+        new = _entries(size.value)
+        return [(t, i) for t, changes in of.items() for i, c in enumerate(changes) if _scaled(old, c) == new]
+
+    def _scaled(self, module: nn.Module, attribute: str, rules: list[tuple[str, int]]) -> Entries | None:
+        """A size that follows the first of such changes; None where it stays what it was."""
+        of, old = self._below(self.names[module]), self._old(module, attribute)
+        changes = [of[t][i] for t, i in rules if i < len(of.get(t, ()))]
+        scaled = next(filter(None, (_scaled(old, change) for change in changes)), old)
+        return None if scaled == old else scaled
+
+
+Entries = tuple[int, ...]
+"""A size, or several, as they are tried."""
+
+NO_SIZES = frozenset(vars(nn.Module()))
+"""Attributes of every module."""
+
+SIZED = (
+    nn.Linear, nn.Bilinear, nn.Embedding, nn.EmbeddingBag, nn.LayerNorm, nn.RMSNorm, nn.GroupNorm,
+    nn.modules.conv._ConvNd, nn.modules.batchnorm._NormBase, nn.RNNBase, nn.RNNCellBase,
+)  # fmt: skip
+"""Layers whose sizes follow their parameters already."""
+
+
+def sizes_noted_by(module: nn.Module) -> list[str]:
+    """Attributes of a module that may be sizes: whole numbers, and lists of them."""
+    names = [name for name, value in vars(module).items() if name not in NO_SIZES and _is_size(value)]
+    return [name for name in names if not (isinstance(module, SIZED) and name in SIZES)]
+
+
+def _is_size(value: Any) -> bool:
+    if type(value) in (list, tuple):
+        return 0 < len(value) <= LONGEST and all(map(_is_number, value))
+    return _is_number(value)
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) is int and value > 0
+
+
+def _entries(value: Any) -> Entries:
+    return (value,) if type(value) is int else tuple(value)
+
+
+def _scaled(entries: Entries, change: Change) -> Entries | None:
+    """Sizes in the proportion of a change; None where that gives no whole numbers."""
+    before, after = change
+    if any(entry * after % before for entry in entries):
+        return None
+    return tuple(entry * after // before for entry in entries)
+
+
+def _values(entries: Entries, near: list[Change], everywhere: list[Change]) -> Iterator[Entries]:
+    """What noted sizes could be after some changes: the new size, or as many times less; of lists, each."""
+    yield tuple(next((after for before, after in near if before == entry), entry) for entry in entries)
+    for change in near:
+        if change[0] in entries:
+            yield _replaced(entries, change)
+    for change in near:
+        scaled = _scaled(entries, change)
+        if scaled is not None:
+            yield scaled
+    if len(entries) > 1:
+        choices = [dict.fromkeys([entry, *(n for o, n in near if o == entry)]) for entry in entries]
+        yield from itertools.islice(itertools.product(*choices), MOST_VALUES)
+    for change in everywhere:
+        if change[0] in entries:
+            yield _replaced(entries, change)
+
+
+def _replaced(entries: Entries, change: Change) -> Entries:
+    return tuple(change[1] if entry == change[0] else entry for entry in entries)

@@ -1,0 +1,235 @@
+"""What a run computes, as small signs of its values: how far does a network follow another one?
+
+The other one is the reference, a graph of the same parameters. What both do in the same order is to *use* a
+parameter: a product, a sum or a norm that reads one. Between two uses a graph after a cut may move numbers
+about in operations of its own, so that there it is only known which values occur.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+Run = Callable[[nn.Module], list[Tensor]]
+"""Runs a network on the example, in one mode: the tensors of what it returns."""
+
+SAMPLE = 4096
+"""Numbers of a tensor that its sign reads, besides their mean."""
+
+CLOSE = 1e-3
+"""By how much of their size two signs of equal values may differ, for sums in another order."""
+
+
+@dataclass(frozen=True)
+class Sign:
+    """What is left of a value: its shape, and three numbers that other values hardly have.
+
+    Attributes:
+        shape: of the value.
+        numbers: its mean, a sum of some of its numbers with signs, and their length.
+    """
+
+    shape: torch.Size
+    numbers: tuple[float, float, float]
+
+    @classmethod
+    def of(cls, value: Tensor) -> Sign:
+        """The sign of a value, of any type."""
+        flat = torch.view_as_real(value) if value.is_complex() else value
+        flat = flat.detach().reshape(-1)
+        some = flat[:: max(1, flat.numel() // SAMPLE)].double().nan_to_num(1.0, 2.0, -2.0)
+        mean = flat.double().mean() if flat.numel() < SAMPLE else some.mean()
+        turned = some @ torch.arange(len(some), dtype=torch.double, device=some.device).add(1).square().cos()
+        return cls(value.shape, (float(mean.nan_to_num(1.0, 2.0, -2.0)), float(turned), float(some.norm())))
+
+    def alike(self, other: Sign) -> bool:
+        """Whether both can be of one value."""
+        if self.shape != other.shape:
+            return False
+        size = max(self.numbers[2], other.numbers[2], 1e-6)
+        pairs = zip(self.numbers, other.numbers, strict=True)
+        return all(abs(a - b) <= CLOSE * size for a, b in pairs)
+
+
+class _Watch(TorchDispatchMode):
+    """Sees every operation: one that uses parameters, or one that does not."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.names: dict[int, str] = {}
+        for name, parameter in sorted(network.named_parameters(remove_duplicate=False)):
+            if parameter.numel():  # of tied ones the first name
+                self.names.setdefault(parameter.untyped_storage().data_ptr(), name)
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Do it, and look at it."""
+        result = func(*args, **(kwargs or {}))
+        values = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
+        if values and not all(self._name(value) for value in values):  # no view of a parameter
+            given = tree_leaves((args, kwargs or {}))
+            names = frozenset(filter(None, (self._name(x) for x in given if isinstance(x, Tensor))))
+            self.see(names, values[0])
+        return result
+
+    def _name(self, value: Tensor) -> str:
+        """The parameter that a tensor is, or is a view of; empty for any other."""
+        return self.names.get(value.untyped_storage().data_ptr(), "") if value.numel() else ""
+
+    def see(self, names: frozenset[str], value: Tensor) -> None:
+        """One operation: the parameters that it uses, and what comes out."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What the network that is to be followed computes.
+
+    Attributes:
+        uses: parameters and sign, of every use in order.
+        between: signs of the values in front of each use, and behind the last.
+        outputs: of the network.
+    """
+
+    uses: list[tuple[frozenset[str], Sign]]
+    between: list[list[Sign]]
+    outputs: list[Tensor]
+
+    @property
+    def used(self) -> frozenset[str]:
+        """The parameters that it uses."""
+        return frozenset().union(*(names for names, _ in self.uses))
+
+
+class _Writing(_Watch):
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__(network)
+        self.uses: list[tuple[frozenset[str], Sign]] = []
+        self.between: list[list[Sign]] = [[]]
+
+    def see(self, names: frozenset[str], value: Tensor) -> None:
+        sign = Sign.of(value)
+        if names:
+            self.uses.append((names, sign))
+            self.between.append([])
+        else:
+            self.between[-1].append(sign)
+
+
+def reference_of(graph: nn.Module, network: nn.Module, run: Run) -> Reference:
+    """Run what is to be followed.
+
+    Args:
+        graph: is run.
+        network: whose parameters it computes with, under the names that they have there.
+        run: how.
+    """
+    with _Writing(network) as watch:
+        outputs = run(graph)
+    return Reference(watch.uses, watch.between, outputs)
+
+
+@dataclass
+class Progress:
+    """How far a network follows a reference.
+
+    Attributes:
+        uses: so many uses of parameters, from the first on, gave the same.
+        values: so many values behind the last of them occur in the reference too.
+        modules: that may have read a number wrong: those that were being run when the two went apart, the
+            innermost first, and those that had been since the last use.
+        problem: what the network raised, if it did.
+        outputs: what it returned; None where it did not get there.
+    """
+
+    uses: int = 0
+    values: int = 0
+    modules: list[nn.Module] = field(default_factory=list)
+    problem: Exception | None = None
+    outputs: list[Tensor] | None = None
+
+    @property
+    def score(self) -> tuple[int, int]:
+        """More of it is further."""
+        return self.uses, self.values
+
+
+class _Apart(BaseException):
+    """The network does something else. Not an ``Exception``: no handler in a ``forward`` may swallow it."""
+
+
+class _Following(_Watch):
+    def __init__(self, network: nn.Module, reference: Reference, known: int) -> None:
+        super().__init__(network)
+        self.reference, self.known, self.progress = reference, known, Progress()
+        self.used = reference.used
+        self.inside: list[nn.Module] = []
+        self.since: dict[nn.Module, None] = {}
+
+    def enter(self, module: nn.Module, inputs: Any) -> None:
+        """A module is being run."""
+        self.inside.append(module)
+        self.since.pop(module, None)
+        self.since[module] = None
+
+    def leave(self, module: nn.Module, inputs: Any, outputs: Any) -> None:
+        """And has been."""
+        if module in self.inside:
+            del self.inside[len(self.inside) - 1 - self.inside[::-1].index(module) :]
+
+    def see(self, names: frozenset[str], value: Tensor) -> None:
+        progress = self.progress
+        if names and not names & self.used:
+            return  # its result is read by nobody
+        if not names:
+            if progress.uses >= self.known:
+                sign, there = Sign.of(value), self.reference.between[progress.uses]
+                progress.values += any(map(sign.alike, there))
+            return
+        expected = self.reference.uses[progress.uses : progress.uses + 1]
+        if not expected or expected[0][0] != names or not expected[0][1].alike(Sign.of(value)):
+            raise _Apart
+        progress.uses, progress.values = progress.uses + 1, 0
+        self.since = dict.fromkeys(self.inside)
+
+
+def progress_of(network: nn.Module, reference: Reference, run: Run, known: int = 0) -> Progress:
+    """Run a network as far as it does what a reference does.
+
+    Args:
+        network: of the same parameters.
+        reference: what it ought to compute.
+        run: how.
+        known: so many uses are known to agree; values in front of them are not looked at.
+    """
+    watch = _Following(network, reference, known)
+    hooks = []
+    for module in network.modules():
+        hooks.append(module.register_forward_pre_hook(watch.enter))
+        hooks.append(module.register_forward_hook(watch.leave))
+    progress = watch.progress
+    try:
+        with watch:
+            progress.outputs = run(network)
+    except _Apart:
+        pass
+    except Exception as problem:  # whatever a forward says to sizes that it was not written for
+        progress.problem = problem
+    finally:
+        for hook in hooks:
+            hook.remove()
+    progress.modules = list(dict.fromkeys([*watch.inside[::-1], *list(watch.since)[::-1]]))
+    return progress
+
+
+Shapes = Mapping[str, torch.Size]
+"""Name of a tensor → its shape."""

@@ -1,0 +1,141 @@
+"""Sizes that modules note follow a cut, or the graph says which module stands in the way."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+import bayesprune as bp
+from bayesprune.structure.graph import PlainGraph
+from tests.structure.graph.own.networks import ATTENTIONS, SIZE, Fused, Transformer
+
+TOLERANCE = 1e-10
+
+
+def build(kind, *arguments):
+    """In double precision, of random numbers."""
+    torch.manual_seed(0)
+    return kind(*arguments).double()
+
+
+def cut(network, x, **keep):
+    """A third or more of every group but whole sections gone; and what the masked network returns."""
+    analysis = bp.analyse(network, x)
+    units = [g for g in analysis.groups if not g.optional]
+    alive = {g.name: keep.get(g.name, torch.arange(g.size) % 3 != 1 + i % 2) for i, g in enumerate(units)}
+    small, gates = analysis.cut(alive), {name: mask.double() for name, mask in alive.items()}
+    return small, {mode: analysis.gated.train(mode)(x, gates) for mode in (True, False)}
+
+
+def assert_same(small, masked, x):
+    for mode, expected in masked.items():
+        assert (small.train(mode)(x) - expected).abs().max() < TOLERANCE
+
+
+@pytest.mark.parametrize("attention", ATTENTIONS)
+def test_a_transformer_comes_out_as_its_own_class(attention, tmp_path):
+    network, x = build(Transformer, attention), torch.randn(3, 4, 5).double()
+    small, masked = cut(network, x)
+    assert type(small) is Transformer
+    assert_same(small, masked, x)
+    more = torch.randn(7, 4, 5).double()
+    bp.save(small.eval(), tmp_path, x)
+    assert torch.equal(bp.load(tmp_path)(more), small(more))
+    own = bp.load(tmp_path, into=build(Transformer, attention))
+    assert type(own) is Transformer and torch.equal(own(more), small(more))
+
+
+def test_sizes_are_noted_for_each_module_by_itself():
+    network, x = build(Transformer, Fused), torch.randn(2, 4, 5).double()
+    keep = {f"blocks_{i}_attn_qkv": torch.arange(3) < i + 1 for i in range(2)}
+    small, masked = cut(network, x, **keep)
+    assert_same(small, masked, x)
+    noted = [(b.attn.num_heads, b.attn.head_dim, b.attn.attn_dim, b.attn.scale) for b in small.blocks]
+    assert noted == [(h, SIZE, h * SIZE, SIZE**-0.5) for h in (1, 2)]
+    assert all(block.attn.num_heads == 3 for block in network.blocks), "the user's network is left alone"
+
+
+class Role(nn.Module):
+    """A number that is a size in one place, and a factor in another, which a cut does not change."""
+
+    def __init__(self, apart):
+        super().__init__()
+        self.width = self.factor = 6
+        self.apart = apart
+        self.first, self.head = nn.Linear(4, 6), nn.Linear(6, 3)
+
+    def forward(self, x):
+        y = self.first(x * x[:, :1]).relu().view(x.shape[0], self.width)
+        return self.head(y / (self.factor if self.apart else self.width))
+
+
+@pytest.mark.parametrize("apart", [True, False])
+def test_a_size_that_is_a_factor_too_is_not_changed(apart):
+    network, x = build(Role, apart), torch.randn(2, 4).double()
+    small, masked = cut(network, x, first=torch.arange(6) < 4)
+    assert_same(small, masked, x)
+    assert (type(small) is Role) == apart
+    if apart:
+        assert (small.width, small.factor) == (4, 6)
+    else:
+        assert isinstance(small, PlainGraph) and "for it does not" in repr(small)
+
+
+class InTraining(nn.Module):
+    """Reads a size in training alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.width = 6
+        self.first, self.head = nn.Linear(4, 6), nn.Linear(6, 3)
+
+    def forward(self, x):
+        y = self.first(x * x[:, :1]).relu()
+        return self.head(y.view(-1, self.width) if self.training else y)
+
+
+def test_sizes_are_found_in_both_modes():
+    network, x = build(InTraining), torch.randn(2, 4).double()
+    small, masked = cut(network, x, first=torch.arange(6) < 4)
+    assert type(small) is InTraining and small.width == 4
+    assert_same(small, masked, x)
+
+
+class Literal(nn.Module):
+    """A size that stands in the code."""
+
+    def __init__(self):
+        super().__init__()
+        self.width = 6
+        self.first, self.last = nn.Linear(4, 6), nn.Linear(6, 3)
+
+    def forward(self, x):
+        return self.last(self.first(x * x[:, :1]).relu().view(-1, 6))
+
+
+def test_the_module_in_which_nothing_helps_is_named(tmp_path):
+    network, x = build(nn.Sequential, nn.Linear(5, 4), Literal()), torch.randn(2, 5).double()
+    small, masked = cut(network, x)
+    assert isinstance(small, PlainGraph)
+    assert_same(small, masked, x)
+    assert "for 1 does not run with the sizes that are left (RuntimeError: shape" in repr(small)
+    assert repr(copy.deepcopy(small)) == repr(small)
+    bp.save(small.eval(), tmp_path, x)
+    own = nn.Sequential(nn.Linear(5, 4), Literal()).double()
+    with pytest.raises(bp.errors.UnsupportedNetworkError, match="cannot hold the sizes"):
+        bp.load(tmp_path, into=own)
+    assert own[1].width == 6
+
+
+def test_a_network_that_reads_its_sizes_is_not_searched(monkeypatch):
+    def searched(*_):
+        raise AssertionError("searched")
+
+    monkeypatch.setattr("bayesprune.structure.graph.network.noted_sizes", searched)
+    small, _ = cut(
+        build(nn.Sequential, nn.Linear(5, 4), nn.LayerNorm(4), nn.Linear(4, 2)), torch.randn(2, 5).double()
+    )
+    assert type(small) is nn.Sequential
