@@ -22,6 +22,7 @@ from bayesprune.structure.graph.own.noted import Noted, noted_sizes
 from bayesprune.structure.graph.own.signs import Shapes
 from bayesprune.structure.layers import SIZES
 from bayesprune.structure.plain import PlainGraph, place_of, tensor_names
+from bayesprune.structure.pretrained import configure_loaded_
 from bayesprune.structure.select import selected
 
 
@@ -60,9 +61,11 @@ def put_into_(own: nn.Module, saved: nn.Module, sizes: Mapping[str, Any], folder
     _check_names(own, saved, folder)
     trial = copy_of(own)
     _fill_(trial, saved, sizes, folder)
-    dtype = place_of(saved)[1]
-    inputs = example_of(folder, rows=3, dtype=dtype)
-    noted = _noted(trial, saved, inputs, {n: p.shape for n, p in own.named_parameters()})
+    inputs = example_of(folder, rows=3, dtype=place_of(saved)[1])
+    dense = {name: tuple(tensor.shape) for name, tensor in own.state_dict(keep_vars=True).items()}
+    configured = _configured_(trial, saved, dense, inputs, folder)
+    shapes = {name: parameter.shape for name, parameter in own.named_parameters()}
+    noted = () if configured else _noted(trial, saved, inputs, shapes)
     for size in noted:
         size.set_(trial)
     _check_outputs(trial, saved, inputs, folder)
@@ -75,7 +78,23 @@ def put_into_(own: nn.Module, saved: nn.Module, sizes: Mapping[str, Any], folder
     _fill_(own, saved, sizes, folder)
     for size in noted:
         size.set_(own)
+    _configured_(own, saved, dense, inputs, folder)
     own.eval()
+
+
+def _configured_(
+    own: nn.Module, saved: nn.Module, dense: dict[str, tuple[int, ...]], inputs: Call, folder: Path
+) -> bool:
+    """Let a config say the sizes that a network has now, or ``save_pretrained`` that none does."""
+
+    def same() -> bool:
+        try:
+            _check_outputs(own, saved, inputs, folder)
+        except UnsupportedNetworkError:
+            return False
+        return True
+
+    return configure_loaded_(own, dense, same)
 
 
 def _attributes(layer: nn.Module) -> list[str]:

@@ -45,6 +45,8 @@ from bayesprune.structure.graph.surgery.cut import (
 )
 from bayesprune.structure.graph.surgery.resize import resize_by_inputs_, resize_layers_
 from bayesprune.structure.groups import Group, Slot
+from bayesprune.structure.pretrained import configure_
+from bayesprune.structure.pretrained.configure import CannotSave, refuse_
 from bayesprune.structure.running import drawing_alike
 from bayesprune.structure.terms import Term
 
@@ -343,7 +345,7 @@ class GraphNetwork(Framed):
         tensors = (x.tensors if isinstance(x, Call) else (x,) for x in batches)
         renormalise_(self.network, self._graphs, tensors)
 
-    def plain(self, handed_over: bool = False, own_class: bool = False) -> nn.Module:
+    def plain(self, handed_over: bool = False, own_class: bool = False, saves: bool = True) -> nn.Module:
         """The network as it is now, without gates: of the user's own classes where they run as such.
 
         A row of layers is an ``nn.Sequential`` of them, with a selection where not all that comes is read.
@@ -355,6 +357,8 @@ class GraphNetwork(Framed):
             handed_over: give away this network's own parameters instead of copies; it is not used any more.
             own_class: a row of layers is of the user's own class too, where it reads all of its inputs and
                 features.
+            saves: a network that has a config gets the one that says its sizes, or ``save_pretrained`` says
+                why there is none: not needed where it is only run.
         """
         own, graphs = self.network if handed_over else copy_of(self.network), {}
         if not handed_over:
@@ -363,6 +367,8 @@ class GraphNetwork(Framed):
             graphs[training] = adapted(self.structure, training, self.alive)
             share(graphs[training], own)  # comparing moves statistics, and puts its own back
         gone, read = tensors_gone(self.structure, self.alive), self.selected()
+        if saves and self._configured_(own, graphs, gone):
+            return self.folded_(own)
         row = None if self.structure.row is None else self.structure.row.sequential(own, read)
         forms = [own] if row is None else [own, row] if own_class else [row]
         why = "it reads all of its inputs and features" if read else "sections of it are gone"
@@ -374,9 +380,13 @@ class GraphNetwork(Framed):
             if whole:
                 self.folded_(own)
                 return plain
+        refusal = vars(own).get("save_pretrained")
         strip_(own, gone)
         captured = replace(self.structure.captured, network=own, form=self.call_form)
-        return self.folded_(plain_graph_of(captured, graphs, why))
+        plain_graph = plain_graph_of(captured, graphs, why)
+        if isinstance(refusal, CannotSave):
+            refuse_(plain_graph, refusal.reason)
+        return self.folded_(plain_graph)
 
     def _same(self, plain: nn.Module, graphs: Mapping[bool, fx.GraphModule], inputs: CallInputs) -> bool:
         """Whether a network of its own classes does what the graphs do, in both modes."""
@@ -408,6 +418,27 @@ class GraphNetwork(Framed):
         for size in before:
             size.set_(own)
         return f"{type(own).__name__} computes something else with the sizes that are left"
+
+    def _configured_(self, own: nn.Module, graphs: Mapping[bool, fx.GraphModule], gone: set[str]) -> bool:
+        """Whether a network's config has been found that says what it has become."""
+        if bool(self.alive.all()):
+            return False
+        example = self._example()
+        units, owners = dict[str, tuple[int, int]](), dict[tuple[str, int], tuple[str, int]]()
+        parts = self.alive[: sum(g.size for g in self.groups)].split([g.size for g in self.groups])
+        for group, alive in zip(self.groups, parts, strict=True):
+            if not group.optional and 0 < int(alive.sum()) < group.size:
+                units[group.name] = group.size, int(alive.sum())
+        held = own.state_dict(keep_vars=True)  # all names of what is tied
+        for slot in self.structure.slots:
+            for name in held if slot.group in units else ():
+                if held[name] is held.get(slot.tensor):
+                    owners[name, slot.dim] = slot.group, units[slot.group][0]
+
+        def same_as_graphs() -> bool:
+            return self._same(own, graphs, example)
+
+        return configure_(own, frozenset(units.values()), gone, same_as_graphs, owners)
 
     def selected(self) -> dict[str, tuple[int, Tensor]]:
         """What is read of inputs, and of features behind a flatten, where not all that comes is.
