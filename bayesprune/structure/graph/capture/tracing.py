@@ -116,7 +116,9 @@ def _check_sizes(module: fx.GraphModule) -> None:
         if isinstance(value, Tensor) and free_unbacked_symbols(value):
             raise UnsupportedNetworkError(
                 f"Cannot trace the network: the size of {node.name!r} depends on the values of the inputs"
-                f"{_line_of(node)}. Write masks as products (x * mask) where they stand for x[mask]."
+                f"{_line_of(node)}. Write masks as products (x * mask) where they stand for x[mask]; experts "
+                "that are given the rows that chose them (torch.where, index_add_) can be given all rows, "
+                "and weigh nothing where they were not chosen."
             )
 
 
@@ -218,6 +220,7 @@ def _export(network: nn.Module, inputs: Inputs, free: Free) -> tuple[fx.GraphMod
     except Exception as problem:  # whatever the user's forward does to a traced value
         mode = "training" if network.training else "evaluation"
         _check_averages(network, mode, problem)
+        _check_packed(network, mode, problem)
         raise UnsupportedNetworkError(
             f"Cannot trace {type(network).__name__} in {mode}: {_reason(problem)}{place_in_code(problem)}. "
             "Operations that depend on the values of tensors (if x.sum() > 0, .item(), .numpy()) must leave "
@@ -252,6 +255,21 @@ def _check_averages(network: nn.Module, mode: str, problem: Exception) -> None:
             "average that depends on how many batches it has seen. Give a number while it learns, "
             f"network.get_submodule({counts[0]!r}).momentum = 0.1, and None again to the pruned network."
         ) from problem
+
+
+def _check_packed(network: nn.Module, mode: str, problem: Exception) -> None:
+    """Whether it is a packed sequence that cannot be traced: how many steps it has, lengths say."""
+    frames = [frame for frame, _ in traceback.walk_tb(problem.__traceback__)]
+    packs = any(frame.f_code.co_filename.endswith(PACKING) for frame in frames)
+    if packs or any(frame.f_locals.get("batch_sizes") is not None for frame in frames):
+        raise UnsupportedNetworkError(
+            f"Cannot trace {type(network).__name__} in {mode}: it packs sequences{place_in_code(problem)}, "
+            "whose sizes depend on the lengths' values. Run the recurrence on the padded rows, zero what is "
+            "padded (y * mask) and read its last step at lengths - 1: in one direction that is the same."
+        ) from problem
+
+
+PACKING = str(Path("torch", "nn", "utils", "rnn.py"))
 
 
 def _quietly(action: Callable[[], Any]) -> Any:

@@ -200,6 +200,11 @@ _MOST = 2**31
 """More labels than there can be."""
 
 
+def kinds(labels: Tensor) -> int:
+    """How many labels there are."""
+    return len(compact(labels).unique())
+
+
 def compact(labels: Tensor) -> Tensor:
     """The same labels without the dimensions along which memory says that they repeat."""
     for dim in range(labels.ndim):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from bayesprune.structure.graph.rules.call import Call, Place, Raw, is_fixed, rule, united, varying
-from bayesprune.structure.graph.rules.labels import along, compact
+from bayesprune.structure.graph.rules.labels import along, compact, kinds
 
 
 def pointwise(call: Call) -> Any:
@@ -78,9 +78,7 @@ def _together(
     over_second = varying(first) & absent_second  # the first one's units, along which the second repeats
     over_first = varying(second) & absent_first
     if over_first and over_second:
-        call.freeze(first, "an outer product of units")
-        call.freeze(second, "an outer product of units")
-        return torch.zeros((), dtype=torch.long).expand(shape), joint
+        return _outer_product(call, first, second), joint
     if over_second:
         if varying(second) and varying(second) <= varying(
             first
@@ -99,6 +97,19 @@ def _together(
     first, second = torch.broadcast_tensors(compact(first), compact(second))
     call.join(first, second)
     return torch.where(first != 0, first, second).expand(shape), joint
+
+
+def _outer_product(call: Call, first: Tensor, second: Tensor) -> Tensor:
+    """A number for every pair of units, as a state space has for channels and states: a number has one unit.
+
+    It is that of the operand with more of them; the other's stay.
+    """
+    more, fewer = (first, second) if kinds(first) >= kinds(second) else (second, first)
+    call.freeze(fewer, "an outer product of units")
+    if varying(first) & varying(second):
+        call.freeze(more, "an outer product of units")
+        return torch.zeros((), dtype=torch.long).expand(call.shape)
+    return more
 
 
 def _bind(call: Call, result: Tensor, parameter: Raw) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from bayesprune.structure.graph.rules.call import CROSSES, Call, Raw, is_fixed, rule, united, varying
-from bayesprune.structure.graph.rules.labels import along, compact, spread
+from bayesprune.structure.graph.rules.labels import along, compact, kinds, spread
 from bayesprune.structure.graph.rules.linear import contract, read_columns, turned
 
 
@@ -86,6 +86,12 @@ def product(
         return b[..., :1, :].expand(shape)
     if is_fixed(b) and over_a == {dims - 2}:
         return a[..., :1].expand(shape)
+    if over_a == over_b == {dims - 2} and kinds(a) > kinds(b):  # states of channels, summed up
+        call.freeze(b, SUMMED)
+        return a[..., :1].expand(shape)
+    if over_a == over_b == {dims - 1} and kinds(b) > kinds(a):
+        call.freeze(a, SUMMED)
+        return b[..., :1, :].expand(shape)
     if dims - 2 in over_a and over_b == {dims - 2}:  # the same of all rows is summed over
         call.join(compact(a), compact(a[..., :1, :]))
         return product(call, a[..., :1, :].expand(a.shape), b, shape, read)
@@ -94,6 +100,9 @@ def product(
         return product(call, a, b[..., :1].expand(b.shape), shape, read)
     call.refill("a product over units of several kinds")
     return torch.zeros((), dtype=torch.long).expand(shape)
+
+
+SUMMED = "it is summed over within units of another kind"
 
 
 def _per_batch(

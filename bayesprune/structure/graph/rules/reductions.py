@@ -17,7 +17,7 @@ from bayesprune.structure.graph.rules.labels import along, compact, spread
 _SPATIAL = {
     **{f"aten.{kind}_pool{d}d": d for kind in ("max", "avg", "adaptive_avg", "adaptive_max", "lp")
        for d in (1, 2, 3)},
-    **{f"aten.max_pool{d}d_with_indices": d for d in (2, 3)},
+    **{f"aten.max_pool{d}d_with_indices": d for d in (1, 2, 3)},
     **{f"aten._adaptive_avg_pool{d}d": d for d in (2, 3)},
     **{f"aten.upsample_{kind}": d for d, kinds in
        {1: ("nearest1d", "linear1d"), 2: ("nearest2d", "bilinear2d", "bicubic2d", "_nearest_exact2d"),

@@ -176,6 +176,8 @@ def _permuted(call: Call, raw: Raw) -> Any:
         return _indexed(call, raw)
     if name in PARTS:
         return _parts(call, raw)
+    if name in ("select", "unbind"):
+        return _one_by_one(call, raw)
     return _with_short_dims(call, raw)
 
 
@@ -281,6 +283,18 @@ def gather(call: Call) -> Any:
         return call.frozen_everything("it takes numbers from positions among its units")
     call.select("index", along_units, vector)
     return spread(vector, along_units, call.shape)
+
+
+def _one_by_one(call: Call, raw: Raw) -> Raw | list[Raw] | None:
+    """A weight for each index along a dimension, as for each of several experts: those indices stay."""
+    dim = call.args.get("dim", 0) % len(raw.shape)
+    if len(set(raw.long_dims()) - {dim}) < 2:
+        return None  # a vector: its labels are followed number by number
+    call.freeze_along(raw, {dim}, "it is one weight for each of them")
+    dims = raw.dims[:dim] + raw.dims[dim + 1 :]
+    if isinstance(call.result, Tensor):
+        return Raw(raw.name, call.shape, dims)
+    return [Raw(raw.name, part.shape, dims) for part in call.result]
 
 
 SHORT = ("unsqueeze", "squeeze", "view", "reshape", "_unsafe_view", "flatten", "unflatten", "view_as",

@@ -73,10 +73,12 @@ def _resliced_(node: fx.Node, kind: str, inside: list[Tensor]) -> bool:
         set_argument_(node, "length", int(left[start : start + length].sum()))
     else:
         bounds = [given.get(bound) for bound in ("start", "end")]
-        if given.get("step", 1) != 1 or not all(at is None or isinstance(at, int) for at in bounds):
+        step = given.get("step", 1)
+        if not all(at is None or isinstance(at, int) for at in (*bounds, step)):
             return False
         for bound, at in zip(("start", "end"), bounds, strict=True):
             if at is not None:
                 at = max(0, at + len(left)) if at < 0 else min(at, len(left))
-                set_argument_(node, bound, int(left[:at].sum()))
+                inside_step = at % step if bound == "start" else 0  # which one of every pair
+                set_argument_(node, bound, int(left[: at - inside_step].sum()) + inside_step)
     return True
