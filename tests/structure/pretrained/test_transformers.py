@@ -3,8 +3,10 @@
 import copy
 import io
 import json
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -195,6 +197,20 @@ def test_a_fit_under_a_uniform_budget_is_saved_as_it_comes(tmp_path):
     again = loaded(small, tmp_path)
     size = saved_fields(tmp_path)["intermediate_size"]
     assert size % 4 == 0 and size < 24 and again.vit.layers[1].mlp.fc1.out_features == size
+    with torch.no_grad():
+        torch.testing.assert_close(again(x).logits, small(x).logits, rtol=0, atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore::bayesprune.errors.BudgetWarning", "ignore::UserWarning")
+def test_what_the_page_shows_runs(tmp_path, monkeypatch, capsys):
+    page = (Path(__file__).parents[3] / "docs" / "own_network.md").read_text()
+    (shown,) = re.findall(r"```python\n(import torch\nfrom transformers.*?)```", page, flags=re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    names: dict = {}
+    exec(shown, names)
+    x, small, again = names["x"], names["small"], names["again"]
+    assert int(capsys.readouterr().out) == small.config.intermediate_size in (8, 16, 24)
     with torch.no_grad():
         torch.testing.assert_close(again(x).logits, small(x).logits, rtol=0, atol=1e-6)
 
