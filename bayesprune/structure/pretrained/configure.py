@@ -190,8 +190,8 @@ def _layers_left(module: nn.Module, gone: set[str]) -> dict[str, tuple[int, ...]
     left, lost = dict[str, tuple[int, ...]](), set[str]()
     names = module.state_dict(keep_vars=True).keys()
     for path, layers in module.named_modules():
-        if not isinstance(layers, nn.ModuleList):
-            continue
+        if not isinstance(layers, nn.ModuleList) or any(n.startswith(f"{path}.") for n in lost):
+            continue  # a list inside of a layer that is gone goes with it
         tensors = [{n for n in names if n.startswith(f"{path}.{number}.")} for number in range(len(layers))]
         out = [bool(of) and of <= gone for of in tensors]
         if any(out):

@@ -81,8 +81,11 @@ def _remedy(shares: dict[float, list[tuple[str, int]]], owners: Owners) -> str:
     lost = [place for share, of in shares.items() for place in of if share < 1]
     groups = dict.fromkeys(owners[place] for place in lost if place in owners)
     names = ", ".join(repr(name) for name, _ in groups)
-    if max(shares) < 1 and len({size for _, size in groups}) == 1:
-        if len({role(name) for name, _ in groups}) == 1:
+    if max(shares) < 1:
+        alike = len({size for _, size in groups}) == 1
+        if alike and len({role(name) for name, _ in groups}) == 1:
             return "bp.Budget(..., uniform=True) keeps layers equal."
-        return f"bp.Budget(..., uniform=...) keeps them equal by a pattern that stands for {names}."
+        if alike:
+            return f"bp.Budget(..., uniform=...) keeps them equal by a pattern that stands for {names}."
+        return f"Let {names} lose the same share, or leave some of them whole, exclude=."
     return f"Leave {names} whole, exclude=." if names else ""

@@ -93,13 +93,21 @@ def test_a_network_whose_sizes_a_config_says_has_that_config_and_its_class_notes
     assert shapes(Network(changed(small.config, {}))) == shapes(small)
 
 
-def test_layers_that_are_gone_leave_the_list_and_lists_of_the_config():
+def test_layers_that_are_gone_leave_the_list_and_lists_of_the_config(tmp_path):
     _, small = cut(layers="blocks", only=[True, False, True], up=20)
     assert type(small) is Network and len(small.layers) == small.config.depth == len(small.config.kinds) == 2
     assert [layer.number for layer in small.layers] == [0, 1] and small.config.inner == 20
     _, half = cut(layers="sections", only=[True, True, True, False, True, True])
-    with pytest.raises(UnsupportedNetworkError, match=r"layers\.1\.down, layers\.1\.up are gone.*blocks"):
+    with pytest.raises(
+        UnsupportedNetworkError, match=r"layers\.1\.down, layers\.1\.norms\.1, .* are gone.*blocks"
+    ):
         half.save_pretrained(None)
+    assert type(half) is not Network  # a graph, which takes the reason along
+    for twin in (copy.deepcopy(half), pickle.loads(pickle.dumps(half))):
+        with pytest.raises(UnsupportedNetworkError, match=r"are gone.*blocks"):
+            twin.save_pretrained(None)
+    bp.save(half, tmp_path, example=X)
+    assert torch.equal(bp.load(tmp_path)(X), half.eval()(X))
 
 
 def test_a_part_of_a_network_has_a_config_of_its_own(tmp_path):

@@ -42,13 +42,14 @@ class Layer(nn.Module):
         self.heads, self.number, self.config = config.heads, number, config
         inner = config.inner or 4 * config.width
         self.mix, self.join = nn.Linear(config.width, config.width), nn.Linear(config.width, config.width)
+        self.norms = nn.ModuleList(nn.LayerNorm(config.width) for _ in range(2))
         self.up, self.down = nn.Linear(config.width, inner), nn.Linear(inner, config.width)
 
     def forward(self, x):
         width = x.shape[-1] // self.heads
-        y = self.mix(x).unflatten(-1, (self.heads, width))  # (B, heads, width)
+        y = self.mix(self.norms[0](x)).unflatten(-1, (self.heads, width))  # (B, heads, width)
         x = x + self.join((y.softmax(-1) * y).flatten(-2))
-        return x + self.down(self.up(x).relu())
+        return x + self.down(self.up(self.norms[1](x)).relu())
 
 
 class Network(nn.Module):
