@@ -18,11 +18,12 @@ from bayesprune.rows.nested import taken_apart
 from bayesprune.structure.copying import Foreign, copy_of
 from bayesprune.structure.graph.capture.bind import alike
 from bayesprune.structure.graph.capture.capture import find_tensor
-from bayesprune.structure.graph.own.noted import Noted, noted_sizes
+from bayesprune.structure.graph.capture.masks import masks_as_given
+from bayesprune.structure.graph.own.noted import Found, noted_sizes
 from bayesprune.structure.graph.own.signs import Shapes
 from bayesprune.structure.layers import SIZES
 from bayesprune.structure.plain import PlainGraph, place_of, tensor_names
-from bayesprune.structure.pretrained import configure_loaded_
+from bayesprune.structure.pretrained import configure_loaded_, refuse_parts_
 from bayesprune.structure.select import selected
 
 
@@ -58,27 +59,37 @@ def put_into_(own: nn.Module, saved: nn.Module, sizes: Mapping[str, Any], folder
         UnsupportedNetworkError: with these sizes it fails, or computes something else; or a whole section was
             removed, which it still runs.
     """
-    _check_names(own, saved, folder)
+    gone = _check_names(own, saved, folder)
     trial = copy_of(own)
     _fill_(trial, saved, sizes, folder)
     inputs = example_of(folder, rows=3, dtype=place_of(saved)[1])
     dense = {name: tuple(tensor.shape) for name, tensor in own.state_dict(keep_vars=True).items()}
-    configured = _configured_(trial, saved, dense, inputs, folder)
+    configured = not gone and _configured_(trial, saved, dense, inputs, folder)
     shapes = {name: parameter.shape for name, parameter in own.named_parameters()}
-    noted = () if configured else _noted(trial, saved, inputs, shapes)
-    for size in noted:
-        size.set_(trial)
+    found = Found(()) if configured else _followed(trial, saved, inputs, shapes, gone)
+    for change in found.changes:
+        change.set_(trial)
+    if gone & _names(trial):
+        parts = ", ".join(sorted({name.rpartition(".")[0] or name for name in gone}))
+        raise UnsupportedNetworkError(
+            f"{folder}: has lost {parts} altogether, which {type(own).__name__} still runs, and nothing "
+            "that could stand in for it makes it compute the same. Load without into=, which gives a module "
+            "of the same parameter names."
+        )
     _check_outputs(trial, saved, inputs, folder)
     with Foreign(own) as original:
         _outputs(trial, inputs, training=False)
     original.check()
-    both = tensor_names(saved) & tensor_names(own)
-    expected, found = ({n: t for n, t in held(of).items() if n in both} for of in (saved, trial))
-    check_same_tensors(expected, found, str(folder))
+    both = tensor_names(saved) & tensor_names(trial)
+    expected, actual = ({n: t for n, t in held(of).items() if n in both} for of in (saved, trial))
+    check_same_tensors(expected, actual, str(folder))
     _fill_(own, saved, sizes, folder)
-    for size in noted:
-        size.set_(own)
-    _configured_(own, saved, dense, inputs, folder)
+    for change in found.changes:
+        change.set_(own)
+    if gone:
+        refuse_parts_(own, gone)
+    else:
+        _configured_(own, saved, dense, inputs, folder)
     own.eval()
 
 
@@ -114,14 +125,11 @@ def _kind(saved: nn.Module) -> str:
     return saved._bayesprune_program.kind if isinstance(saved, PlainGraph) else type(saved).__name__
 
 
-def _check_names(own: nn.Module, saved: nn.Module, folder: Path) -> None:
+def _check_names(own: nn.Module, saved: nn.Module, folder: Path) -> set[str]:
+    """Both have the same tensors, but for those that went with their sections, which are returned."""
     missing, strange = _names(saved) - _names(own), _names(own) - _names(saved)
     if strange and not missing and _kind(saved) == type(own).__name__:
-        parts = ", ".join(sorted({name.rpartition(".")[0] or name for name in strange}))
-        raise UnsupportedNetworkError(
-            f"{folder}: has lost {parts} altogether, which {type(own).__name__} still runs: it cannot hold "
-            "this network. Load without into=, which gives a module of the same parameter names."
-        )
+        return strange
     selections = sorted(name for name, module in saved.named_modules() if selected(module))
     if selections and not strange and missing == {f"{name}.index" for name in selections}:
         raise UnsupportedNetworkError(
@@ -136,6 +144,7 @@ def _check_names(own: nn.Module, saved: nn.Module, folder: Path) -> None:
             f"{folder}: was not saved from a {type(own).__name__} like this one: {'; '.join(told)}. Pass an "
             "instance of the class that was pruned, built with the same arguments; or load without into=."
         )
+    return set()
 
 
 def _fill_(own: nn.Module, saved: nn.Module, sizes: Mapping[str, Any], folder: Path) -> None:
@@ -163,13 +172,14 @@ def _fill_(own: nn.Module, saved: nn.Module, sizes: Mapping[str, Any], folder: P
             setattr(layer, attribute, tuple(value) if whole else value)
 
 
-def _noted(trial: nn.Module, saved: nn.Module, inputs: Call, before: Shapes) -> tuple[Noted, ...]:
-    """Sizes that the class notes of what was cut, as far as the saved network's outputs show them."""
+def _followed(trial: nn.Module, saved: nn.Module, inputs: Call, before: Shapes, gone: set[str]) -> Found:
+    """What makes the class compute what the saved network does, as far as that is found."""
 
     def run(network: nn.Module, training: bool) -> list[Tensor]:
         return _outputs(network, inputs, training)
 
-    return noted_sizes(copy_of(trial), dict.fromkeys((False, True), saved), saved, run, before).sizes
+    both = dict.fromkeys((False, True), saved)
+    return noted_sizes(copy_of(trial), both, saved, run, before, gone)
 
 
 def _check_outputs(own: nn.Module, saved: nn.Module, inputs: Call, folder: Path) -> None:
@@ -201,7 +211,7 @@ def _outputs(network: nn.Module, inputs: Call, training: bool) -> list[Tensor]:
     state = [(buffer, buffer.clone()) for buffer in network.buffers()]
     try:
         network.train(training)
-        with torch.no_grad(), torch.random.fork_rng():
+        with torch.no_grad(), torch.random.fork_rng(), masks_as_given():
             torch.manual_seed(0)
             return taken_apart(inputs.clone().on(network))[0]
     finally:

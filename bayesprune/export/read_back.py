@@ -13,6 +13,7 @@ from bayesprune.rows.nested import taken_apart
 from bayesprune.structure.altered import hint
 from bayesprune.structure.graph.capture.bind import alike
 from bayesprune.structure.graph.capture.lent import shared_memory_copy
+from bayesprune.structure.graph.capture.masks import masks_as_given
 from bayesprune.structure.plain import place_of
 from bayesprune.structure.running import evaluating, run_on, unmoved
 
@@ -88,6 +89,9 @@ def check_same_outputs(network: nn.Module, again: nn.Module, inputs: Call, place
 def outputs_of(network: nn.Module, inputs: Call) -> list[Tensor]:
     """The tensors that a network returns in evaluation; modes, buffers and random numbers stay as they were.
 
+    PyTorch's attention takes the operations that it takes with gradients, of which its graph is: without, it
+    has a kernel that rounds otherwise.
+
     Args:
         network: any module.
         inputs: (rows, ...).
@@ -95,7 +99,7 @@ def outputs_of(network: nn.Module, inputs: Call) -> list[Tensor]:
     Raises:
         UnsupportedNetworkError: it does not accept them.
     """
-    with evaluating(network), unmoved(network), torch.random.fork_rng(devices=[]):
+    with evaluating(network), unmoved(network), torch.random.fork_rng(devices=[]), masks_as_given():
         torch.default_generator.manual_seed(0)
         returned = run_on(network, inputs.clone())
     return taken_apart(returned)[0]

@@ -371,11 +371,11 @@ class GraphNetwork(Framed):
             return self.folded_(own)
         row = None if self.structure.row is None else self.structure.row.sequential(own, read)
         forms = [own] if row is None else [own, row] if own_class else [row]
-        why = "it reads all of its inputs and features" if read else "sections of it are gone"
-        for plain in forms if not gone else ():
-            whole = self._same(plain, graphs, self._example())
+        why = "it reads all of its inputs and features" if read else ""
+        for plain in forms:
+            whole = not gone and self._same(plain, graphs, self._example())
             if not whole and plain is own and not read:
-                why = self._noted_(own, graphs)
+                why = self._follow_sizes_(own, graphs, gone)
                 whole = not why
             if whole:
                 self.folded_(own)
@@ -393,11 +393,11 @@ class GraphNetwork(Framed):
         with flat(plain, self.call_form, self.structure.captured.outputs[False]):
             return all(same(plain, graphs[t], t, inputs) for t in (True, False))
 
-    def _noted_(self, own: nn.Module, graphs: Mapping[bool, fx.GraphModule]) -> str:
-        """Let the user's class note the new sizes, so that it does what the graphs do.
+    def _follow_sizes_(self, own: nn.Module, graphs: Mapping[bool, fx.GraphModule], gone: set[str]) -> str:
+        """Let the user's class note the new sizes, and run without lost sections, as the graphs do.
 
         Returns:
-            Where it cannot, why; it then notes what it did.
+            Where it cannot, why; it is then what it was.
         """
         example, twin = self._example(), shared_memory_copy(own)
 
@@ -406,17 +406,18 @@ class GraphNetwork(Framed):
 
         followed = {training: graphs[training] for training in (False, True)}
         with flat(twin, self.call_form, self.structure.captured.outputs[False]):
-            found = noted_sizes(twin, followed, own, run, whole_shapes(self.structure))
+            found = noted_sizes(twin, followed, own, run, whole_shapes(self.structure), gone)
         if found.module is not None:
             return found.told()
-        before = [size.now(own) for size in found.sizes]
-        for size in found.sizes:
-            size.set_(own)
+        before = [change.now(own) for change in found.changes]
+        for change in found.changes:
+            change.set_(own)
         more = tuple(torch.cat([x.roll(1, 0), x[:1]]) for x in example)
-        if self._same(own, graphs, example) and self._same(own, graphs, more):
+        lost = not any(find_tensor(own, name) is not None for name in gone)
+        if lost and self._same(own, graphs, example) and self._same(own, graphs, more):
             return ""
-        for size in before:
-            size.set_(own)
+        for former in before:
+            former.set_(own)
         return f"{type(own).__name__} computes something else with the sizes that are left"
 
     def _configured_(self, own: nn.Module, graphs: Mapping[bool, fx.GraphModule], gone: set[str]) -> bool:

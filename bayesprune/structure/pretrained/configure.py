@@ -100,6 +100,18 @@ def configure_loaded_(network: nn.Module, dense: Shapes, same: Callable[[], bool
     return configure_(network, frozenset(units), set(), same, owners) if units else False
 
 
+def refuse_parts_(network: nn.Module, gone: set[str]) -> None:
+    """Let ``save_pretrained`` of every part with a config raise: modules stand in for what is gone of it.
+
+    Args:
+        network: whose instances get the attribute.
+        gone: names of tensors that it does without.
+    """
+    for name, part in outermost(network).items():
+        inside = {tensor.removeprefix(f"{name}.") if name else tensor for tensor in gone}
+        refuse_(part, no_such_layers(part, inside))
+
+
 def refuse_(part: nn.Module, reason: str) -> None:
     """Let ``save_pretrained`` of an instance raise."""
     vars(part)["save_pretrained"] = CannotSave(reason)

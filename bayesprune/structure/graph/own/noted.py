@@ -9,8 +9,8 @@ value that it would have for the new sizes; and it keeps it if the network then 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
@@ -24,6 +24,7 @@ from bayesprune.structure.graph.own.signs import (
     progress_of,
     reference_of,
 )
+from bayesprune.structure.graph.own.stand_in import KINDS, ZERO, Module, StandIn, modules_gone
 from bayesprune.structure.layers import SIZES
 
 MOST_TRIALS = 64
@@ -69,17 +70,21 @@ class Noted:
         return f"{self.module}.{self.attribute}".lstrip(".")
 
 
+Trial = Sequence[Noted | StandIn | Module]
+"""Changes that are made together."""
+
+
 @dataclass(frozen=True)
 class Found:
     """What came of a search.
 
     Attributes:
-        sizes: that are to be noted; none where there is a problem.
+        changes: that are to be made; none where there is a problem.
         module: name of the module in which it goes apart from what it follows; None where it does not.
         problem: what the module raises there, if anything.
     """
 
-    sizes: tuple[Noted, ...]
+    changes: tuple[Noted | StandIn, ...]
     module: str | None = None
     problem: Exception | None = None
 
@@ -93,61 +98,66 @@ class Found:
 
 
 def noted_sizes(
-    network: nn.Module, followed: Mapping[bool, nn.Module], of: nn.Module, run: RunIn, before: Shapes
+    network: nn.Module,
+    followed: Mapping[bool, nn.Module],
+    of: nn.Module,
+    run: RunIn,
+    before: Shapes,
+    gone: Collection[str] = (),
 ) -> Found:
-    """Find the sizes that a network notes of parameters that have been cut.
+    """Find the sizes that a network notes of parameters that have been cut, and what stands in for lost ones.
 
     Args:
-        network: of the user's class, with the parameters that are left; afterwards it notes what was found.
+        network: of the user's class, with the parameters that are left; afterwards it has what was found.
         followed: training or not → what it ought to compute in that mode.
         of: module of the parameters of ``followed``, under the names that they have in the network.
         run: runs a module in a mode, training or not.
         before: name of a parameter → its shape before the cut.
+        gone: names of the tensors that went with their sections.
 
     Returns:
-        What is to be noted so that it computes that; or the module in which nothing helps.
+        What is to be changed so that it computes that; or the module in which nothing helps.
     """
-    sizes: dict[tuple[str, str], Noted] = {}
+    search = _Search(network, before, gone)
     for training, graph in followed.items():
 
         def run_(module: nn.Module, training: bool = training) -> list[Tensor]:
             return run(module, training)
 
-        search = _Search(network, reference_of(graph, of, run_), run_, before)
-        found = search.found()
-        if found.module is not None:
-            return found
-        sizes.update(search.noted)
-    return Found(tuple(sizes.values()))
+        stuck = search.stuck(reference_of(graph, of, run_), run_)
+        if stuck is not None:
+            return Found((), search.place(stuck), stuck.problem)
+    return Found((*search.standing.values(), *search.noted.values()))
 
 
-@dataclass
 class _Search:
-    network: nn.Module
+    """One network whose attributes and modules are changed until it does what a reference does."""
+
     reference: Reference
     run: Run
-    before: Shapes
-    noted: dict[tuple[str, str], Noted] = field(default_factory=dict)
-    original: dict[tuple[str, str], Noted] = field(default_factory=dict)
 
-    def __post_init__(self) -> None:
-        self.names = {module: name for name, module in self.network.named_modules()}
+    def __init__(self, network: nn.Module, before: Shapes, gone: Collection[str]) -> None:
+        self.network, self.gone = network, gone
+        self.noted: dict[tuple[str, str], Noted] = {}
+        self.original: dict[tuple[str, str], Noted] = {}
+        self.standing: dict[str, StandIn] = {}
+        self.whole: dict[str, Module] = {}  # what they stand in for
         self.changes = {
-            name: [(o, n) for o, n in zip(self.before[name], parameter.shape, strict=True) if o != n]
-            for name, parameter in self.network.named_parameters()
-            if name in self.before and parameter.ndim == len(self.before[name])
+            name: [(o, n) for o, n in zip(before[name], parameter.shape, strict=True) if o != n]
+            for name, parameter in network.named_parameters()
+            if name in before and name not in gone and parameter.ndim == len(before[name])
         }
+        self._keep_([StandIn(name, ZERO) for name in modules_gone(network, gone)])
 
-    def found(self) -> Found:
-        progress = self._progress()
-        while not self._done(progress):
-            further = self._further(progress)
-            if further is None:
-                return Found((), self._place(progress), progress.problem)
-            progress = further
-        return Found(tuple(self.noted.values()))
+    def stuck(self, reference: Reference, run: Run) -> Progress | None:
+        """Follow a reference: how far it comes where that is not to the end."""
+        self.reference, self.run = reference, run
+        progress: Progress | None = self._progress()
+        while progress is not None and not self._done(progress):
+            last, progress = progress, self._further(progress)
+        return None if progress is not None else last
 
-    def _place(self, progress: Progress) -> str:
+    def place(self, progress: Progress) -> str:
         """Name of the innermost module that may read a size other than its parameters' own."""
         modules = [m for m in progress.modules if m in self.names]
         at = [m for m in modules if progress.problem is not None or not isinstance(m, SIZED)]
@@ -164,7 +174,7 @@ class _Search:
         """One more size noted, or several, so that the network follows further; None where none helps."""
         base, left = self._progress(start.uses), MOST_TRIALS
         for alternatives in self._trials(base):
-            best: tuple[Progress, list[Noted]] | None = None
+            best: tuple[Progress, Trial] | None = None
             for trial in itertools.islice(alternatives, left):
                 left -= 1
                 progress = self._tried(trial, base.uses)
@@ -178,38 +188,70 @@ class _Search:
                 return best[0]
         return None
 
-    def _tried(self, trial: list[Noted], known: int) -> Progress:
-        before = [size.now(self.network) for size in trial]
-        for size in trial:
-            size.set_(self.network)
+    def _tried(self, trial: Trial, known: int) -> Progress:
+        before = []
+        for change in trial:
+            before.append(change.now(self.network))
+            change.set_(self.network)
         try:
             return self._progress(known)
         finally:
-            for size in before:
-                size.set_(self.network)
+            for change in before[::-1]:
+                change.set_(self.network)
 
-    def _keep_(self, trial: list[Noted]) -> None:
-        for size in trial:
-            key = size.module, size.attribute
-            self.original.setdefault(key, size.now(self.network))
-            self.noted[key] = size
-            size.set_(self.network)
+    def _keep_(self, trial: Trial) -> None:
+        for change in trial:
+            if isinstance(change, Noted):
+                key = change.module, change.attribute
+                self.original.setdefault(key, change.now(self.network))
+                self.noted[key] = change
+            elif isinstance(change, StandIn):
+                self.whole.setdefault(change.module, change.now(self.network))
+                self.standing[change.module] = change
+            else:
+                self.standing.pop(change.module)
+            change.set_(self.network)
+        self.names = {module: name for name, module in self.network.named_modules()}
 
     # ---- what is tried
 
-    def _trials(self, progress: Progress) -> Iterator[Iterator[list[Noted]]]:
-        """Alternatives: what is known of other modules of a class; one size of a module; several of one."""
+    def _trials(self, progress: Progress) -> Iterator[Iterator[Trial]]:
+        """Alternatives: what is known of other modules of a class; one change in a module; several in one."""
         modules = [module for module in progress.modules if module in self.names]
         near, several = self._near(progress), []
-        yield iter([likewise] if (likewise := self._likewise()) else [])
+        likewise: Trial = [*self._stand_likewise(), *self._likewise()]
+        yield iter([likewise] if likewise else [])
+        inside = [n for m in modules for n in [*self.standing][::-1] if f"{n}.".startswith(self._prefix(m))]
+        for name in dict.fromkeys(inside):
+            yield self._instead(name)
         for module in modules:
             options = [list(self._options(module, name, near)) for name in sizes_noted_by(module)]
             yield ([size] for one in options for size in one)
             several.append([one for one in options if one])
         for options in several:
             pairs = (itertools.product(*pair) for pair in itertools.combinations(options, 2))
-            together = [[one[0] for one in options]] if len(options) > 1 else []
+            together: list[Trial] = [[one[0] for one in options]] if len(options) > 1 else []
             yield itertools.chain(together, map(list, itertools.chain.from_iterable(pairs)))
+
+    def _prefix(self, module: nn.Module) -> str:
+        """What the names of a module's parts begin with."""
+        name = self.names[module]
+        return f"{name}." if name else ""
+
+    def _instead(self, name: str) -> Iterator[Trial]:
+        """What else could stand in for a module; or for the modules inside of it, so that it runs."""
+        yield from ([StandIn(name, kind)] for kind in KINDS if kind != self.standing[name].kind)
+        whole = self.whole[name]
+        gone = [t.removeprefix(f"{name}.") for t in self.gone if t.startswith(f"{name}.")]
+        inside = modules_gone(whole.itself, gone)
+        if inside:
+            yield [whole, *(StandIn(f"{name}.{part}", ZERO) for part in inside)]
+
+    def _stand_likewise(self) -> list[StandIn]:
+        """What stands in for modules of a class stands in for the others that are left at zero."""
+        known = {type(self.whole[n].itself): s.kind for n, s in self.standing.items() if s.kind != ZERO}
+        kinds = {name: known.get(type(self.whole[name].itself), ZERO) for name in self.standing}
+        return [StandIn(name, kind) for name, kind in kinds.items() if kind != self.standing[name].kind]
 
     def _near(self, progress: Progress) -> list[Change]:
         """Changes of the parameters that are used before and after the place."""
@@ -219,7 +261,7 @@ class _Search:
     def _options(self, module: nn.Module, attribute: str, near: list[Change]) -> Iterator[Noted]:
         """What a module could note of the new sizes instead, the likeliest first."""
         old = self._old(module, attribute)
-        own = [c for of in self._below(self.names[module]).values() for c in of]
+        own = [c for of in self._below(self._prefix(module)).values() for c in of]
         everywhere = [c for of in self.changes.values() for c in of]
         values = dict.fromkeys([old, *_values(old, [*near, *own], everywhere)])
         values.pop(_entries(vars(module)[attribute]), None)
@@ -237,9 +279,8 @@ class _Search:
         value = entries[0] if type(form) is int else type(form)(entries)
         return Noted(self.names[module], attribute, value)
 
-    def _below(self, name: str) -> dict[str, list[Change]]:
-        """Changes of a module's parameters, under their names in it."""
-        below = f"{name}." if name else ""
+    def _below(self, below: str) -> dict[str, list[Change]]:
+        """Changes of the parameters whose names begin so, under the rest of them."""
         return {t.removeprefix(below): of for t, of in self.changes.items() if t.startswith(below)}
 
     def _likewise(self) -> list[Noted]:
@@ -257,14 +298,15 @@ class _Search:
 
     def _rules(self, size: Noted) -> list[tuple[str, int]]:
         """Parameters of its module, and which of their changes: a size that is known follows them."""
-        old = self._old(self.network.get_submodule(size.module), size.attribute)
-        of = self._below(size.module)
+        module = self.network.get_submodule(size.module)
+        old = self._old(module, size.attribute)
+        of = self._below(self._prefix(module))
         new = _entries(size.value)
         return [(t, i) for t, changes in of.items() for i, c in enumerate(changes) if _scaled(old, c) == new]
 
     def _scaled(self, module: nn.Module, attribute: str, rules: list[tuple[str, int]]) -> Entries | None:
         """A size that follows the first of such changes; None where it stays what it was."""
-        of, old = self._below(self.names[module]), self._old(module, attribute)
+        of, old = self._below(self._prefix(module)), self._old(module, attribute)
         changes = [of[t][i] for t, i in rules if i < len(of.get(t, ()))]
         scaled = next(filter(None, (_scaled(old, change) for change in changes)), old)
         return None if scaled == old else scaled
