@@ -47,7 +47,7 @@ from bayesprune.structure.graph.surgery.resize import resize_by_inputs_, resize_
 from bayesprune.structure.groups import Group, Slot
 from bayesprune.structure.pretrained import configure_
 from bayesprune.structure.pretrained.configure import CannotSave, refuse_
-from bayesprune.structure.running import drawing_alike
+from bayesprune.structure.running import drawing_alike, unmoved
 from bayesprune.structure.terms import Term
 
 
@@ -393,6 +393,20 @@ class GraphNetwork(Framed):
         with flat(plain, self.call_form, self.structure.captured.outputs[False]):
             return all(same(plain, graphs[t], t, inputs) for t in (True, False))
 
+    def _runs(self, own: nn.Module) -> bool:
+        """Whether it runs as anybody runs it: layers of PyTorch look into their parts on some paths."""
+        modes = [(module, module.training) for module in own.modules()]
+        try:
+            with unmoved(own), torch.no_grad(), torch.random.fork_rng():
+                for training in (True, False):
+                    Call(self._example(), self.call_form).on(own.train(training))
+        except Exception:  # whatever a forward says to a stand-in
+            return False
+        finally:
+            for module, training in modes:
+                module.training = training
+        return True
+
     def _follow_sizes_(self, own: nn.Module, graphs: Mapping[bool, fx.GraphModule], gone: set[str]) -> str:
         """Let the user's class note the new sizes, and run without lost sections, as the graphs do.
 
@@ -413,8 +427,9 @@ class GraphNetwork(Framed):
         for change in found.changes:
             change.set_(own)
         more = tuple(torch.cat([x.roll(1, 0), x[:1]]) for x in example)
-        lost = not any(find_tensor(own, name) is not None for name in gone)
-        if lost and self._same(own, graphs, example) and self._same(own, graphs, more):
+        whole = not any(find_tensor(own, name) is not None for name in gone)
+        whole = whole and all(self._same(own, graphs, inputs) for inputs in (example, more))
+        if whole and self._runs(own):
             return ""
         for former in before:
             former.set_(own)

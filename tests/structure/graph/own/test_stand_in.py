@@ -135,6 +135,35 @@ def test_nothing_of_another_shape_stands_in(tmp_path):
     assert isinstance(own.blocks[0].conv1, nn.Conv2d)
 
 
+class Layers(nn.Module):
+    """PyTorch's own layer, which looks into its attention before it takes a path of its own in evaluation."""
+
+    def __init__(self):
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(4, 2, 6, batch_first=True, norm_first=True, dropout=0.0)
+        self.stem, self.layer, self.head = nn.Linear(3, 4), layer, nn.Linear(4, 2)
+
+    def forward(self, x):
+        return self.head(self.layer(self.stem(x)).mean(1))
+
+
+@pytest.mark.parametrize("section", [0, 1])
+def test_what_comes_out_runs_as_anybody_runs_it(section, tmp_path):
+    network, x = build(Layers), torch.randn(3, 5, 3).double()
+    small, masked = without(network, x, section)
+    assert_same(small, masked, x)
+    bp.save(small.eval(), tmp_path, x)
+    with torch.no_grad():
+        for training in (True, False):
+            assert torch.isfinite(small.train(training)(x)).all()
+        try:
+            own = bp.load(tmp_path, into=build(Layers))
+        except UnsupportedNetworkError:
+            assert isinstance(small, PlainGraph)
+        else:
+            assert (own.eval()(x) - small.eval()(x)).abs().max() < 1e-10
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_stand_ins_are_pickled_without_this_library(kind):
     file = io.BytesIO()
