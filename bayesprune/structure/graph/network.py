@@ -358,7 +358,7 @@ class GraphNetwork(Framed):
             own_class: a row of layers is of the user's own class too, where it reads all of its inputs and
                 features.
             saves: a network that has a config gets the one that says its sizes, or ``save_pretrained`` says
-                why there is none: not needed where it is only run.
+                why there is none; and sizes that modules note are found: not needed where it is only run.
         """
         own, graphs = self.network if handed_over else copy_of(self.network), {}
         if not handed_over:
@@ -374,7 +374,7 @@ class GraphNetwork(Framed):
         why = "it reads all of its inputs and features" if read else ""
         for plain in forms:
             whole = not gone and self._same(plain, graphs, self._example())
-            if not whole and plain is own and not read:
+            if not whole and plain is own and not read and saves:
                 why = self._follow_sizes_(own, graphs, gone)
                 whole = not why
             if whole:
