@@ -40,7 +40,7 @@ class Layer(nn.Module):
         if config.width % config.heads:
             raise ValueError(f"a width of {config.width} is not divisible by {config.heads} heads")
         self.heads, self.number, self.config = config.heads, number, config
-        inner = config.inner or 4 * config.width
+        self.inner = inner = config.inner or 4 * config.width
         self.mix, self.join = nn.Linear(config.width, config.width), nn.Linear(config.width, config.width)
         self.norms = nn.ModuleList(nn.LayerNorm(config.width) for _ in range(2))
         self.up, self.down = nn.Linear(config.width, inner), nn.Linear(inner, config.width)
