@@ -87,10 +87,24 @@ ROOMS = {
         ),
         without=tuple(f"bayesprune/svi/{name}.py" for name in ENGINE),
     ),
-    "gates": Room(files=("bayesprune/gated/*.py",), tests=("tests/gated",)),
+    "gates": Room(
+        files=("bayesprune/gated/*.py",),
+        tests=("tests/gated",),
+        slow=(
+            *(
+                f"tests/gated/test_pyro.py::test_{name}"
+                for name in ("predictive", "plain_torch", "svi_of_pyro", "sampled_elbo_is_unbiased")
+            ),
+            "tests/gated/test_altered.py::test_gated_fitted_and_pruned_it_is_what_it_is_under_its_gates",
+            "tests/gated/test_layer_gates.py::test_a_budget_is_met_with_sections_and_units_together",
+            "tests/gated/test_layer_gates.py::test_an_interrupted_fit_with_dead_sections_goes_on_to_the_same_end",
+            "tests/gated/test_any_network.py::test_an_interrupted_fit_goes_on_to_the_same_end",
+            "tests/gated/test_priors.py::test_default_guide_learns_a_hyper_posterior",
+        ),
+    ),
     "priors": Room(
         files=("bayesprune/priors/*.py",),
-        tests=("tests/priors",),
+        tests=("tests/priors", "tests/svi/test_equal.py"),
         slow=(
             "tests/priors/test_latency.py::test_the_warning_points_at_who_asked",  # not at mutmut's wrapper
             "tests/priors/test_gates.py::test_draws_without_gradient_get_the_score_function_estimator",

@@ -33,9 +33,26 @@ SETTINGS: dict[str, dict[str, Any]] = {
 
 
 TIMM = (
-    "resnet18",
+    "cait_xxs24_224", "coat_tiny", "convit_tiny", "convmixer_1024_20_ks9_p14", "convnext_atto_rms",
+    "cpubone_nano", "crossvit_tiny_240", "cs3darknet_focus_s", "csatv2", "cspnext_tiny", "davit_tiny",
+    "deit_tiny_patch16_224", "densenet121", "dla46x_c", "dpn48b", "eca_botnext26ts_256",
+    "edgenext_xx_small", "efficientformer_l1", "efficientformerv2_s0", "efficientvim_m1",
+    "efficientvit_b0", "efficientvit_m0", "ese_vovnet19b_slim_dw", "eva02_tiny_patch14_224",
+    "fasternet_t0", "fastvit_t8", "focalnet_tiny_srf", "gcvit_xxtiny", "ghostnet_050", "gmlp_ti16_224",
+    "hardcorenas_b", "hgnetv2_b0", "hiera_tiny_224", "hrnet_w18_small", "iformer_t",
+    "inception_next_atto", "inception_v3", "inception_v4", "lcnetv2_small", "legacy_seresnet18",
+    "legacy_xception", "levit_128s", "lowformer_b0", "mambaout_femto", "maxvit_pico_rw_256",
+    "mnasnet_small", "mobilenetv3_small_050", "mobileone_s1", "mobilevit_xxs", "mvitv2_tiny",
+    "nest_tiny", "nextvit_small", "nf_regnet_b0", "pit_ti_224", "poolformerv2_s12", "pvt_v2_b0",
+    "rdnet_tiny", "regnetx_002", "repghostnet_050", "repvit_m0_9", "res2net50_14w_8s", "resnest26d",
+    "resnet18", "resnetv2_18", "rexnet_100", "sam2_hiera_tiny", "selecsls42", "sequencer2d_s",
+    "shvit_s1", "skresnet18", "starnet_s050", "swiftformer_xs", "swin_tiny_patch4_window7_224",
+    "swinv2_cr_tiny_224", "swinv2_tiny_window8_256", "tiny_vit_5m_224", "tnt_s_legacy_patch16_224",
+    "tresnet_m", "twins_svt_small", "visformer_tiny", "vit_srelpos_small_patch16_224",
+    "vit_tiny_patch16_224", "vit_tiny_r_s16_p8_224", "vitamin_small_224", "volo_d1_224", "xception41p",
+    "xcit_nano_12_p8_224",
 )  # fmt: skip
-"""The smallest network of each of timm 1.0.31's files."""
+"""The smallest network of each of timm 1.0.31's files, where it has fewer than 45 million parameters."""
 
 Batch = Tensor | dict[str, Tensor]
 
