@@ -155,6 +155,7 @@ def test_vit(tmp_path):
         own.save_pretrained(tmp_path / "none")
 
 
+@pytest.mark.nightly
 def test_t5(tmp_path):
     network, example = models.t5()
     structure = bp.analyse(network, example, layers="none")
