@@ -37,7 +37,7 @@ def stand_in(kind: str) -> nn.Module:
     else:
         zero = graph.call_function(torch.zeros_like, (x,))
     graph.output((zero, None) if kind == PAIR else zero)
-    return fx.GraphModule(nn.Module(), graph, class_name="Nothing")
+    return fx.GraphModule(nn.Module(), graph)  # copies lose any other name
 
 
 @dataclass(frozen=True)
