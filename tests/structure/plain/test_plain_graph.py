@@ -23,7 +23,6 @@ GRAPHS = [
     "ResidualZeroPadded",
     "picked_by_index",
     "rolled_channels",
-    "vision_transformer_heads_in_attribute",
 ]
 OWN = ["ResidualProjection", "SqueezeExcite", "TiedEmbedding", "WeightNormalised"]
 
@@ -64,7 +63,7 @@ def test_its_repr_shows_layers_and_sizes():
     norm = "affine=True, bias=True, track_running_stats=True"
     assert repr(network) == (
         "PlainGraph(\n"
-        "  a Moved of 8 operations\n"
+        "  a Moved of 8 operations, for it does not compute the same with the sizes that are left\n"
         "  (stem): Sequential(\n"
         "    (0): Conv2d(3, 5, kernel_size=(3, 3), stride=(1, 1), padding=(1, 1), bias=False)\n"
         f"    (1): BatchNorm2d(5, eps=1e-05, momentum=0.1, {norm})\n"
