@@ -176,7 +176,10 @@ def _of_rows(groups: Mapping[str, xr.Dataset]) -> Iterator[str]:
     if len(set(rows.values())) > 1:
         wrong.append(f"numbers of rows differ: {', '.join(f'{n} in {part}' for part, n in rows.items())}")
     predictive = parts.get("posterior_predictive", xr.Dataset())
-    means = [predictive[name] for name in ("mean", "hard_mean") if name in predictive]
+    names = ("mean", "hard_mean")  # either both or none
+    means = [predictive[name] for name in names if name in predictive]
+    if len(means) == 1:
+        wrong += [f"posterior_predictive/{name} is missing" for name in names if name not in predictive]
     if len({mean.shape for mean in means}) > 1:
         wrong.append("posterior_predictive/mean and hard_mean have different shapes")
     yield from wrong

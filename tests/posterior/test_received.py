@@ -158,6 +158,8 @@ def test_numbers_that_are_none(file, group, name, value, message):
         ("sample_stats", "macs", "sample_stats/macs is missing"),
         ("sample_stats", "elbo", "sample_stats/elbo is missing"),
         ("posterior_predictive", "hard_score", "posterior_predictive/hard_score is missing"),
+        ("posterior_predictive", "hard_mean", "posterior_predictive/hard_mean is missing"),
+        ("posterior_predictive", "mean", "posterior_predictive/mean is missing"),
         ("constant_data", "rounded", "constant_data/rounded is missing"),
         ("history", "elbo", "history/elbo is missing"),
         ("constant_data", "", "there is no group 'constant_data'"),
