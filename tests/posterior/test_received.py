@@ -176,6 +176,17 @@ def test_variables_that_are_missing(made, group, name, message):
     assert message in str(caught.value)
 
 
+def test_whatever_variable_is_missing_it_is_named_or_not_needed(made):
+    whole = unwrap(read(made))
+    for group, data in whole.items():
+        for name in data.data_vars:
+            groups = {**whole, group: data.drop_vars(name)}
+            try:
+                diagnose(wrap(groups))
+            except PosteriorError as problem:
+                assert str(name) in str(problem) or "is missing" in str(problem), (group, name)
+
+
 @pytest.mark.parametrize(("group", "name"), [("sample_stats", "elbo"), ("sample_stats", "macs")])
 def test_truth_values_are_no_numbers(made, group, name):
     groups = unwrap(read(made))
