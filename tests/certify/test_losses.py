@@ -123,6 +123,9 @@ def test_what_cannot_be_scored_is_named():
     assert "run from 0 to 3" in Error().problems(outputs, torch.tensor([0, 1, 2, 3]))[0]
     assert "not (rows, classes)" in Disagreement().problems(torch.zeros(4, 3, 2), None)[0]
     assert Error().problems(outputs, torch.tensor([0, 1, 2, 2])) == []
+    for loss in (ExcessError(), NewErrors(), Selective()):  # those of the reference's outputs
+        assert "run from 0 to 3" in loss.problems(outputs, torch.tensor([0, 1, 2, 3]))[0]
+        assert loss.problems(outputs, torch.tensor([0, 1, 2, 2])) == []
 
 
 def test_losses_come_back_from_their_settings():

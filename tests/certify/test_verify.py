@@ -9,8 +9,10 @@ from torch import nn
 
 import bayesprune as bp
 from bayesprune.certify import Certificate, sign, verify
+from bayesprune.certify.certificate import canonical
 from bayesprune.certify.losses import OwnLoss
 from bayesprune.certify.paths import Weights
+from bayesprune.certify.shape import inconsistent
 from bayesprune.errors import CertificateError
 
 PATH = Weights(shares=[0.0, 0.3, 0.6, 0.9])
@@ -241,3 +243,27 @@ def test_a_network_of_any_form_is_saved_and_verified(digits, tmp_path):
     loaded = bp.load(tmp_path / "certified")
     assert found.certificate.chosen["sparsity"] > 0
     assert verify(found.certificate, loaded, x, reference=network)
+
+
+def test_the_answer_in_words_is_the_answer(found, rows, network):
+    """Who reads only the first word reads what ``bool`` says."""
+    right = verify(found.certificate, found.network, rows, reference=network)
+    wrong = verify(found.certificate, network, rows)
+    assert right and str(right).splitlines()[0] == "true"
+    assert not wrong and str(wrong).splitlines()[0] == "false"
+
+
+def test_places_that_the_path_does_not_have_are_all_named(found):
+    record = copy.deepcopy(found.certificate.record)
+    count = len(record["path"])
+    record["certified"] = record["next"]["candidate"] = record["order"][0] = count
+    wrong = inconsistent(record)
+    for what in ("certified", "next.candidate", "order[0]"):
+        assert f"{what} is {count}, of {count} candidates" in wrong
+    assert not inconsistent(found.certificate.record)
+
+
+def test_what_is_signed_does_not_hang_on_the_order_of_keys(found):
+    record = found.certificate.record
+    assert canonical(dict(reversed(record.items()))) == canonical(record)
+    assert canonical({"b": [1, 2], "a": 1, "signature": "x"}) == b'{"a":1,"b":[1,2]}'
