@@ -12,11 +12,12 @@ import bayesprune as bp
 from bayesprune.errors import UnsupportedNetworkError
 from bayesprune.structure.graph import PlainGraph
 from tests.export.small import dense, pruned
+from tests.nightly import one_in
 from tests.structure.graph.checks import flat
 from tests.structure.graph.networks import CASES
 
 pytestmark = pytest.mark.filterwarnings("ignore:LSTM with projections:UserWarning")  # PyTorch's own
-every_network = pytest.mark.parametrize("name", sorted(CASES))
+every_network = pytest.mark.parametrize("name", one_in(3, CASES))
 
 
 @pytest.fixture(scope="module")

@@ -60,6 +60,7 @@ def only_gates(sites):
     return {"kept": float(sites["gate/input"].sum()), "first": float(sites["gate/input"][0])}
 
 
+@pytest.mark.nightly
 def test_ranks_of_the_exact_posterior_are_uniform_and_of_a_sharpened_one_are_not():
     """False-alarm rate 2e-3 (two statistics at 1e-3); for the sharpened one an alarm must sound."""
     gated, x = regression()

@@ -17,6 +17,7 @@ import bayesprune as bp
 from bayesprune.cli import main
 from bayesprune.errors import DataError
 from bayesprune.programs import load_model
+from tests.nightly import one_in
 from tests.programs.small import ANY_NETWORK, FAST
 
 ROWS, BATCH_SIZE = 300, 30
@@ -109,7 +110,7 @@ def test_it_adapts_to_the_data(name, monkeypatch):
     assert network(x).shape == (4, 3)
 
 
-@pytest.mark.parametrize("name", ANY_NETWORK)
+@pytest.mark.parametrize("name", one_in(3, ANY_NETWORK))
 def test_it_learns_and_prunes(name):
     """At its own prices it fits better than at the start; what comes out does what the gated network did."""
     train, test = rows(name)
@@ -161,7 +162,7 @@ def cifar(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore::bayesprune.errors.BudgetWarning")
-@pytest.mark.parametrize("words", [("text_classifier",), ("resnet20_cifar", "--batch-size", "20")])
+@pytest.mark.parametrize("words", one_in(2, [("text_classifier",), ("resnet20_cifar", "--batch-size", "20")]))
 def test_from_the_command_line(words, cifar, capsys):
     """On the program's own data, and on CIFAR's records: what was saved errs as the result says."""
     data = bp.data.load(cifar) if len(words) > 1 else bp.data.load("digits-tokens")

@@ -69,6 +69,7 @@ def test_own_network(run):
     assert "'block3_conv2'" in out
 
 
+@pytest.mark.nightly
 def test_certify_lenet(run):
     out = run("certify_lenet", "--data", "digits", "--epochs", "3", "--alpha", "0.4", "--out", "certified")
     assert out.startswith("With probability at least 98.3333 % over the draw of the 143 calibration rows")

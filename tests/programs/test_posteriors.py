@@ -53,6 +53,7 @@ def infer(name, gated, x, y, epochs, seed=0):
 
 
 @pytest.mark.usefixtures("double_precision")
+@pytest.mark.nightly
 def test_nuts_agrees_with_enumeration():
     """Tolerance 0.1 on each of three probabilities, with one seed fixed, from 200 draws after 100."""
     x, y = rows_of(3)

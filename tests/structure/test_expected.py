@@ -86,7 +86,9 @@ SMALL = {
 
 
 @pytest.mark.parametrize("build", SMALL.values(), ids=SMALL)
-@pytest.mark.parametrize("removed", [False, True], ids=["whole", "after a removal"])
+@pytest.mark.parametrize(
+    "removed", [pytest.param(False, marks=pytest.mark.nightly), True], ids=["whole", "after a removal"]
+)
 def test_expectation_is_the_sum_over_all_gate_configurations(build, removed):
     network, example = build()
     gated = gated_of(network.double(), example.double())

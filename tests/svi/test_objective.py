@@ -155,7 +155,11 @@ def rate_of(trace):
     return trace.nodes["rate/0"]["value"]
 
 
-@pytest.mark.parametrize("prior", [shared_rate, OwnGuide()], ids=["default guide", "own guide"])
+@pytest.mark.parametrize(
+    "prior",
+    [pytest.param(shared_rate, marks=pytest.mark.nightly), OwnGuide()],
+    ids=["default guide", "own guide"],
+)
 def test_fallback_is_pyros_elbo_at_the_hyper_values_that_it_drew(prior):
     seen = []
 

@@ -118,6 +118,7 @@ def test_gains_and_errors_of_a_linear_regression_in_closed_form():
     assert np.abs(bias).max() > 10 * plain.estimate_error.max()
 
 
+@pytest.mark.nightly
 def test_standard_errors_are_calibrated():
     """z-scores of 60 seeds of few draws have unit variance: χ² at a false-alarm rate of 1e-4, two-sided."""
     gated, x, y, *_ = linear()

@@ -9,6 +9,7 @@ from torch import nn
 from bayesprune.structure import ExpectedCost
 from bayesprune.structure.graph import analyse
 from bayesprune.structure.groups import close_over
+from tests.nightly import one_in
 from tests.structure.graph.checks import drawn_alive
 from tests.structure.graph.networks import CASES
 
@@ -22,7 +23,7 @@ def expected(network, probs):
     return float(cost.parameters), float(cost.macs)
 
 
-@pytest.mark.parametrize("name", sorted(CASES))
+@pytest.mark.parametrize("name", one_in(3, CASES))
 def test_expected_cost_at_a_mask_is_the_cost_of_the_network_that_is_left(name):
     case = CASES[name]
     analysis = analyse(case.network(), case.batch(2))

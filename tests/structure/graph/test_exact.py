@@ -9,6 +9,7 @@ from torch import nn
 
 from bayesprune.structure.graph import analyse
 from bayesprune.structure.graph.analysis.sections import LAYERS
+from tests.nightly import one_in
 from tests.structure.graph.checks import (
     assert_matters,
     assert_same,
@@ -27,6 +28,7 @@ ROWS, EXAMPLE_ROWS = 6, 2
 REMOVALS = (1, 2, 3)
 BATCH_STATISTICS = {"BiasFree"}  # a row depends on the others in eval mode too
 every_network = pytest.mark.parametrize("name", sorted(CASES))
+some_networks = pytest.mark.parametrize("name", one_in(4, CASES))
 both_modes = pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
 
 
@@ -94,7 +96,7 @@ def test_cut_equals_masked_in_float32(name, training):
     assert_same(run(analysis.cut(alive), x, training), masked)
 
 
-@every_network
+@some_networks
 def test_each_group_alone_can_be_removed_and_matters(name):
     network, analysis = shared(name)
     x = CASES[name].batch(ROWS)
@@ -109,7 +111,7 @@ def test_each_group_alone_can_be_removed_and_matters(name):
         assert_same(run(analysis.cut(alive), x, False), masked)
 
 
-@pytest.mark.parametrize("name", sorted(set(CASES) - BATCH_STATISTICS))
+@pytest.mark.parametrize("name", one_in(4, set(CASES) - BATCH_STATISTICS))
 def test_gates_between_zero_and_one_differ_by_row(name):
     _, analysis = shared(name)
     x = CASES[name].batch(3)
@@ -123,7 +125,7 @@ def test_gates_between_zero_and_one_differ_by_row(name):
     assert_matters(together, run(analysis.gated, x, False))
 
 
-@every_network
+@some_networks
 def test_gradients_of_what_is_kept_are_those_of_the_masked_network(name):
     """Which entries were kept is read off networks whose parameters count their entries.
 
@@ -167,7 +169,7 @@ def by_own_names(tensors, network):
     return {next(o for o in own if f".{name}".endswith(f".{o}")): t for name, t in tensors.items()}
 
 
-@every_network
+@some_networks
 def test_tensors_keep_the_names_of_the_users_network(name):
     network, analysis = shared(name)
     alive = drawn_alive(analysis, REMOVALS[0])
@@ -180,7 +182,7 @@ def test_tensors_keep_the_names_of_the_users_network(name):
         assert {n for n, _ in module.named_parameters()} == own
 
 
-@every_network
+@some_networks
 def test_removed_twice_is_removed_at_once(name):
     _, analysis = fresh(name)
     x = CASES[name].batch(ROWS)
@@ -197,7 +199,7 @@ def test_removed_twice_is_removed_at_once(name):
         assert_matters(twice, after_one)
 
 
-@every_network
+@some_networks
 def test_the_users_network_is_left_alone(name):
     case = CASES[name]
     network = case.network()
@@ -219,7 +221,7 @@ def test_the_users_network_is_left_alone(name):
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in network.modules())
 
 
-@every_network
+@some_networks
 def test_a_cut_does_not_change_the_gated_network_nor_share_with_it(name):
     _, analysis = shared(name)
     before = copy.deepcopy(analysis.gated.state_dict())
@@ -252,7 +254,7 @@ def test_code_that_reads_its_sizes_is_cut_in_the_users_own_class(name):
             assert module.weight.shape == module.normalized_shape
 
 
-@every_network
+@some_networks
 def test_training_goes_on_through_a_cut(name):
     """Adam on the masked network, and on the cut one with its sliced moments, stay together."""
     _, masked = fresh(name)

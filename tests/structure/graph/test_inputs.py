@@ -11,6 +11,7 @@ from bayesprune.errors import NothingToGateError, SettingsError
 from bayesprune.export import load, save
 from bayesprune.structure.graph import PlainGraph, analyse
 from bayesprune.structure.groups import close_over
+from tests.nightly import one_in
 from tests.structure.graph.checks import assert_matters, assert_same, drawn_alive, everything, gates_of, run
 from tests.structure.graph.networks import CASES, without_chance_
 
@@ -34,7 +35,7 @@ def assert_exact(network, inputs, alive_of, **asked):
 WITH_INPUTS = sorted(name for name, case in CASES.items() if case.batch(1)[0].is_floating_point())
 
 
-@pytest.mark.parametrize("name", WITH_INPUTS)
+@pytest.mark.parametrize("name", one_in(3, WITH_INPUTS))
 def test_cut_equals_masked_with_units_at_the_inputs(name):
     case = CASES[name]
     network, inputs = without_chance_(case.network()), case.batch(3)

@@ -25,7 +25,7 @@ from tests.structure.graph.networks import removable_share
 from tests.structure.graph.programs import OPERATIONS, SIZE, Program, Step, network_of, programs
 
 NIGHTLY = os.environ.get("BAYESPRUNE_NIGHTLY") == "1"
-EXAMPLES = 1000 if NIGHTLY else 40
+EXAMPLES = 1000 if NIGHTLY else 25
 LEAST_MEAN_SHARE = 0.8
 MOST_REFUSED = 0.01  # of random cuts of random networks
 drawn = settings(

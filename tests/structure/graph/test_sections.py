@@ -11,6 +11,7 @@ from bayesprune.errors import SettingsError
 from bayesprune.structure.graph import analyse
 from bayesprune.structure.graph.analysis.branches import find_branches
 from bayesprune.structure.plain import PlainGraph
+from tests.nightly import one_in
 from tests.structure.graph.checks import assert_matters, assert_same, everything, gates_of, run
 from tests.structure.graph.networks import CASES, randomise_
 
@@ -281,7 +282,7 @@ WITH_SECTIONS = [
 ]
 
 
-@pytest.mark.parametrize("name", WITH_SECTIONS)
+@pytest.mark.parametrize("name", one_in(2, WITH_SECTIONS))
 def test_networks_of_the_collection_lose_all_their_sections(name):
     case = CASES[name]
     network, x = case.network(), case.batch(ROWS)

@@ -278,7 +278,9 @@ def fit(gated, x, y, epochs, seed=0):
     )  # fmt: skip
 
 
-@pytest.mark.parametrize(("correlation", "worst"), [(0.0, 0.01), (0.9, 0.05)])
+@pytest.mark.parametrize(
+    ("correlation", "worst"), [pytest.param(0.0, 0.01, marks=pytest.mark.nightly), (0.9, 0.05)]
+)
 def test_inclusion_probabilities_are_the_enumerated_ones(correlation, worst):
     x, y = rows_of(5, correlation=correlation)
     exact, evidence = enumerate_exactly(x, y)
@@ -288,6 +290,7 @@ def test_inclusion_probabilities_are_the_enumerated_ones(correlation, worst):
     assert last.elbo == pytest.approx(evidence.item(), abs=0.5)
 
 
+@pytest.mark.nightly
 def test_more_gates_than_can_be_enumerated_are_drawn():
     """Thirty orthogonal inputs: the exact posterior is a product, each factor an enumeration of its own."""
     x, y = orthogonal(30)
