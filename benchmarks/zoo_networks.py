@@ -186,7 +186,7 @@ def _spread(constant: Tensor) -> Tensor:
 def without_chance_(network: nn.Module) -> nn.Module:
     """Set the probability of every dropout and stochastic depth to zero: a narrower network draws others."""
     for module in network.modules():
-        for attribute in ("p", "dropout", "attention_dropout", "drop_rate"):
+        for attribute in ("p", "dropout", "attention_dropout", "drop_rate", "drop_prob"):
             if isinstance(getattr(module, attribute, None), float):
                 setattr(module, attribute, 0.0)
     return network
