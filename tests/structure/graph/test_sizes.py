@@ -12,6 +12,7 @@ from torch import nn
 import bayesprune as bp
 from bayesprune.errors import DataError
 from bayesprune.structure.graph import analyse, as_plain_graph
+from bayesprune.structure.graph.capture import capture
 from bayesprune.structure.plain import PlainGraph
 
 
@@ -276,3 +277,14 @@ def test_positions_among_all_numbers_hold_at_one_size(monkeypatch):
             DataError, match="'x' has size 10 in dimension 3, and this network was traced at 8"
         ):
             module(other)
+
+
+def test_sizes_of_a_long_network_that_would_have_to_be_symbols_are_fixed(monkeypatch):
+    """PyTorch takes minutes to trace hundreds of operations with symbols for sizes."""
+    network = MeanBySize().eval()
+    assert as_plain_graph(network, torch.randn(2, 7, 4))(torch.randn(2, 5, 4)).shape == (2, 3)
+    monkeypatch.setattr(capture, "MOST_NODES", 3)
+    graph = as_plain_graph(network, torch.randn(2, 7, 4))
+    assert graph(torch.randn(5, 7, 4)).shape == (5, 3)
+    with pytest.raises(DataError, match="7"):
+        graph(torch.randn(2, 5, 4))

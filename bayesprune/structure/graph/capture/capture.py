@@ -97,6 +97,11 @@ def capture(network: nn.Module, example: Any, lent: bool = False) -> Captured:
     return Captured(twin, graphs, outputs, call.tensors, form, rates, frozenset(places), dtype)
 
 
+MOST_NODES = 600
+"""Nodes of a graph up to which it is traced with symbols: PyTorch asks conditions on sizes of all that comes
+after, and takes minutes where windows are cut out of images. Sizes of longer ones are fixed, and others are
+refused by name."""
+
 Graphs = tuple[dict[bool, fx.GraphModule], dict[bool, Any], Rates]
 
 
@@ -112,7 +117,7 @@ def _with_sizes(
     graphs = _graphs_of(twin, inputs, trees, places)
     with _lending(places):
         sizes = free_sizes(twin, graphs[0], inputs)
-    if sizes.baked:
+    if sizes.baked and all(len(graph.graph.nodes) <= MOST_NODES for graph in graphs[0].values()):
         with contextlib.suppress(UnsupportedNetworkError):
             others = _graphs_of(twin, inputs, trees, places, frozenset(chain(*sizes.baked)))
             with _lending(places):
