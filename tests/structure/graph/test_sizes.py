@@ -283,7 +283,7 @@ def test_sizes_of_a_long_network_that_would_have_to_be_symbols_are_fixed(monkeyp
     """PyTorch takes minutes to trace hundreds of operations with symbols for sizes."""
     network = MeanBySize().eval()
     assert as_plain_graph(network, torch.randn(2, 7, 4))(torch.randn(2, 5, 4)).shape == (2, 3)
-    monkeypatch.setattr(capture, "MOST_NODES", 3)
+    monkeypatch.setattr(capture, "MOST_OPERATIONS", 3)
     graph = as_plain_graph(network, torch.randn(2, 7, 4))
     assert graph(torch.randn(5, 7, 4)).shape == (5, 3)
     with pytest.raises(DataError, match="7"):

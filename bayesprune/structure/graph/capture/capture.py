@@ -97,8 +97,8 @@ def capture(network: nn.Module, example: Any, lent: bool = False) -> Captured:
     return Captured(twin, graphs, outputs, call.tensors, form, rates, frozenset(places), dtype)
 
 
-MOST_NODES = 600
-"""Nodes of a graph up to which it is traced with symbols: PyTorch asks conditions on sizes of all that comes
+MOST_OPERATIONS = 600
+"""Operations up to which a graph is traced with symbols: PyTorch asks conditions on sizes of all that comes
 after, and takes minutes where windows are cut out of images. Sizes of longer ones are fixed, and others are
 refused by name."""
 
@@ -117,7 +117,7 @@ def _with_sizes(
     graphs = _graphs_of(twin, inputs, trees, places)
     with _lending(places):
         sizes = free_sizes(twin, graphs[0], inputs)
-    if sizes.baked and all(len(graph.graph.nodes) <= MOST_NODES for graph in graphs[0].values()):
+    if sizes.baked and all(_operations(graph) <= MOST_OPERATIONS for graph in graphs[0].values()):
         with contextlib.suppress(UnsupportedNetworkError):
             others = _graphs_of(twin, inputs, trees, places, frozenset(chain(*sizes.baked)))
             with _lending(places):
@@ -129,6 +129,10 @@ def _with_sizes(
         tuple(None if (number, dim) in free else x.shape[dim] for dim in range(1, x.ndim))
         for number, x in enumerate(inputs)
     )
+
+
+def _operations(graph: fx.GraphModule) -> int:
+    return sum(node.op == "call_function" for node in graph.graph.nodes)
 
 
 def _is_written(graph: fx.GraphModule) -> bool:
