@@ -83,8 +83,11 @@ ROOMS = {
         tests=(
             *(f"tests/svi/test_{name}.py" for name in ("clock", "dual", "bits", "own_unit", "threads")),
             *(f"tests/svi/test_{name}.py" for name in ("estimators", "curved", "fit", "budget", "within")),
-            *(f"tests/svi/test_{name}.py" for name in ("resume", "checkpoint", "renormalise")),
+            *(f"tests/svi/test_{name}.py" for name in ("resume", "checkpoint", "renormalise", "equal", "walk")),
+            *(f"tests/svi/test_{name}.py" for name in ("noise", "learnt_likelihood")),
+            "tests/svi/test_outputs_of_another_kind.py",
         ),
+        slow=("tests/svi/test_noise.py::test_expected_loss_is_that_of_trace_elbo[enumeration",),
         without=tuple(f"bayesprune/svi/{name}.py" for name in ENGINE),
     ),
     "gates": Room(
