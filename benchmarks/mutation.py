@@ -83,7 +83,10 @@ ROOMS = {
         tests=(
             *(f"tests/svi/test_{name}.py" for name in ("clock", "dual", "bits", "own_unit", "threads")),
             *(f"tests/svi/test_{name}.py" for name in ("estimators", "curved", "fit", "budget", "within")),
-            *(f"tests/svi/test_{name}.py" for name in ("resume", "checkpoint", "renormalise", "equal", "walk")),
+            *(
+                f"tests/svi/test_{name}.py"
+                for name in ("resume", "checkpoint", "renormalise", "equal", "walk")
+            ),
             *(f"tests/svi/test_{name}.py" for name in ("noise", "learnt_likelihood")),
             "tests/svi/test_outputs_of_another_kind.py",
         ),

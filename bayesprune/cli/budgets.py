@@ -1,6 +1,8 @@
-"""The option --budget: the share of the dense network's cost that shall be left, instead of prices."""
+"""The option --budget: the share of the dense network's cost that shall be left, and in which sizes."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import click
 
@@ -8,11 +10,15 @@ from bayesprune.errors import PriorError
 from bayesprune.priors import Budget
 from bayesprune.priors.cost_gates import KINDS
 
-EXAMPLE = "Write for example macs=0.1, or macs=0.1,params=0.05."
+EXAMPLE = "Write for example macs=0.1, or macs=0.1,params=0.05,uniform,multiple_of=8."
+SIZES = ("uniform", "multiple_of")
 
 
 def parse_budget(ctx: click.Context, param: click.Parameter, value: str | None) -> dict[str, float] | None:
     """Read a budget: ``macs=0.1,params=0.05`` → {'macs': 0.1, 'params': 0.05}.
+
+    Sizes that are held follow their shares: ``macs=0.1,uniform,multiple_of=8`` → {'macs': 0.1, 'uniform': 1,
+    'multiple_of': 8}.
 
     Args:
         ctx: the command; ``--price`` and ``--budget`` exclude each other.
@@ -20,29 +26,53 @@ def parse_budget(ctx: click.Context, param: click.Parameter, value: str | None) 
         value: what the user wrote, or None.
 
     Returns:
-        What is counted → share of the dense network's; None where the user wrote nothing.
+        Arguments of ``Budget`` as numbers, as a run records them; None where the user wrote nothing.
 
     Raises:
-        click.BadParameter: no shares in (0, 1], or not in that form.
+        click.BadParameter: no shares in (0, 1], no sizes, or not in that form.
     """
     if value is None:
         return None
     budget: dict[str, float] = {}
     for item in value.split(","):
-        kind, sign, share = (part.strip() for part in item.partition("="))
-        if not sign or kind not in KINDS:
-            raise click.BadParameter(f"{item!r} in {value!r} is not macs=SHARE or params=SHARE. {EXAMPLE}")
-        if kind in budget:
-            raise click.BadParameter(f"{kind!r} has two shares in {value!r}. Give one.")
+        name, sign, number = (part.strip() for part in item.partition("="))
+        number = number if sign or name != "uniform" else "1"
+        if not number or name not in (*KINDS, *SIZES):
+            raise click.BadParameter(
+                f"{item!r} in {value!r} is not macs=SHARE, params=SHARE, uniform or multiple_of=NUMBER. "
+                f"{EXAMPLE}"
+            )
+        if name in budget:
+            raise click.BadParameter(f"{name!r} is there twice in {value!r}. Give one.")
         try:
-            budget[kind] = float(share)
+            budget[name] = int(number) if name in SIZES else float(number)
         except ValueError:
-            raise click.BadParameter(f"{share!r} in {value!r} is no number. {EXAMPLE}") from None
+            whole = "whole number" if name in SIZES else "number"
+            raise click.BadParameter(f"{number!r} in {value!r} is no {whole}. {EXAMPLE}") from None
+    if budget.get("uniform", 1) not in (0, 1):
+        raise click.BadParameter(f"uniform={budget['uniform']} in {value!r} is neither 1 nor 0. {EXAMPLE}")
     try:
-        Budget(macs=budget.get("macs"), params=budget.get("params"))
+        budget_of(budget)
     except PriorError as problem:
         raise click.BadParameter(str(problem)) from None
     return budget
+
+
+def budget_of(asked: Mapping[str, float]) -> Budget:
+    """The prior that an option, or the record of a run, asks for.
+
+    Args:
+        asked: what ``parse_budget`` gave.
+
+    Raises:
+        PriorError: shares or sizes that are none.
+    """
+    return Budget(
+        macs=asked.get("macs"),
+        params=asked.get("params"),
+        uniform=bool(asked.get("uniform", False)),
+        multiple_of=int(asked.get("multiple_of", 1)),
+    )
 
 
 def check_exclusive(price: object, budget: object) -> None:

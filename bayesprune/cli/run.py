@@ -15,7 +15,7 @@ from bayesprune.certify import TrainingRows
 from bayesprune.cli import finished
 from bayesprune.cli import folder as folders
 from bayesprune.cli import job as jobs
-from bayesprune.cli.budgets import check_exclusive, parse_budget
+from bayesprune.cli.budgets import budget_of, check_exclusive, parse_budget
 from bayesprune.cli.calibration import TRAINING_ROWS
 from bayesprune.cli.diagnose import write_posterior
 from bayesprune.cli.gains import write_gains
@@ -30,7 +30,6 @@ from bayesprune.errors import ProgramError
 from bayesprune.export import check_savable, save
 from bayesprune.files import read_json, write_atomically, write_json
 from bayesprune.gated import GatedModel
-from bayesprune.priors import Budget
 from bayesprune.programs import run_own
 from bayesprune.runs import posterior_files
 from bayesprune.svi import FitResult
@@ -80,7 +79,8 @@ class Interruption(click.ClickException):
     "--budget",
     metavar="SHARE",
     callback=parse_budget,
-    help="What shall be left of the cost, instead of prices: macs=0.1, params=0.05, or both by a comma.",
+    help="What shall be left of the cost, instead of prices: macs=0.1, params=0.05, or both by a comma; and, "
+    "where sizes are to be held, uniform, multiple_of=8.",
 )
 @click.option(
     "--calibration",
@@ -246,7 +246,7 @@ def _model(job: Job, seed: int) -> GatedModel:
     if gated.network.structure.row is None:  # layers in a row are written as such
         check_savable(gated.network.structure.captured)  # now, not after hours of training
     if settings.budget is not None:
-        gated = gated.with_prior(Budget(settings.budget.get("macs"), settings.budget.get("params")))
+        gated = gated.with_prior(budget_of(settings.budget))
     return gated
 
 

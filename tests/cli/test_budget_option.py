@@ -23,6 +23,17 @@ def test_the_budget_is_met_and_recorded(cli: Any) -> None:
     assert result["undecided_gates"] == 0
 
 
+def test_sizes_are_held_and_recorded(cli: Any) -> None:
+    done = cli("run", "./mine.py", "--budget", "params=0.5,uniform,multiple_of=4", "--out", "out")
+    assert done.code == 0
+    result, run = _json("out/result.json"), _json("out/run.json")
+    asked = {"params": 0.5, "uniform": 1, "multiple_of": 4}
+    assert result["budget"] == run["settings"]["budget"] == asked
+    sizes = list(zip(result["architecture"], result["dense_architecture"], strict=True))
+    assert any(kept < dense for kept, dense in sizes)
+    assert all(kept % 4 == 0 or kept == dense for kept, dense in sizes)
+
+
 def test_without_a_budget_none_is_recorded(cli: Any) -> None:
     cli("run", "./mine.py", "--epochs", "1", "--out", "out", "--quiet")
     assert _json("out/result.json")["budget"] is None
@@ -46,7 +57,7 @@ def test_a_run_with_a_budget_is_resumed_with_it(cli: Any, monkeypatch: pytest.Mo
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--budget", "0.1"), "'0.1' in '0.1' is not macs=SHARE or params=SHARE. Write for example macs=0.1"),
+        (("--budget", "0.1"), "'0.1' in '0.1' is not macs=SHARE, params=SHARE, uniform or multiple"),
         (("--budget", "flops=0.1"), "'flops=0.1' in 'flops=0.1' is not macs=SHARE"),
         (("--budget", "macs=0.1,"), "is not macs=SHARE"),
         (("--budget", "macs=few"), "'few' in 'macs=few' is no number"),
@@ -54,7 +65,12 @@ def test_a_run_with_a_budget_is_resumed_with_it(cli: Any, monkeypatch: pytest.Mo
         (("--budget", "macs=-1"), "macs=-1.0"),
         (("--budget", "macs=10"), "above 0 and at most 1"),
         (("--budget", "params=nan"), "params=nan"),
-        (("--budget", "macs=0.1,macs=0.2"), "'macs' has two shares"),
+        (("--budget", "macs=0.1,macs=0.2"), "'macs' is there twice"),
+        (("--budget", "macs"), "'macs' in 'macs' is not macs=SHARE"),
+        (("--budget", "uniform"), "and got none"),
+        (("--budget", "macs=0.5,uniform=2"), "uniform=2 in 'macs=0.5,uniform=2' is neither 1 nor 0"),
+        (("--budget", "macs=0.5,multiple_of=2.5"), "'2.5' in 'macs=0.5,multiple_of=2.5' is no whole number"),
+        (("--budget", "macs=0.5,multiple_of=0"), "multiple_of=0 must be a whole number, at least 1"),
         (("--budget", "macs=0.1", "--price", "3"), "--price and --budget exclude each other"),
         (("--budget", "params=0.0001"), "params=0.0001 (at least"),
     ],
