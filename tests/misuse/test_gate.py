@@ -21,19 +21,6 @@ from tests.misuse.small import (
 )
 
 
-class Averaged(nn.Module):
-    """A branch is normalised by a plain average over all batches."""
-
-    def __init__(self):
-        super().__init__()
-        self.a, self.norm, self.b = nn.Linear(4, 6), nn.BatchNorm1d(6, momentum=None), nn.Linear(6, 6)
-        self.c = nn.Linear(6, 2)
-
-    def forward(self, x):
-        h = self.a(x)
-        return self.c(h + self.b(self.norm(h).relu()))
-
-
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit", "ignore:Complex modules are a new feature")
 
 REFUSED = {
@@ -76,14 +63,6 @@ REFUSED = {
         lambda folder: gate(example=torch.tensor([[0.0, 1.0, 2.0, float("nan")]])),
         errors.DataError,
         ("example: the inputs hold NaN", "first in row 0", "clean or drop"),
-    ),
-    "gate graph average of batches": (
-        lambda folder: gate(Averaged()),
-        errors.UnsupportedNetworkError,
-        (
-            "Cannot trace Averaged in training: 'norm' has momentum=None",
-            "get_submodule('norm').momentum = 0.1",
-        ),
     ),
     "gate example of no dimension": (
         lambda folder: gate(example=torch.tensor(1.0)),

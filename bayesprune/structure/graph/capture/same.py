@@ -24,6 +24,8 @@ from bayesprune.structure.running import drawing_alike
 def check_same(network: nn.Module, graph: fx.GraphModule, inputs: Inputs) -> None:
     """The graph does what the network does in its mode: on other values, and on more rows in evaluation.
 
+    That is, it returns the same, and leaves the same in the buffers.
+
     All runs draw from one state of PyTorch's generator. The network is run twice, so that counters show, and
     draws from a generator of its own. Those of Python and NumPy are seen to move, for what they choose may
     seldom show.
@@ -52,9 +54,11 @@ def check_same(network: nn.Module, graph: fx.GraphModule, inputs: Inputs) -> Non
 
 
 def _run(module: nn.Module, network: nn.Module, inputs: Inputs) -> list[Tensor]:
-    """What a module returns on more rows than the example's; a refusal is told."""
+    """What a module returns on more rows than the example's, and what is then in the buffers; a refusal is
+    told.
+    """
     try:
-        return outputs_of(module, network, inputs)
+        return outputs_of(module, network, inputs, buffers=True)
     except Exception as problem:  # whatever the user's forward does with other rows
         reason = str(problem).partition("\n")[0].rstrip(".")
         rows = len(inputs[0])
@@ -65,18 +69,22 @@ def _run(module: nn.Module, network: nn.Module, inputs: Inputs) -> list[Tensor]:
         ) from problem
 
 
-def outputs_of(module: nn.Module, network: nn.Module, inputs: Inputs) -> list[Tensor]:
+def outputs_of(
+    module: nn.Module, network: nn.Module, inputs: Inputs, buffers: bool = False
+) -> list[Tensor]:
     """What a module returns from one state of the generator.
 
     Args:
         module: the network, or a graph over its parameters.
         network: its buffers are afterwards what they were.
         inputs: left alone.
+        buffers: whether what is then in them follows.
     """
     state = {name: tensor.clone() for name, tensor in network.named_buffers()}
     try:
         with torch.no_grad(), drawing_alike(), masks_as_given():
             leaves = tree_leaves(module(*(x.clone() for x in inputs)))
+            leaves += [tensor.clone() for tensor in network.buffers()] if buffers else []
     finally:
         for name, tensor in network.named_buffers():
             tensor.copy_(state[name])

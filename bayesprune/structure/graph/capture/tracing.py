@@ -19,6 +19,7 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from bayesprune.errors import UnsupportedNetworkError
 from bayesprune.structure.altered import hint
+from bayesprune.structure.graph.capture.averages import shares_of_one, write_averages_
 from bayesprune.structure.graph.capture.masks import masks_as_given
 from bayesprune.structure.graph.capture.recording import Inputs, NotRecorded, recorded
 from bayesprune.structure.graph.capture.regions import inline_
@@ -57,10 +58,12 @@ def traced(
     Raises:
         UnsupportedNetworkError: PyTorch cannot trace it; the line is named.
     """
-    try:
-        module, outputs = _exported(network, inputs, free) if free else _recorded(network, inputs)
-    except NotRecorded:
-        module, outputs = _exported(network, inputs, free)
+    with shares_of_one(network) as means:
+        try:
+            module, outputs = _exported(network, inputs, free) if free else _recorded(network, inputs)
+        except NotRecorded:
+            module, outputs = _exported(network, inputs, free)
+    write_averages_(module, network, means)
     module.graph.eliminate_dead_code()  # a weight that is looked at for its size is not read
     module.recompile()
     rates = _rates(module, network)
@@ -219,7 +222,6 @@ def _export(network: nn.Module, inputs: Inputs, free: Free) -> tuple[fx.GraphMod
             module: fx.GraphModule = program.module()
     except Exception as problem:  # whatever the user's forward does to a traced value
         mode = "training" if network.training else "evaluation"
-        _check_averages(network, mode, problem)
         _check_packed(network, mode, problem)
         raise UnsupportedNetworkError(
             f"Cannot trace {type(network).__name__} in {mode}: {_reason(problem)}{place_in_code(problem)}. "
@@ -237,24 +239,6 @@ def _export(network: nn.Module, inputs: Inputs, free: Free) -> tuple[fx.GraphMod
     module.graph.set_codegen(fx.graph.CodeGen())
     module.recompile()
     return module, program.call_spec.out_spec
-
-
-def _check_averages(network: nn.Module, mode: str, problem: Exception) -> None:
-    """Whether it is batch normalisation's count of batches that cannot be traced."""
-    counts = [
-        name
-        for name, layer in network.named_modules()
-        if isinstance(layer, nn.modules.batchnorm._NormBase)
-        and layer.training
-        and layer.track_running_stats
-        and layer.momentum is None
-    ]
-    if counts:
-        raise UnsupportedNetworkError(
-            f"Cannot trace {type(network).__name__} in {mode}: {counts[0]!r} has momentum=None, a plain "
-            "average that depends on how many batches it has seen. Give a number while it learns, "
-            f"network.get_submodule({counts[0]!r}).momentum = 0.1, and None again to the pruned network."
-        ) from problem
 
 
 def _check_packed(network: nn.Module, mode: str, problem: Exception) -> None:

@@ -29,6 +29,8 @@ def renormalise_(
     for node in graphs[True].graph.nodes:
         given = arguments(node) if _is_batch_norm(node.target) else {}
         mean = given.get("running_mean")
+        while isinstance(mean, fx.Node) and mean.op == "call_function":  # a copy, of plain averages
+            mean = mean.args[0]
         if isinstance(mean, fx.Node) and given["training"]:
             moving[str(mean.target)] = find_tensor(network, str(mean.target))
     counts = {id(tensor): 0 for tensor in moving.values()}
