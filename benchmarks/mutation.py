@@ -10,8 +10,8 @@ or a change that makes no difference. The mutants are mutmut's, which leaves out
 properties are therefore written as `name = property(name)` before it sees them.
 
 All of it works in a temporary folder, on a copy, with a virtual environment of its own that borrows this
-one's packages. mutmut forks a process that has run the tests, and where these have computed on several threads
-its children wait for threads that were not forked: tests of numbers of threads are in no room.
+one's packages. mutmut forks a process that has run the tests, and where these have computed on several
+threads its children wait for threads that were not forked: tests of numbers of threads are in no room.
 """
 
 import argparse

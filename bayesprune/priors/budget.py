@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -45,15 +47,18 @@ class Budget:
       end with the same number of units: they are one *kind*. Their names are equal but for the whole numbers
       in them (that of the layer itself counts: ``0`` and ``2`` of a row of layers are two roles), and so are
       their sizes. ``uniform=["*_wi"]`` makes all groups that a pattern names one kind beyond that, as for a
-      configuration that has one number for encoder and decoder.
+      configuration that has one number for encoder and decoder; several patterns in a tuple are one kind
+      together. Groups of several sizes keep the same *share* then: ``uniform=[("*_query", "*embeddings*")]``
+      lets a stream of 768 channels lose 64 of them with each of its 12 heads, as configurations need that
+      write the width of a head as one by the other.
 
-    The number of a kind is decided by summed evidence: of all choices that meet the budget the one with the
-    most, where every group keeps its units with the most, and evidence against a unit counts as none; of
-    equals the one that costs more. Up to a thousand choices are all compared; beyond, units go in steps, the
-    least evidence for its cost first, and steps are exchanged as long as that gains. Sections are decided
-    first, as without these settings. What cannot be met even by the smallest sizes that are allowed is
-    refused by ``gate``. Such steps are coarse: a network may end further below its budget than
-    2 %, which the ``BudgetWarning`` says.
+    The number of units of a kind is decided by summed evidence: of all choices that meet the budget the one
+    with the most, where every group keeps its units with the most, and evidence against a unit counts as
+    none; of equals the one that costs more. Up to a thousand choices are all compared; beyond, units go in
+    steps, the least evidence for its cost first, and steps are exchanged as long as that gains. Sections are
+    decided first, as without these settings. What cannot be met even by the smallest sizes that are allowed
+    is refused by ``gate``. Such steps are coarse: a network may end further below its budget than 2 %, which
+    the ``BudgetWarning`` says.
 
     Sizes are held at *every* removal, not only at the last one: dead units of a kind go when, and as far as,
     each of its groups has them to give. So every checkpoint already is a network of such sizes, and a group
@@ -68,14 +73,15 @@ class Budget:
         macs: share of the dense multiply-accumulates to keep, in (0, 1].
         params: share of the dense parameters to keep, in (0, 1]. Give either, or both: then both hold, and
             the one that is harder to meet decides.
-        uniform: whether groups of a kind end equal; or names and globs of groups, each of which makes what it
-            stands for one kind.
+        uniform: whether groups of a kind end equal; or names and globs of groups, or tuples of them, each of
+            which makes what it stands for one kind.
         multiple_of: what sizes are multiples of, at least 1.
 
     Raises:
         PriorError: no share, or one that is no number in (0, 1]; a ``uniform`` or ``multiple_of`` that is
             none; used without ``gate()``; or, in ``gate()``, a share below the least that one unit in each
-            group, or the least size allowed, needs; a pattern for no group, or for groups of several sizes.
+            group, or the least size allowed, needs; a pattern for no group, for one that another pattern
+            names too, or for groups that have no share in common but all.
 
     Example:
         >>> import torch
@@ -90,7 +96,7 @@ class Budget:
 
     macs: float | None = None
     params: float | None = None
-    uniform: bool | Sequence[str] = False
+    uniform: bool | Sequence[str | Sequence[str]] = False
     multiple_of: int = 1
 
     def __post_init__(self) -> None:
@@ -142,14 +148,21 @@ class Budget:
         if isinstance(self.uniform, bool):
             return self.uniform
         sizes = {group.name: group.size for group in groups if not group.optional}
-        check_names("uniform", self.uniform, list(sizes), error=PriorError)
-        named = [[name for name in sizes if fnmatchcase(name, pattern)] for pattern in self.uniform]
-        for pattern, names in zip(self.uniform, named, strict=True):
-            if len({sizes[name] for name in names}) > 1:
-                listed = ", ".join(f"{name!r} has {sizes[name]}" for name in names)
+        asked = [(pattern,) if isinstance(pattern, str) else pattern for pattern in self.uniform]
+        check_names("uniform", itertools.chain(*asked), list(sizes), error=PriorError)
+        named = [[n for n in sizes if any(fnmatchcase(n, p) for p in of)] for of in asked]
+        for of, names in zip(asked, named, strict=True):
+            listed = ", ".join(f"{name!r} has {sizes[name]}" for name in names)
+            told = ", ".join(map(repr, of))
+            if math.gcd(*map(sizes.__getitem__, names)) == 1 and max(map(sizes.__getitem__, names)) > 1:
                 raise PriorError(
-                    f"uniform: {pattern!r} stands for groups of several sizes, which cannot lose units "
-                    f"alike: {listed}. Give a pattern for each size."
+                    f"uniform: {told} stands for groups of sizes that have no divisor, so that they share "
+                    f"none but all: {listed}. Give a pattern for each size."
+                )
+        for name, count in Counter(itertools.chain(*named)).items():
+            if count > 1:
+                raise PriorError(
+                    f"uniform names {name!r} {count} times: let one of the patterns stand for it."
                 )
         return named
 
@@ -190,16 +203,23 @@ def check_feasible(
         )
 
 
-def _patterns(uniform: object) -> tuple[str, ...]:
-    """Names and globs of groups."""
+def _patterns(uniform: object) -> tuple[str | tuple[str, ...], ...]:
+    """Names and globs of groups, and tuples of them."""
     given = (uniform,) if isinstance(uniform, str) else uniform
-    names = [*given] if isinstance(given, Iterable) else [None]
-    if not all(isinstance(name, str) for name in names):
+    kinds = [*given] if isinstance(given, Iterable) else [None]
+    found = tuple(kind if isinstance(kind, str) else _names(kind) for kind in kinds)
+    if not all(found):
         raise PriorError(
             f"uniform={uniform!r} must be True, False, or names and globs of groups: write for example "
             'Budget(macs=0.3, uniform=["*_intermediate_dense"]).'
         )
-    return tuple(map(str, names))
+    return found
+
+
+def _names(kind: object) -> tuple[str, ...]:
+    """Names and globs that are one kind together; none where they are no such thing."""
+    names = tuple(kind) if isinstance(kind, Iterable) else ()
+    return names if all(isinstance(name, str) for name in names) else ()
 
 
 def _is_share(value: object) -> bool:

@@ -16,23 +16,32 @@ from bayesprune.structure.groups import Group
 
 @dataclass(frozen=True)
 class Kind:
-    """Groups of one size that keep the same number of units: a multiple of the step, or all of them.
+    """Groups that keep the same number of units: a multiple of the step, or all of them.
+
+    Groups of several sizes keep the same share: heads of width 64 and a stream of 12 · 64 channels have the
+    number 12, of which each is one head and 64 channels.
 
     Attributes:
         groups: their names.
-        size: units of each in the dense network.
-        step: what the number of units is a multiple of, unless it is the size.
+        size: the number in the dense network: the greatest common divisor of the groups' sizes.
+        step: what the number is a multiple of, unless it is the size.
+        times: units of each group for each of the number; nothing where all have one.
     """
 
     groups: tuple[str, ...]
     size: int
     step: int
+    times: tuple[int, ...] = ()
+
+    def of(self, name: str) -> int:
+        """Units of a group for each of the kind's number."""
+        return self.times[self.groups.index(name)] if self.times else 1
 
     def sizes(self, least: int, most: int) -> list[int]:
-        """The numbers of units that each group may have, in order.
+        """The numbers that the kind may have, in order.
 
         Args:
-            least: of them, as far as the group has so many.
+            least: of them, as far as there are so many.
             most: of them.
         """
         least = min(least, self.size)
@@ -40,7 +49,7 @@ class Kind:
         return [n for n in (*steps, self.size) if least <= n <= most]
 
     def up(self, number: int) -> int:
-        """The least number of units allowed that is not below another."""
+        """The least number allowed that is not below another."""
         return min(-(-number // self.step) * self.step, self.size)
 
 
@@ -50,7 +59,7 @@ def kinds(network: Costed, same: bool | Sequence[Sequence[str]], multiple_of: in
     Args:
         network: the dense network.
         same: whether groups of one ``role`` and size are one kind, or names of groups that are one, beyond
-            these; False where each group is a kind of its own.
+            these, in shares where their sizes differ; False where each group is a kind of its own.
         multiple_of: what a layer's rows and columns shall be a multiple of. A unit may have several of them
             (a head has its width, a filter its features behind a flatten): then fewer units make a multiple.
 
@@ -67,10 +76,15 @@ def kinds(network: Costed, same: bool | Sequence[Sequence[str]], multiple_of: in
     for group in groups:
         members[keys[group.name]].append(group)
     steps = _steps(network, multiple_of)
-    return tuple(
-        Kind(tuple(g.name for g in of), of[0].size, math.lcm(*(steps.get(g.name, multiple_of) for g in of)))
-        for of in members.values()
-    )
+    return tuple(_kind(of, [steps.get(group.name, multiple_of) for group in of]) for of in members.values())
+
+
+def _kind(groups: Sequence[Group], steps: Sequence[int]) -> Kind:
+    """The kind of some groups, each with the step of its own units."""
+    size = math.gcd(*(group.size for group in groups))
+    times = tuple(group.size // size for group in groups)
+    step = math.lcm(*(step // math.gcd(step, n) for step, n in zip(steps, times, strict=True)))
+    return Kind(tuple(group.name for group in groups), size, step, times if max(times) > 1 else ())
 
 
 def role(name: str) -> str:
@@ -95,7 +109,9 @@ def least_sizes(kinds: Iterable[Kind], least: int) -> dict[str, int]:
         kinds: of a network.
         least: units that every group keeps, as far as it has so many.
     """
-    return {name: kind.sizes(least, kind.size)[0] for kind in kinds for name in kind.groups}
+    fewest = {kind: max(-(-least // kind.of(name)) for name in kind.groups) for kind in kinds}
+    numbers = {kind: kind.sizes(number, kind.size)[0] for kind, number in fewest.items()}
+    return {name: number * kind.of(name) for kind, number in numbers.items() for name in kind.groups}
 
 
 def allowed(kinds: Iterable[Kind], kept: Mapping[str, Tensor]) -> bool:
@@ -106,8 +122,8 @@ def allowed(kinds: Iterable[Kind], kept: Mapping[str, Tensor]) -> bool:
         kept: group → (size,), bool.
     """
     for kind in kinds:
-        numbers = {int(kept[name].sum()) for name in kind.groups} - {0}
-        if len(numbers) > 1 or any(number != kind.up(number) for number in numbers):
+        numbers = {int(kept[name].sum()) / kind.of(name) for name in kind.groups} - {0}
+        if len(numbers) > 1 or any(number != kind.up(math.ceil(number)) for number in numbers):
             return False
     return True
 

@@ -20,7 +20,7 @@ PAIRS = 8
 """Up to how many kinds steps of one are exchanged for steps of another."""
 
 Sizes = tuple[int, ...]
-"""A number of units for each kind."""
+"""A number for each kind."""
 
 
 def together(fitter: Fitter, kinds: Sequence[Kind], alive: Tensor, dead: Tensor) -> Tensor:
@@ -44,10 +44,11 @@ def together(fitter: Fitter, kinds: Sequence[Kind], alive: Tensor, dead: Tensor)
     parts, kept = fitter.gated.slices(), keep.clone()
     for kind in kinds:
         groups = _standing(fitter, kind, keep)
-        size = kind.up(max((int((keep & ~dead)[parts[name]].sum()) for name in groups), default=0))
+        left = {name: int((keep & ~dead)[parts[name]].sum()) for name in groups}
+        size = kind.up(max((-(-n // kind.of(name)) for name, n in left.items()), default=0))
         for name in groups:
             part = parts[name]
-            number = int(keep[part].sum()) - size
+            number = int(keep[part].sum()) - size * kind.of(name)
             going = torch.where((keep & dead)[part], fitter.gain[part], torch.inf).argsort(stable=True)
             kept[part.start + going[: max(number, 0)]] = False
     closed = fitter.close(kept)
@@ -120,8 +121,8 @@ class _Choice:
 
     def _options(self, kind: Kind) -> list[int]:
         parts, groups = self.fitter.gated.slices(), _standing(self.fitter, kind, self.base)
-        most = min(int(self.base[parts[name]].sum()) for name in groups)
-        least = max(self.fitter.least(self.base)[name] for name in groups)
+        most = min(int(self.base[parts[name]].sum()) // kind.of(name) for name in groups)
+        least = max(-(-self.fitter.least(self.base)[name] // kind.of(name)) for name in groups)
         return kind.sizes(least, most) or [most]
 
     def _top(self, sizes: Sizes) -> Tensor | None:
@@ -131,7 +132,8 @@ class _Choice:
             kept = keep.clone()
             for name in kind.groups:
                 gain = torch.where(keep[parts[name]], self.fitter.gain[parts[name]], -torch.inf)
-                kept[parts[name].start + gain.argsort(descending=True, stable=True)[size:]] = False
+                number = size * kind.of(name)
+                kept[parts[name].start + gain.argsort(descending=True, stable=True)[number:]] = False
             closed = self.fitter.close(kept)
             if closed is None:
                 return None
@@ -158,8 +160,8 @@ class _Choice:
                 step = options[i] - options[i - 1] if i else 0
                 lost = saved = 0.0
                 for name in kind.groups:
-                    part = parts[name]
-                    worst = torch.where(keep[part], self.fitter.gain[part], torch.inf).argsort()[:step]
+                    part, number = parts[name], step * kind.of(name)
+                    worst = torch.where(keep[part], self.fitter.gain[part], torch.inf).argsort()[:number]
                     lost += float(self.fitter.gain[part][worst].clamp_min(0).sum())
                     saved += float(cost[part][worst].sum())
                 rates.append(lost / saved if saved > 0 else math.inf)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 import bayesprune as bp
 from tests.structure.graph.networks import CASES, randomise_
@@ -20,8 +22,12 @@ class Example:
     """A network of three classes and rows for it."""
 
     network: nn.Module
-    x: Tensor
+    x: Any
     y: Tensor
+
+    def few(self) -> Any:
+        """Two rows."""
+        return tree_map(lambda x: x[:2], self.x)
 
     @property
     def likelihood(self) -> bp.Categorical:
@@ -66,14 +72,17 @@ def example_of(name: str) -> Example:
     return EXAMPLES[name]()
 
 
-def posterior_of(example: Example, weights: str = "delta", price: float = 5.0) -> bp.GatedModel:
+def posterior_of(
+    example: Example, weights: str = "delta", price: float = 5.0, inputs: bool | None = None
+) -> bp.GatedModel:
     """A gated model whose log-odds are random, some on either side of one half."""
     gated = bp.gate(
         example.network,
-        example.x[:2],
+        example.few(),
         prior=bp.priors.BernoulliGates(bp.priors.Flattening(price=price)),
         likelihood=example.likelihood,
         weights=bp.priors.NormalWeights(posterior=weights, initial_scale=0.3),
+        inputs=inputs,
     )
     generator = torch.Generator().manual_seed(5)
     gated.log_odds.data = 2 * torch.randn(len(gated.log_odds), generator=generator).to(gated.log_odds) + 1

@@ -10,7 +10,7 @@ from torch import nn
 import bayesprune as bp
 from bayesprune.errors import BudgetWarning, CheckpointError, PriorError
 from bayesprune.structure import ExpectedCost
-from bayesprune.structure.kinds import Kind, allowed, kinds, role
+from bayesprune.structure.kinds import Kind, allowed, kinds, least_sizes, role
 from bayesprune.svi import equal as decided
 from bayesprune.svi.equal import equal, together
 from bayesprune.svi.fitter import Fitter
@@ -117,11 +117,41 @@ def test_patterns_make_one_kind_of_what_they_stand_for():
     assert len(gated_for(network, macs=0.5, uniform="*").prior.kinds) == 1
     with pytest.raises(PriorError, match=r"uniform names 'blocks_\*_upp'.*Did you mean 'blocks_2_up'"):
         gated_for(network, macs=0.5, uniform=["blocks_*_upp"])
-    with pytest.raises(PriorError, match=r"'\*' stands for groups of several sizes.*'stem' has 6, 'blocks_0"):
+    with pytest.raises(
+        PriorError, match=r"'\*' stands for groups of sizes that have no divisor.*'stem' has 6, 'blo"
+    ):
         gated_for(macs=0.5, uniform=["*"])
+    with pytest.raises(PriorError, match="uniform names 'blocks_1_up' 2 times"):
+        gated_for(macs=0.5, uniform=["blocks_*", "blocks_1_up"])
 
 
-@pytest.mark.parametrize("uniform", [3, None, [2], ("stem", 1)], ids=str)
+def test_groups_of_several_sizes_keep_one_share():
+    (kind,) = gated_for(Stack(4, 6), macs=0.5, uniform=[("stem", "blocks_*_up")]).prior.kinds
+    assert kind == Kind(("stem", "blocks_0_up", "blocks_1_up", "blocks_2_up"), 2, 1, (2, 3, 3, 3))
+    assert [kind.of(name) for name in kind.groups] == [2, 3, 3, 3]
+    assert least_sizes([kind], 3) == {"stem": 4, "blocks_0_up": 6, "blocks_1_up": 6, "blocks_2_up": 6}
+    masks = {"stem": torch.arange(4) < 2, **{f"blocks_{i}_up": torch.arange(6) < 3 for i in range(3)}}
+    assert allowed([kind], masks) and not allowed([kind], masks | {"stem": torch.arange(4) < 3})
+    assert not allowed([kind], {name: torch.arange(len(mask)) < 1 for name, mask in masks.items()})
+    assert kinds(gated_for(Stack(12, 8), macs=0.5).network, [list(kind.groups)], 4) == (
+        Kind(kind.groups, 4, 4, (3, 2, 2, 2)),
+    )
+
+
+def test_dead_units_of_one_share_go_together():
+    gated = gated_for(Stack(4, 6), macs=0.4, uniform=[("stem", "blocks_*_up")])
+    parts, gain = gated.slices(), drawn_gain(gated, 1)
+    dead = torch.zeros_like(gated.alive)
+    for name, number in (("blocks_0_up", 5), ("blocks_1_up", 3), ("blocks_2_up", 4), ("stem", 2)):
+        dead[parts[name].start : parts[name].start + number] = True
+    going = together(fitter(gated, gain), gated.prior.kinds, gated.alive, dead)
+    gone = {name: int(mask.sum()) for name, mask in gated.by_group(going).items()}
+    assert gone == {"stem": 2, "blocks_0_up": 3, "blocks_1_up": 3, "blocks_2_up": 3}
+    dead[parts["stem"].start] = False
+    assert not bool(together(fitter(gated, gain), gated.prior.kinds, gated.alive, dead).any())
+
+
+@pytest.mark.parametrize("uniform", [3, None, [2], ("stem", 1), [()], [("stem", 1)]], ids=str)
 def test_uniform_must_be_a_flag_or_names(uniform):
     with pytest.raises(PriorError, match=r"uniform=.*must be True, False, or names"):
         bp.Budget(macs=0.5, uniform=uniform)
@@ -162,7 +192,7 @@ def reference(gated, gain):
         keep = torch.zeros(len(gain), dtype=torch.bool)
         for kind, size in zip(gated.prior.kinds, sizes, strict=True):
             for name in kind.groups:
-                keep[parts[name].start + gain[parts[name]].topk(size).indices] = True
+                keep[parts[name].start + gain[parts[name]].topk(size * kind.of(name)).indices] = True
         expected = costs(gated.by_group(keep.double()))
         shares = torch.stack([expected.macs, expected.parameters]) / gated.prior.dense
         used = float((shares / gated.prior.budget.nan_to_num(torch.inf)).max())
@@ -177,12 +207,13 @@ SETTINGS = [
     {"params": 0.6, "uniform": True, "multiple_of": 2},
     {"macs": 0.7, "multiple_of": 3},
     {"macs": 0.4, "uniform": ["blocks_[01]_up"]},
+    {"macs": 0.6, "uniform": [("stem", "blocks_[01]_up")]},
 ]
 
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
 def test_the_choice_is_the_best_of_all(settings, monkeypatch):
-    gated = gated_for(Stack(5, 5), **settings)
+    gated = gated_for(Stack(4, 6) if isinstance(settings.get("uniform"), list) else Stack(5, 5), **settings)
     for seed, shift in ((0, 1.0), (1, 1.0), (2, -0.5)):
         gain = drawn_gain(gated, seed, shift)
         expected, used = reference(gated, gain)

@@ -87,5 +87,5 @@ def _remedy(shares: dict[float, list[tuple[str, int]]], owners: Owners) -> str:
             return "bp.Budget(..., uniform=True) keeps layers equal."
         if alike:
             return f"bp.Budget(..., uniform=...) keeps them equal by a pattern that stands for {names}."
-        return f"Let {names} lose the same share, or leave some of them whole, exclude=."
+        return f"bp.Budget(..., uniform=[({names})]) lets them lose the same share."
     return f"Leave {names} whole, exclude=." if names else ""

@@ -101,6 +101,13 @@ def test_bert(tmp_path):
             twin.save_pretrained(tmp_path / "uneven")
     bp.save(uneven, tmp_path / "ours", example=example)
     assert torch.equal(outputs(bp.load(tmp_path / "ours"), example), outputs(uneven, example))
+    shares = bp.analyse(network, example, layers="none", exclude=["*intermediate*"])
+    shares = shares.cut({g.name: torch.arange(g.size) < g.size * (0.5 if g.size == 4 else 0.75)
+                         for g in shares.groups})  # fmt: skip
+    with pytest.raises(
+        UnsupportedNetworkError, match=r"=16 .*uniform=\[\('bert.* lets them lose the same sh"
+    ):
+        shares.save_pretrained(tmp_path / "uneven")
     heads = structure.cut({"bert_encoder_layer_0_attention_self_query": torch.arange(4) < 2})
     with pytest.raises(UnsupportedNetworkError, match=r"hidden_size=16 is one number.*exclude="):
         heads.save_pretrained(tmp_path / "uneven")  # a head is hidden_size / num_attention_heads wide there
@@ -219,3 +226,17 @@ def test_what_the_page_shows_runs(tmp_path, monkeypatch, capsys):
 def test_transformers_is_not_imported_by_the_library():
     code = "import sys, bayesprune as bp; bp.analyse, bp.prune; print('transformers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
+
+
+@pytest.mark.filterwarnings("ignore::bayesprune.errors.BudgetWarning", "ignore::UserWarning")
+def test_heads_and_stream_lose_the_same_share_where_a_config_asks_for_it(tmp_path):
+    network, example = models.bert()
+    rows = {**example, "labels": torch.arange(3)}
+    gated = bp.gate(
+        network, dict(example), likelihood=bp.Categorical(rows=3, output="logits"), layers="none",
+        prior=bp.Budget(params=0.5, uniform=[("*_attention_*", "bert_pooler_dense")]),
+    )  # fmt: skip
+    small = bp.prune(bp.fit(gated, rows, epochs=4, batch_size=3, progress=False))
+    again, fields = loaded(small, tmp_path), saved_fields(tmp_path)
+    assert fields["hidden_size"] == 4 * fields["num_attention_heads"] < 16
+    assert torch.allclose(outputs(again, example), outputs(small, example), rtol=0, atol=1e-14)
