@@ -20,7 +20,6 @@ from tests.misuse.small import (
     prior,
 )
 
-
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit", "ignore:Complex modules are a new feature")
 
 REFUSED = {
