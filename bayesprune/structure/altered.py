@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor, nn, no_grad
 from torch.nn.modules import module as torch_module
 from torch.nn.utils import parametrizations, parametrize, prune, remove_spectral_norm, remove_weight_norm
 from torch.nn.utils.spectral_norm import SpectralNorm
@@ -23,6 +23,12 @@ from bayesprune.structure.layer_form import built, described
 OUTPUTS, MOVING, GRADIENTS = "outputs", "moving", "gradients"
 """What an alteration touches: outputs; outputs, by numbers that every call in training moves; or gradients
 alone."""
+
+PLAIN_WEIGHTS = (
+    "bp.structure.plain_weights(network) is a copy with all such weights as plain parameters, of the values "
+    "that they have in evaluation."
+)
+"""What takes everything off at once that computes weights."""
 
 _GLOBAL = {
     "_global_forward_pre_hooks": "register_module_forward_pre_hook",
@@ -51,6 +57,7 @@ class Alteration:
         remedy: code that takes it off; ``{}`` in it is the module.
         touches: ``OUTPUTS``, ``MOVING`` or ``GRADIENTS``.
         hook: of PyTorch's own, that computes a tensor before every call, where that is what it is.
+        computes: whether it computes a tensor before every call.
     """
 
     name: str
@@ -59,6 +66,7 @@ class Alteration:
     remedy: str
     touches: str = OUTPUTS
     hook: Any = None
+    computes: bool = False
 
     def __str__(self) -> str:
         """Place, what and remedy; ``network`` is what was handed over."""
@@ -117,7 +125,7 @@ def _of(name: str, module: nn.Module) -> Iterator[Alteration]:
             what, tensor, remedy, _ = _computing(hook)
             touches = MOVING if isinstance(hook, SpectralNorm) else OUTPUTS
             code = f"torch.nn.utils.{remedy}({{}}, {tensor!r})"
-            yield Alteration(name, module, f"{what} {tensor!r}", code, touches, hook)
+            yield Alteration(name, module, f"{what} {tensor!r}", code, touches, hook, computes=True)
         else:
             yield _hook(name, module, "a forward pre-hook", "_forward_pre_hooks")
     if module._forward_hooks:
@@ -152,7 +160,7 @@ def _parametrised(name: str, module: Any) -> Iterator[Alteration]:
         spectral = any(isinstance(part, parametrizations._SpectralNorm) for part in how)
         what = f"a {'spectral norm' if spectral else 'parametrization'} of {tensor!r}"
         remedy = f"torch.nn.utils.parametrize.remove_parametrizations({{}}, {tensor!r})"
-        yield Alteration(name, module, what, remedy, MOVING if spectral else OUTPUTS)
+        yield Alteration(name, module, what, remedy, MOVING if spectral else OUTPUTS, computes=True)
 
 
 def _hook(name: str, module: nn.Module, what: str, kind: str, touches: str = OUTPUTS) -> Alteration:
@@ -233,8 +241,8 @@ def check_followed(network: nn.Module, caller: str) -> None:
     found = [alteration for alteration in alterations(network) if alteration.touches == MOVING]
     if found:
         raise UnsupportedNetworkError(
-            f"{_listed(found)}. {caller} cannot follow the power iteration of spectral norm; after "
-            "network.eval() the weight stays what it is in evaluation."
+            f"{_listed(found)}. {caller} cannot follow the power iteration of spectral norm, and without "
+            f"some of its units a weight has another norm. {PLAIN_WEIGHTS}"
         )
 
 
@@ -262,7 +270,8 @@ def check_present(network: nn.Module, names: Iterable[str]) -> None:
 def hint(network: nn.Module) -> str:
     """What of a network may be why it could not be read: a sentence for the end of a message, or nothing."""
     found = alter_outputs(network)
-    return f" {_listed(found)}." if found else ""
+    more = f" {PLAIN_WEIGHTS}" if any(alteration.computes for alteration in found) else ""
+    return f" {_listed(found)}.{more}" if found else ""
 
 
 def drop_gradient_hooks_(network: nn.Module) -> nn.Module:
@@ -275,6 +284,18 @@ def drop_gradient_hooks_(network: nn.Module) -> nn.Module:
         module._backward_hooks.clear()
         module._backward_pre_hooks.clear()
     return network
+
+
+def recompute_(network: nn.Module) -> None:
+    """Let hooks compute now what they compute before every call: of a cut layer it has the size of old.
+
+    Args:
+        network: changed in place; without spectral norms, whose calls count.
+    """
+    for alteration in alterations(network):
+        if alteration.hook is not None and alteration.touches == OUTPUTS:
+            with no_grad():
+                alteration.hook(alteration.module, None)
 
 
 def bake_(network: nn.Module) -> nn.Module:

@@ -51,3 +51,11 @@ def resize_(layer: nn.Module) -> None:
         tensor = layer.weight if layer.affine else layer.running_mean
         if tensor is not None:
             layer.num_features = len(tensor)
+    elif isinstance(layer, nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d):
+        layer.in_channels, layer.out_channels = layer.weight.shape[0], layer.weight.shape[1] * layer.groups
+    elif isinstance(layer, nn.Embedding | nn.EmbeddingBag):
+        layer.num_embeddings, layer.embedding_dim = layer.weight.shape
+    elif isinstance(layer, nn.Bilinear):
+        layer.out_features, layer.in1_features, layer.in2_features = layer.weight.shape
+    elif isinstance(layer, nn.PReLU):
+        layer.num_parameters = layer.weight.numel()

@@ -10,6 +10,7 @@ from torch import nn
 
 from bayesprune.structure import count
 from bayesprune.structure.groups import close_over
+from bayesprune.structure.layers import resize_
 from bayesprune.structure.select import selected
 from tests.structure.networks import Functional, cut_, gated_of, randomise_norms, rows_of_layers
 
@@ -228,3 +229,23 @@ def test_gates_for_every_row_and_for_draws_broadcast():
         for j in range(3):
             expected = gated(x, {"input": first[i, 0, 0], "0": second[j]})
             torch.testing.assert_close(outputs[i, j], expected)
+
+
+@pytest.mark.parametrize(
+    "build, whole, less",
+    [
+        (nn.Linear, (6, 4), (3, 2)),
+        (nn.Conv2d, (6, 4, 3), (3, 2, 3)),
+        (nn.ConvTranspose1d, (6, 4, 3), (3, 2, 3)),
+        (nn.Embedding, (9, 6), (9, 3)),
+        (nn.EmbeddingBag, (9, 6), (9, 3)),
+        (nn.Bilinear, (6, 5, 4), (3, 2, 1)),
+        (nn.PReLU, (6,), (3,)),
+        (nn.BatchNorm1d, (6,), (3,)),
+    ],
+)
+def test_layers_note_the_sizes_of_what_is_left_of_them(build, whole, less):
+    layer, expected = build(*whole), build(*less)
+    layer._parameters = expected._parameters
+    resize_(layer)
+    assert layer.extra_repr() == expected.extra_repr()

@@ -39,6 +39,7 @@ from bayesprune.structure.graph.surgery.cut import (
     follow_counts_,
     kept_places,
     living_slots,
+    shorter_lengths,
     strip_,
     tensors_gone,
     whole_shapes,
@@ -289,12 +290,18 @@ class GraphNetwork(Framed):
         plain = self._adapted(after)  # every operation can follow
         masked = self._probe(after)
         beside = {id(self._tensor(name)): twin for name, twin in (companions or {}).items()}
-        changed = [(self._tensor(n), dim, s) for n, dim, s in kept_places(self.structure, before, after)]
+        places = kept_places(self.structure, before, after)
+        changed = [(self._tensor(n), dim, s) for n, dim, s in places]
         changed += [(beside[id(t)], dim, stays) for t, dim, stays in changed if id(t) in beside]
-        backup = [Backup(tensor, optimiser) for tensor, _, _ in changed]
+        lengths = shorter_lengths(self.structure, places)
+        backup = [
+            Backup(tensor, optimiser) for tensor in (*(t for t, _, _ in changed), *(g for g, _ in lengths))
+        ]
         problem: Exception | None = None
         try:
             object.__setattr__(self, "alive", after)
+            for tensor, values in lengths:
+                tensor.data = values
             for tensor, dim, stays in changed:
                 cut_tensor_(tensor, dim, stays, optimiser)
             self._resize_()

@@ -69,9 +69,7 @@ def _run(module: nn.Module, network: nn.Module, inputs: Inputs) -> list[Tensor]:
         ) from problem
 
 
-def outputs_of(
-    module: nn.Module, network: nn.Module, inputs: Inputs, buffers: bool = False
-) -> list[Tensor]:
+def outputs_of(module: nn.Module, network: nn.Module, inputs: Inputs, buffers: bool = False) -> list[Tensor]:
     """What a module returns from one state of the generator.
 
     Args:

@@ -91,6 +91,7 @@ class Findings:
         refilled: an argument that is read unit by unit → (its dimension, labels): a cut network puts zeros
             where units have gone.
         inside: labels of units whose gates an operation has inside.
+        lengths: (v, g, dimension) of parameters of which g v / ‖v‖ is computed, by name.
         of: node → labels of its value, in a structure like the value's; ``Raw`` for parameters.
         sizes: node → shape of its value, where that is a tensor.
         rows: name of a value → (dimension that rows run along, inner and outer repeats).
@@ -113,6 +114,7 @@ class Findings:
     selected: dict[Argument, tuple[int, Tensor]] = field(default_factory=dict)
     refilled: dict[Argument, tuple[int, Tensor]] = field(default_factory=dict)
     inside: list[Tensor] = field(default_factory=list)
+    lengths: set[tuple[str, str, int]] = field(default_factory=set)
     of: dict[fx.Node, Any] = field(default_factory=dict)
     sizes: dict[fx.Node, torch.Size] = field(default_factory=dict)
     rows: dict[str, tuple[int, int, int]] = field(default_factory=dict)

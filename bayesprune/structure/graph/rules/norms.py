@@ -7,7 +7,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bayesprune.structure.graph.rules.call import CROSSES, Call, Raw, rule, varying
+from bayesprune.structure.graph.rules.call import (
+    CROSSES,
+    Call,
+    Raw,
+    argument_node,
+    arguments,
+    rule,
+    varying,
+)
 from bayesprune.structure.graph.rules.labels import along
 
 
@@ -79,14 +87,39 @@ def group_norm(call: Call) -> Any:
 
 @rule("aten._weight_norm", parameters=("v", "g"))
 def weight_norm(call: Call) -> Any:
-    """w = g v / ‖v‖, lengths over all dimensions but one: those stay, and that one's indices are units."""
+    """w = g v / ‖v‖, lengths over all dimensions but one, or over all of them.
+
+    Where g is nobody else's, a cut takes what is left of a length into it, g ← g ‖v′‖ / ‖v‖, and every
+    dimension may lose indices. Otherwise those that lengths are over stay.
+    """
     v, g, dim = call.known["v"], call.known["g"], call.args.get("dim", 0)
     if not isinstance(v, Raw) or not isinstance(g, Raw):
         return call.frozen_everything("its weight is computed, and such weights have no rule yet")
-    dim %= len(v.shape)
-    call.freeze_along(v, set(range(len(v.shape))) - {dim}, "the length of a filter is over it")
-    call.join(v.along(call.labels, dim), g.along(call.labels, dim))
+    kept = set() if dim == ALL else {dim % len(v.shape)}
+    if _has_lengths_of_its_own(call, dim):
+        call.findings.lengths.add((v.name, g.name, dim))
+    else:
+        call.freeze_along(v, set(range(len(v.shape))) - kept, "the length of a filter is over it")
+    for index in kept:
+        call.join(v.along(call.labels, index), g.along(call.labels, index))
     return v
+
+
+ALL = -1
+"""What PyTorch's kernel is given for the length of the whole tensor."""
+
+
+def _has_lengths_of_its_own(call: Call, dim: int) -> bool:
+    """Whether v and g are parameters as they are, and g is the length of that v alone."""
+    v, g = (argument_node(call.node, name) for name in ("v", "g"))
+    if v is None or g is None or v.op != "get_attr" or g.op != "get_attr":
+        return False
+    return all(
+        user.target is call.node.target
+        and argument_node(user, "v") is v
+        and arguments(user).get("dim", 0) == dim
+        for user in g.users
+    )
 
 
 def _bind(call: Call, vector: Tensor, *names: str) -> None:

@@ -99,6 +99,32 @@ def cut_tensor_(
         tensor.grad = gradient.index_select(dim, index)
 
 
+def shorter_lengths(
+    structure: Structure, places: list[tuple[str, int, Tensor]]
+) -> list[tuple[Tensor, Tensor]]:
+    """Lengths of filters that are about to lose some of their numbers: w = g v / ‖v‖ stays what it is.
+
+    Args:
+        structure: of the network.
+        places: as ``kept_places`` gives them.
+
+    Returns:
+        Each g that changes, and g ‖v′‖ / ‖v‖, with v′ what is left of v.
+    """
+    network, found = structure.captured.network, []
+    for name, length, dim in sorted(structure.findings[True].lengths | structure.findings[False].lengths):
+        v, g = find_tensor(network, name), find_tensor(network, length)
+        assert v is not None and g is not None
+        left = v.detach()
+        for other, along, stays in places:
+            if along != dim and find_tensor(network, other) is v:
+                left = left.index_select(along, stays.nonzero().squeeze(1).to(v.device))
+        if left.shape != v.shape:
+            ratio = torch.norm_except_dim(left, 2, dim) / torch.norm_except_dim(v.detach(), 2, dim)
+            found.append((g, g.detach() * ratio))
+    return found
+
+
 def follow_counts_(structure: Structure, alive: Tensor) -> None:
     """Layers' numbers of groups, and sizes of recurrences, agree with the parameters that are left.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn, no_grad
 
+from bayesprune.structure.altered import recompute_
 from bayesprune.structure.layers import resize_
 from bayesprune.structure.running import evaluating
 
@@ -16,6 +17,7 @@ def resize_layers_(network: nn.Module) -> None:
     Args:
         network: changed in place.
     """
+    recompute_(network)
     for layer in network.modules():
         resize_(layer)
         if isinstance(layer, nn.LayerNorm | nn.RMSNorm) and layer.weight is not None:
