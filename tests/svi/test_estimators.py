@@ -62,9 +62,9 @@ def exact_gradient(loss):
     return value.detach(), probs.grad
 
 
-def assert_unbiased(estimator, loss):
+def assert_unbiased(estimator, loss, rows=ROWS):
     value, gradient = exact_gradient(loss)
-    problem = problem_for(loss)
+    problem = problem_for(loss, rows=rows)
     estimates = [estimator(problem) for _ in range(DRAWS)]
     values = torch.stack([e.nll for e in estimates])
     gradients = torch.stack([e.gate_gradient for e in estimates])
@@ -83,6 +83,7 @@ def with_weight(loss):
 @pytest.mark.parametrize("estimator", [ARM(), Reinforce()], ids=["ARM", "REINFORCE"])
 def test_score_function_estimators_are_unbiased_for_any_loss(estimator, loss):
     assert_unbiased(estimator, with_weight(loss))
+    assert_unbiased(estimator, with_weight(loss), rows=2)  # a baseline that sees its own row shows most
 
 
 @pytest.mark.parametrize("loss", [linear, quadratic])

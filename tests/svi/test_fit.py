@@ -1,6 +1,9 @@
 """fit(): it shrinks for real, guards against empty layers, and says what is wrong."""
 
 import copy
+import io
+import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -18,6 +21,8 @@ from bayesprune.errors import (
 )
 from bayesprune.svi import Engine
 from bayesprune.svi.batches import Batches
+from bayesprune.svi.progress import _Stderr
+from bayesprune.svi.run import Run
 from bayesprune.svi.schedule import Schedule
 from tests.svi.fits import EPOCHS, FAST, ROWS, data, fit, gated_for, network, same
 
@@ -81,6 +86,17 @@ def test_every_removal_of_a_real_fit_leaves_the_masked_outputs(monkeypatch):
     monkeypatch.setattr(bp.GatedModel, "remove_", watched)
     fit()
     assert len(removals) >= 2 and sum(removals) > 3
+
+
+def test_the_average_of_weights_is_their_mean():
+    layer = nn.Linear(2, 1)
+    run = SimpleNamespace(averaged=0, average={}, gated=SimpleNamespace(network=layer))
+    seen = []
+    for step in range(5):
+        layer.weight.data = torch.tensor([[step**2, -1.0]])
+        seen.append(layer.weight.detach().clone())
+        Run._average_(run)
+    torch.testing.assert_close(run.average["weight"], torch.stack(seen).mean(0))
 
 
 def test_averaged_weights_get_batch_statistics_of_their_own():
@@ -242,6 +258,16 @@ def test_progress_on_a_terminal_is_a_bar(monkeypatch, capsys):
     fit(epochs=2, progress=True)
     err = capsys.readouterr().err
     assert "|" in err and "\r" in err and "ELBO" in err and "units" in err and "MACs" in err
+
+
+@pytest.mark.parametrize("closed", [True, False])
+def test_without_a_stream_there_is_no_progress_and_no_complaint(closed, monkeypatch):
+    stream = io.StringIO() if closed else None
+    stream.close() if stream else None
+    monkeypatch.setattr(sys, "stderr", stream)
+    assert _Stderr().write("a bar") == 5
+    _Stderr().flush()
+    assert fit(epochs=1, progress=True).history
 
 
 def test_progress_in_a_file_is_ten_lines(capsys):

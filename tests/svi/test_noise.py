@@ -1,6 +1,7 @@
 """Noise on units in the fused step: its expected loss is that of Pyro, and the one known in closed form."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pyro
 import pytest
@@ -12,6 +13,7 @@ import bayesprune as bp
 from bayesprune import priors
 from bayesprune.svi import Engine, Recipe
 from bayesprune.svi.objective import gate_nats, weight_nats
+from bayesprune.svi.weight_noise import WeightNoise
 
 pytestmark = pytest.mark.usefixtures("double_precision")
 FALSE_ALARM = 1e-5  # of each randomised test: |error| > 4.42 standard errors of a Gaussian
@@ -90,3 +92,24 @@ def test_noise_multiplies_whole_channels():
     (outputs,) = seen
     torch.testing.assert_close(outputs, outputs[:, :1].expand(4, 9))
     assert len(outputs[:, 0].unique()) == 4
+
+
+def test_noise_of_weights_is_that_of_their_closed_form():
+    """One standard deviation of the noise: y = W x + b ± √(x² σ_W² + σ_b²), and w ± σ_w."""
+    generator = torch.Generator().manual_seed(0)
+    x, weight, bias = torch.randn(4, 3), torch.randn(2, 3), torch.randn(2)
+    scales = {"w": torch.rand(2, 3) + 0.1, "b": torch.rand(2) + 0.1}
+    gated = SimpleNamespace(log_scales_by_tensor=lambda: {n: s.log() for n, s in scales.items()})
+    noise = WeightNoise(gated, generator)
+    noise._normal = torch.ones_like
+    of_weights, mean = x.square() @ scales["w"].square().T, x @ weight.T
+    both = (of_weights + scales["b"].square()).sqrt()
+    torch.testing.assert_close(noise.linear(("w", "b"), x, weight, bias), mean + bias + both)
+    torch.testing.assert_close(noise.linear(("w", "c"), x, weight, bias), mean + bias + of_weights.sqrt())
+    torch.testing.assert_close(noise.linear(("w", None), x, weight, None), mean + of_weights.sqrt())
+    torch.testing.assert_close(noise.linear(("v", "b"), x, weight, bias), mean + bias)  # a point
+    torch.testing.assert_close(noise.draw("w", weight), weight + scales["w"])
+    assert noise.draw("v", weight) is weight
+    drawn = WeightNoise(gated, generator).linear(("w", "b"), x[:1].expand(20000, 3), weight, bias)
+    error = drawn.var(0) / both[0].square() - 1  # relative standard error √(2 / n); false alarms 1e-5 of both
+    assert float(error.abs().max()) <= 4.6 * (2 / 20000) ** 0.5
