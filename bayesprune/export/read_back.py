@@ -12,6 +12,7 @@ from bayesprune.rows.call import Call
 from bayesprune.rows.nested import taken_apart
 from bayesprune.structure.altered import hint
 from bayesprune.structure.graph.capture.bind import alike
+from bayesprune.structure.graph.capture.experts import experts_routed
 from bayesprune.structure.graph.capture.lent import shared_memory_copy
 from bayesprune.structure.graph.capture.masks import masks_as_given
 from bayesprune.structure.plain import place_of
@@ -90,7 +91,7 @@ def outputs_of(network: nn.Module, inputs: Call) -> list[Tensor]:
     """The tensors that a network returns in evaluation; modes, buffers and random numbers stay as they were.
 
     PyTorch's attention takes the operations that it takes with gradients, of which its graph is: without, it
-    has a kernel that rounds otherwise.
+    has a kernel that rounds otherwise. So do the experts of transformers in their several implementations.
 
     Args:
         network: any module.
@@ -101,7 +102,8 @@ def outputs_of(network: nn.Module, inputs: Call) -> list[Tensor]:
     """
     with evaluating(network), unmoved(network), torch.random.fork_rng(devices=[]), masks_as_given():
         torch.default_generator.manual_seed(0)
-        returned = run_on(network, inputs.clone())
+        with experts_routed(network):
+            returned = run_on(network, inputs.clone())
     return taken_apart(returned)[0]
 
 

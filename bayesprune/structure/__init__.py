@@ -5,6 +5,7 @@ from bayesprune.structure.expected import Costed, Expected, ExpectedCost
 from bayesprune.structure.graph.rules.call import Call, Raw, rule
 from bayesprune.structure.groups import Group, Slot
 from bayesprune.structure.minimal import minimal_masks
+from bayesprune.structure.plain.routed import routed_linear
 from bayesprune.structure.plain_weights import plain_weights
 from bayesprune.structure.terms import Term
 
@@ -21,5 +22,6 @@ __all__ = [
     "count",
     "minimal_masks",
     "plain_weights",
+    "routed_linear",
     "rule",
 ]

@@ -22,6 +22,7 @@ from bayesprune.structure.graph.analysis.structure import Structure
 from bayesprune.structure.graph.analysis.weights import weight_names
 from bayesprune.structure.graph.capture.bind import adopt_, alike, graph_forward, same, share
 from bayesprune.structure.graph.capture.capture import find_tensor
+from bayesprune.structure.graph.capture.experts import experts_routed
 from bayesprune.structure.graph.capture.flat import flat
 from bayesprune.structure.graph.capture.lent import shared_memory_copy
 from bayesprune.structure.graph.capture.recording import Inputs as CallInputs
@@ -423,7 +424,8 @@ class GraphNetwork(Framed):
         example, twin = self._example(), shared_memory_copy(own)
 
         def run(network: nn.Module, training: bool) -> list[Tensor]:
-            return outputs_of(network.train(training), network, example)
+            with experts_routed(network):  # its parameters are used in the order of the graph
+                return outputs_of(network.train(training), network, example)
 
         followed = {training: graphs[training] for training in (False, True)}
         with flat(twin, self.call_form, self.structure.captured.outputs[False]):

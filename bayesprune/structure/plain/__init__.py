@@ -3,6 +3,7 @@
 from bayesprune.structure.plain.parts import LAYERS, Part, bare
 from bayesprune.structure.plain.plain_graph import PlainGraph, tensor_names
 from bayesprune.structure.plain.program import Program, place_of, program_data, program_from_data
+from bayesprune.structure.plain.routed import routed_linear
 
 __all__ = [
     "LAYERS",
@@ -13,5 +14,6 @@ __all__ = [
     "place_of",
     "program_data",
     "program_from_data",
+    "routed_linear",
     "tensor_names",
 ]

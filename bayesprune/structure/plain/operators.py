@@ -31,7 +31,7 @@ POINTWISE = """
 """
 
 REDUCING = """
-    all amax amin aminmax any argmax argmin argsort count_nonzero cummax cummin cumprod cumsum kthvalue
+    all amax amin aminmax any argmax argmin argsort count_nonzero cummax cummin cumprod cumsum diff kthvalue
     linalg_matrix_norm linalg_norm linalg_vector_norm log_softmax logcumsumexp logsumexp max mean median min
     mode nanmean nansum norm prod quantile softmax _log_softmax _safe_softmax _softmax sort std std_mean sum
     topk trace var var_mean

@@ -17,6 +17,7 @@ from bayesprune.structure.graph.rules.call import Findings, Raw, argument_node, 
 from bayesprune.structure.graph.rules.einsum import letters_of
 from bayesprune.structure.graph.rules.labels import compact
 from bayesprune.structure.groups import WHOLE, Slot, by_group
+from bayesprune.structure.plain.routed import NAME
 from bayesprune.structure.terms import Term
 
 RECURRENT = ("lstm", "gru", "rnn_tanh", "rnn_relu")
@@ -134,7 +135,9 @@ def _products(
     weight = given.get("weight") if kind.startswith(("linear", "conv")) else None
     if weight is None and any(argument[0] is node for argument in found.refilled):
         return  # of the same shape before and after a cut
-    if kind in RECURRENT:
+    if kind == NAME and isinstance(given["weight"], fx.Node):  # a row has one of the weights
+        yield _contraction(structure, found, [(given["weight"], (-1, 0, 1))])
+    elif kind in RECURRENT:
         for matrix in (n for n in given["params"] if len(found.sizes[n]) > 1):
             yield _contraction(structure, found, [(matrix, (0, 1))])
     elif isinstance(weight, fx.Node):

@@ -19,6 +19,7 @@ from bayesprune.structure.graph.rules import (  # noqa: F401 (importing register
     products,
     recurrent,
     reductions,
+    routed,
     shape,
 )
 from bayesprune.structure.graph.rules.call import RULES, Call, Findings, Raw, operation, schema_names

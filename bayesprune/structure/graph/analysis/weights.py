@@ -16,11 +16,13 @@ from torch import fx, nn
 from bayesprune.structure.graph.capture.capture import Captured, find_tensor
 from bayesprune.structure.graph.rules.call import arguments
 from bayesprune.structure.graph.rules.shape import KEEPS, MOVES
+from bayesprune.structure.plain.routed import NAME
 
 CONVOLUTIONS = ("convolution", *(f"conv{kind}{d}d" for kind in ("", "_transpose") for d in (1, 2, 3)))
 NAMED: Mapping[str, tuple[str, ...]] = {
     "linear": ("weight", "bias"),
     "embedding": ("weight",),
+    NAME: ("weight", "bias"),
     **{kind: ("weight", "bias") for kind in CONVOLUTIONS},
     **{kind: ("params",) for kind in ("lstm", "gru", "rnn_tanh", "rnn_relu")},
 }

@@ -27,6 +27,7 @@ from torch.utils._pytree import tree_flatten, tree_leaves
 
 from bayesprune.structure.graph.capture.late_graph import LateGraph
 from bayesprune.structure.graph.capture.lent import WouldWrite, check_writes, memory
+from bayesprune.structure.plain.routed import OPERATION
 
 aten = torch.ops.aten
 Inputs = tuple[Tensor, ...]
@@ -279,8 +280,8 @@ KNOWN = {
         ("scaled_dot_product_attention", "default"), ("softmax", "int"), ("to", "dtype"),
         ("contiguous", "default"), ("relu6", "default"), ("silu", "default"), ("hardswish", "default"),
     )
-}  # fmt: skip
-"""Operations made of others that read no values."""
+} | {OPERATION}  # fmt: skip
+"""Operations made of others that read no values, or none that shows."""
 
 
 @functools.cache

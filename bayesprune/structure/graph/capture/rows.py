@@ -12,6 +12,7 @@ from torch import Tensor, fx
 from torch.utils._pytree import tree_leaves, tree_map
 
 from bayesprune.structure.graph.capture.capture import Inputs
+from bayesprune.structure.plain.routed import NAME
 
 Place = tuple[int, int, int]
 """The dimension that rows run along, how often each comes one after the other, how often all come."""
@@ -199,6 +200,8 @@ class _Pairs(fx.Interpreter):
             return target(*_side(args, "first"), **_side(kwargs, "first"))
         if kind == "batch_norm" and args[3] is None:  # without statistics of its own it mixes rows, always
             return args[0]
+        if kind == NAME:  # another choice of weights rounds other rows otherwise
+            args = [*args[:-1], _side(args[-1], "first")]
         args, kwargs = _each_row_on_its_own(target, kind, args, kwargs)
         if kind.rstrip("_") == "bernoulli":
             return _all_kept(args[0], kind, self.mark)

@@ -20,6 +20,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from bayesprune.errors import UnsupportedNetworkError
 from bayesprune.structure.altered import hint
 from bayesprune.structure.graph.capture.averages import shares_of_one, write_averages_
+from bayesprune.structure.graph.capture.experts import experts_routed
 from bayesprune.structure.graph.capture.masks import masks_as_given
 from bayesprune.structure.graph.capture.recording import Inputs, NotRecorded, recorded
 from bayesprune.structure.graph.capture.regions import inline_
@@ -58,7 +59,7 @@ def traced(
     Raises:
         UnsupportedNetworkError: PyTorch cannot trace it; the line is named.
     """
-    with shares_of_one(network) as means:
+    with experts_routed(network), shares_of_one(network) as means:
         try:
             module, outputs = _exported(network, inputs, free) if free else _recorded(network, inputs)
         except NotRecorded:
@@ -121,7 +122,8 @@ def _check_sizes(module: fx.GraphModule) -> None:
                 f"Cannot trace the network: the size of {node.name!r} depends on the values of the inputs"
                 f"{_line_of(node)}. Write masks as products (x * mask) where they stand for x[mask]; experts "
                 "that are given the rows that chose them (torch.where, index_add_) can be given all rows, "
-                "and weigh nothing where they were not chosen."
+                "and weigh nothing where they were not chosen; or, with their weights in one tensor, be "
+                "bp.structure.routed_linear."
             )
 
 
