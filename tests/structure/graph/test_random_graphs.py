@@ -5,13 +5,15 @@ BAYESPRUNE_NIGHTLY=1 pytest tests/structure/graph/test_random_graphs.py     # 1,
 
 import os
 import statistics
+from collections import Counter
 
 import torch
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from bayesprune.errors import RemovalError
+from bayesprune.errors import DataError, RemovalError
 from bayesprune.structure.graph import analyse
+from tests.structure.graph import forms
 from tests.structure.graph.checks import (
     EFFECT,
     assert_same,
@@ -114,3 +116,49 @@ def test_a_printed_program_is_the_same_network_again():
     first, second = run(network_of(program), x, True), run(network_of(again), x, True)
     assert torch.equal(first, second)
     assert difference(run(network_of(Program(4, program.steps, True)), x, True), first) > EFFECT
+
+
+def test_forms_of_inputs_and_sizes_are_as_the_network_takes_them():
+    """At another size the graph is the network, or says that the size is fixed; cut it is the masked one."""
+    seen, free = Counter(), 0
+
+    @given(
+        program=programs,
+        seed=st.integers(0, 2**16),
+        form=st.sampled_from(forms.FORMS),
+        outputs=st.sampled_from(forms.FORMS),
+        size=st.tuples(st.integers(3, 7), st.integers(3, 7)),
+    )
+    @settings(drawn, max_examples=12 if not NIGHTLY else 500)
+    def check(program, seed, form, outputs, size):
+        nonlocal free
+        network = forms.Formed(network_of(program), outputs).double()
+        analysis = analyse(network, forms.inputs(form, 2, SIZE, SIZE, seed))
+        alive = drawn_alive(analysis, seed)
+        try:
+            small = analysis.cut(alive)
+        except RemovalError:
+            return
+        seen[form] += 1
+        for height, width in ((SIZE, SIZE), size):
+            batch = forms.inputs(form, 3, height, width, seed + 1)
+            try:
+                whole = forms.run(network, batch, False)
+            except (RuntimeError, ValueError, AssertionError):  # the network takes no other size either
+                continue
+            try:
+                for training in (False, True):
+                    assert_same(
+                        forms.run(analysis.gated, batch, training), forms.run(network, batch, training)
+                    )
+                    masked = forms.run(analysis.gated, batch, training, gates_of(alive, torch.float64))
+                    assert_same(forms.run(small, batch, training), masked)
+            except DataError:
+                assert (height, width) != (SIZE, SIZE)
+                continue
+            free += (height, width) != (SIZE, SIZE)
+            assert whole.shape[0] == 3
+
+    check()
+    assert set(seen) == set(forms.FORMS)
+    assert free >= sum(seen.values()) / 4  # some networks do not run at every size, few are fixed
