@@ -314,7 +314,7 @@ def mutate(
     python = mutmut.parent / "python"
     asked = ASK.replace("DEAD", repr(DEAD))
     answer = subprocess.check_output([python, "-c", asked], cwd=folder, env=environment, text=True)
-    return dict(json.loads(answer.rpartition("FOUND")[2]))
+    return dict(json.loads(answer.partition("FOUND")[2]))
 
 
 def change(diff: str) -> str:

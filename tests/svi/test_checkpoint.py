@@ -15,9 +15,9 @@ from bayesprune import priors
 from bayesprune.errors import CheckpointError, RunFolderError, SettingsError
 from bayesprune.svi import checkpoint as checkpoints
 from bayesprune.svi.batches import Batches
-from bayesprune.svi.checkpoint_file import pack, unpack
+from bayesprune.svi.checkpoint_file import _wrong, pack, unpack
 from bayesprune.svi.loader_noise import LoaderNoise
-from bayesprune.svi.row_digest import BLOCK, describe_rows
+from bayesprune.svi.row_digest import BLOCK, _of_sequence, describe_rows
 from bayesprune.svi.run import Run
 from tests.svi.fits import FAST, same
 
@@ -375,3 +375,16 @@ def test_rows_are_the_same_however_they_lie_in_memory():
 def test_of_other_data_their_kind_and_number_are_known():
     assert describe_rows(Augmented()) == {"kind": "Augmented", "rows": ROWS}
     assert describe_rows(iter([])) == {"kind": "list_iterator", "rows": None}
+
+
+def test_what_a_checkpoint_lacks_or_has_too_much_is_named():
+    assert _wrong([], {"a": int}) == ["everything"]
+    assert _wrong({"a": 1, "z": 0, "c": "3"}, {"a": int, "b": float, "c": int}) == ["b", "c", "z"]
+    assert _wrong({"a": 1}, {"a": float}) == []
+
+
+def test_up_to_sixteen_tensors_of_a_sequence_are_looked_at():
+    parts = [torch.full((2,), float(number)) for number in range(17)]
+    assert _of_sequence(parts[:16]).keys() == {str(number) for number in range(16)}
+    assert _of_sequence(parts) == {}
+    assert _of_sequence([1.0, 2.0])["values"].tolist() == [1.0, 2.0]

@@ -213,6 +213,34 @@ def test_counts_give_the_cost_and_what_every_unit_adds(draw):
             assert torch.equal(adds, slope)
 
 
+@pytest.mark.parametrize("draw", [dense, channels, residual])
+def test_running_costs_are_those_of_what_is_kept(draw, monkeypatch):
+    """Also where a class has a part in its own costs, and they bend: filters that read what they add to."""
+    steps, bent, count = 0, 0, walk._Walk._count
+
+    def checked(self, of, number):
+        nonlocal steps, bent
+        bent += bool(self._change(of)[:, of].any())
+        count(self, of, number)
+        totals, adds = self._classes.cost(self._counts, self._step)
+        assert totals == pytest.approx(self._totals) and adds == pytest.approx(self._adds)
+        steps += number
+
+    monkeypatch.setattr(walk._Walk, "_count", checked)
+    rng = random.Random(1)
+    torch.manual_seed(1)
+    network, example = draw(rng)
+    gated = gated_for(network, example, macs=0.9)
+    gain = drawn_gain(rng, len(gated.alive))
+    everything = torch.ones_like(gated.alive)
+    keep = trim(
+        Fitter(gated, gated.prior, gain, least=1), gated.alive, everything, high=1.0, low=0.3, strict=False
+    )
+    few = Fitter(gated, gated.prior, gain, least=1).close(keep & (torch.rand(len(keep)) < 0.7))
+    fill(Fitter(gated, gated.prior, gain, least=1), few, everything)
+    assert steps >= 3 and (bent or draw is not residual)
+
+
 def wide(units):
     return nn.Sequential(nn.Linear(4, units), nn.ReLU(), nn.Linear(units, 2)), torch.zeros(1, 4)
 
