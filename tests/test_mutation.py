@@ -28,7 +28,10 @@ def test_every_room_has_files_and_tests(mutation):
         assert mutation.files_of(room, []), name
         assert all((ROOT / test).exists() for test in room.tests), name
     assert mutation.files_of(mutation.ROOMS["engine"], ["step"]) == ["bayesprune/svi/step.py"]
-    inside = {file for room in mutation.ROOMS.values() for file in mutation.files_of(room, [])}
+    assert all((ROOT / file).exists() for file in mutation.FORKED)
+    inside = set(mutation.FORKED) | {
+        file for room in mutation.ROOMS.values() for file in mutation.files_of(room, [])
+    }
     for folder in ("svi", "gated", "priors"):  # and no file of theirs is in none
         assert {str(p.relative_to(ROOT)) for p in (ROOT / "bayesprune" / folder).glob("*.py")} <= inside
 
