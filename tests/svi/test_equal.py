@@ -125,6 +125,20 @@ def test_patterns_make_one_kind_of_what_they_stand_for():
         gated_for(macs=0.5, uniform=["blocks_*", "blocks_1_up"])
 
 
+def test_what_follows_a_filter_may_not_leave_a_size_that_is_none():
+    """Two filters and two features are dead: where one of these is of the filters, seven would stay."""
+    conv = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(16, 2))
+    gated = gated_for(conv, torch.zeros(1, 1, 4, 4), macs=0.45, multiple_of=2)
+    parts, gain, dead = gated.slices(), torch.ones(len(gated.alive)).double(), torch.zeros_like(gated.alive)
+    filters, features = (parts[group.name] for group in gated.groups[:2])
+    for first, second, left in ((0, 4, 8), (8, 12, 6), (0, 15, 16)):
+        dead[:] = False
+        dead[[filters.start, filters.start + 1]] = True
+        dead[[features.start + first, features.start + second]] = True
+        going = together(fitter(gated, gain), gated.prior.kinds, gated.alive, dead)
+        assert int((~going)[features].sum()) == left and int(going[filters].sum()) == (2 if left < 16 else 0)
+
+
 def test_groups_of_several_sizes_keep_one_share():
     (kind,) = gated_for(Stack(4, 6), macs=0.5, uniform=[("stem", "blocks_*_up")]).prior.kinds
     assert kind == Kind(("stem", "blocks_0_up", "blocks_1_up", "blocks_2_up"), 2, 1, (2, 3, 3, 3))
@@ -229,7 +243,9 @@ def test_the_choice_is_the_best_of_all(settings, monkeypatch):
                 assert kept >= 0.95 * expected
 
 
-def test_features_go_with_their_filters_and_sizes_are_allowed_all_the_same():
+@pytest.mark.parametrize("most", [10**6, 0])  # all choices are compared, or units go in steps
+def test_features_go_with_their_filters_and_sizes_are_allowed_all_the_same(most, monkeypatch):
+    monkeypatch.setattr(decided, "ALL", most)
     conv = nn.Sequential(
         nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 2)
     )

@@ -95,20 +95,20 @@ def test_noise_multiplies_whole_channels():
 
 
 def test_noise_of_weights_is_that_of_their_closed_form():
-    """One standard deviation of the noise: y = W x + b ± √(x² σ_W² + σ_b²), and w ± σ_w."""
+    """Two standard deviations of the noise: y = W x + b ± 2 √(x² σ_W² + σ_b²), and w ± 2 σ_w."""
     generator = torch.Generator().manual_seed(0)
     x, weight, bias = torch.randn(4, 3), torch.randn(2, 3), torch.randn(2)
     scales = {"w": torch.rand(2, 3) + 0.1, "b": torch.rand(2) + 0.1}
     gated = SimpleNamespace(log_scales_by_tensor=lambda: {n: s.log() for n, s in scales.items()})
     noise = WeightNoise(gated, generator)
-    noise._normal = torch.ones_like
+    noise._normal = lambda like: torch.full_like(like, 2.0)
     of_weights, mean = x.square() @ scales["w"].square().T, x @ weight.T
     both = (of_weights + scales["b"].square()).sqrt()
-    torch.testing.assert_close(noise.linear(("w", "b"), x, weight, bias), mean + bias + both)
-    torch.testing.assert_close(noise.linear(("w", "c"), x, weight, bias), mean + bias + of_weights.sqrt())
-    torch.testing.assert_close(noise.linear(("w", None), x, weight, None), mean + of_weights.sqrt())
+    torch.testing.assert_close(noise.linear(("w", "b"), x, weight, bias), mean + bias + 2 * both)
+    torch.testing.assert_close(noise.linear(("w", "c"), x, weight, bias), mean + bias + 2 * of_weights.sqrt())
+    torch.testing.assert_close(noise.linear(("w", None), x, weight, None), mean + 2 * of_weights.sqrt())
     torch.testing.assert_close(noise.linear(("v", "b"), x, weight, bias), mean + bias)  # a point
-    torch.testing.assert_close(noise.draw("w", weight), weight + scales["w"])
+    torch.testing.assert_close(noise.draw("w", weight), weight + 2 * scales["w"])
     assert noise.draw("v", weight) is weight
     drawn = WeightNoise(gated, generator).linear(("w", "b"), x[:1].expand(20000, 3), weight, bias)
     error = drawn.var(0) / both[0].square() - 1  # relative standard error √(2 / n); false alarms 1e-5 of both

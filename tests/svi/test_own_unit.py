@@ -15,7 +15,7 @@ from bayesprune.errors import LikelihoodError, UnitWarning
 from bayesprune.structure.frame import find_head
 from bayesprune.svi import Engine
 from bayesprune.svi.batches import Batches
-from bayesprune.svi.own_unit import start_in_own_unit_
+from bayesprune.svi.own_unit import _warn_of, start_in_own_unit_
 
 ROWS, NOISE = 160, 0.2
 FAST = bp.Recipe(
@@ -220,6 +220,24 @@ def test_columns_in_units_far_from_each_other_are_told():
         fit((x, torch.stack([y, torch.ones_like(y)], 1)), network, epochs=1)
     with pytest.warns(UnitWarning, match=r"columns run from 1\.\d+ to 1\.\d+e\+03.*Standardise each column"):
         fit((x, torch.stack([y, 1e3 * y], 1)), network, epochs=1)
+
+
+def test_one_column_that_is_far_away_is_told_whatever_the_others_are():
+    _, y = rows()
+    near = (y - y.mean()) / y.std()
+    given = bp.Gaussian(rows=ROWS, scale=0.5, learn_scale=False)
+    for columns, told in (
+        ([near, near], False),
+        ([near + 200, near - 200], True),
+        ([near, 150 * near], True),
+    ):
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always", UnitWarning)
+            _warn_of(given, torch.stack(columns, 1), asked=False)
+        assert bool(said) == told
+        assert all("or take Gaussian(rows), which does it by itself" in str(w.message) for w in said)
+    with pytest.warns(UnitWarning, match="not linear in a last layer.*or end the network in a Linear layer"):
+        _warn_of(given, torch.stack([near, near + 200], 1), asked=True)
 
 
 def test_large_counts_start_from_their_mean():
