@@ -10,7 +10,8 @@ that loads what is loaded once; times are the processor's, on one thread, and me
 building a magnitude pruner with the classifier ignored, and its step at a ratio of 0.3. Memory is the peak
 beyond what was resident before the network was built, over that of building and running it, as in ``zoo.py``.
 Networks have random weights: LeNet-5, torchvision's as in ``zoo_networks.py``, timm's by ``timm:NAME`` at the
-size of their configuration, and ``depth:N``, N residual convolutions of 8 channels.
+size of their configuration, and ``depth:N``, N residual convolutions of 8 channels. Over several depths the
+exponent is told with which seconds grow with the operations of a forward pass.
 
     pip install --no-deps torchvision==0.28.0 torch-pruning==1.6.1 timm==1.0.31   # beside torch 2.13
 """
@@ -20,6 +21,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -31,6 +33,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 sys.path.insert(0, str(Path(__file__).parent))
 import zoo_networks
@@ -93,7 +96,26 @@ def measure(name: str, tool: str) -> Record:
         network.train()
     with tracked(forward.floor) as work:
         gate, cut = run(network, example, tool)
-    return {"gate": gate, "cut": cut, "first": first, **memory(forward, work)}
+    sizes = {"operations": operations(network, example)} if name.startswith("depth:") else {}
+    return {"gate": gate, "cut": cut, "first": first, **sizes, **memory(forward, work)}
+
+
+@torch.no_grad()
+def operations(network: nn.Module, example: Tensor) -> int:
+    """How many operations PyTorch runs for a forward pass in evaluation."""
+    with _Counted() as counted:
+        network.eval()(example)
+    return counted.number
+
+
+class _Counted(TorchDispatchMode):
+    def __init__(self) -> None:
+        super().__init__()
+        self.number = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.number += 1
+        return func(*args, **(kwargs or {}))
 
 
 def run(network: nn.Module, example: Tensor, tool: str) -> tuple[float, float]:
@@ -189,8 +211,26 @@ def show(records: list[Record]) -> Record:
             "median_seconds_against": statistics.median(_total(r["against"]) for r in both),
             "median_seconds_this": statistics.median(_total(r["this"]) for r in both),
         }
+    summary |= growth(records)
     print(summary)
     return summary
+
+
+def growth(records: list[Record]) -> Record:
+    """How this build's seconds grow with the operations of ``depth:N``: the exponent of a power.
+
+    It is the slope of log seconds over log operations, by least squares over all depths, and between the two
+    deepest; 1 is growth in proportion.
+    """
+    found = [r["this"] for r in records if r["name"].startswith("depth:") and "gate" in r["this"]]
+    if len(found) < 2:
+        return {}
+    points = [(math.log(times["operations"]), math.log(_total(times))) for times in found]
+    (x1, y1), (x2, y2) = points[-2:]
+    return {
+        "growth_exponent": statistics.linear_regression(*zip(*points, strict=True)).slope,
+        "growth_exponent_deepest": (y2 - y1) / (x2 - x1),
+    }
 
 
 def _told(times: Record | None) -> str:

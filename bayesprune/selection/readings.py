@@ -16,7 +16,7 @@ from bayesprune.structure.graph.analysis.weights import kind_of, listed
 from bayesprune.structure.graph.gating.pack import pack_gates
 from bayesprune.structure.graph.rules.call import arguments
 from bayesprune.structure.graph.rules.gates import Gate
-from bayesprune.structure.groups import by_group
+from bayesprune.structure.groups import ByGroup
 from bayesprune.structure.running import evaluating
 
 ROWS_AT_ONCE = 256
@@ -161,7 +161,8 @@ def _attribute(graph: fx.GraphModule, target: str) -> Any:
 def _units(network: GraphNetwork, gate: Gate) -> dict[str, Tensor]:
     """group → (columns,), original unit ids, −1 elsewhere; only groups that are there."""
     owners = gate.columns if gate.owners is None else gate.owners
-    return dict(by_group({group.name: group.size for group in network.groups}, owners, gate.columns))
+    by_group = ByGroup({group.name: group.size for group in network.groups})
+    return dict(by_group(owners.cpu(), gate.columns.cpu()))
 
 
 def _by_column(value: Tensor, dim: int) -> Tensor:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from bayesprune.structure.groups import WHOLE, Group, Slot
+from bayesprune.structure.groups import WHOLE, Group, Slot, key_of
 from bayesprune.structure.terms import Term
 
 
@@ -82,11 +82,11 @@ class ExpectedCost:
 
     def _add(self, terms: Iterable[Term], groups: tuple[Group, ...], device: torch.device | str) -> None:
         """Terms with the same owners are counted together."""
-        sizes = {group.name: group.size for group in groups}
+        sizes = self._sizes = {group.name: group.size for group in groups}
         totals: dict[Any, tuple[Term, float, float]] = {}
         for term in terms:
             free = math.prod(n for dim, n in enumerate(term.shape) if all(s.dim != dim for s in term.slots))
-            key = tuple((s.dim if s.dim >= 0 else 0, s.group, s.unit_ids.numpy().tobytes(), s.dim == WHOLE)
+            key = tuple((s.dim if s.dim >= 0 else 0, s.group, key_of(s.unit_ids), s.dim == WHOLE)
                         for s in term.slots)  # fmt: skip
             first, parameters, macs = totals.get(key, (term, 0.0, 0.0))
             totals[key] = first, parameters + free * term.parameters, macs + free * term.macs
@@ -108,6 +108,19 @@ class ExpectedCost:
         numbers = torch.stack([owned(inclusion_prob) for owned in self._owned])
         parameters, macs = numbers @ self._weights.to(like)
         return Expected(parameters, macs)
+
+    def of_one_unit(self) -> dict[str, tuple[float, float]]:
+        """Group → parameters and multiply-accumulates that one unit adds where all are there, on average.
+
+        That is the mean of ∂/∂θ over the group at θ = 1, which takes counting alone. Groups that own nothing
+        are left out.
+        """
+        found: dict[str, tuple[float, float]] = {}
+        for owned, (parameters, macs) in zip(self._owned, self._weights.tolist(), strict=True):
+            for group, share in owned.shares(self._sizes):
+                before = found.get(group, (0.0, 0.0))
+                found[group] = before[0] + share * parameters, before[1] + share * macs
+        return found
 
 
 class Costed(Protocol):
@@ -149,6 +162,17 @@ class _Factor:
         values = probs if self.ids is None else probs[self.ids]
         return values if self.repeated is None else torch.where(self.repeated, values.new_ones(()), values)
 
+    def shape(self, sizes: Mapping[str, int]) -> torch.Size:
+        """(1, .., length, .., 1), of the values."""
+        return torch.Size([sizes[self.group]]) if self.ids is None else self.ids.shape
+
+    def entries(self, numel: int) -> float:
+        """How many of a block's entries hang on a unit of this slot."""
+        there = None if self.ids is None else self.ids >= 0
+        if self.repeated is not None:
+            there = ~self.repeated if there is None else there & ~self.repeated
+        return float(numel if there is None else numel * int(there.sum()) / there.numel())
+
 
 @dataclass(frozen=True)
 class _Owned:
@@ -174,6 +198,17 @@ class _Owned:
         for section in self.sections:
             total = total * section(inclusion_prob).sum()
         return total
+
+    def shares(self, sizes: Mapping[str, int]) -> Iterator[tuple[str, float]]:
+        """Groups, and the entries that one of its units owns on average; of each slot in turn."""
+        shapes = [torch.broadcast_shapes(*(f.shape(sizes) for f in block)) for block in self.blocks]
+        total = math.prod(shape.numel() for shape in shapes)
+        for block, shape in zip(self.blocks, shapes, strict=True):
+            for factor in block if total else ():
+                share = factor.entries(shape.numel()) / sizes[factor.group]
+                yield factor.group, share * (total // shape.numel())
+        for section in self.sections:
+            yield section.group, total * section.entries(1) / sizes[section.group]
 
 
 def _linked(slots: list[Slot]) -> list[list[Slot]]:

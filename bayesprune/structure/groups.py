@@ -7,9 +7,11 @@ else, so whoever finds groups in a wider class of networks only has to produce t
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -67,27 +69,52 @@ Keep = dict[tuple[str, int], Tensor]
 """(tensor name, dimension) → (length,) bool: which rows or columns stay. The one map that drives surgery."""
 
 
-def by_group(sizes: Mapping[str, int], *units: Tensor) -> Iterator[tuple[str, Tensor]]:
+class ByGroup:
     """Positions of units, laid end to end, as ids in each of the groups that they are in.
+
+    What it has said of some units it says of the same ones again, in the same memory: a layer's weight, its
+    norm and what reads them have one row of units, and a concatenation one of each of its groups.
 
     Args:
         sizes: group → its size, in order.
-        units: (...) each, positions among the units of all groups; −1, or any
-            number past the last, for none. Where several know a unit, the last one counts.
-
-    Yields:
-        A group that some are of, and (...), their ids in it, −1 for the others.
     """
-    names, ends = list(sizes), torch.tensor([*sizes.values()], dtype=torch.long).cumsum(0)
-    numbers = [torch.where(u < 0, -1, torch.bucketize(u.contiguous(), ends, right=True)) for u in units]
-    for group in torch.unique(torch.cat([number.reshape(-1) for number in numbers])).tolist():
+
+    def __init__(self, sizes: Mapping[str, int]) -> None:
+        self._sizes, self._known = dict(sizes), dict[tuple[bytes, ...], list[tuple[str, Tensor]]]()
+
+    def __call__(self, *units: Tensor) -> list[tuple[str, Tensor]]:
+        """Each group that some are of, and their ids in it.
+
+        Args:
+            units: (...) each, positions among the units of all groups; −1, or any
+                number past the last, for none. Where several know a unit, the last one counts.
+
+        Returns:
+            Groups, with (...), the ids in each; −1 for those that are of another one.
+        """
+        key = tuple(map(key_of, units))
+        if key not in self._known:
+            self._known[key] = list(_by_group(self._sizes, *units))
+        return self._known[key]
+
+
+def key_of(ids: Tensor) -> bytes:
+    """Equal for equal ids, and for no others: a digest, where a densenet's ids would take many megabytes."""
+    return hashlib.blake2b(ids.numpy().tobytes(), digest_size=16).digest()
+
+
+def _by_group(sizes: Mapping[str, int], *units: Tensor) -> Iterator[tuple[str, Tensor]]:
+    names, ends = list(sizes), np.cumsum([*sizes.values()], dtype=np.int64)
+    known = [u.numpy() for u in units]  # several times as fast as tensors of so few numbers
+    numbers = [np.where(u < 0, -1, np.searchsorted(ends, u, side="right")) for u in known]
+    for group in sorted({number for several in numbers for number in np.unique(several).tolist()}):
         if not 0 <= group < len(names):
             continue
         first = int(ends[group]) - sizes[names[group]]
-        ids = torch.full_like(units[0], -1)
-        for positions, number in zip(units, numbers, strict=True):
-            ids = torch.where(number == group, positions - first, ids)
-        yield names[group], ids
+        ids = np.full_like(known[0], -1)
+        for positions, number in zip(known, numbers, strict=True):
+            ids = np.where(number == group, positions - first, ids)
+        yield names[group], torch.from_numpy(ids)
 
 
 def keep_map(slots: tuple[Slot, ...], alive: dict[str, Tensor]) -> Keep:

@@ -86,12 +86,13 @@ class Row:
         return network.get_submodule(layer) if isinstance(layer, str) else layer
 
 
-def find_row(network: nn.Module, example: Tensor) -> Row | None:
+def find_row(network: nn.Module, example: Tensor, outputs: Any = None) -> Row | None:
     """The layers of a network that is nothing but some in a row; else None.
 
     Args:
         network: any module; it is left alone.
         example: (rows, ...), a batch that it accepts.
+        outputs: what it returns for that in evaluation, where that is known.
 
     Returns:
         The row, if all that ``forward`` does is to hand one tensor from one plain layer to the next, with
@@ -103,32 +104,74 @@ def find_row(network: nn.Module, example: Tensor) -> Row | None:
         with evaluating(network), torch.random.fork_rng(devices=[]), redirect_stdout(io.StringIO()):
             graph = fx.GraphModule(network, fx.Tracer().trace(network))
             recorder = _Recorder(graph)
-            recorder.run(example.clone())
+            traced = recorder.run(example.clone())
     except Exception:  # whatever a user's forward does to a symbolic value: then it is no row
         return None
-    layers = _layers(network, graph.graph, recorder.shapes)
-    return None if layers is None else _row(network, layers, example)
+    layers = _layers(network, graph.graph, recorder)
+    row = None if layers is None else _row(network, layers, recorder.shapes)
+    if row is None:
+        return None
+    if outputs is None:
+        with evaluating(network), torch.random.fork_rng(devices=[]):
+            outputs = network(example.clone())
+    return row if _alike(traced, outputs) else None
+
+
+def may_be_row(graph: fx.Graph) -> bool:
+    """Whether a network may be a row, as its operations tell at once.
+
+    Args:
+        graph: of the network's operations, as captured.
+
+    Returns:
+        False where a value that a layer with numbers of its own reads is read elsewhere too.
+    """
+    for node in graph.nodes:
+        users = [user for user in node.users if not str(user.target).startswith("aten.sym_size")]
+        layers = [user for user in users if str(user.target).startswith(_LAYERS) and user.args[0] is node]
+        if len(users) > 1 and layers:
+            return False
+    return True
+
+
+_LAYERS = ("aten.linear", "aten.conv", "aten.batch_norm", "aten.layer_norm")
 
 
 class _Recorder(fx.Interpreter):
-    """Runs a graph and notes the shape of every tensor."""
+    """Runs a graph, notes the shape of every tensor, and the layers that do what its functions do."""
 
     def __init__(self, graph_module: fx.GraphModule) -> None:
         super().__init__(graph_module)
         self.shapes: dict[fx.Node, torch.Size] = {}
+        self.functions: dict[fx.Node, nn.Module] = {}
 
     def run_node(self, n: fx.Node) -> Any:
+        sources = [source for source in n.all_input_nodes if source in self.shapes]
+        alone = n.op in ("call_function", "call_method") and len(sources) == 1
+        read = self.env[sources[0]].clone() if alone else None  # it may be written into
         value = super().run_node(n)
         if isinstance(value, Tensor):
             self.shapes[n] = value.shape
+            layer = _function(n, self.shapes) if alone else None
+            if layer is not None and _alike(layer.eval()(read), value):
+                self.functions[n] = layer
         return value
 
 
+def _alike(ours: Any, theirs: Any) -> bool:
+    """Whether both are one tensor, up to rounding."""
+    if not (isinstance(ours, Tensor) and isinstance(theirs, Tensor)):
+        return False
+    same = ours.shape == theirs.shape and ours.dtype == theirs.dtype
+    return same and torch.allclose(ours, theirs, rtol=1e-4, atol=1e-5, equal_nan=True)
+
+
 def _layers(
-    network: nn.Module, graph: fx.Graph, shapes: Mapping[fx.Node, torch.Size]
-) -> dict[str, str | nn.Module] | None:
-    """Name → layer, of a graph in which every tensor is made of the one before it; else None."""
-    layers: dict[str, str | nn.Module] = {}
+    network: nn.Module, graph: fx.Graph, recorder: _Recorder
+) -> dict[str, tuple[str | nn.Module, fx.Node]] | None:
+    """Name → layer and what it reads, of a graph in which every tensor is made of the one before it."""
+    layers: dict[str, tuple[str | nn.Module, fx.Node]] = {}
+    shapes = recorder.shapes
     taken = {name for name, _ in network.named_modules()}
     last: fx.Node | None = None
     for node in graph.nodes:
@@ -140,15 +183,15 @@ def _layers(
             last = node
         elif node in shapes:  # an operation on tensors; the others talk about shapes
             layer: str | nn.Module | None
-            if [n for n in node.all_input_nodes if n in shapes] != [last]:
+            if last is None or [n for n in node.all_input_nodes if n in shapes] != [last]:
                 return None
             if node.op == "call_module":
                 name, layer = str(node.target).replace(".", "_"), str(node.target)
             else:
-                name, layer = _free_name(str(node.name), {*layers, *taken}), _function(node, shapes)
+                name, layer = _free_name(str(node.name), {*layers, *taken}), recorder.functions.get(node)
             if layer is None or name in layers:
                 return None
-            layers[name], last = layer, node
+            layers[name], last = (layer, last), node
     return None
 
 
@@ -173,30 +216,29 @@ def _function(node: fx.Node, shapes: Mapping[fx.Node, torch.Size]) -> nn.Module 
     return None
 
 
-def _row(network: nn.Module, layers: dict[str, str | nn.Module], example: Tensor) -> Row | None:
+def _row(
+    network: nn.Module,
+    layers: dict[str, tuple[str | nn.Module, fx.Node]],
+    shapes: Mapping[fx.Node, torch.Size],
+) -> Row | None:
     """The row of these layers, if each of them treats units one by one, or reads all and makes others."""
-    modules = {n: network.get_submodule(m) if isinstance(m, str) else m for n, m in layers.items()}
+    modules = {n: network.get_submodule(m) if isinstance(m, str) else m for n, (m, _) in layers.items()}
     weights = [name for name, module in modules.items() if type(module) in PRODUCERS]
     if not weights or not all(map(_is_plain_layer, modules.values())):
         return None
     flattens, reads_inputs, numbered, behind = [], next(iter(modules)), False, False
-    with evaluating(network), torch.random.fork_rng(devices=[]):
-        x, outputs = example.clone(), network(example.clone())
-        for name, module in modules.items():
-            if not behind and not _along_units(module, x):
-                return None
-            flat = isinstance(module, nn.Flatten)
-            if flat and numbered and not behind and x[0, 0].numel() > 1:
-                flattens.append(name)
-            if flat and not numbered:
-                reads_inputs = name
-            numbered = numbered or flat or type(module) in PRODUCERS | NORMS
-            behind = behind or name == weights[-1]
-            x = module.eval()(x)
-    same = isinstance(outputs, Tensor) and x.shape == outputs.shape and x.dtype == outputs.dtype
-    if not same or not torch.allclose(x, outputs, rtol=1e-4, atol=1e-5, equal_nan=True):
-        return None
-    return Row(tuple(layers.items()), tuple(flattens), reads_inputs)
+    for name, module in modules.items():
+        size = shapes[layers[name][1]]
+        if not behind and not _along_units(module, size):
+            return None
+        flat = isinstance(module, nn.Flatten)
+        if flat and numbered and not behind and size[2:].numel() > 1:
+            flattens.append(name)
+        if flat and not numbered:
+            reads_inputs = name
+        numbered = numbered or flat or type(module) in PRODUCERS | NORMS
+        behind = behind or name == weights[-1]
+    return Row(tuple((name, layer) for name, (layer, _) in layers.items()), tuple(flattens), reads_inputs)
 
 
 def _is_plain_layer(module: nn.Module) -> bool:
@@ -206,12 +248,12 @@ def _is_plain_layer(module: nn.Module) -> bool:
     return known and whole and getattr(module, "groups", 1) == 1 and is_plain(module)
 
 
-def _along_units(module: nn.Module, x: Tensor) -> bool:
+def _along_units(module: nn.Module, size: torch.Size) -> bool:
     """Whether a layer in front of the last one with weights has its units along dimension 1."""
     if isinstance(module, nn.Linear):
-        return x.ndim == 2
+        return len(size) == 2
     if type(module) in POOLS:
-        return x.ndim == POOLS[type(module)] + 2
+        return len(size) == POOLS[type(module)] + 2
     if type(module) in PRODUCERS:
-        return x.ndim == module.weight.ndim
+        return len(size) == module.weight.ndim
     return type(module) not in ACROSS

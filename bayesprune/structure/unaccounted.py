@@ -60,7 +60,7 @@ class Watch(TorchDispatchMode):
         weights: frozenset[str] = frozenset().union(*(m for m in made_of if m))
         if self.knows(func):
             self.counted |= weights
-        elif weights and None in made_of and _multiplies(func):
+        elif weights and None in made_of and multiplies(func):
             self.uncounted |= dict.fromkeys(weights - self.uncounted.keys(), _name(func))
         if None not in made_of:
             for x in tree_leaves(result):
@@ -99,7 +99,7 @@ class Watch(TorchDispatchMode):
             )
 
 
-def _multiplies(func: Any) -> bool:
+def multiplies(func: Any) -> bool:
     """Whether an operation may hold products: by its name, and not if it only moves or compares numbers."""
     name = func._overloadpacket.__name__ if hasattr(func, "_overloadpacket") else str(func)
     if name.rstrip("_") in ("mul", "addcmul", "multiply"):

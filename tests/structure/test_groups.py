@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from bayesprune.structure.groups import WHOLE, Slot, by_group, close_over
+from bayesprune.structure.groups import WHOLE, ByGroup, Slot, close_over
 
 
 def mask(*bits: int) -> torch.Tensor:
@@ -58,9 +58,9 @@ def test_what_it_is_given_is_left_alone():
 
 def test_units_laid_end_to_end_are_told_by_group():
     units = torch.tensor([4, -1, 0, 6, 5, 2])
-    told = {name: ids.tolist() for name, ids in by_group({"a": 3, "empty": 1, "b": 3}, units)}
+    told = {name: ids.tolist() for name, ids in ByGroup({"a": 3, "empty": 1, "b": 3})(units)}
     assert told == {"a": [-1, -1, 0, -1, -1, 2], "b": [0, -1, -1, 2, 1, -1]}
-    assert not list(by_group({"a": 3}, torch.tensor([-1, 3])))
+    assert not ByGroup({"a": 3})(torch.tensor([-1, 3]))
     features, channels = torch.tensor([-1, 4]), torch.tensor([1, 1])
-    told = {name: ids.tolist() for name, ids in by_group({"a": 3, "b": 3}, channels, features)}
+    told = {name: ids.tolist() for name, ids in ByGroup({"a": 3, "b": 3})(channels, features)}
     assert told == {"a": [1, 1], "b": [-1, 1]}

@@ -97,7 +97,7 @@ class Analysis:
         captured = replace(self.structure.captured, network=twin)
         already = None if self._gated is None else self._gated.alive.clone()
         network = GraphNetwork(replace(self.structure, captured=captured), already)
-        network.cut_(alive, optimiser)
+        network.cut_(alive, optimiser, gated=False)
         return unshare_(network.plain(handed_over=True, own_class=True), lender)
 
     def cut_(self, alive: Mapping[str, Tensor], optimiser: torch.optim.Optimizer | None = None) -> None:
@@ -201,8 +201,9 @@ TRIALS = 50  # operations that are given up on, at most
 
 
 def _trial(structure: Structure) -> CannotAdapt | None:
-    """What cannot follow the first few random cuts, if anything."""
+    """What cannot follow the first few random cuts, if anything; of graphs that do the same one is cut."""
     generator = torch.Generator().manual_seed(0)
+    modes = [training for training, found in structure.findings.items() if not found.mirrored]
     for attempt in range(4):
         alive = torch.rand(sum(g.size for g in structure.groups), generator=generator) > 0.3
         start = 0
@@ -210,7 +211,7 @@ def _trial(structure: Structure) -> CannotAdapt | None:
             alive[start] = True
             start += group.size
         alive = structure.closed(alive)
-        for training in (True, False):
+        for training in modes:
             try:
                 graph = tried(structure, training, alive)
                 if attempt == 0:

@@ -83,6 +83,7 @@ class GraphNetwork(Framed):
     _weights: frozenset[str]
     _form: CallForm
     _reads: _Reads | None
+    _cut: dict[bool, fx.GraphModule]
 
     def __init__(self, structure: Structure, alive: Tensor | None = None) -> None:
         super().__init__()
@@ -91,6 +92,7 @@ class GraphNetwork(Framed):
         object.__setattr__(self, "structure", structure)
         object.__setattr__(self, "_weights", weight_names(structure.captured))
         object.__setattr__(self, "_reads", None)
+        object.__setattr__(self, "_cut", {})  # graphs after a last cut, where it is only handed over
         whole = torch.ones(sum(group.size for group in structure.groups), dtype=torch.bool)
         object.__setattr__(self, "alive", whole if alive is None else alive)
         self._rebuild()
@@ -178,9 +180,7 @@ class GraphNetwork(Framed):
         """Graphs for the units that are left, over the parameters as they are now."""
         alive = self.alive
         plain = plain or ({} if bool(alive.all()) else self._adapted(alive))  # what is whole gathers nothing
-        captured = self.structure.captured
-        form = captured.form.at(captured.example) if any(map(_gathers, plain.values())) else captured.form
-        object.__setattr__(self, "_form", form)
+        self._follow_form_(plain)
 
         def gated(training: bool) -> fx.GraphModule:
             graph = plain.pop(training, None) or adapted(self.structure, training, alive)
@@ -191,6 +191,12 @@ class GraphNetwork(Framed):
 
         object.__setattr__(self, "_graphs", _Graphs(gated))
         object.__setattr__(self, "_slots", living_slots(self.structure, self.alive))
+
+    def _follow_form_(self, plain: Mapping[bool, fx.GraphModule]) -> None:
+        """Sizes are fixed where a cut graph reads from positions that hold at one size alone."""
+        captured = self.structure.captured
+        form = captured.form.at(captured.example) if any(map(_gathers, plain.values())) else captured.form
+        object.__setattr__(self, "_form", form)
 
     def _adapted(self, alive: Tensor) -> dict[bool, fx.GraphModule]:
         return {training: adapted(self.structure, training, alive) for training in (True, False)}
@@ -271,6 +277,7 @@ class GraphNetwork(Framed):
         alive: Mapping[str, Tensor],
         optimiser: torch.optim.Optimizer | None = None,
         companions: Mapping[str, nn.Parameter] | None = None,
+        gated: bool = True,
     ) -> None:
         """Remove units; with their gates at zero, outputs stay what they were.
 
@@ -278,6 +285,7 @@ class GraphNetwork(Framed):
             alive: group → (size,), bool, by original unit; groups not named stay whole.
             optimiser: its state tensors of a parameter's shape are cut with the parameter.
             companions: parameter → another one of its shape (a posterior's scale), which is cut alike.
+            gated: whether it goes on running under gates; False where only ``plain`` follows.
 
         Raises:
             CannotAdapt: an operation that has no form for this cut; nothing has been changed.
@@ -306,8 +314,13 @@ class GraphNetwork(Framed):
             for tensor, dim, stays in changed:
                 cut_tensor_(tensor, dim, stays, optimiser)
             self._resize_()
-            self._rebuild(plain)
-            same_as_masked = alike(self._probe(), masked, self.structure.findings[False].coarsest, ulps=4.0)
+            if gated:
+                self._rebuild(plain)
+            else:
+                object.__setattr__(self, "_cut", plain)
+                self._follow_form_(plain)
+            small = self._probe(graph=None if gated else plain[False])
+            same_as_masked = alike(small, masked, self.structure.findings[False].coarsest, ulps=4.0)
         except Exception as raised:  # whatever an operation says to sizes that it was not written for
             problem, same_as_masked = raised, False
         if not same_as_masked:
@@ -328,12 +341,12 @@ class GraphNetwork(Framed):
         assert tensor is not None, name
         return tensor
 
-    def _probe(self, gates: Tensor | None = None) -> list[Tensor]:
-        """What the network computes on the example, in evaluation, under given gates."""
-        example, graph = self._example(), self._graphs[False]
+    def _probe(self, gates: Tensor | None = None, graph: fx.GraphModule | None = None) -> list[Tensor]:
+        """What the network computes on the example, in evaluation, under given gates or by another graph."""
+        example, graph = self._example(), graph or self._graphs[False]
         flat = None if gates is None else torch.cat([gates, gates.new_ones(1)]).to(self._like())
         with torch.no_grad(), drawing_alike():
-            leaves = graph_forward(graph, self, *example, gates=flat)
+            leaves = graph_forward(graph, self, *example, **({} if flat is None else {"gates": flat}))
             return [leaf for leaf in leaves if isinstance(leaf, Tensor)]
 
     def _resize_(self) -> None:
@@ -372,7 +385,7 @@ class GraphNetwork(Framed):
         if not handed_over:
             own.zero_grad(set_to_none=True)
         for training in (True, False):
-            graphs[training] = adapted(self.structure, training, self.alive)
+            graphs[training] = self._cut.get(training) or adapted(self.structure, training, self.alive)
             share(graphs[training], own)  # comparing moves statistics, and puts its own back
         gone, read = tensors_gone(self.structure, self.alive), self.selected()
         if saves and self._configured_(own, graphs, gone):

@@ -12,11 +12,13 @@ import torch
 from torch import Tensor, fx
 
 from bayesprune.structure.counting import Counter
+from bayesprune.structure.graph.analysis.shape_counts import macs_by_shapes
 from bayesprune.structure.graph.analysis.structure import Structure
+from bayesprune.structure.graph.capture.capture import Captured
 from bayesprune.structure.graph.rules.call import Findings, Raw, argument_node, arguments
 from bayesprune.structure.graph.rules.einsum import letters_of
 from bayesprune.structure.graph.rules.labels import compact
-from bayesprune.structure.groups import WHOLE, Slot, by_group
+from bayesprune.structure.groups import WHOLE, Slot, key_of
 from bayesprune.structure.plain.routed import NAME
 from bayesprune.structure.terms import Term
 
@@ -47,23 +49,15 @@ def with_costs(structure: Structure) -> Structure:
     from bayesprune.structure.expected import ExpectedCost
 
     terms = dense_terms(structure)
-    cost = ExpectedCost.of(terms, structure.groups)
-    theta = {g.name: torch.ones(g.size, dtype=torch.double, requires_grad=True) for g in structure.groups}
-    with torch.enable_grad():
-        expected = cost(theta)
-        slopes = [
-            torch.autograd.grad(total, list(theta.values()), retain_graph=True, allow_unused=True)
-            for total in (expected.parameters, expected.macs)
-        ]
-    groups = tuple(
-        replace(group, parameters=_mean(p, group.parameters), macs=_mean(m, 0))
-        for group, p, m in zip(structure.groups, *slopes, strict=True)
-    )
-    return replace(structure, groups=groups, terms=terms)
-
-
-def _mean(slopes: Tensor | None, default: int) -> int:
-    return default if slopes is None else max(round(float(slopes.mean())), 1)
+    units = ExpectedCost.of(terms, structure.groups).of_one_unit()
+    groups = []
+    for group in structure.groups:
+        parameters, macs = units.get(group.name, (group.parameters, 0.0))
+        at_least = int(group.name in units)
+        groups.append(
+            replace(group, parameters=max(round(parameters), at_least), macs=max(round(macs), at_least))
+        )
+    return replace(structure, groups=tuple(groups), terms=terms)
 
 
 def _parameters(structure: Structure) -> Iterator[Term]:
@@ -76,23 +70,16 @@ def _parameters(structure: Structure) -> Iterator[Term]:
         held[slot.tensor].append((number, slot))
     for parameter in network.parameters():
         mine = sorted((s for name in names[id(parameter)] for s in held[name]), key=itemgetter(0))
-        slots = {(s.dim, s.group, _key(s.unit_ids)): s for _, s in mine}
+        slots = {(s.dim, s.group, key_of(s.unit_ids)): s for _, s in mine}
         yield Term(parameter.shape, tuple(slots.values()), parameters=1.0)
 
 
-def _key(ids: Tensor) -> bytes:
-    """Equal for equal ids."""
-    return ids.numpy().tobytes()
-
-
 def _operations(structure: Structure) -> Iterator[Term]:
-    found, graph = structure.findings[False], structure.captured.graphs[False]
-    with torch.no_grad(), Counter(structure.captured.network) as counted:
-        counter = _Counter(graph, counted)
-        counter.run(*(x.clone() for x in structure.captured.example))
-    counted.warn()
-    rows = len(structure.captured.example[0])
-    for node, macs in counter.macs.items():
+    captured, found = structure.captured, structure.findings[False]
+    counts = macs_by_shapes(captured.graphs[False], captured.network, found)
+    counts = _counted(captured) if counts is None else counts
+    rows = len(captured.example[0])
+    for node, macs in counts.items():
         sections = tuple(
             Slot("", WHOLE, structure.groups[-1].name, torch.tensor([unit]))
             for unit in _units(structure, node)
@@ -103,6 +90,15 @@ def _operations(structure: Structure) -> Iterator[Term]:
             yield Term(torch.Size(), sections, macs=macs / rows)
         for shape, slots in parts:
             yield Term(shape, (*slots, *sections), macs=macs / rows / total)
+
+
+def _counted(captured: Captured) -> dict[fx.Node, int]:
+    """Multiply-accumulates of every operation that has some, counted in a run on the example."""
+    with torch.no_grad(), Counter(captured.network) as counted:
+        counter = _Counter(captured.graphs[False], counted)
+        counter.run(*(x.clone() for x in captured.example))
+    counted.warn()
+    return counter.macs
 
 
 def _units(structure: Structure, node: fx.Node) -> list[int]:
@@ -208,7 +204,7 @@ def _contraction(
             lengths[axis] = max(lengths.get(axis, 1), length)
         for dim, units in _owners(structure, found, node):
             for slot in _slots(structure, axes[dim], units):
-                slots[slot.dim, slot.group, _key(slot.unit_ids)] = slot
+                slots[slot.dim, slot.group, key_of(slot.unit_ids)] = slot
     lengths.pop(-1, None)
     shape = torch.Size(lengths.get(axis, 1) for axis in range(max(lengths, default=-1) + 1))
     return shape, tuple(s for s in slots.values() if s.dim >= 0 and len(s.unit_ids) == shape[s.dim])
@@ -234,8 +230,7 @@ def _owners(structure: Structure, found: Findings, node: fx.Node) -> Iterator[tu
 
 
 def _slots(structure: Structure, axis: int, units: Tensor) -> Iterator[Slot]:
-    sizes = {group.name: group.size for group in structure.groups}
-    for name, ids in by_group(sizes, structure.owners_of(units), units):
+    for name, ids in structure.by_group(structure.owners_of(units), units):
         yield Slot("", axis, name, ids)
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import fnmatch
-from collections import defaultdict
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -12,7 +12,7 @@ from bayesprune.structure.graph.analysis.propagate import labels_in
 from bayesprune.structure.graph.capture.capture import Captured, find_tensor
 from bayesprune.structure.graph.rules.call import Findings
 from bayesprune.structure.graph.rules.labels import FIXED, Labels, Solved, compact
-from bayesprune.structure.groups import Group, Slot, by_group
+from bayesprune.structure.groups import ByGroup, Group, Slot
 from bayesprune.structure.naming import check_names
 
 Kind = tuple[tuple[str, int], ...]
@@ -24,7 +24,7 @@ def assemble(
     findings: dict[bool, Findings],
     solved: Solved,
     exclude: tuple[str, ...],
-) -> tuple[Tensor, Tensor, tuple[Group, ...], tuple[Slot, ...]]:
+) -> tuple[Tensor, Tensor, ByGroup, tuple[Group, ...], tuple[Slot, ...]]:
     """Make groups of the labels' classes.
 
     Args:
@@ -35,7 +35,8 @@ def assemble(
 
     Returns:
         (labels,), the unit of every label, −1 for none: of a feature that is no unit itself, its channel's;
-        (units,), the unit that each is a feature of, −1 for none; the groups; and where they sit.
+        (units,), the unit that each is a feature of, −1 for none; what tells units by group; the groups;
+        and where they sit.
 
     Raises:
         SettingsError: an exclusion that matches no group.
@@ -46,7 +47,7 @@ def assemble(
     chosen = {k: u for k, u in kinds.items() if not any(fnmatch.fnmatchcase(names[k], p) for p in exclude)}
     class_unit, start = torch.full((len(solved.classes),), -1), 0
     for units in chosen.values():
-        class_unit[torch.tensor(units)] = torch.arange(start, start + len(units))
+        class_unit[units] = torch.arange(start, start + len(units))
         start += len(units)
     class_unit[FIXED] = -1
     owner = class_unit[solved.owners]  # of every class
@@ -54,29 +55,52 @@ def assemble(
     owners[class_unit[class_unit >= 0]] = owner[class_unit >= 0]
     unit_of = torch.where(class_unit < 0, owner, class_unit)[solved.classes]
     sizes = {names[kind]: len(units) for kind, units in chosen.items()}
-    return unit_of, owners, *_groups(captured, findings, (unit_of, owners), sizes)
+    by_group = ByGroup(sizes)
+    return unit_of, owners, by_group, *_groups(captured, findings, (unit_of, owners), sizes, by_group)
 
 
-def _kinds(findings: dict[bool, Findings], solved: Solved) -> dict[Kind, list[int]]:
-    """Classes that are read and not frozen, by the places and parts that they are in."""
-    classes = solved.classes
-    reads = [r.labels for found in findings.values() for r in found.reads]
-    reads += [labels for found in findings.values() for labels in found.inside]
-    read = {label for labels in reads for label in torch.unique(classes[compact(labels)]).tolist()}
-    read |= set(solved.owners[sorted(read)].tolist())  # a channel is read where a feature of it is
-    signatures: dict[int, list[tuple[str, int]]] = defaultdict(list)
-    numbers = classes.tolist()
-    for place, (start, size) in findings[True].labels.starts.items():
-        for label in read.intersection(numbers[start : start + size]):
-            signatures[label].append(place)
-    for number, members in enumerate(_parts(findings, classes)):
-        for label in read.intersection(members):
-            signatures[label].append((f"part/{number}", 0))
-    kinds: dict[Kind, list[int]] = defaultdict(list)
-    for label in sorted(signatures):
-        if label not in solved.reasons and label != FIXED:
-            kinds[tuple(signatures[label])].append(label)
-    return kinds
+def _kinds(findings: dict[bool, Findings], solved: Solved) -> dict[Kind, Tensor]:
+    """Classes that are read and not frozen, by the places and parts that they are in; (units,) each, sorted.
+
+    All are of one kind at first; every place, and every part, sets those that it holds apart from the others.
+    """
+    classes = solved.classes.numpy()
+    kind_of = np.full(len(classes), -1)
+    kind_of[_read(findings, solved)] = 0
+    kind_of[[FIXED, *solved.reasons]] = -1
+    kinds: list[tuple[int, tuple[str, int]]] = [(0, ("", 0))]  # of which kind it was set apart, and where
+    starts = findings[True].labels.starts.items()
+    holders = [(place, classes[start : start + size]) for place, (start, size) in starts]
+    parts = enumerate(_parts(findings, solved.classes))
+    holders += [((f"part/{number}", 0), np.array(members, dtype=np.int64)) for number, members in parts]
+    for place, members in holders:
+        before = kind_of[members]
+        for kind in set(before.tolist()) - {-1}:
+            kind_of[members[before == kind]] = len(kinds)
+            kinds.append((kind, place))
+    units = np.flatnonzero(kind_of > 0)  # in no place: of nobody's
+    order = np.argsort(kind_of[units], kind="stable")
+    found = np.split(units[order], np.flatnonzero(np.diff(kind_of[units][order])) + 1)
+    of_kinds = sorted((u for u in found if len(u)), key=lambda u: int(u[0]))
+    return {_places(kinds, int(kind_of[u[0]])): torch.from_numpy(u) for u in of_kinds}
+
+
+def _places(kinds: list[tuple[int, tuple[str, int]]], kind: int) -> Kind:
+    """The places and parts of a kind, in order."""
+    places = []
+    while kind:
+        kind, place = kinds[kind]
+        places.append(place)
+    return tuple(places[::-1])
+
+
+def _read(findings: dict[bool, Findings], solved: Solved) -> Tensor:
+    """The classes that are read somewhere; a channel is, where a feature of it is."""
+    labels = [r.labels for found in findings.values() for r in found.reads]
+    labels += [inside for found in findings.values() for inside in found.inside]
+    read = torch.cat([solved.classes.new_zeros(0), *(compact(label).reshape(-1) for label in labels)])
+    classes = torch.unique(solved.classes[read])
+    return torch.cat([classes, solved.owners[classes]])
 
 
 def _parts(findings: dict[bool, Findings], classes: Tensor) -> list[tuple[int, ...]]:
@@ -86,7 +110,7 @@ def _parts(findings: dict[bool, Findings], classes: Tensor) -> list[tuple[int, .
     loses its last one, and no cut is refused because nothing is left of a value.
     """
     found: dict[tuple[int, ...], None] = {}
-    of = {node: known for f in findings.values() for node, known in f.of.items()}
+    of = {node: known for f in findings.values() if not f.mirrored for node, known in f.of.items()}
     for node, known in of.items():
         kind = str(node.target).removeprefix("aten.").partition(".")[0]
         if node.op == "call_function" and kind in TAKES:
@@ -113,7 +137,7 @@ def _names(captured: Captured, labels: Labels, kinds: list[Kind]) -> dict[Kind, 
     else the module of the first parameter.
     """
     order = {name: i for i, (name, _) in enumerate(captured.network.named_parameters(remove_duplicate=False))}
-    names: dict[Kind, str] = {}
+    names, taken = dict[Kind, str](), set[str]()
     for kind in kinds:
         produced = [t for t, d in kind if d == 0 and find_ndim(captured.network, t) > 1]
         born = [labels.born[t].name for t, _ in kind if t in labels.born]
@@ -121,10 +145,11 @@ def _names(captured: Captured, labels: Labels, kinds: list[Kind]) -> dict[Kind, 
         name = first.rpartition(".")[0].replace(".", "_") or first
         name = born[0] if born and not produced else name
         base, number = name, 1
-        while name in names.values():
+        while name in taken:
             number += 1
             name = f"{base}_{number}"
         names[kind] = name
+        taken.add(name)
     return names
 
 
@@ -135,7 +160,11 @@ def find_ndim(network: nn.Module, name: str) -> int:
 
 
 def _groups(
-    captured: Captured, findings: dict[bool, Findings], units_of: tuple[Tensor, Tensor], sizes: dict[str, int]
+    captured: Captured,
+    findings: dict[bool, Findings],
+    units_of: tuple[Tensor, Tensor],
+    sizes: dict[str, int],
+    by_group: ByGroup,
 ) -> tuple[tuple[Group, ...], tuple[Slot, ...]]:
     read = {r.place for found in findings.values() for r in found.reads}
     (unit_of, owners), slots = units_of, {name: list[Slot]() for name in sizes}
@@ -143,7 +172,7 @@ def _groups(
     counts = {name: [0, 0, 0] for name in sizes}  # parameters, fan in, fan out
     for (tensor, dim), (start, length) in findings[True].labels.starts.items():
         whole, units = find_tensor(captured.network, tensor), unit_of[start : start + length]
-        for name, ids in by_group(sizes, padded[units], units):
+        for name, ids in by_group(padded[units], units):
             slots[name].append(Slot(tensor, dim, name, ids, reads=(tensor, dim) in read))
             if not isinstance(whole, nn.Parameter):
                 continue

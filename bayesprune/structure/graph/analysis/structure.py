@@ -15,14 +15,15 @@ from bayesprune.structure.altered import hint
 from bayesprune.structure.graph.analysis.born import Born
 from bayesprune.structure.graph.analysis.branches import Section, find_branches
 from bayesprune.structure.graph.analysis.groups import assemble
+from bayesprune.structure.graph.analysis.mirrored import mirrored
 from bayesprune.structure.graph.analysis.propagate import Reader, labels_in
 from bayesprune.structure.graph.capture.capture import Captured, capture
 from bayesprune.structure.graph.capture.lent import WouldWrite
 from bayesprune.structure.graph.capture.rows import row_dimensions
 from bayesprune.structure.graph.rules.call import Findings, Raw
 from bayesprune.structure.graph.rules.labels import Frozen, Labels
-from bayesprune.structure.groups import Group, Slot
-from bayesprune.structure.row import Row, find_row
+from bayesprune.structure.groups import ByGroup, Group, Slot
+from bayesprune.structure.row import Row, find_row, may_be_row
 from bayesprune.structure.running import drawing_alike
 from bayesprune.structure.terms import Term
 
@@ -43,6 +44,7 @@ class Structure:
         owners: (units,), of a feature behind a flatten the channel that it is a number of, as a position
             like those of ``unit_of``; −1 for all other units.
         row: the layers, where the network is nothing but some in a row.
+        by_group: tells the units of each group from others, sections apart.
     """
 
     captured: Captured
@@ -55,6 +57,7 @@ class Structure:
     terms: tuple[Term, ...] = ()
     owners: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.long))
     row: Row | None = None
+    by_group: ByGroup = field(default_factory=lambda: ByGroup({}))
 
     def owners_of(self, units: Tensor) -> Tensor:
         """(...), the units that units are features of; −1 for those that are none's."""
@@ -107,24 +110,27 @@ def find_structure(
 
 
 def _found(captured: Captured, exclude: Iterable[str], inputs: bool | None) -> Structure:
-    labels, findings = Labels(), {}
+    labels, findings = Labels(), dict[bool, Findings]()
     one = captured.form.plain and len(captured.example) == 1
-    row = find_row(captured.network, captured.example[0]) if one else None
+    one = one and may_be_row(captured.graphs[False].graph)
+    row = find_row(captured.network, captured.example[0], captured.returned) if one else None
     flattens = () if row is None else row.flattens
     state = {name: tensor.clone() for name, tensor in captured.network.named_buffers()}
-    for training, graph in captured.graphs.items():
-        findings[training] = Findings(labels)
-        with torch.no_grad(), drawing_alike():  # what is found does not hang on a network's noise
-            units = row is not None if inputs is None else inputs
-            born = Born(graph, findings[training], flattens) if units else None
-            Reader(graph, captured, findings[training], born).run(*(x.clone() for x in captured.example))
-            branches = find_branches(graph, captured.network, findings[training].sizes)
-            findings[training].branches = branches
-            wanted = {r.source.name for r in (*findings[training].reads, *findings[training].norms)}
-            wanted |= {branch.last for branch, _ in branches.values()}
-            wanted |= _vectors(graph, findings[training])
-            findings[training].rows = row_dimensions(graph, captured.example, wanted)
-            _freeze_rowless(findings[training])
+    units = row is not None if inputs is None else inputs
+    with torch.no_grad(), drawing_alike():  # what is found does not hang on a network's noise
+        for training, graph in captured.graphs.items():
+            twin = mirrored(captured.graphs[True], graph, findings[True]) if findings else None
+            found = findings[training] = Findings(labels) if twin is None else twin
+            if twin is None:
+                born = Born(graph, found, flattens) if units else None
+                Reader(graph, captured, found, born).run(*(x.clone() for x in captured.example))
+            found.branches = find_branches(graph, captured.network, found.sizes)
+            wanted = {r.source.name for r in (*found.reads, *found.norms)}
+            wanted |= {branch.last for branch, _ in found.branches.values()}
+            wanted |= _vectors(graph, found)
+            if not wanted <= found.rows.keys():
+                found.rows = row_dimensions(graph, captured.example, wanted, found.sizes)
+            _freeze_rowless(found)
     for name, tensor in captured.network.named_buffers():
         tensor.copy_(state[name])
     return replace(_solved(captured, findings, exclude), row=row)
@@ -187,9 +193,9 @@ def _freeze(found: Findings, known: Any, place: str, reason: str) -> None:
 
 def _solved(captured: Captured, findings: dict[bool, Findings], exclude: Iterable[str]) -> Structure:
     solved = findings[True].labels.solve()
-    unit_of, owners, groups, slots = assemble(captured, findings, solved, tuple(exclude))
+    unit_of, owners, by_group, groups, slots = assemble(captured, findings, solved, tuple(exclude))
     frozen = tuple(dict.fromkeys(solved.reasons.values()))
-    return Structure(captured, findings, unit_of, groups, slots, frozen, owners=owners)
+    return Structure(captured, findings, unit_of, groups, slots, frozen, owners=owners, by_group=by_group)
 
 
 def check_something_to_gate(structure: Structure, exclude: tuple[str, ...]) -> None:

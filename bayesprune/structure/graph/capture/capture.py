@@ -8,7 +8,7 @@ from itertools import chain
 from typing import Any
 
 import torch
-from torch import fx, nn
+from torch import Tensor, fx, nn
 from torch._ops import OpOverload
 from torch.nn.parameter import UninitializedParameter
 
@@ -24,8 +24,8 @@ from bayesprune.structure.copying import Foreign, copy_of
 from bayesprune.structure.graph.capture.flat import flat
 from bayesprune.structure.graph.capture.lent import Watch, memory, shared_memory_copy
 from bayesprune.structure.graph.capture.recording import Inputs
-from bayesprune.structure.graph.capture.same import check_same, generators_kept
-from bayesprune.structure.graph.capture.sizes import free_sizes
+from bayesprune.structure.graph.capture.same import generators_kept
+from bayesprune.structure.graph.capture.sizes import check_same_far_away, free_sizes
 from bayesprune.structure.graph.capture.tensors import find_tensor, set_tensor
 from bayesprune.structure.graph.capture.tracing import Free, place_in_code, traced
 from bayesprune.structure.plain.operators import name_of
@@ -49,6 +49,7 @@ class Captured:
         rates: training or not → name of a dropout in that graph → the module whose rate it is.
         lent: where the user's own parameters lie, if the copy's lie there too; else empty.
         dtype: of the network's numbers when it was captured; inputs of that type follow them.
+        returned: what the network returned for the example in evaluation, where that is a tensor.
     """
 
     network: nn.Module
@@ -59,6 +60,7 @@ class Captured:
     rates: dict[bool, dict[str, str]] = field(default_factory=dict)
     lent: frozenset[int] = frozenset()
     dtype: torch.dtype = torch.float32
+    returned: Tensor | None = None
 
 
 def capture(network: nn.Module, example: Any, lent: bool = False) -> Captured:
@@ -91,10 +93,11 @@ def capture(network: nn.Module, example: Any, lent: bool = False) -> Captured:
             returned = _check_runs(twin, call)
         original.check()
         with flat(twin, call.form, returned) as trees:
-            (graphs, outputs, rates), sizes = _with_sizes(twin, call.tensors, trees, places)
+            (graphs, outputs, rates, _), sizes = _with_sizes(twin, call.tensors, trees, places)
     form = replace(call.form, sizes=sizes)
     dtype = next((p.dtype for p in twin.parameters() if p.is_floating_point()), torch.float32)
-    return Captured(twin, graphs, outputs, call.tensors, form, rates, frozenset(places), dtype)
+    known = returned if isinstance(returned, Tensor) else None
+    return Captured(twin, graphs, outputs, call.tensors, form, rates, frozenset(places), dtype, known)
 
 
 MOST_OPERATIONS = 600
@@ -102,7 +105,7 @@ MOST_OPERATIONS = 600
 after, and takes minutes where windows are cut out of images. Sizes of longer ones are fixed, and others are
 refused by name."""
 
-Graphs = tuple[dict[bool, fx.GraphModule], dict[bool, Any], Rates]
+Graphs = tuple[dict[bool, fx.GraphModule], dict[bool, Any], Rates, set[bool]]
 
 
 def _with_sizes(
@@ -116,12 +119,12 @@ def _with_sizes(
     """
     graphs = _graphs_of(twin, inputs, trees, places)
     with _lending(places):
-        sizes = free_sizes(twin, graphs[0], inputs)
+        sizes = free_sizes(twin, graphs[0], inputs, graphs[3])
     if sizes.baked and all(_operations(graph) <= MOST_OPERATIONS for graph in graphs[0].values()):
         with contextlib.suppress(UnsupportedNetworkError):
             others = _graphs_of(twin, inputs, trees, places, frozenset(chain(*sizes.baked)))
             with _lending(places):
-                more = free_sizes(twin, others[0], inputs)
+                more = free_sizes(twin, others[0], inputs, others[3])
             if set(more.free) > set(sizes.free) and all(map(_is_written, others[0].values())):
                 graphs, sizes = others, more
     free = set(chain(*sizes.free))
@@ -149,24 +152,27 @@ def _lending(places: set[int]) -> contextlib.AbstractContextManager[Any]:
 def _graphs_of(
     twin: nn.Module, inputs: Inputs, trees: list[Any], places: set[int], free: Free = frozenset()
 ) -> Graphs:
-    """Mode → its graph, the tree of its outputs, and where its rates are from; modes as they were.
+    """Mode → its graph, the tree of its outputs, and where its rates are from; and modes in which all sizes
+    were others when it was compared. The network's modes are as they were.
 
     ``trees`` holds that of the last call where the network is called with its tensors one by one.
     """
     modes = [(module, module.training) for module in twin.modules()]
-    graphs, outputs, rates = {}, {}, {}
+    graphs, outputs, rates, far_away, before = {}, {}, {}, set(), None
     try:
         for training in (True, False):
             twin.train(training)
-            graphs[training], spec, rates[training] = traced(twin, inputs, free)
+            graphs[training], spec, rates[training] = traced(twin, inputs, free, before)
+            before = graphs[training], spec
             leaves = torch.utils._pytree.tree_unflatten(map(Leaf, range(spec.num_leaves)), spec)
             outputs[training] = trees[-1] if trees else leaves
             with _lending(places):
-                check_same(twin, graphs[training], inputs)
+                if check_same_far_away(twin, graphs[training], inputs):
+                    far_away.add(training)
     finally:
         for module, training in modes:
             module.training = training
-    return graphs, outputs, rates
+    return graphs, outputs, rates, far_away
 
 
 def _two_rows(network: nn.Module, example: Any) -> Call:

@@ -218,7 +218,7 @@ class _Recorder(ProxyTorchDispatchMode):
 
     def _run(self, func: Any, args: Any, kwargs: Any) -> Any:
         """Do it, and look into what is made of other operations, unless it is well known."""
-        if func in KNOWN or not _made_of_others(func):
+        if func in KNOWN or not made_of_others(func):
             return func(*args, **kwargs)
         with _Inside(self):
             return func(*args, **kwargs)
@@ -285,7 +285,8 @@ KNOWN = {
 
 
 @functools.cache
-def _made_of_others(func: Any) -> bool:
+def made_of_others(func: Any) -> bool:
+    """Whether PyTorch takes an operation apart before anything else sees it."""
     return bool(torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd"))
 
 

@@ -12,15 +12,22 @@ from torch import Tensor, fx
 from torch.utils._pytree import tree_leaves, tree_map
 
 from bayesprune.structure.graph.capture.capture import Inputs
+from bayesprune.structure.graph.capture.leading import rows_in_front
 from bayesprune.structure.plain.routed import NAME
 
 Place = tuple[int, int, int]
 """The dimension that rows run along, how often each comes one after the other, how often all come."""
 
 
-def row_dimensions(graph: fx.GraphModule, example: Inputs, wanted: Set[str]) -> dict[str, Place]:
+def row_dimensions(
+    graph: fx.GraphModule,
+    example: Inputs,
+    wanted: Set[str],
+    sizes: Mapping[fx.Node, torch.Size] | None = None,
+) -> dict[str, Place]:
     """Find the rows in values, by marking the first row of the inputs and looking where the mark arrives.
 
+    Where operations alone tell of all that is asked for that its rows stay in front, nothing is run.
     The mark is NaN, which goes through products with zero: what is found depends neither on the weights that
     a network happens to have (a residual branch may begin at zero), nor on what it draws (stochastic depth
     may drop the very row), nor on units that are dead on this batch. Integers cannot be marked and are
@@ -32,11 +39,14 @@ def row_dimensions(graph: fx.GraphModule, example: Inputs, wanted: Set[str]) -> 
         graph: of one mode.
         example: its inputs.
         wanted: names of the values that are asked for; the others are not kept.
+        sizes: node → shape of its value, where that is known.
 
     Returns:
         Name of a value → (the dimension that its rows run along, how often each row comes one after the
         other, how often the whole sequence comes). Values without such a dimension are left out.
     """
+    if sizes is not None and wanted <= rows_in_front(graph, sizes, len(example[0])):
+        return dict.fromkeys(wanted, (0, 1, 1))
     found: dict[str, Place] = {}
     for other in _batches(example, marked=True):
         found = {**_search(graph, example, other, wanted, {}, _marked_with_nan), **found}

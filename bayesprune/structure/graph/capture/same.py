@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_leaves
 
 from bayesprune.errors import UnsupportedNetworkError
 from bayesprune.structure.altered import hint
+from bayesprune.structure.graph.capture.late_graph import LateGraph
 from bayesprune.structure.graph.capture.masks import masks_as_given
 from bayesprune.structure.graph.capture.recording import Inputs
 from bayesprune.structure.graph.capture.tensors import largest
@@ -26,9 +27,10 @@ def check_same(network: nn.Module, graph: fx.GraphModule, inputs: Inputs) -> Non
 
     That is, it returns the same, and leaves the same in the buffers.
 
-    All runs draw from one state of PyTorch's generator. The network is run twice, so that counters show, and
-    draws from a generator of its own. Those of Python and NumPy are seen to move, for what they choose may
-    seldom show.
+    All runs draw from one state of PyTorch's generator. Those of Python and NumPy are seen to move, for what
+    they choose may seldom show. A graph that was recorded has seen the network run already; where it was
+    traced otherwise the network is run twice, so that counters show, and where numbers or generators that
+    its modules hold in Python have moved, four times.
 
     Args:
         network: in the mode of the graph; its buffers are afterwards what they were.
@@ -38,19 +40,80 @@ def check_same(network: nn.Module, graph: fx.GraphModule, inputs: Inputs) -> Non
     Raises:
         UnsupportedNetworkError: they differ, or the network does not run on one row more.
     """
-    more = int(not network.training)
-    other = tuple(torch.cat([x.roll(1, 0), x[:more]]) for x in inputs)
-    ours, before = _run(graph, network, other), _generators()
+    other = _other_rows(network, inputs)
+    ours, before, held = _run(graph, network, other), _generators(), _held(network)
     theirs = _run(network, network, other)
     _check_drawn(network, before)
-    again = _run(network, network, other)
-    if not (results_alike(ours, theirs) and results_alike(theirs, again)):
+    if not (results_alike(ours, theirs) and _again(network, graph, other, theirs, held)):
         raise UnsupportedNetworkError(
             f"What was traced of {type(network).__name__} in {_mode(network)} computes something else on "
             "other inputs. Its forward must depend on its inputs, parameters and buffers alone: not on "
             "counters in Python, numbers drawn outside of PyTorch, or values read by .item() and .tolist()."
             f"{hint(network)}"
         )
+
+
+def same_at(network: nn.Module, graph: fx.GraphModule, inputs: Inputs) -> bool | None:
+    """Whether all that `check_same` asks for is so, at other sizes than the example's too.
+
+    Args:
+        network: as there.
+        graph: as there.
+        inputs: two rows of each, of any sizes.
+
+    Returns:
+        None where the network does not run on them.
+    """
+    other, before, held = _other_rows(network, inputs), _generators(), _held(network)
+    try:
+        theirs = outputs_of(network, network, other, buffers=True)
+    except Exception:  # whatever the user's forward says to sizes that it was not written for
+        return None
+    if _moved(before):
+        return False
+    try:
+        ours = outputs_of(graph, network, other, buffers=True)
+    except Exception:  # numbers that were baked in do not fit any more
+        return False
+    return results_alike(ours, theirs) and _again(network, graph, other, theirs, held)
+
+
+def _again(
+    network: nn.Module, graph: fx.GraphModule, inputs: Inputs, theirs: list[Tensor], held: dict[Any, Any]
+) -> bool:
+    """Whether the network does the same again."""
+    times = 3 if _held(network) != held else 0 if isinstance(graph, LateGraph) else 1
+    return all(results_alike(theirs, _run(network, network, inputs)) for _ in range(times))
+
+
+def _held(network: nn.Module) -> dict[tuple[int, str], Any]:
+    """Numbers, and states of generators, that modules hold in Python."""
+    return {
+        (id(module), key): _state(value)
+        for module in network.modules()
+        for key, value in vars(module).items()
+        if isinstance(value, HELD)
+    }
+
+
+def _state(value: Any) -> Any:
+    if isinstance(value, random.Random):
+        return value.getstate()
+    if isinstance(value, torch.Generator):
+        return value.get_state().numpy().tobytes()
+    if isinstance(value, np.random.Generator):
+        return str(value.bit_generator.state)
+    return str(value.get_state()) if isinstance(value, np.random.RandomState) else value
+
+
+HELD = (int, float, str, random.Random, torch.Generator, np.random.Generator, np.random.RandomState)
+"""What a network may count with, or draw from, beside PyTorch's own generator."""
+
+
+def _other_rows(network: nn.Module, inputs: Inputs) -> Inputs:
+    """Other values in every row, and one row more in evaluation."""
+    more = int(not network.training)
+    return tuple(torch.cat([x.roll(1, 0), x[:more]]) for x in inputs)
 
 
 def _run(module: nn.Module, network: nn.Module, inputs: Inputs) -> list[Tensor]:
@@ -117,10 +180,15 @@ def _generators() -> dict[str, Any]:
     return {"random": random.getstate(), "numpy.random": np.random.get_state()}
 
 
+def _moved(before: dict[str, Any]) -> list[str]:
+    """Which of them somebody has drawn from."""
+    now = _generators()
+    return [name for name in now if not all(map(np.array_equal, before[name], now[name]))]
+
+
 def _check_drawn(network: nn.Module, before: dict[str, Any]) -> None:
     """Nobody has drawn from the generators of Python and NumPy."""
-    now = _generators()
-    moved = [name for name in now if not all(map(np.array_equal, before[name], now[name]))]
+    moved = _moved(before)
     if moved:
         raise UnsupportedNetworkError(
             f"The forward of {type(network).__name__} draws from {' and '.join(moved)} in {_mode(network)}, "

@@ -8,7 +8,7 @@ import io
 import operator
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -21,11 +21,13 @@ from bayesprune.errors import UnsupportedNetworkError
 from bayesprune.structure.altered import hint
 from bayesprune.structure.graph.capture.averages import shares_of_one, write_averages_
 from bayesprune.structure.graph.capture.experts import experts_routed
+from bayesprune.structure.graph.capture.late_graph import LateGraph
 from bayesprune.structure.graph.capture.masks import masks_as_given
 from bayesprune.structure.graph.capture.recording import Inputs, NotRecorded, recorded
 from bayesprune.structure.graph.capture.regions import inline_
 from bayesprune.structure.graph.capture.roots import symbols_kept, write_powers_
 from bayesprune.structure.graph.capture.tensors import find_tensor
+from bayesprune.structure.graph.capture.twins import rows_of, twins
 
 
 def _lift_constants_(module: fx.GraphModule, network: nn.Module) -> None:
@@ -44,7 +46,10 @@ Free = frozenset[tuple[int, int]]
 
 
 def traced(
-    network: nn.Module, inputs: Inputs, free: Free = frozenset()
+    network: nn.Module,
+    inputs: Inputs,
+    free: Free = frozenset(),
+    before: tuple[fx.GraphModule, Any] | None = None,
 ) -> tuple[fx.GraphModule, Any, dict[str, str]]:
     """Trace a network in the mode that it is in.
 
@@ -52,6 +57,7 @@ def traced(
         network: its buffers are afterwards what they were.
         inputs: two rows of each.
         free: dimensions whose sizes become symbols, as far as PyTorch can; the number of rows always does.
+        before: what was traced of another mode, and how its outputs hang together.
 
     Returns:
         The graph for any number of rows; how its outputs hang together; and name of a dropout → its module.
@@ -61,7 +67,7 @@ def traced(
     """
     with experts_routed(network), shares_of_one(network) as means:
         try:
-            module, outputs = _exported(network, inputs, free) if free else _recorded(network, inputs)
+            module, outputs = _exported(network, inputs, free) if free else _recorded(network, inputs, before)
         except NotRecorded:
             module, outputs = _exported(network, inputs, free)
     write_averages_(module, network, means)
@@ -78,19 +84,26 @@ MORE = 5
 multiples do."""
 
 
-def _recorded(network: nn.Module, inputs: Inputs) -> tuple[fx.GraphModule, Any]:
-    """What the network does at two numbers of rows, if that is one graph."""
-    index = torch.arange(MORE) % len(inputs[0])
+def _recorded(
+    network: nn.Module, inputs: Inputs, before: tuple[fx.GraphModule, Any] | None = None
+) -> tuple[fx.GraphModule, Any]:
+    """What the network does at two numbers of rows, if that is one graph.
+
+    Where it does what it did in the other mode, where the rows are is known.
+    """
     state = {name: tensor.clone() for name, tensor in network.named_buffers()}
+    index = torch.arange(MORE) % len(inputs[0])
     try:
-        more = tuple(x[index.to(x.device)] for x in inputs)
         with warnings.catch_warnings(), masks_as_given():
             warnings.simplefilter("ignore")
-            runs = _quietly(lambda: [recorded(network, x) for x in (inputs, more)])
+            module, outputs = _quietly(lambda: recorded(network, inputs))
+            if before is not None and outputs == before[1] and _free_as_(module, before[0], len(inputs[0])):
+                return module, outputs
+            more = tuple(x[index.to(x.device)] for x in inputs)
+            other, others = _quietly(lambda: recorded(network, more))
     finally:
         for name, tensor in network.named_buffers():
             tensor.copy_(state[name])
-    (module, outputs), (other, others) = runs
     if outputs != others:
         raise NotRecorded
     try:
@@ -98,6 +111,36 @@ def _recorded(network: nn.Module, inputs: Inputs) -> tuple[fx.GraphModule, Any]:
     except UnsupportedNetworkError as problem:
         raise NotRecorded from problem
     return module, outputs
+
+
+def _free_as_(module: fx.GraphModule, freed: fx.GraphModule, rows: int) -> bool:
+    """Free a graph's rows where those of another mode's are free, if that is its twin; whether it is."""
+    if not isinstance(freed, LateGraph):  # an exported one: there nothing was said of how rows grow
+        return False
+    module.graph.eliminate_dead_code()
+    pairs = twins(freed, module, rows)
+    if pairs is None:
+        return False
+    last = [node for node in module.graph.nodes if node.op == "placeholder"][-1]
+    for node in [n for n in freed.graph.nodes if rows_of(n) is not None]:
+        with module.graph.inserting_after(last):
+            last = pairs.of[node] = module.graph.node_copy(node, pairs.of.__getitem__)
+    for node, twin in pairs.of.items():
+        if rows_of(node) is None:
+            twin.args = _with_rows(node.args, twin.args, pairs.of)
+            twin.kwargs = _with_rows(node.kwargs, twin.kwargs, pairs.of)
+    return True
+
+
+def _with_rows(freed: Any, own: Any, twin: Mapping[fx.Node, fx.Node]) -> Any:
+    """A node's own arguments with multiples of the rows where its twin has some."""
+    if isinstance(freed, fx.Node):
+        return twin[freed]
+    if isinstance(freed, list | tuple):
+        return type(own)(_with_rows(a, b, twin) for a, b in zip(freed, own, strict=True))
+    if isinstance(freed, dict):
+        return {name: _with_rows(value, own[name], twin) for name, value in freed.items()}
+    return own
 
 
 def _exported(network: nn.Module, inputs: Inputs, free: Free) -> tuple[fx.GraphModule, Any]:

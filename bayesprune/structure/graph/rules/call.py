@@ -101,6 +101,7 @@ class Findings:
         coarsest: the floating type of least precision that is computed with.
         branches: residual sections, by the parameters that only they use.
         group_counts: grouped convolution or norm → (its groups,), the label of each group's first channel.
+        mirrored: whether they are those of the other mode's graph, said of a graph that does the same.
     """
 
     labels: Labels
@@ -121,6 +122,7 @@ class Findings:
     constants: dict[fx.Node, Any] = field(default_factory=dict)
     group_counts: dict[fx.Node, Tensor] = field(default_factory=dict)
     branches: dict[frozenset[str], tuple[Any, frozenset[str]]] = field(default_factory=dict)
+    mirrored: bool = False
 
 
 @dataclass(frozen=True)

@@ -131,7 +131,7 @@ class Labels:
         owners = self._owner_pairs()
         while True:
             classes = self._classes()
-            pairs = torch.unique(classes[owners], dim=1) if owners.numel() else owners
+            pairs = _each_once(*classes[owners])
             pairs = pairs[:, pairs[0] != pairs[1]]  # a feature that is one unit with its own channel
             same = pairs[0, 1:] == pairs[0, :-1]
             if not bool(same.any()):
@@ -143,12 +143,12 @@ class Labels:
                 reasons.setdefault(label, frozen)
         owner = torch.full((self._next,), FIXED)
         owner[pairs[0]] = pairs[1]
-        for _, channel in pairs.T.tolist():
-            if owner[channel] != FIXED:
-                reasons.setdefault(channel, Frozen("features", "they are flattened twice"))
-        for feature, channel in pairs.T.tolist():
-            if feature in reasons:
-                reasons.setdefault(channel, reasons[feature])
+        for channel in pairs[1, owner[pairs[1]] != FIXED].tolist():
+            reasons.setdefault(channel, Frozen("features", "they are flattened twice"))
+        stays = torch.zeros(self._next, dtype=torch.bool)
+        stays[list(reasons)] = True
+        for feature, channel in pairs[:, stays[pairs[0]]].T.tolist():
+            reasons.setdefault(channel, reasons[feature])
         return Solved(classes, reasons, owner)
 
     def _owner_pairs(self) -> Tensor:
@@ -191,7 +191,11 @@ def _pairs(first: Tensor, second: Tensor) -> Tensor:
     for dim in range(1, both.ndim):
         if first.stride(dim - 1) == 0 and second.stride(dim - 1) == 0:
             both = both.narrow(dim, 0, 1)
-    first, second = both.reshape(2, -1)
+    return _each_once(*both.reshape(2, -1))
+
+
+def _each_once(first: Tensor, second: Tensor) -> Tensor:
+    """(2, pairs), sorted: what occurs together."""
     numbers = torch.unique(first * _MOST + second)  # much faster than unique columns
     return torch.stack([numbers // _MOST, numbers % _MOST])
 
