@@ -44,9 +44,12 @@ def graph_data(network: PlainGraph, inputs: Inputs) -> dict[str, Any]:
     try:
         program = program_data(network._bayesprune_program)
     except ValueError as problem:
+        remedy = "Write it with PyTorch's own operations"
+        if "sparse" in str(problem):  # a file could name indices that are none
+            remedy = "Write it as a sum over edges, torch.zeros_like(h).index_add(0, target, h[source])"
         raise UnsupportedNetworkError(
-            f"The {network._bayesprune_program.kind} cannot be saved: {problem}. Write it with PyTorch's own "
-            "operations, or keep the network's state_dict beside its class."
+            f"The {network._bayesprune_program.kind} cannot be saved: {problem}. {remedy}, or keep the "
+            "network's state_dict beside its class."
         ) from None
     return {
         "format_version": GRAPH_VERSION,

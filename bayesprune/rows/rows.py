@@ -10,7 +10,7 @@ from torch import Tensor
 
 from bayesprune.errors import DataError, SettingsError
 from bayesprune.ranges import is_whole
-from bayesprune.rows.call import Inputs, joined
+from bayesprune.rows.call import Call, Inputs, joined
 
 Pair = tuple[Inputs, Tensor]
 """Inputs (batch, ...) and targets (batch, ...)."""
@@ -77,13 +77,30 @@ class Rows(ABC):
             yield x
 
     def tensors(self) -> tuple[Inputs, Tensor | None]:
-        """All rows of a pass in memory: (rows, ...) each."""
+        """All rows of a pass in memory: (rows, ...) each.
+
+        Raises:
+            DataError: batches are of several lengths.
+        """
         xs, ys = [], []
         for x, y in self.passed(1000):
             xs.append(x)
             ys.append(y)
+        self._check_one_size(xs)
         known = [y for y in ys if y is not None]
         return joined(xs), torch.cat(known) if known else None
+
+    def _check_one_size(self, xs: list[Inputs]) -> None:
+        parts = [[x] if isinstance(x, Tensor) else x.tensors for x in xs]
+        for part in parts[1:]:
+            for number, (a, b) in enumerate(zip(parts[0], part, strict=True)):
+                if a.shape[1:] != b.shape[1:]:
+                    name = xs[0].form.names[number] if isinstance(xs[0], Call) else "the inputs"
+                    raise DataError(
+                        f"{self.place}: {name} have {tuple(a.shape[1:])} in one batch and "
+                        f"{tuple(b.shape[1:])} in another, and all rows are needed in one tensor: pad them "
+                        "to one size, or give batches of one size."
+                    )
 
     def batch_size_of(self, asked: int | None, default: int) -> int:
         """Rows of a batch: as asked, or as the source has it.

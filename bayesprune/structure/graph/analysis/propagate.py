@@ -20,6 +20,7 @@ from bayesprune.structure.graph.rules import (  # noqa: F401 (importing register
     recurrent,
     reductions,
     routed,
+    scattered,
     shape,
 )
 from bayesprune.structure.graph.rules.call import RULES, Call, Findings, Raw, operation, schema_names

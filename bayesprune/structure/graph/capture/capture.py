@@ -191,6 +191,7 @@ def _two_rows(network: nn.Module, example: Any) -> Call:
         raise UnsupportedNetworkError(
             f"Parameter {lazy[0]!r} has no size yet: run the network once on a batch before it is analysed."
         )
+    _check_dense(network)
     try:
         call = call_of(network, example)
     except DataError as problem:
@@ -199,6 +200,17 @@ def _two_rows(network: nn.Module, example: Any) -> Call:
         raise UnsupportedNetworkError(f"The example has no rows ({call.told()}): give at least one.")
     # one row would be taken for a constant
     return call[:2] if len(call) > 1 else call.twice()
+
+
+def _check_dense(network: nn.Module) -> None:
+    """No tensor of the network is sparse: neither graphs nor files can have those."""
+    held = (*network.named_parameters(), *network.named_buffers())
+    sparse = [name for name, tensor in held if tensor.layout is not torch.strided]
+    if sparse:
+        raise UnsupportedNetworkError(
+            f"{sparse[0]!r} is sparse: keep its indices and values as buffers. Its product with h is "
+            "torch.zeros_like(h).index_add(0, indices[0], values[:, None] * h[indices[1]]), if it is square."
+        )
 
 
 def _check_runs(network: nn.Module, call: Call) -> Any:

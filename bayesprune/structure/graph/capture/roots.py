@@ -1,7 +1,8 @@
-"""Roots and powers of sizes that ``forward`` takes by Python's or NumPy's functions: symbols stay symbols.
+"""Lengths, and roots and powers of sizes, by Python's or NumPy's functions: symbols stay symbols.
 
 Attention that is scaled by its length is ``x / math.sqrt(x.shape[1])``. A function of Python's asks a symbol
-for its number, by which the size would be written down, where the same root by ``torch.sym_sqrt`` is traced.
+for its number, by which the size would be written down, where the same root by ``torch.sym_sqrt`` is traced;
+and so does ``len(x)``, where ``x.shape[0]`` is the symbol.
 """
 
 from __future__ import annotations
@@ -26,23 +27,31 @@ SQUARE = 2
 
 @contextmanager
 def symbols_kept(network: nn.Module) -> Iterator[None]:
-    """Inside, the roots and powers that the classes of a network know, under whatever name, keep symbols.
+    """Inside, ``len``, and roots and powers under whatever name the classes of a network know, keep symbols.
 
     Args:
         network: that is traced meanwhile.
     """
-    modules = {sys.modules.get(type(module).__module__) for module in network.modules()} | {math}
+    found = {sys.modules.get(type(module).__module__) for module in network.modules()} | {math}
+    modules = [module for module in found if module is not None]
     with ExitStack() as stack:
-        for module in modules - {None}:
+        for module in modules:
             for name, value in list(vars(module).items()):
                 if callable(value) and _hashable(value) and value in FUNCTIONS:
                     stack.callback(setattr, module, name, value)
                     setattr(module, name, _either(value))
+            if "len" not in vars(module):
+                stack.callback(delattr, module, "len")
+                setattr(module, "len", _length)  # noqa: B010 (a module has no such attribute)
         for kind in (torch.SymInt, torch.SymFloat):
             if not hasattr(kind, "sqrt"):  # np.sqrt asks objects for a method of its name
                 stack.callback(delattr, kind, "sqrt")
                 kind.sqrt = torch.sym_sqrt  # type: ignore[union-attr]
         yield
+
+
+def _length(value: Any) -> Any:
+    return value.shape[0] if isinstance(value, torch.Tensor) and value.ndim else len(value)
 
 
 def _hashable(value: Any) -> bool:
