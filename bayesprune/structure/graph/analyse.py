@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from bayesprune.errors import SettingsError
 from bayesprune.structure.altered import check_gradients
+from bayesprune.structure.collecting import only_new_garbage
 from bayesprune.structure.copying import copy_of
 from bayesprune.structure.graph.analysis.costs import with_costs
 from bayesprune.structure.graph.analysis.sections import LAYER_GATES, LAYERS, Layers, with_sections
@@ -96,9 +98,10 @@ class Analysis:
         twin = shared_memory_copy(lender) if self._lendable else copy_of(lender)
         captured = replace(self.structure.captured, network=twin)
         already = None if self._gated is None else self._gated.alive.clone()
-        network = GraphNetwork(replace(self.structure, captured=captured), already)
-        network.cut_(alive, optimiser, gated=False)
-        return unshare_(network.plain(handed_over=True, own_class=True), lender)
+        with only_new_garbage():
+            network = GraphNetwork(replace(self.structure, captured=captured), already)
+            network.cut_(alive, optimiser, gated=False)
+            return unshare_(network.plain(handed_over=True, own_class=True), lender)
 
     def cut_(self, alive: Mapping[str, Tensor], optimiser: torch.optim.Optimizer | None = None) -> None:
         """Remove units from ``gated`` in place; as `cut`."""
@@ -186,12 +189,14 @@ def provable_structure(
     if layers not in LAYER_GATES:
         raise SettingsError(f"layers={layers!r} is none of {', '.join(map(repr, LAYER_GATES))}.")
     units = tuple(pattern for pattern in exclude if pattern != LAYERS)
-    structure = find_structure(network, example, units, lent, inputs)
-    for _ in range(TRIALS):
-        problem = _trial(structure)
-        if problem is None:
-            break
-        structure = without(structure, problem.node, problem.reason, units)
+    with only_new_garbage():
+        structure = find_structure(network, example, units, lent, inputs)
+        for _ in range(TRIALS):
+            problem = _trial(structure)
+            if problem is None:
+                break
+            structure = without(structure, problem.node, problem.reason, units)
+        gc.collect()  # graphs of the tracing and of the trials, which weigh more than a small network
     structure = with_sections(structure, layers, exclude)
     check_something_to_gate(structure, exclude)
     return with_costs(structure)

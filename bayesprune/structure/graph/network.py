@@ -467,10 +467,12 @@ class GraphNetwork(Framed):
         for group, alive in zip(self.groups, parts, strict=True):
             if not group.optional and 0 < int(alive.sum()) < group.size:
                 units[group.name] = group.size, int(alive.sum())
-        held = own.state_dict(keep_vars=True)  # all names of what is tied
+        held, names = own.state_dict(keep_vars=True), dict[int, list[str]]()
+        for name, tensor in held.items():
+            names.setdefault(id(tensor), []).append(name)  # all of what is tied
         for slot in self.structure.slots:
-            for name in held if slot.group in units else ():
-                if held[name] is held.get(slot.tensor):
+            if slot.group in units and slot.tensor in held:
+                for name in names[id(held[slot.tensor])]:
                     owners[name, slot.dim] = slot.group, units[slot.group][0]
 
         def same_as_graphs() -> bool:

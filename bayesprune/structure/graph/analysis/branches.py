@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -64,7 +66,7 @@ def find_branches(
     found: dict[frozenset[str], tuple[Branch, frozenset[str]]] = {}
     order = {node: number for number, node in enumerate(graph.graph.nodes)}
     idle = set(order) - _before({n for n in order if n.op == "output"}) - {next(reversed(order))}
-    constant = _of_parameters(order)
+    reach, counters = _Reach(order, sizes), _counters(network, order)
     uses = Counter(id(t) for node in order if (t := _tensor(network, node)) is not None)
     for add in order:
         for argument in _operands(add):
@@ -72,17 +74,18 @@ def find_branches(
             if last is None or other is None or len(last.users) > 1 or sizes.get(other) != sizes[add]:
                 continue
             inside = _exclusive(last, order, idle)
+            places = reach.of(inside)
             if any(_changed(node) not in inside for node in inside & idle):
                 continue  # something else is written into
             own = _own_tensors(network, inside, uses)
             parameters = frozenset(n for n in own if isinstance(find_tensor(network, n), nn.Parameter))
             if not parameters:
                 continue
-            if not _linear_ends(last, sizes, constant) <= inside:
+            if reach.linear[last] & ~places:
                 continue  # a linear path leads through it: it is (with) the shortcut
-            if not (_linear_ends(other, sizes, constant) - inside) & _before(inside):
+            if not reach.linear[other] & ~places & reach.before(inside):
                 continue  # nothing leads around it
-            inside |= _side_effects(network, order, own)
+            inside |= _side_effects(counters, own)
             own |= _own_tensors(network, inside, uses)
             branch = Branch(add.name, argument, last.name, frozenset(n.name for n in inside))
             found[parameters] = branch, frozenset(own)
@@ -122,9 +125,12 @@ def _exclusive(last: fx.Node, order: dict[fx.Node, int], idle: set[fx.Node]) -> 
         if node.op != "placeholder" and all(user in inside or user in idle for user in node.users):
             inside.add(node)
             waiting |= set(node.all_input_nodes)
-    for node in order:  # in the order in which they run
-        if node in idle and node not in inside and any(n in inside for n in node.all_input_nodes):
+    written = [user for node in inside for user in node.users if user in idle and user not in inside]
+    while written:
+        node = written.pop()
+        if node not in inside:
             inside.add(node)
+            written += [user for user in node.users if user in idle]
     return inside
 
 
@@ -144,20 +150,29 @@ def _own_tensors(network: nn.Module, inside: set[fx.Node], uses: Counter[int]) -
     return {name for name, t in named if here[id(t)] == uses[id(t)]}
 
 
-def _side_effects(network: nn.Module, order: dict[fx.Node, int], own: set[str]) -> set[fx.Node]:
-    """Counters that modules of the section keep, and what moves them."""
-    modules = {name.rpartition(".")[0] for name in own}
-    found: set[fx.Node] = set()
+Counters = dict[str, list[tuple[set[fx.Node], set[str]]]]
+"""Module → what counts its calls: the operation with what it reads, and the modules of that."""
+
+
+def _counters(network: nn.Module, order: Iterable[fx.Node]) -> Counters:
+    """Counters that modules keep, and what moves them: operations on their tensors that nothing reads."""
+    found: Counters = {}
     for node in order:
-        if node.users or node.op != "call_function" or not node.all_input_nodes:
+        sources = node.all_input_nodes
+        if node.users or node.op != "call_function" or not sources:
             continue
-        sources = [n for n in node.all_input_nodes if _tensor(network, n) is not None]
-        if len(sources) == len(node.all_input_nodes) and all(
-            str(n.target).rpartition(".")[0] in modules and not any(user.users for user in n.users)
-            for n in sources
-        ):
-            found |= {node, *sources}
+        if all(_tensor(network, n) is not None and not any(user.users for user in n.users) for n in sources):
+            modules = {str(n.target).rpartition(".")[0] for n in sources}
+            for module in modules:
+                found.setdefault(module, []).append(({node, *sources}, modules))
     return found
+
+
+def _side_effects(counters: Counters, own: set[str]) -> set[fx.Node]:
+    """What counts the calls of the section's modules."""
+    modules = {name.rpartition(".")[0] for name in own}
+    here = [counted for module in modules for counted in counters.get(module, ())]
+    return {node for nodes, of in here if of <= modules for node in nodes}
 
 
 def _before(inside: set[fx.Node]) -> set[fx.Node]:
@@ -172,22 +187,45 @@ def _before(inside: set[fx.Node]) -> set[fx.Node]:
     return seen
 
 
-def _linear_ends(node: fx.Node, sizes: Mapping[fx.Node, torch.Size], constant: set[fx.Node]) -> set[fx.Node]:
-    """A value, and all values from which a path of linear operations leads to it."""
-    seen: set[fx.Node] = set()
-    waiting = {node}
-    while waiting:
-        value = waiting.pop()
-        if value.op == "get_attr" or value in seen or value not in sizes:
-            continue
-        seen.add(value)
-        name = _operation(value)
-        if name in ("mul", "div", "matmul", "mm", "bmm"):
-            factors = [n for n in value.all_input_nodes if n not in constant]
-            waiting |= set(factors) if len(factors) == 1 else set()
-        elif name in LINEAR or name in MOVES or _is_getitem(value):
-            waiting |= set(value.all_input_nodes)
-    return seen
+class _Reach:
+    """What leads to every value of a graph, as sets of places in the order of its nodes, bit by bit.
+
+    Attributes:
+        linear: value → itself, and the values from which a path of linear operations leads to it.
+    """
+
+    def __init__(self, order: Mapping[fx.Node, int], sizes: Mapping[fx.Node, torch.Size]) -> None:
+        self.order, self.linear, self._before = order, dict[fx.Node, int](), dict[fx.Node, int]()
+        constant = _of_parameters(order)
+        for node in order:  # as they run, so that what a node reads comes before it
+            sources = node.all_input_nodes
+            self._before[node] = _all_of(self._before[n] | 1 << order[n] for n in sources)
+            known = node.op != "get_attr" and node in sizes
+            ends = _all_of(self.linear[n] for n in _linear_sources(node, constant)) if known else 0
+            self.linear[node] = (1 << order[node] | ends) if known else 0
+
+    def of(self, nodes: Iterable[fx.Node]) -> int:
+        """Their places."""
+        return _all_of(1 << self.order[node] for node in nodes)
+
+    def before(self, inside: set[fx.Node]) -> int:
+        """All that a section depends on."""
+        sources = {n for node in inside for n in node.all_input_nodes if n not in inside}
+        return _all_of(self._before[n] | 1 << self.order[n] for n in sources)
+
+
+def _all_of(places: Iterable[int]) -> int:
+    return functools.reduce(operator.or_, places, 0)
+
+
+def _linear_sources(value: fx.Node, constant: set[fx.Node]) -> list[fx.Node]:
+    """What a value is a linear, or affine, function of."""
+    name = _operation(value)
+    if name in ("mul", "div", "matmul", "mm", "bmm"):
+        factors = [n for n in value.all_input_nodes if n not in constant]
+        return factors if len(factors) == 1 else []
+    linear = name in LINEAR or name in MOVES or _is_getitem(value)
+    return value.all_input_nodes if linear else []
 
 
 def _of_parameters(order: Iterable[fx.Node]) -> set[fx.Node]:

@@ -12,6 +12,7 @@ from bayesprune.structure.graph.rules.call import arguments
 from bayesprune.structure.graph.rules.gated_reduction import weighted_node
 from bayesprune.structure.graph.rules.gates import Gate, UnitGates, WeightedNorm
 from bayesprune.structure.graph.surgery.adapt import REFILLS
+from bayesprune.structure.groups import key_of
 
 LAYER_NORMS = ("aten.layer_norm", "aten.rms_norm")
 
@@ -48,6 +49,11 @@ class _Insertion:
         self.values = stand_ins(graph)  # name in the whole network → what holds that value now
         self.open = len(alive)  # where the gate lies that is always one
         self.alive = torch.cat([alive, torch.ones(1, dtype=torch.bool)])  # index −1 finds the last
+        self.living, start = dict[bytes, str](), 0
+        for group in structure.groups:
+            units = start + self.alive[start : start + group.size].nonzero().squeeze(1)
+            self.living.setdefault(key_of(units), group.name)
+            start += group.size
         last = [node for node in graph.graph.nodes if node.op == "placeholder"][-1]
         with graph.graph.inserting_after(last):
             self.gates = graph.graph.placeholder("gates", default_value=None)
@@ -116,13 +122,7 @@ class _Insertion:
 
     def _group(self, columns: Tensor) -> str | None:
         """The group whose living units columns are, all and in order."""
-        start = 0
-        for group in self.structure.groups:
-            living = start + self.alive[start : start + group.size].nonzero().squeeze(1)
-            if torch.equal(columns, living):
-                return group.name
-            start += group.size
-        return None
+        return self.living.get(key_of(columns))
 
     def _gate(self, name: str, units: UnitGates, source: fx.Node, before: fx.Node) -> fx.Node:
         """A node that multiplies ``source`` by its gates, just before the one that reads it."""
