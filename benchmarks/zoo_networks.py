@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import io
+import itertools
 import math
 from collections.abc import Callable, Mapping
 from types import ModuleType
@@ -185,8 +186,9 @@ def _spread(constant: Tensor) -> Tensor:
 
 def without_chance_(network: nn.Module) -> nn.Module:
     """Set the probability of every dropout and stochastic depth to zero: a narrower network draws others."""
+    chances = ("p", "dropout", "attention_dropout", "drop_rate", "drop_prob", "layerdrop")
     for module in network.modules():
-        for attribute in ("p", "dropout", "attention_dropout", "drop_rate", "drop_prob"):
-            if isinstance(getattr(module, attribute, None), float):
-                setattr(module, attribute, 0.0)
+        for holder, attribute in itertools.product((module, getattr(module, "config", None)), chances):
+            if isinstance(getattr(holder, attribute, None), float):
+                setattr(holder, attribute, 0.0)
     return network

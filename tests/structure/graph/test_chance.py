@@ -14,6 +14,7 @@ from bayesprune.structure.graph import analyse
 from bayesprune.structure.graph.analysis.structure import find_structure
 from bayesprune.structure.graph.capture.capture import capture
 from bayesprune.structure.graph.capture.rows import row_dimensions
+from tests.structure.graph.test_rules import exact
 
 ROWS = torch.randn(4, 5, 4, generator=torch.Generator().manual_seed(0))  # (rows, time, features)
 
@@ -273,6 +274,27 @@ def test_chance_and_counters_are_refused(network, says):
     with pytest.raises(UnsupportedNetworkError, match=says):
         analyse(network(), ROWS)
     assert random.getstate() == before
+
+
+class SkipsByChance(Residual):
+    """A layer that is skipped where a draw is below a probability, as speech models write it."""
+
+    def __init__(self, probability):
+        super().__init__()
+        self.probability = probability
+
+    def forward(self, x):
+        x = self.stem(x)
+        skipped = self.training and torch.rand([]) < self.probability
+        return self.head((x if skipped else x + self.branch(x)).mean(1))
+
+
+def test_a_layer_that_is_skipped_with_no_chance_is_there():
+    exact(SkipsByChance(0.0), ROWS)
+    exact(SkipsByChance(1.0), ROWS)  # never there in training
+    for probability in (0.1, 1e-9):
+        with pytest.raises(UnsupportedNetworkError, match="data-dependent"):
+            analyse(SkipsByChance(probability), ROWS)
 
 
 class FrozenBackbone(Residual):

@@ -276,3 +276,27 @@ def test_packed_sequences_are_refused_with_what_is_the_same():
     ):
         analyse(packs, (SEQUENCES, lengths))
     assert units(exact(reads, SEQUENCES, lengths)) == {"recurrence": 6}
+
+
+class RotatedWhole(nn.Module):
+    """Attention whose heads are rotated whole: what is passed on beside the rotated part has no numbers."""
+
+    def __init__(self):
+        super().__init__()
+        self.q, self.k, self.v, self.out = nn.Linear(5, 8), nn.Linear(5, 8), nn.Linear(5, 8), nn.Linear(8, 3)
+
+    def heads(self, x):
+        x = x.unflatten(-1, (-1, 4)).transpose(1, 2)
+        rotated, passed = x[..., :4], x[..., 4:]
+        angles = torch.arange(x.shape[2], dtype=x.dtype)[:, None]
+        turned = torch.cat([-rotated[..., 2:], rotated[..., :2]], -1)
+        return torch.cat([rotated * angles.cos() + turned * angles.sin(), passed], -1)
+
+    def forward(self, x):  # (rows, time, 5)
+        v = self.v(x).unflatten(-1, (-1, 4)).transpose(1, 2)
+        y = F.scaled_dot_product_attention(self.heads(self.q(x)), self.heads(self.k(x)), v)
+        return self.out(y.transpose(1, 2).flatten(2)).mean(1)
+
+
+def test_a_part_without_numbers_is_put_beside_others():
+    assert units(exact(RotatedWhole(), SEQUENCES)) == {"q": 2}

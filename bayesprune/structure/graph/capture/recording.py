@@ -184,6 +184,8 @@ class _Recorder(ProxyTorchDispatchMode):
                 return func(*args, **kwargs)
             if func in LIFTED:
                 return self._lifted(func(*args, **kwargs))
+            if func in TRUTHS and self._settled(args[0]):
+                return func(*args, **kwargs)
             self._check(func, args, kwargs)
             node = self.graph.call_function(func, *self._nodes((args, kwargs)))
             if self.inside:  # which dropout it is
@@ -215,6 +217,17 @@ class _Recorder(ProxyTorchDispatchMode):
             check_writes(func, args, kwargs, self.written)
         except WouldWrite:
             self.fail()
+
+    def _settled(self, truth: Tensor) -> bool:
+        """Whether a comparison comes out the same for every draw: none of [0, 1) is below 0, each below 1.
+
+        So is asked where a layer is skipped by chance, and the chance is none.
+        """
+        node = self._node(truth)
+        if node.target not in COMPARED or not isinstance(node.args[1], int | float):
+            return False
+        drawn, bound = node.args
+        return isinstance(drawn, fx.Node) and drawn.target in DRAWN and (bound <= 0 or bound >= 1)
 
     def _run(self, func: Any, args: Any, kwargs: Any) -> Any:
         """Do it, and look into what is made of other operations, unless it is well known."""
@@ -265,6 +278,15 @@ class _Recorder(ProxyTorchDispatchMode):
         elif result is not None:
             self.fail()  # a number that depends on values
 
+
+TRUTHS = {aten._local_scalar_dense.default, aten.is_nonzero.default, aten.item.default}
+"""A tensor's one value, as ``if`` asks for it."""
+
+COMPARED = {aten.lt.Scalar, aten.ge.Scalar}
+"""Below a bound, or not."""
+
+DRAWN = {aten.rand.default, aten.rand.generator, aten.rand_like.default}
+"""Numbers of [0, 1)."""
 
 LIFTED = {aten.lift.default, aten.lift_fresh.default}
 

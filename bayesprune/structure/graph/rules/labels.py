@@ -227,9 +227,9 @@ def varies(labels: Tensor) -> list[bool]:
 
 
 def along(labels: Tensor, dim: int) -> Tensor | None:
-    """(size,), labels along one dimension, if they vary along no other one; else None."""
+    """(size,), labels along one dimension, if they vary along no other one; else, or of no numbers, None."""
     dim %= labels.ndim
-    if any(v for d, v in enumerate(varies(labels)) if d != dim):
+    if not labels.numel() or any(v for d, v in enumerate(varies(labels)) if d != dim):
         return None
     index = tuple(slice(None) if d == dim else 0 for d in range(labels.ndim))
     return labels[index].contiguous()

@@ -65,7 +65,7 @@ def _aligned(call: Call, parts: list[Tensor], dim: int) -> list[Tensor]:
     if len(across) != 1 or any(part.ndim != parts[0].ndim or dim in varying(part) for part in parts):
         return parts
     units = across.pop()
-    first, *others = (along(part, units) for part in parts)
+    first, *others = (along(part, units) for part in parts if part.numel())
     assert first is not None
     for other in others:
         call.join(first, other)  # type: ignore[arg-type]

@@ -290,6 +290,8 @@ class _Worker:
         if isinstance(outputs, list):
             self._split(old, new, source, outputs)
             return
+        if isinstance(outputs, Tensor) and not outputs.numel():
+            return  # nothing was there before either
         kept, origin = self._box(old), self.scattered.get(source)
         if kept is not None and origin is None and self._try(old, new, kind, source, kept):
             return
