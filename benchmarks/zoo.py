@@ -87,7 +87,8 @@ def verdict(record: Record, dtype: str, mode: str) -> str:
     """``exact``, ``no effect``, ``fails``, the relative difference, or ``–`` where nothing was measured.
 
     A difference with ``~`` is no larger than twice the masked network's own rounding error in float32, or ten
-    times what its outputs in float64 move by when its parameters do in their thirteenth digit.
+    times what its outputs in float64 move by when its parameters do in their last digit (that of float32
+    where it computes a part in that).
     """
     key = f"{dtype}_{mode}"
     if key not in record:

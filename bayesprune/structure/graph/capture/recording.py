@@ -224,10 +224,12 @@ class _Recorder(ProxyTorchDispatchMode):
         So is asked where a layer is skipped by chance, and the chance is none.
         """
         node = self._node(truth)
-        if node.target not in COMPARED or not isinstance(node.args[1], int | float):
+        if node.target not in COMPARED:
             return False
-        drawn, bound = node.args
-        return isinstance(drawn, fx.Node) and drawn.target in DRAWN and (bound <= 0 or bound >= 1)
+        drawn, bound = node.args[0], node.args[1]
+        if not isinstance(drawn, fx.Node) or not isinstance(bound, int | float):
+            return False
+        return drawn.target in DRAWN and (bound <= 0 or bound >= 1)
 
     def _run(self, func: Any, args: Any, kwargs: Any) -> Any:
         """Do it, and look into what is made of other operations, unless it is well known."""
