@@ -8,7 +8,15 @@ import pytest
 import safetensors.torch
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, Dataset, RandomSampler, Subset, TensorDataset, WeightedRandomSampler
+from torch.utils.data import (
+    ConcatDataset,
+    DataLoader,
+    Dataset,
+    RandomSampler,
+    Subset,
+    TensorDataset,
+    WeightedRandomSampler,
+)
 
 import bayesprune as bp
 from bayesprune import priors
@@ -388,3 +396,11 @@ def test_up_to_sixteen_tensors_of_a_sequence_are_looked_at():
     assert _of_sequence(parts[:16]).keys() == {str(number) for number in range(16)}
     assert _of_sequence(parts) == {}
     assert _of_sequence([1.0, 2.0])["values"].tolist() == [1.0, 2.0]
+
+
+def test_every_part_of_data_put_together_is_looked_at():
+    def described(second):
+        first = TensorDataset(torch.zeros(2, 3))
+        return describe_rows(ConcatDataset([first, TensorDataset(torch.full((2, 3), second))]))
+
+    assert described(1.0) == described(1.0) != described(2.0)
