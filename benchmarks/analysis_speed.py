@@ -1,7 +1,7 @@
 """How long analysis, trial cuts and a cut take, and their memory: this build, another one, Torch-Pruning.
 
     python benchmarks/analysis_speed.py --against CHECKOUT [--only resnet50 timm:coat_tiny] [--rounds 3]
-    python benchmarks/analysis_speed.py --against CHECKOUT --depths 8 16 32 64 128 256 512
+    python benchmarks/analysis_speed.py --alone --depths 8 16 32 64 128 256 512
 
 ``CHECKOUT`` is a folder that holds another version of this repository: ``git worktree add CHECKOUT COMMIT``.
 For every network all three are measured in turn, each time in a process of its own, after a small network
@@ -247,6 +247,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", metavar="NAME", default=FAMILIES, help="; ".join(FAMILIES))
     parser.add_argument("--all", action="store_true", help="every classification network of torchvision")
     parser.add_argument("--depths", nargs="+", type=int, help="residual convolutions, instead of networks")
+    parser.add_argument("--alone", action="store_true", help="without Torch-Pruning")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--size", type=int, default=64, help="height and width of torchvision's images")
     parser.add_argument("--timeout", type=float, default=900, help="seconds for one measurement")
@@ -265,7 +266,7 @@ def main() -> None:
         names = [f"depth:{depth}" for depth in arguments.depths]
     tools = {"against": arguments.against.resolve()} if arguments.against else {}
     tools |= {"this": HERE}
-    if importlib.util.find_spec("torch_pruning") is not None:
+    if not arguments.alone and importlib.util.find_spec("torch_pruning") is not None:
         tools |= {"torch_pruning": HERE}
     kind = "_depth" if arguments.depths else ""
     out = arguments.out or HERE / "benchmarks" / "results" / f"analysis_speed{kind}.json"
