@@ -15,6 +15,9 @@ changed the outputs by more than 1e-3.
 No other pruner is measured beside it. Under a layer norm a removed channel means zeros at the norm's readers
 to one pruner and a norm over fewer channels to another, so none can be scored by another's masks.
 
+A network "of the user's own class" runs that class's code; in some a few modules, which cannot run at the
+sizes that are left, run as their graphs: these are counted beside it, and named in the record.
+
 ``~`` marks differences of the size of the masked network's own rounding: in float64 that of networks that
 compute a part of theirs in float32. "Saved" means that what was saved and loaded returned the same bits.
 
@@ -153,6 +156,9 @@ def summarised(runs: list[Record]) -> Record:
         "failed_or_late": sum("error" in r for r in runs),
         "at_least_30_percent_removable": sum(r.get("removable_percent", 0) >= 30 for r in runs),
         "of_the_users_own_class": sum(bool(r.get("in_place")) for r in runs),
+        "of_those_with_modules_replaced_by_graphs": sum(
+            bool(r.get("in_place") and r.get("modules_replaced")) for r in runs
+        ),
     }
     for key in (
         "seconds_analysis",
@@ -177,7 +183,8 @@ def _figure(run: Record, key: str, form: str, unit: str = "") -> str:
 def _remarks(run: Record) -> str:
     remarks = [run["error"]] if "error" in run else []
     if run.get("in_place"):
-        remarks.append("own class")
+        replaced = run.get("modules_replaced", [])
+        remarks.append(f"own class, {len(replaced)} modules as graphs" if replaced else "own class")
     if run.get("loaded") not in (True, None):
         remarks.append(f"not saved: {run['loaded']}"[:100])
     frozen = run.get("frozen", [])

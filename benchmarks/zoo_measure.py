@@ -43,6 +43,7 @@ Outputs = dict[str, Any]  # mode → all numbers, or the exception
 def measure(name: str, share: float, created: bool, tell: Callable[[Record], None]) -> None:
     """Times and memory in float32, differences in both types, and whether what was saved is what was cut."""
     from bayesprune.structure.graph import analyse
+    from bayesprune.structure.plain import graphs_inside
 
     masked: dict[str, Outputs] = {}
     for dtype_name, dtype in DTYPES.items():
@@ -68,6 +69,7 @@ def measure(name: str, share: float, created: bool, tell: Callable[[Record], Non
                     "frozen": sorted({f"{f.place}: {f.reason}" for f in analysis.frozen}),
                     "removable_percent": 100 * removable_share(network, analysis.slots),
                     "in_place": type(small) is type(network),
+                    "modules_replaced": list(graphs_inside(small)),
                     "parameters_left_percent": 100 * count(small) / count(network),
                     **spent("analysis", start, analysed),
                     **spent("cut", analysed, cut),

@@ -24,7 +24,7 @@ from bayesprune.structure.graph.own.signs import Shapes
 from bayesprune.structure.layers import SIZES
 from bayesprune.structure.plain import PlainGraph, place_of, tensor_names
 from bayesprune.structure.pretrained import configure_loaded_, refuse_parts_
-from bayesprune.structure.running import unmoved
+from bayesprune.structure.running import run_as_called
 from bayesprune.structure.select import selected
 
 
@@ -208,17 +208,15 @@ def _check_outputs(own: nn.Module, saved: nn.Module, inputs: Call, folder: Path)
 
 
 def _check_runs(own: nn.Module, inputs: Call, folder: Path) -> None:
-    """It runs as anybody runs it: layers of PyTorch look into their parts on some paths."""
-    for training in (True, False):
-        try:
-            with torch.no_grad(), unmoved(own), torch.random.fork_rng():
-                inputs.clone().on(own.train(training))
-        except Exception as problem:  # whatever a forward says to a stand-in
-            raise UnsupportedNetworkError(
-                f"{folder}: {type(own).__name__} does not run with what stands in for the sections that are "
-                f"gone ({type(problem).__name__}: {str(problem).partition(chr(10))[0]}). Load without into=, "
-                "which gives a module of the same parameter names."
-            ) from problem
+    """It runs as anybody runs it."""
+    try:
+        run_as_called(own, inputs)
+    except Exception as problem:  # whatever a forward says to a stand-in
+        raise UnsupportedNetworkError(
+            f"{folder}: {type(own).__name__} does not run with what stands in for the sections that are "
+            f"gone ({type(problem).__name__}: {str(problem).partition(chr(10))[0]}). Load without into=, "
+            "which gives a module of the same parameter names."
+        ) from problem
 
 
 def _outputs(network: nn.Module, inputs: Call, training: bool) -> list[Tensor]:

@@ -29,6 +29,8 @@ class CallForm:
         parameters: names of ``forward``'s parameters that can be given by position, as far as they have any.
         optional: names of constants that are what ``forward`` takes without them.
         sizes: of each tensor's dimensions behind the rows; None where any will do; empty where all will.
+        firsts: of each tensor's first dimension, where that is not the rows: a part of a network is given
+            tables too; None where any will do; empty where all will.
         names: of the tensors, one for each, in order; no two alike.
         plain: one tensor after the other, by position.
     """
@@ -38,6 +40,7 @@ class CallForm:
     parameters: tuple[str, ...] = ()
     optional: tuple[str, ...] = ()
     sizes: tuple[tuple[int | None, ...], ...] = ()
+    firsts: tuple[int | None, ...] = ()
     names: tuple[str, ...] = field(init=False)
     plain: bool = field(init=False)
 
@@ -80,14 +83,15 @@ class CallForm:
         Raises:
             DataError: one has not; it is named.
         """
-        for name, x, sizes in zip(self.names, tensors, self.sizes, strict=False):
+        firsts = self.firsts or (None,) * len(self.sizes)
+        for name, x, first, sizes in zip(self.names, tensors, firsts, self.sizes, strict=False):
             if len(sizes) != x.ndim - 1:
                 shape = ", ".join("any" if size is None else str(size) for size in sizes)
                 raise DataError(
                     f"{place}: {name!r} has shape {tuple(x.shape)}, and in the network's example a row has "
                     f"({shape}): give such rows."
                 )
-            for dim, size in enumerate(sizes, start=1):
+            for dim, size in enumerate((first, *sizes)):
                 if size is not None and size != x.shape[dim]:
                     raise DataError(
                         f"{place}: {name!r} has size {x.shape[dim]} in dimension {dim}, and this network was "

@@ -58,6 +58,23 @@ def drawing_alike() -> Iterator[None]:
         yield
 
 
+def run_as_called(network: nn.Module, inputs: Call) -> None:
+    """Run a network as anybody runs it, in both modes: layers of PyTorch look into their parts on some paths.
+
+    Args:
+        network: what it raises is raised; modes, buffers and random numbers are afterwards what they were.
+        inputs: (rows, ...).
+    """
+    modes = [(module, module.training) for module in network.modules()]
+    try:
+        with unmoved(network), torch.no_grad(), torch.random.fork_rng():
+            for training in (True, False):
+                inputs.clone().on(network.train(training))
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
 def check_plain(network: Any, caller: str) -> None:
     """A network must be a module that runs.
 

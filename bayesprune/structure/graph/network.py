@@ -31,6 +31,7 @@ from bayesprune.structure.graph.gating.batch_norm import renormalise_
 from bayesprune.structure.graph.gating.insert import gated_graph
 from bayesprune.structure.graph.gating.noise import Noise, insert_noise_
 from bayesprune.structure.graph.gating.pack import GroupGates, batch_shape, flat_rows
+from bayesprune.structure.graph.own.excerpt import Excerpts
 from bayesprune.structure.graph.own.noted import noted_sizes
 from bayesprune.structure.graph.shipped import plain_graph_of
 from bayesprune.structure.graph.surgery.adapt import EVERYWHERE, adapted
@@ -49,7 +50,7 @@ from bayesprune.structure.graph.surgery.resize import resize_by_inputs_, resize_
 from bayesprune.structure.groups import Group, Slot
 from bayesprune.structure.pretrained import configure_
 from bayesprune.structure.pretrained.configure import CannotSave, refuse_
-from bayesprune.structure.running import drawing_alike, unmoved
+from bayesprune.structure.running import drawing_alike, run_as_called
 from bayesprune.structure.terms import Term
 
 
@@ -415,17 +416,11 @@ class GraphNetwork(Framed):
             return all(same(plain, graphs[t], t, inputs) for t in (True, False))
 
     def _runs(self, own: nn.Module) -> bool:
-        """Whether it runs as anybody runs it: layers of PyTorch look into their parts on some paths."""
-        modes = [(module, module.training) for module in own.modules()]
+        """Whether it runs as anybody runs it, whatever a forward says to a stand-in."""
         try:
-            with unmoved(own), torch.no_grad(), torch.random.fork_rng():
-                for training in (True, False):
-                    Call(self._example(), self.call_form).on(own.train(training))
-        except Exception:  # whatever a forward says to a stand-in
+            run_as_called(own, Call(self._example(), self.call_form))
+        except Exception:
             return False
-        finally:
-            for module, training in modes:
-                module.training = training
         return True
 
     def _follow_sizes_(self, own: nn.Module, graphs: Mapping[bool, fx.GraphModule], gone: set[str]) -> str:
@@ -441,16 +436,17 @@ class GraphNetwork(Framed):
                 return outputs_of(network.train(training), network, example)
 
         followed = {training: graphs[training] for training in (False, True)}
+        excerpts = Excerpts(own, graphs, self.structure.captured.calls, self.call_form, example, gone)
         with flat(twin, self.call_form, self.structure.captured.outputs[False]):
-            found = noted_sizes(twin, followed, own, run, whole_shapes(self.structure), gone)
+            found = noted_sizes(twin, followed, own, run, whole_shapes(self.structure), gone, excerpts)
         if found.module is not None:
             return found.told()
         before = [change.now(own) for change in found.changes]
         for change in found.changes:
             change.set_(own)
-        more = tuple(torch.cat([x.roll(1, 0), x[:1]]) for x in example)
+        sizes = excerpts.sizes if found.excerpts else excerpts.rows
         whole = not any(find_tensor(own, name) is not None for name in gone)
-        whole = whole and all(self._same(own, graphs, inputs) for inputs in (example, more))
+        whole = whole and all(self._same(own, graphs, inputs) for inputs in sizes)
         if whole and self._runs(own):
             return ""
         for former in before:

@@ -65,6 +65,13 @@ class Part(nn.Module):
         return ", ".join(f"{name} {tuple(t.shape)}" for name, t in own.items() if t is not None)
 
 
+def kind_of(module: nn.Module) -> str:
+    """Class of a module; of one that runs as its graph, or holds a place, that of the module that it was."""
+    program = vars(module).get("_bayesprune_program")
+    known = vars(module).get("_bayesprune_kind") if program is None else program.kind
+    return known or type(module).__name__
+
+
 def shell(module: nn.Module) -> nn.Module:
     """A module's place without its numbers.
 
@@ -72,13 +79,15 @@ def shell(module: nn.Module) -> nn.Module:
         module: of any class.
 
     Returns:
-        A layer of the same class and arguments, where that is one of ``LAYERS`` and its tensors have the
-        shapes that those arguments say; else a ``Part``.
+        A layer of the same class and arguments, where that is one of ``LAYERS`` and its tensors have numbers
+        and the shapes that those arguments say; else a ``Part``.
     """
     kind = type(module)
-    if isinstance(module, Part):
-        return Part(module._bayesprune_kind)
-    if LAYERS.get(kind.__name__) is kind:
+    if isinstance(module, Part) or kind_of(module) != kind.__name__:
+        return Part(kind_of(module))
+    held = (*module._parameters.values(), *module._buffers.values())
+    lost = any(tensor is not None and not tensor.numel() for tensor in held)
+    if LAYERS.get(kind.__name__) is kind and not lost:
         try:
             layer = built(kind, described(module))
         except (ValueError, TypeError, AttributeError, RuntimeError):
@@ -98,7 +107,7 @@ def bare(network: nn.Module, kind: str | None = None) -> Part:
     Returns:
         The tree. What holds no tensor is left out; a module that has two names is one module again.
     """
-    root = Part(kind or type(network).__name__)
+    root = Part(kind or kind_of(network))
     fill_(root, network)
     return root
 

@@ -82,6 +82,22 @@ class PlainGraph(nn.Module):
         leaves = program.run[self.training](self, *tensors)
         return put_together(program.outputs[self.training], leaves)
 
+    def over(self, network: nn.Module) -> PlainGraph:
+        """The same operations over the tensors of another network of the same names.
+
+        Args:
+            network: whose parameters and buffers are taken as they are; constants are this one's.
+        """
+        twin = type(self).__new__(type(self))
+        nn.Module.__init__(twin)
+        fill_(twin, network)
+        for name, child in self._modules.items():
+            if child is not None and name not in twin._modules and not any(True for _ in child.parameters()):
+                twin.add_module(name, copy.deepcopy(child))
+        for name in (PROGRAM, WHY):
+            setattr(twin, name, getattr(self, name))
+        return twin
+
     @property
     def call_form(self) -> CallForm:
         """How it is called."""
@@ -114,6 +130,19 @@ class PlainGraph(nn.Module):
         data, kind, place = state.pop(PROGRAM)
         super().__setstate__(state)  # type: ignore[no-untyped-call]
         self._bayesprune_program = program_from_data(data, kind, tensor_names(self), place)
+
+
+def graphs_inside(network: nn.Module) -> dict[str, str]:
+    """Which modules of a network run as graphs, while the network is of its own class.
+
+    Args:
+        network: what ``bp.prune`` returns, for one.
+
+    Returns:
+        Name of the module → why it does not run as its class; none of a network that is a graph itself.
+    """
+    found = ((name, part) for name, part in network.named_modules() if isinstance(part, PlainGraph))
+    return {name: part._bayesprune_why for name, part in found if name}
 
 
 def tensor_names(network: nn.Module) -> set[str]:

@@ -85,6 +85,8 @@ def program_data(program: Program) -> dict[str, Any]:
             "optional": list(form.optional),
             "sizes": [list(row) for row in form.sizes],
         }
+        if form.firsts:
+            data["call"]["firsts"] = list(form.firsts)
     return data
 
 
@@ -138,7 +140,7 @@ def form_from_data(data: Any, count: int) -> CallForm:
     """
     wrong = ValueError(f"call: {data!r} is not how a network is called")
     entries = {"positional", "named", "parameters", "optional"}
-    if not isinstance(data, dict) or set(data) - {"sizes"} != entries:
+    if not isinstance(data, dict) or set(data) - {"sizes", "firsts"} != entries:
         raise wrong
     positional, named = tree_from_data({"tuple": [data["positional"], data["named"]]}, count)
     parameters, optional = data["parameters"], data["optional"]
@@ -152,7 +154,11 @@ def form_from_data(data: Any, count: int) -> CallForm:
     sizes = data.get("sizes", [])
     if not isinstance(sizes, list) or not all(map(_are_sizes, sizes)) or len(sizes) not in (0, count):
         raise wrong
-    return CallForm(positional, named, tuple(parameters), tuple(optional), tuple(map(tuple, sizes)))
+    firsts = data.get("firsts", [])
+    if not _are_sizes(firsts) or len(firsts) not in (0, count):
+        raise wrong
+    sizes = tuple(map(tuple, sizes))
+    return CallForm(positional, named, tuple(parameters), tuple(optional), sizes, tuple(firsts))
 
 
 def _are_sizes(row: Any) -> bool:

@@ -66,8 +66,8 @@ def form(graph: fx.Graph) -> list:
 @pytest.mark.parametrize("network", [*(pytest.param(Of(f), id=n) for n, f in FOLLOWED.items()), Embedded()])
 def test_what_is_recorded_is_what_is_exported(network, training):
     network.train(training)
-    ours, outputs = tracing._recorded(network, (X,))
-    theirs, others = tracing._exported(network, (X,), frozenset())
+    ours, outputs, _ = tracing._recorded(network, (X,))
+    theirs, others, _ = tracing._exported(network, (X,), frozenset())
     assert outputs == others
     assert [line[0] for line in form(ours.graph)] == [line[0] for line in form(theirs.graph)]
     network.eval()
@@ -166,6 +166,6 @@ def test_a_recording_leaves_chance_and_statistics_as_they_were():
 
 
 def test_a_dropout_knows_its_module():
-    module, _ = recorded(Of(FOLLOWED["modules"]).train(), (X,))
+    module, _, _ = recorded(Of(FOLLOWED["modules"]).train(), (X,))
     stacks = [n.meta["nn_module_stack"] for n in module.graph.nodes if "dropout" in str(n.target)]
     assert stacks == [{"drop": ("drop", nn.Dropout)}]

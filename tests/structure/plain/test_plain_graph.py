@@ -19,12 +19,11 @@ from tests.structure.graph.networks import CASES, without_chance_
 
 REPOSITORY = Path(__file__).parents[3]
 GRAPHS = [
-    "EncoderLayers",
     "ResidualZeroPadded",
     "picked_by_index",
     "rolled_channels",
 ]
-OWN = ["ResidualProjection", "SqueezeExcite", "TiedEmbedding", "WeightNormalised"]
+OWN = ["EncoderLayers", "ResidualProjection", "SqueezeExcite", "TiedEmbedding", "WeightNormalised"]
 
 
 @functools.cache

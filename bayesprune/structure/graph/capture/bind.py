@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils._pytree import tree_leaves
 
+from bayesprune.errors import DataError
 from bayesprune.structure.graph.capture.capture import Inputs, find_tensor, set_tensor
 from bayesprune.structure.graph.capture.late_graph import LateGraph
 from bayesprune.structure.graph.capture.masks import masks_as_given
@@ -92,7 +93,7 @@ def same(network: nn.Module, graph: fx.GraphModule, training: bool, example: Inp
                 results.append(tree_leaves(module(*(x.clone() for x in example))))
             for name, tensor in network.named_buffers():
                 tensor.copy_(state[name])
-    except (RuntimeError, AssertionError, ValueError, IndexError, TypeError):
+    except (RuntimeError, AssertionError, ValueError, IndexError, TypeError, DataError):
         for name, tensor in network.named_buffers():
             tensor.copy_(state[name])
         return False

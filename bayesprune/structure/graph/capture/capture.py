@@ -21,6 +21,7 @@ from bayesprune.structure.altered import (
     drop_gradient_hooks_,
 )
 from bayesprune.structure.copying import Foreign, copy_of
+from bayesprune.structure.graph.capture.called import Calls
 from bayesprune.structure.graph.capture.flat import flat
 from bayesprune.structure.graph.capture.lent import Watch, memory, shared_memory_copy
 from bayesprune.structure.graph.capture.recording import Inputs
@@ -47,6 +48,7 @@ class Captured:
         example: the tensors of the inputs, two rows of them where there are more.
         form: how the network itself is called with them, and which sizes they must have.
         rates: training or not → name of a dropout in that graph → the module whose rate it is.
+        calls: training or not → what each module ran in that graph.
         lent: where the user's own parameters lie, if the copy's lie there too; else empty.
         dtype: of the network's numbers when it was captured; inputs of that type follow them.
         returned: what the network returned for the example in evaluation, where that is a tensor.
@@ -58,6 +60,7 @@ class Captured:
     example: Inputs
     form: CallForm
     rates: dict[bool, dict[str, str]] = field(default_factory=dict)
+    calls: dict[bool, Calls] = field(default_factory=dict)
     lent: frozenset[int] = frozenset()
     dtype: torch.dtype = torch.float32
     returned: Tensor | None = None
@@ -93,11 +96,11 @@ def capture(network: nn.Module, example: Any, lent: bool = False) -> Captured:
             returned = _check_runs(twin, call)
         original.check()
         with flat(twin, call.form, returned) as trees:
-            (graphs, outputs, rates, _), sizes = _with_sizes(twin, call.tensors, trees, places)
+            (graphs, outputs, rates, calls, _), sizes = _with_sizes(twin, call.tensors, trees, places)
     form = replace(call.form, sizes=sizes)
     dtype = next((p.dtype for p in twin.parameters() if p.is_floating_point()), torch.float32)
     known = returned if isinstance(returned, Tensor) else None
-    return Captured(twin, graphs, outputs, call.tensors, form, rates, frozenset(places), dtype, known)
+    return Captured(twin, graphs, outputs, call.tensors, form, rates, calls, frozenset(places), dtype, known)
 
 
 MOST_OPERATIONS = 600
@@ -105,7 +108,7 @@ MOST_OPERATIONS = 600
 after, and takes minutes where windows are cut out of images. Sizes of longer ones are fixed, and others are
 refused by name."""
 
-Graphs = tuple[dict[bool, fx.GraphModule], dict[bool, Any], Rates, set[bool]]
+Graphs = tuple[dict[bool, fx.GraphModule], dict[bool, Any], Rates, dict[bool, Calls], set[bool]]
 
 
 def _with_sizes(
@@ -119,12 +122,12 @@ def _with_sizes(
     """
     graphs = _graphs_of(twin, inputs, trees, places)
     with _lending(places):
-        sizes = free_sizes(twin, graphs[0], inputs, graphs[3])
+        sizes = free_sizes(twin, graphs[0], inputs, graphs[4])
     if sizes.baked and all(_operations(graph) <= MOST_OPERATIONS for graph in graphs[0].values()):
         with contextlib.suppress(UnsupportedNetworkError):
             others = _graphs_of(twin, inputs, trees, places, frozenset(chain(*sizes.baked)))
             with _lending(places):
-                more = free_sizes(twin, others[0], inputs, others[3])
+                more = free_sizes(twin, others[0], inputs, others[4])
             if set(more.free) > set(sizes.free) and all(map(_is_written, others[0].values())):
                 graphs, sizes = others, more
     free = set(chain(*sizes.free))
@@ -152,18 +155,19 @@ def _lending(places: set[int]) -> contextlib.AbstractContextManager[Any]:
 def _graphs_of(
     twin: nn.Module, inputs: Inputs, trees: list[Any], places: set[int], free: Free = frozenset()
 ) -> Graphs:
-    """Mode → its graph, the tree of its outputs, and where its rates are from; and modes in which all sizes
-    were others when it was compared. The network's modes are as they were.
+    """Mode → its graph, the tree of its outputs, where its rates are from, what its modules ran; and modes in
+    which all sizes were others when it was compared. The network's modes are as they were.
 
     ``trees`` holds that of the last call where the network is called with its tensors one by one.
     """
     modes = [(module, module.training) for module in twin.modules()]
-    graphs, outputs, rates, far_away, before = {}, {}, {}, set(), None
+    graphs, outputs, rates, calls = {}, {}, {}, {}
+    far_away, before = set(), None
     try:
         for training in (True, False):
             twin.train(training)
-            graphs[training], spec, rates[training] = traced(twin, inputs, free, before)
-            before = graphs[training], spec
+            graphs[training], spec, rates[training], calls[training] = traced(twin, inputs, free, before)
+            before = graphs[training], spec, calls[training]
             leaves = torch.utils._pytree.tree_unflatten(map(Leaf, range(spec.num_leaves)), spec)
             outputs[training] = trees[-1] if trees else leaves
             with _lending(places):
@@ -172,7 +176,7 @@ def _graphs_of(
     finally:
         for module, training in modes:
             module.training = training
-    return graphs, outputs, rates, far_away
+    return graphs, outputs, rates, calls, far_away
 
 
 def _two_rows(network: nn.Module, example: Any) -> Call:

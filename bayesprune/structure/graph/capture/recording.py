@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import inspect
 import operator
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any, NoReturn, Self
 from weakref import ref
@@ -25,6 +25,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_leaves
 
+from bayesprune.structure.graph.capture.called import Calling, Calls
 from bayesprune.structure.graph.capture.late_graph import LateGraph
 from bayesprune.structure.graph.capture.lent import WouldWrite, check_writes, memory
 from bayesprune.structure.plain.routed import OPERATION
@@ -40,7 +41,7 @@ class NotRecorded(BaseException):
     """
 
 
-def recorded(network: nn.Module, inputs: Inputs) -> tuple[fx.GraphModule, Any]:
+def recorded(network: nn.Module, inputs: Inputs) -> tuple[fx.GraphModule, Any, Calls]:
     """Run a network in the mode that it is in, and write its operations down.
 
     Args:
@@ -48,7 +49,8 @@ def recorded(network: nn.Module, inputs: Inputs) -> tuple[fx.GraphModule, Any]:
         inputs: as it takes them.
 
     Returns:
-        A graph for inputs of these sizes over the network's own tensors; how its outputs hang together.
+        A graph for inputs of these sizes over the network's own tensors; how its outputs hang together; and
+        what each of its modules ran.
 
     Raises:
         NotRecorded: it depends on values, or does something that no graph would do again.
@@ -64,7 +66,7 @@ def recorded(network: nn.Module, inputs: Inputs) -> tuple[fx.GraphModule, Any]:
         raise NotRecorded
     leaves, outputs = tree_flatten(returned)
     recorder.graph.output(tuple(recorder.returned(leaf) for leaf in leaves))
-    return LateGraph(recorder.holder, recorder.graph), outputs
+    return LateGraph(recorder.holder, recorder.graph), outputs, recorder.calling.calls()
 
 
 def _attributes(network: nn.Module) -> dict[tuple[int, str], tuple[int, int]]:
@@ -86,24 +88,34 @@ def _watched(recorder: _Recorder, network: nn.Module, inputs: Inputs) -> Iterato
         stack.enter_context(torch.random.fork_rng())
         stack.enter_context(torch.enable_grad())  # as in training; operations are run without
         for name, layer in network.named_modules():
+            if name:
+                _watch(stack, layer, recorder.calling.enter, recorder.calling.leave)
             if isinstance(layer, _DropoutNd):
-                before = layer.register_forward_pre_hook(
-                    functools.partial(_enter, recorder, name), prepend=True
+                _watch(
+                    stack,
+                    layer,
+                    functools.partial(_enter, recorder, name),
+                    functools.partial(_leave, recorder),
                 )
-                after = layer.register_forward_hook(functools.partial(_leave, recorder))
-                stack.callback(before.remove)
-                stack.callback(after.remove)
         stack.enter_context(_Functions(recorder))
         stack.enter_context(enable_python_dispatcher())
         stack.enter_context(recorder)
         yield
 
 
-def _enter(recorder: _Recorder, name: str, layer: nn.Module, inputs: Any) -> None:
+def _watch(
+    stack: ExitStack, layer: nn.Module, enter: Callable[..., None], leave: Callable[..., None]
+) -> None:
+    """Call one function before anybody's hooks on a layer, and another one behind them."""
+    stack.callback(layer.register_forward_pre_hook(enter, prepend=True, with_kwargs=True).remove)
+    stack.callback(layer.register_forward_hook(leave, with_kwargs=True).remove)
+
+
+def _enter(recorder: _Recorder, name: str, layer: nn.Module, args: Any, kwargs: Any) -> None:
     recorder.inside.append((name, type(layer)))
 
 
-def _leave(recorder: _Recorder, layer: nn.Module, inputs: Any, output: Any) -> None:
+def _leave(recorder: _Recorder, layer: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
     recorder.inside.pop()
 
 
@@ -162,6 +174,7 @@ class _Recorder(ProxyTorchDispatchMode):
             self.note(tensor, self.graph.get_attr(name))
         self.plain = {id(t) for m in network.modules() for t in _held(m)} - self.known.keys()
         self.placeholders = [self.graph.placeholder(name) for name in _names(network, inputs)]
+        self.calling = Calling(self.graph, self._known, {m: name for name, m in network.named_modules()})
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -180,7 +193,7 @@ class _Recorder(ProxyTorchDispatchMode):
         if not torch.is_grad_enabled():  # in a function with a gradient of its own, or under no_grad
             self.fail()
         with no_python_dispatcher(), torch.no_grad():
-            if func is torch.ops.prim.device.default:
+            if func in ASKS:
                 return func(*args, **kwargs)
             if func in LIFTED:
                 return self._lifted(func(*args, **kwargs))
@@ -252,10 +265,15 @@ class _Recorder(ProxyTorchDispatchMode):
 
     def _node(self, tensor: Tensor) -> fx.Node:
         """The node that computes a tensor; what was there before is a constant."""
-        held, node = self.known.get(id(tensor), (None, None))
-        if node is not None and held is not None and held() is tensor:
+        node = self._known(tensor)
+        if node is not None:
             return node
         return self._constant(tensor) if id(tensor) in self.plain else self.fail()
+
+    def _known(self, tensor: Tensor) -> fx.Node | None:
+        """The node that computes a tensor, where one does."""
+        held, node = self.known.get(id(tensor), (None, None))
+        return node if held is not None and held() is tensor else None
 
     def _constant(self, tensor: Tensor) -> fx.Node:
         name = f"bp_constant_{len(self.holder._buffers)}"
@@ -289,6 +307,9 @@ COMPARED = {aten.lt.Scalar, aten.ge.Scalar}
 
 DRAWN = {aten.rand.default, aten.rand.generator, aten.rand_like.default}
 """Numbers of [0, 1)."""
+
+ASKS = {torch.ops.prim.device.default, aten.sym_size.int, aten.sym_size.default, aten.sym_numel.default}
+"""What a tensor is asked that says nothing of its values: graphs do, which run as parts of a network."""
 
 LIFTED = {aten.lift.default, aten.lift_fresh.default}
 

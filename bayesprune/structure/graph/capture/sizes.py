@@ -66,7 +66,7 @@ def check_same_far_away(network: nn.Module, graph: fx.GraphModule, inputs: Input
 
 def _far_together(inputs: Inputs) -> Iterator[Inputs]:
     """The inputs with all axes of other sizes, no two alike, in the order in which each is tried alone."""
-    found = _sizes_of(inputs, axes_of(inputs), _far)
+    found = _sizes_of(inputs, axes_of(inputs), far)
     for at in range(max(map(len, found.values()), default=0)):
         sizes = {axis: others[min(at, len(others) - 1)] for axis, others in found.items()}
         if len(set(sizes.values())) == len(sizes):
@@ -91,9 +91,9 @@ def free_sizes(
         far_away: modes in which they were seen to be alike at sizes far away, of all axes at once.
     """
     axes, ran, baked = axes_of(inputs), set[Axis](), set[Axis]()
-    for training, kind in ((False, _far), (False, _near), (True, _far)):
+    for training, kind in ((False, far), (False, _near), (True, far)):
         left = [axis for axis in axes if axis not in baked and (axis in ran or not training)]
-        if kind is _far and training in far_away:
+        if kind is far and training in far_away:
             seen = dict.fromkeys(left, True)
         else:
             with _in_mode(network, training):
@@ -179,14 +179,15 @@ def axes_of(inputs: Inputs) -> list[Axis]:
 
 def other_size(size: int, number: int) -> int:
     """A size far away: the first that ``free_sizes`` tries of an axis of that number."""
-    return _far(size, number, grows=True)[0]
+    return far(size, number, grows=True)[0]
 
 
 def _near(size: int, number: int, grows: bool) -> tuple[int, ...]:
     return _usable((size + 1 + 2 * number, size + 1, size - 1) if size < LARGE else (), size, grows)
 
 
-def _far(size: int, number: int, grows: bool) -> tuple[int, ...]:
+def far(size: int, number: int, grows: bool) -> tuple[int, ...]:
+    """Sizes far away, of an axis of that number, in the order in which they are tried."""
     half = (size // 2 + number, size // 2)  # an axis' own number: what was square is so no more
     more = 2 * size - number % 2 * (size // 2)  # nor here
     large = (*half, 5 * size // 4 + number, more)

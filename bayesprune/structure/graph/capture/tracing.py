@@ -20,6 +20,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from bayesprune.errors import UnsupportedNetworkError
 from bayesprune.structure.altered import hint
 from bayesprune.structure.graph.capture.averages import shares_of_one, write_averages_
+from bayesprune.structure.graph.capture.called import Calls, calls_of_trace
 from bayesprune.structure.graph.capture.experts import experts_routed
 from bayesprune.structure.graph.capture.late_graph import LateGraph
 from bayesprune.structure.graph.capture.masks import masks_as_given
@@ -45,38 +46,45 @@ Free = frozenset[tuple[int, int]]
 """Dimensions of inputs whose sizes are left open, as (which tensor, which dimension)."""
 
 
+Before = tuple[fx.GraphModule, Any, Calls]
+"""What is known of another mode."""
+
+
 def traced(
     network: nn.Module,
     inputs: Inputs,
     free: Free = frozenset(),
-    before: tuple[fx.GraphModule, Any] | None = None,
-) -> tuple[fx.GraphModule, Any, dict[str, str]]:
+    before: Before | None = None,
+) -> tuple[fx.GraphModule, Any, dict[str, str], Calls]:
     """Trace a network in the mode that it is in.
 
     Args:
         network: its buffers are afterwards what they were.
         inputs: two rows of each.
         free: dimensions whose sizes become symbols, as far as PyTorch can; the number of rows always does.
-        before: what was traced of another mode, and how its outputs hang together.
+        before: what was traced of another mode, how its outputs hang together, and what its modules ran.
 
     Returns:
-        The graph for any number of rows; how its outputs hang together; and name of a dropout → its module.
+        The graph for any number of rows; how its outputs hang together; name of a dropout → its module; and
+        what each module ran.
 
     Raises:
         UnsupportedNetworkError: PyTorch cannot trace it; the line is named.
     """
     with experts_routed(network), shares_of_one(network) as means:
         try:
-            module, outputs = _exported(network, inputs, free) if free else _recorded(network, inputs, before)
+            module, outputs, calls = (
+                _exported(network, inputs, free) if free else _recorded(network, inputs, before)
+            )
         except NotRecorded:
-            module, outputs = _exported(network, inputs, free)
+            module, outputs, calls = _exported(network, inputs, free)
     write_averages_(module, network, means)
     module.graph.eliminate_dead_code()  # a weight that is looked at for its size is not read
     module.recompile()
     rates = _rates(module, network)
     for node in module.graph.nodes:
         node.meta = {}  # shapes and stack traces of the tracing: as much memory as a small network
-    return module, outputs, rates
+    return module, outputs, rates, calls
 
 
 MORE = 5
@@ -85,8 +93,8 @@ multiples do."""
 
 
 def _recorded(
-    network: nn.Module, inputs: Inputs, before: tuple[fx.GraphModule, Any] | None = None
-) -> tuple[fx.GraphModule, Any]:
+    network: nn.Module, inputs: Inputs, before: Before | None = None
+) -> tuple[fx.GraphModule, Any, Calls]:
     """What the network does at two numbers of rows, if that is one graph.
 
     Where it does what it did in the other mode, where the rows are is known.
@@ -96,11 +104,11 @@ def _recorded(
     try:
         with warnings.catch_warnings(), masks_as_given():
             warnings.simplefilter("ignore")
-            module, outputs = _quietly(lambda: recorded(network, inputs))
+            module, outputs, calls = _quietly(lambda: recorded(network, inputs))
             if before is not None and outputs == before[1] and _free_as_(module, before[0], len(inputs[0])):
-                return module, outputs
+                return module, outputs, calls.agreeing(before[2])
             more = tuple(x[index.to(x.device)] for x in inputs)
-            other, others = _quietly(lambda: recorded(network, more))
+            other, others, other_calls = _quietly(lambda: recorded(network, more))
     finally:
         for name, tensor in network.named_buffers():
             tensor.copy_(state[name])
@@ -110,7 +118,7 @@ def _recorded(
         _free_rows_(module, other, len(inputs[0]), MORE)
     except UnsupportedNetworkError as problem:
         raise NotRecorded from problem
-    return module, outputs
+    return module, outputs, calls.agreeing(other_calls)
 
 
 def _free_as_(module: fx.GraphModule, freed: fx.GraphModule, rows: int) -> bool:
@@ -143,15 +151,16 @@ def _with_rows(freed: Any, own: Any, twin: Mapping[fx.Node, fx.Node]) -> Any:
     return own
 
 
-def _exported(network: nn.Module, inputs: Inputs, free: Free) -> tuple[fx.GraphModule, Any]:
+def _exported(network: nn.Module, inputs: Inputs, free: Free) -> tuple[fx.GraphModule, Any, Calls]:
     """What PyTorch traces with symbols for the sizes."""
     module, outputs = _export(network, inputs, free)
+    calls = calls_of_trace(module.graph)
     _check_sizes(module)
     if _knows_rows(module):
         more = tuple(torch.cat([x, x[:1]]) for x in inputs)
         other, _ = _export(network, more, free)
         _free_rows_(module, other, len(inputs[0]), len(more[0]))
-    return module, outputs
+    return module, outputs, calls
 
 
 def _check_sizes(module: fx.GraphModule) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from bayesprune.structure.graph.capture.bind import alike
+from bayesprune.structure.graph.own.excerpt import Excerpt, Excerpts
 from bayesprune.structure.graph.own.signs import (
     Progress,
     Reference,
@@ -29,6 +30,10 @@ from bayesprune.structure.layers import SIZES
 
 MOST_TRIALS = 64
 """Runs for one place at which a network and its graph go apart."""
+
+MOST_IN_VAIN, LEAST_IN_VAIN = 16.0, 4.0
+"""How often the network may be run from start to end in vain: for all places at which nothing helps, and for
+one of them, whatever the others have taken. A run that stops half way is half of one."""
 
 MOST_VALUES = 6
 """Values that are tried for one attribute at one place."""
@@ -70,7 +75,7 @@ class Noted:
         return f"{self.module}.{self.attribute}".lstrip(".")
 
 
-Trial = Sequence[Noted | StandIn | Module]
+Trial = Sequence[Noted | StandIn | Excerpt | Module]
 """Changes that are made together."""
 
 
@@ -84,17 +89,31 @@ class Found:
         problem: what the module raises there, if anything.
     """
 
-    changes: tuple[Noted | StandIn, ...]
+    changes: tuple[Noted | StandIn | Excerpt, ...]
     module: str | None = None
     problem: Exception | None = None
 
     def told(self) -> str:
         """Why the network cannot be of its own class."""
-        where = f"{self.module} does" if self.module else "it does"
-        if self.problem is None:
-            return f"{where} not compute the same with the sizes that are left"
-        said = str(self.problem).partition("\n")[0].rstrip(".")
-        return f"{where} not run with the sizes that are left ({type(self.problem).__name__}: {said})"
+        return told(self.module or "it", self.problem)
+
+    @property
+    def excerpts(self) -> list[Excerpt]:
+        """Modules that run as their graphs."""
+        return [change for change in self.changes if isinstance(change, Excerpt)]
+
+
+def told(what: str, problem: Exception | None) -> str:
+    """Why something cannot be of its own class.
+
+    Args:
+        what: does not run, or computes something else.
+        problem: that it raises, if it does.
+    """
+    if problem is None:
+        return f"{what} does not compute the same with the sizes that are left"
+    said = str(problem).partition("\n")[0].rstrip(".")
+    return f"{what} does not run with the sizes that are left ({type(problem).__name__}: {said})"
 
 
 def noted_sizes(
@@ -104,6 +123,7 @@ def noted_sizes(
     run: RunIn,
     before: Shapes,
     gone: Collection[str] = (),
+    excerpts: Excerpts | None = None,
 ) -> Found:
     """Find the sizes that a network notes of parameters that have been cut, and what stands in for lost ones.
 
@@ -114,11 +134,12 @@ def noted_sizes(
         run: runs a module in a mode, training or not.
         before: name of a parameter → its shape before the cut.
         gone: names of the tensors that went with their sections.
+        excerpts: what can be put in the place of a module in which nothing helps.
 
     Returns:
         What is to be changed so that it computes that; or the module in which nothing helps.
     """
-    search = _Search(network, before, gone)
+    search = _Search(network, before, gone, excerpts)
     for training, graph in followed.items():
 
         def run_(module: nn.Module, training: bool = training) -> list[Tensor]:
@@ -127,7 +148,7 @@ def noted_sizes(
         stuck = search.stuck(reference_of(graph, of, run_), run_)
         if stuck is not None:
             return Found((), search.place(stuck), stuck.problem)
-    return Found((*search.standing.values(), *search.noted.values()))
+    return Found((*search.standing.values(), *search.noted.values(), *search.taken.values()))
 
 
 class _Search:
@@ -136,8 +157,13 @@ class _Search:
     reference: Reference
     run: Run
 
-    def __init__(self, network: nn.Module, before: Shapes, gone: Collection[str]) -> None:
-        self.network, self.gone = network, gone
+    def __init__(
+        self, network: nn.Module, before: Shapes, gone: Collection[str], excerpts: Excerpts | None
+    ) -> None:
+        self.network, self.gone, self.excerpts = network, gone, excerpts
+        self.in_vain = 0.0
+        self.taken: dict[str, Excerpt] = {}
+        self.taken_kinds: set[type] = set()
         self.noted: dict[tuple[str, str], Noted] = {}
         self.original: dict[tuple[str, str], Noted] = {}
         self.standing: dict[str, StandIn] = {}
@@ -154,7 +180,8 @@ class _Search:
         self.reference, self.run = reference, run
         progress: Progress | None = self._progress()
         while progress is not None and not self._done(progress):
-            last, progress = progress, self._further(progress)
+            last = progress
+            progress = self._taken_out(last, alike=True) or self._further(last) or self._taken_out(last)
         return None if progress is not None else last
 
     def place(self, progress: Progress) -> str:
@@ -172,12 +199,16 @@ class _Search:
 
     def _further(self, start: Progress) -> Progress | None:
         """One more size noted, or several, so that the network follows further; None where none helps."""
-        base, left = self._progress(start.uses), MOST_TRIALS
+        base, ran = self._progress(start.uses), 0.0
+        most = max(LEAST_IN_VAIN, MOST_IN_VAIN - self.in_vain)
+        left = MOST_TRIALS
         for alternatives in self._trials(base):
             best: tuple[Progress, Trial] | None = None
             for trial in itertools.islice(alternatives, left):
-                left -= 1
+                if ran >= most:
+                    break
                 progress = self._tried(trial, base.uses)
+                left, ran = left - 1, ran + self._share(progress)
                 done = self._done(progress) or progress.uses > base.uses
                 if done or progress.score > (base if best is None else best[0]).score:
                     best = progress, trial
@@ -186,7 +217,57 @@ class _Search:
             if best is not None:
                 self._keep_(best[1])
                 return best[0]
+        self.in_vain += ran
         return None
+
+    def _share(self, progress: Progress) -> float:
+        """How much of the network was run."""
+        return (progress.uses + 1) / (len(self.reference.uses) + 1)
+
+    def _taken_out(self, start: Progress, alike: bool = False) -> Progress | None:
+        """The smallest module at the place that runs as its graph, so that the network follows further.
+
+        Args:
+            start: where it is.
+            alike: only modules of a class of which another one runs so already.
+        """
+        if self.excerpts is None or (alike and not self.taken_kinds):
+            return None
+        names = [self.names[m] for m in start.modules if m in self.names and not isinstance(m, SIZED)]
+        why = told("it", start.problem)
+        length = {name: self.excerpts.length(name) for name in names if name not in self.taken}
+        for name in sorted((name for name in length if length[name]), key=length.__getitem__):
+            kind = type(self.network.get_submodule(name))
+            if alike and kind not in self.taken_kinds:
+                continue
+            excerpt = self.excerpts.of(name, why)
+            if excerpt is None:
+                continue
+            progress = self._tried([excerpt], start.uses)
+            if self._done(progress) or progress.uses > start.uses:
+                self.taken_kinds.add(kind)
+                return self._with_others(excerpt, why, progress)
+        return None
+
+    def _with_others(self, excerpt: Excerpt, why: str, alone: Progress) -> Progress:
+        """Keep an excerpt, and those of modules of its class that have lost units of the same parameters."""
+        kind, lost = type(self.network.get_submodule(excerpt.module)), self._lost(excerpt.module)
+        names = [
+            name for module, name in self.names.items() if type(module) is kind and name != excerpt.module
+        ]
+        others = [self.excerpts.of(n, why) for n in names if self._lost(n) == lost]  # type: ignore[union-attr]
+        together = [excerpt, *(other for other in others if other is not None)]
+        if len(together) > 1:
+            progress = self._tried(together, alone.uses)
+            if self._done(progress) or progress.uses >= alone.uses:
+                self._keep_(together)
+                return progress
+        self._keep_([excerpt])
+        return alone
+
+    def _lost(self, module: str) -> set[str]:
+        """Which parameters of a module have lost units, under their names in it."""
+        return {name for name, changes in self._below(f"{module}.").items() if changes}
 
     def _tried(self, trial: Trial, known: int) -> Progress:
         before = []
@@ -205,6 +286,9 @@ class _Search:
                 key = change.module, change.attribute
                 self.original.setdefault(key, change.now(self.network))
                 self.noted[key] = change
+            elif isinstance(change, Excerpt):
+                self._forget_(f"{change.module}.")
+                self.taken[change.module] = change
             elif isinstance(change, StandIn):
                 self.whole.setdefault(change.module, change.now(self.network))
                 self.standing[change.module] = change
@@ -212,6 +296,14 @@ class _Search:
                 self.standing.pop(change.module)
             change.set_(self.network)
         self.names = {module: name for name, module in self.network.named_modules()}
+
+    def _forget_(self, inside: str) -> None:
+        """What was changed inside of a module that is not run any more."""
+        for found in (self.standing, self.taken):
+            for name in [name for name in found if f"{name}.".startswith(inside)]:
+                del found[name]
+        for key in [key for key in self.noted if f"{key[0]}.".startswith(inside)]:
+            del self.noted[key]
 
     # ---- what is tried
 
@@ -222,7 +314,8 @@ class _Search:
         likewise: Trial = [*self._stand_likewise(), *self._likewise()]
         yield iter([likewise] if likewise else [])
         inside = [n for m in modules for n in [*self.standing][::-1] if f"{n}.".startswith(self._prefix(m))]
-        for name in dict.fromkeys(inside):
+        ran = [name for name in dict.fromkeys(inside) if self.network.get_submodule(name) in modules]
+        for name in ran:
             yield self._instead(name)
         for module in modules:
             options = [list(self._options(module, name, near)) for name in sizes_noted_by(module)]
@@ -232,6 +325,8 @@ class _Search:
             pairs = (itertools.product(*pair) for pair in itertools.combinations(options, 2))
             together: list[Trial] = [[one[0] for one in options]] if len(options) > 1 else []
             yield itertools.chain(together, map(list, itertools.chain.from_iterable(pairs)))
+        for name in dict.fromkeys(inside):
+            yield iter(()) if name in ran else self._instead(name)
 
     def _prefix(self, module: nn.Module) -> str:
         """What the names of a module's parts begin with."""

@@ -59,7 +59,7 @@ class StandIn:
 
     def now(self, network: nn.Module) -> Module:
         """What is there now."""
-        return Module(self.module, network.get_submodule(self.module))
+        return module_at(network, self.module)
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,12 @@ class Module:
 
     def now(self, network: nn.Module) -> Module:
         """What is there now."""
-        return Module(self.module, network.get_submodule(self.module))
+        return module_at(network, self.module)
+
+
+def module_at(network: nn.Module, name: str) -> Module:
+    """The module in a place."""
+    return Module(name, network.get_submodule(name))
 
 
 def modules_gone(network: nn.Module, gone: Collection[str]) -> list[str]:

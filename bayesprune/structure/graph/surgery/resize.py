@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn, no_grad
 
+from bayesprune.errors import DataError
 from bayesprune.structure.altered import recompute_
 from bayesprune.structure.layers import resize_
 from bayesprune.structure.running import evaluating
@@ -50,7 +51,7 @@ def resize_by_inputs_(network: nn.Module, example: tuple[Tensor, ...]) -> None:
         if norms:
             with no_grad(), evaluating(network):
                 network(*example)
-    except (RuntimeError, AssertionError, ValueError, IndexError, TypeError):
+    except (RuntimeError, AssertionError, ValueError, IndexError, TypeError, DataError):
         pass  # then its graphs are run
     finally:
         for hook in hooks:

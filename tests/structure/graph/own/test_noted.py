@@ -10,6 +10,7 @@ from torch import nn
 
 import bayesprune as bp
 from bayesprune.structure.graph import PlainGraph
+from bayesprune.structure.plain import graphs_inside
 from tests.structure.graph.own.networks import ATTENTIONS, SIZE, Fused, Transformer
 
 TOLERANCE = 1e-10
@@ -40,6 +41,7 @@ def test_a_transformer_comes_out_as_its_own_class(attention, tmp_path):
     network, x = build(Transformer, attention), torch.randn(3, 4, 5).double()
     small, masked = cut(network, x)
     assert type(small) is Transformer
+    assert not graphs_inside(small), "their sizes are attributes: their own code runs"
     assert_same(small, masked, x)
     more = torch.randn(7, 4, 5).double()
     bp.save(small.eval(), tmp_path, x)
@@ -105,7 +107,7 @@ def test_sizes_are_found_in_both_modes():
 
 
 class Literal(nn.Module):
-    """A size that stands in the code."""
+    """A size that stands in the network's own code."""
 
     def __init__(self):
         super().__init__()
@@ -116,18 +118,18 @@ class Literal(nn.Module):
         return self.last(self.first(x * x[:, :1]).relu().view(-1, 6))
 
 
-def test_the_module_in_which_nothing_helps_is_named(tmp_path):
-    network, x = build(nn.Sequential, nn.Linear(5, 4), Literal()), torch.randn(2, 5).double()
+def test_a_network_in_which_nothing_helps_says_so(tmp_path):
+    network, x = build(Literal), torch.randn(2, 4).double()
     small, masked = cut(network, x)
     assert isinstance(small, PlainGraph)
     assert_same(small, masked, x)
-    assert "for 1 does not run with the sizes that are left (RuntimeError: shape" in repr(small)
+    assert "for it does not run with the sizes that are left (RuntimeError: shape" in repr(small)
     assert repr(copy.deepcopy(small)) == repr(small)
     bp.save(small.eval(), tmp_path, x)
-    own = nn.Sequential(nn.Linear(5, 4), Literal()).double()
+    own = Literal().double()
     with pytest.raises(bp.errors.UnsupportedNetworkError, match="cannot hold the sizes"):
         bp.load(tmp_path, into=own)
-    assert own[1].width == 6
+    assert own.width == 6
 
 
 def test_a_network_that_reads_its_sizes_is_not_searched(monkeypatch):
