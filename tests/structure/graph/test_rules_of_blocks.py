@@ -300,3 +300,44 @@ class RotatedWhole(nn.Module):
 
 def test_a_part_without_numbers_is_put_beside_others():
     assert units(exact(RotatedWhole(), SEQUENCES)) == {"q": 2}
+
+
+class BothWays(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.recurrence, self.head = nn.GRU(5, 6, batch_first=True, bidirectional=True), nn.Linear(12, 3)
+
+    def forward(self, x, lengths):
+        packed = nn.utils.rnn.pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
+        return self.head(self.recurrence(packed)[1].transpose(0, 1).flatten(1))
+
+
+class TurnedRound(nn.Module):
+    """As the refusal says of the other direction."""
+
+    def __init__(self):
+        super().__init__()
+        self.there, self.back = (nn.GRU(5, 6, batch_first=True) for _ in range(2))
+        self.head = nn.Linear(12, 3)
+
+    def forward(self, x, lengths):
+        steps = torch.arange(x.shape[1])
+        turned = x.gather(1, (lengths[:, None] - 1 - steps).clamp(min=0)[..., None].expand_as(x))
+        at = (lengths - 1)[:, None, None]
+        outputs = (self.there(x)[0], self.back(turned)[0])
+        last = [y.gather(1, at.expand(-1, 1, y.shape[-1]))[:, 0] for y in outputs]
+        return self.head(torch.cat(last, -1))
+
+
+def test_the_other_direction_of_packed_sequences_is_one_over_rows_turned_round():
+    torch.manual_seed(0)
+    packs, turned, lengths = BothWays(), TurnedRound(), torch.tensor([4, 2, 3, 1])
+    state = {name.replace("recurrence.", "there."): value for name, value in packs.state_dict().items()}
+    back = [name for name in state if name.endswith("_reverse")]
+    turned.load_state_dict(
+        state | {n.replace("there.", "back.").removesuffix("_reverse"): state[n] for n in back}, strict=False
+    )
+    torch.testing.assert_close(packs(SEQUENCES, lengths), turned(SEQUENCES, lengths))
+    with pytest.raises(UnsupportedNetworkError, match=r"over rows turned round within their lengths"):
+        analyse(packs, (SEQUENCES, lengths))
+    assert units(exact(turned, SEQUENCES, lengths)) == {"there": 6, "back": 6}

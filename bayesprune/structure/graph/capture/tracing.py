@@ -303,7 +303,9 @@ def _check_packed(network: nn.Module, mode: str, problem: Exception) -> None:
         raise UnsupportedNetworkError(
             f"Cannot trace {type(network).__name__} in {mode}: it packs sequences{place_in_code(problem)}, "
             "whose sizes depend on the lengths' values. Run the recurrence on the padded rows, zero what is "
-            "padded (y * mask) and read its last step at lengths - 1: in one direction that is the same."
+            "padded (y * mask) and read its last step at lengths - 1: in one direction that is the same. The "
+            "other one is a recurrence over rows turned round within their lengths, "
+            "x.gather(1, (lengths[:, None] - 1 - steps).clamp(min=0)[..., None].expand_as(x))."
         ) from problem
 
 
