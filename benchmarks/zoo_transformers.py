@@ -108,7 +108,10 @@ def build(name: str) -> nn.Module:
     sizes = {key: value for key, value in known.items() if hasattr(whole, key) and not _derived(whole, key)}
     config = AutoConfig.for_model(name, **{**sizes, **TINY_OF.get(name, {})}, use_cache=False)
     torch.manual_seed(0)
-    return AutoModel.from_config(config).train()
+    network = AutoModel.from_config(config).train()
+    if hasattr(config, "num_local_experts") or hasattr(config, "num_experts"):
+        network.set_experts_implementation("eager")  # the default takes no float64
+    return network
 
 
 def _derived(config: Any, key: str) -> bool:
