@@ -41,9 +41,10 @@ def check_same(network: nn.Module, graph: fx.GraphModule, inputs: Inputs) -> Non
         UnsupportedNetworkError: they differ, or the network does not run on one row more.
     """
     other = _other_rows(network, inputs)
-    ours, before, held = _run(graph, network, other), _generators(), _held(network)
-    theirs = _run(network, network, other)
+    before, held = _generators(), _held(network)
+    theirs = _run(network, network, other)  # first: its refusal names a line of its own
     _check_drawn(network, before)
+    ours = _run(graph, network, other)
     if not (results_alike(ours, theirs) and _again(network, graph, other, theirs, held)):
         raise UnsupportedNetworkError(
             f"What was traced of {type(network).__name__} in {_mode(network)} computes something else on "
@@ -128,7 +129,7 @@ def _run(module: nn.Module, network: nn.Module, inputs: Inputs) -> list[Tensor]:
         raise UnsupportedNetworkError(
             f"{type(network).__name__} does not run on {rows} rows in {_mode(network)}: "
             f"{reason}{place_in_code(problem)}. What it computes for a row must not depend on how many there "
-            "are."
+            "are: Write it for any number of rows, an odd one too."
         ) from problem
 
 

@@ -141,3 +141,28 @@ def test_a_network_that_reads_its_sizes_is_not_searched(monkeypatch):
         build(nn.Sequential, nn.Linear(5, 4), nn.LayerNorm(4), nn.Linear(4, 2)), torch.randn(2, 5).double()
     )
     assert type(small) is nn.Sequential
+
+
+class NearlyItself(nn.Module):
+    """Reads how many units there are, and makes next to nothing of it."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.head = nn.Linear(5, 12), nn.Linear(12, 3)
+
+    def forward(self, x):
+        hidden = self.first(x).relu()
+        return self.head(hidden) + 5e-6 * hidden.shape[-1]
+
+
+def test_what_differs_by_little_more_than_rounding_is_not_taken_for_the_network():
+    torch.manual_seed(0)
+    x = torch.randn(4, 5)
+    structure = bp.analyse(NearlyItself(), x, inputs=False)
+    keep = {group.name: torch.arange(group.size) < 4 for group in structure.groups}
+    small = structure.cut(keep)
+    masked = structure.gated.eval()(x, {name: mask.float() for name, mask in keep.items()})
+    torch.testing.assert_close(small.eval()(x), masked, rtol=0, atol=2e-6)
+    assert type(small) is not NearlyItself  # whose numbers are 4e-5 away
+    whole = structure.cut({name: torch.ones_like(mask) for name, mask in keep.items()})
+    assert type(whole) is NearlyItself
