@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils import parametrizations
 
+from bayesprune.structure import routed_linear
 from bayesprune.structure.graph import analyse
 from bayesprune.structure.graph.rules.call import RULES
 from tests.structure.graph.checks import assert_same, drawn_alive, gates_of, run
@@ -13,6 +14,23 @@ from tests.structure.graph.networks import randomise_
 
 pytestmark = pytest.mark.filterwarnings("ignore:Multiply-accumulates")  # products written as sums of products
 ON_PARAMETERS = {
+    "rows that meet": {
+        "aten.index_add": [
+            ((6, 3), lambda p: p.index_add(1, torch.tensor([0, 2]), p[:, :2]).sum(1)),
+        ],
+        "aten.scatter_add": [
+            ((5, 6), lambda p: p.scatter_add(0, torch.tensor([[1] * 6, [3] * 6]), p[:2]).sum(0)),
+        ],
+        "aten._sparse_mm": [
+            ((5, 6), lambda p: torch.sparse.mm(torch.eye(5, dtype=p.dtype).to_sparse(), p).sum(0)),
+        ],
+        "bayesprune.routed_linear": [
+            (
+                (2, 6, 3),
+                lambda p: routed_linear(p.new_ones(4, 3), p, None, torch.tensor([0, 1, 0, 1])).sum(0),
+            ),
+        ],
+    },
     "norms": {
         "aten.layer_norm": [
             ((1, 6), lambda p: F.layer_norm(p, (6,))),

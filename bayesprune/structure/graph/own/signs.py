@@ -74,7 +74,8 @@ class _Watch(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Do it, and look at it."""
         result = func(*args, **(kwargs or {}))
-        values = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
+        leaves = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
+        values = [leaf for leaf in leaves if leaf.layout is torch.strided]  # others have no numbers in a row
         if values and not all(self._name(value) for value in values):  # no view of a parameter
             given = tree_leaves((args, kwargs or {}))
             names = frozenset(filter(None, (self._name(x) for x in given if isinstance(x, Tensor))))
@@ -83,7 +84,8 @@ class _Watch(TorchDispatchMode):
 
     def _name(self, value: Tensor) -> str:
         """The parameter that a tensor is, or is a view of; empty for any other."""
-        return self.names.get(value.untyped_storage().data_ptr(), "") if value.numel() else ""
+        dense = value.layout is torch.strided and value.numel()
+        return self.names.get(value.untyped_storage().data_ptr(), "") if dense else ""
 
     def see(self, names: frozenset[str], value: Tensor) -> None:
         """One operation: the parameters that it uses, and what comes out."""
