@@ -95,28 +95,35 @@ def same(network: nn.Module, graph: fx.GraphModule, training: bool, example: Inp
     found = _both(network, graph, training, example)
     if found is None or not alike(*found):
         return False
-    near = all(
-        torch.allclose(a, b, rtol=0, atol=CERTAIN * max(largest(b), 1.0), equal_nan=True)
-        for a, b in zip(*found, strict=True)
-    )
-    if near or any(x.dtype == torch.float64 for x in found[1]):
+    if are_certain(*found):
         return True
-    with _in_double(network, graph):
-        twice = _both(network, graph, training, tuple(_double(x) for x in example))
+    with in_double(network, graph):
+        twice = _both(network, graph, training, tuple(double(x) for x in example))
     return twice is None or alike(*twice)
 
 
-def _double(x: Tensor) -> Tensor:
+def are_certain(first: list[Tensor], second: list[Tensor]) -> bool:
+    """Whether outputs that are alike are so for certain: nearer than rounding alone, or of float64."""
+    if any(x.dtype == torch.float64 for x in second):
+        return True
+    return all(
+        torch.allclose(a, b, rtol=0, atol=CERTAIN * max(largest(b), 1.0), equal_nan=True)
+        for a, b in zip(first, second, strict=True)
+    )
+
+
+def double(x: Tensor) -> Tensor:
+    """Numbers in float64; whole ones and truths as they are."""
     return x.double() if x.dtype in (torch.float32, torch.float16, torch.bfloat16) else x
 
 
 @contextmanager
-def _in_double(*modules: nn.Module) -> Iterator[None]:
+def in_double(*modules: nn.Module) -> Iterator[None]:
     """Inside, parameters and buffers are of float64."""
     tensors = {id(t): t for m in modules for t in (*m.parameters(), *m.buffers())}.values()
     before = [tensor.data for tensor in tensors]
     for tensor in tensors:
-        tensor.data = _double(tensor.data)
+        tensor.data = double(tensor.data)
     try:
         yield
     finally:

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 import bayesprune as bp
+from bayesprune.errors import UnsupportedNetworkError
 from bayesprune.structure.graph import PlainGraph
 from bayesprune.structure.plain import graphs_inside
 from tests.structure.graph.own.networks import ATTENTIONS, SIZE, Fused, Transformer
@@ -155,7 +156,7 @@ class NearlyItself(nn.Module):
         return self.head(hidden) + 5e-6 * hidden.shape[-1]
 
 
-def test_what_differs_by_little_more_than_rounding_is_not_taken_for_the_network():
+def test_what_differs_by_little_more_than_rounding_is_not_taken_for_the_network(tmp_path):
     torch.manual_seed(0)
     x = torch.randn(4, 5)
     structure = bp.analyse(NearlyItself(), x, inputs=False)
@@ -164,5 +165,8 @@ def test_what_differs_by_little_more_than_rounding_is_not_taken_for_the_network(
     masked = structure.gated.eval()(x, {name: mask.float() for name, mask in keep.items()})
     torch.testing.assert_close(small.eval()(x), masked, rtol=0, atol=2e-6)
     assert type(small) is not NearlyItself  # whose numbers are 4e-5 away
+    bp.save(small, tmp_path / "small", x)
+    with pytest.raises(UnsupportedNetworkError, match="NearlyItself computes something else"):
+        bp.load(tmp_path / "small", into=NearlyItself())
     whole = structure.cut({name: torch.ones_like(mask) for name, mask in keep.items()})
     assert type(whole) is NearlyItself
