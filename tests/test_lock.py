@@ -17,9 +17,13 @@ import os, sys, time
 from pathlib import Path
 from bayesprune.lock import FolderLock
 with FolderLock(Path(sys.argv[1])):
+    born, said = os.pipe()
     child = os.fork() if sys.argv[2] == "fork" else 1
     if child == 0:
+        os.write(said, b".")  # what is done in a child at its birth is done
         time.sleep(60)
+    if sys.argv[2] == "fork":
+        os.read(born, 1)
     print(child, flush=True)
     time.sleep(60)
 """
