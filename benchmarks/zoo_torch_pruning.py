@@ -96,8 +96,7 @@ class Readers:
     @torch.no_grad()
     def forget_(self, module: nn.Module, channels: list[int], makes: bool) -> None:
         """The pruner is about to remove channels of a layer: rows where it makes them, else columns."""
-        if isinstance(module, NORMS) or not isinstance(module, nn.Module):
-            self.other |= not isinstance(module, nn.Identity)
+        self.other |= isinstance(module, NORMS) or not isinstance(module, nn.Module)  # or a bare parameter
         depthwise = isinstance(module, nn.Conv2d) and module.groups == module.in_channels > 1
         if makes or depthwise or not isinstance(module, nn.Linear | nn.Conv2d):
             return

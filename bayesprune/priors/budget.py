@@ -48,9 +48,10 @@ class Budget:
       in them (that of the layer itself counts: ``0`` and ``2`` of a row of layers are two roles), and so are
       their sizes. ``uniform=["*_wi"]`` makes all groups that a pattern names one kind beyond that, as for a
       configuration that has one number for encoder and decoder; several patterns in a tuple are one kind
-      together. Groups of several sizes keep the same *share* then: ``uniform=[("*_query", "*embeddings*")]``
-      lets a stream of 768 channels lose 64 of them with each of its 12 heads, as configurations need that
-      write the width of a head as one by the other.
+      together. Groups of several sizes keep the same *share* then: of a BERT of transformers,
+      ``uniform=[("*_attention_*", "bert_pooler_dense")]`` lets the stream of 768 channels, and the pooler,
+      lose 64 with each of the 12 heads of every layer, for its configuration writes the width of a head as
+      one by the other.
 
     The number of units of a kind is decided by summed evidence: of all choices that meet the budget the one
     with the most, where every group keeps its units with the most, and evidence against a unit counts as

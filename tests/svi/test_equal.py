@@ -79,6 +79,15 @@ def fitter(gated, gain, least=1):
     return Fitter(gated, gated.prior, gain, least)
 
 
+def first_units(gated, **numbers):
+    """So many units of each group, from its first on."""
+    found = torch.zeros_like(gated.alive)
+    for name, number in numbers.items():
+        start = gated.slices()[name].start
+        found[start : start + number] = True
+    return found
+
+
 @pytest.mark.parametrize(
     "name, of",
     [
@@ -155,9 +164,7 @@ def test_groups_of_several_sizes_keep_one_share():
 def test_dead_units_of_one_share_go_together():
     gated = gated_for(Stack(4, 6), macs=0.4, uniform=[("stem", "blocks_*_up")])
     parts, gain = gated.slices(), drawn_gain(gated, 1)
-    dead = torch.zeros_like(gated.alive)
-    for name, number in (("blocks_0_up", 5), ("blocks_1_up", 3), ("blocks_2_up", 4), ("stem", 2)):
-        dead[parts[name].start : parts[name].start + number] = True
+    dead = first_units(gated, blocks_0_up=5, blocks_1_up=3, blocks_2_up=4, stem=2)
     going = together(fitter(gated, gain), gated.prior.kinds, gated.alive, dead)
     gone = {name: int(mask.sum()) for name, mask in gated.by_group(going).items()}
     assert gone == {"stem": 2, "blocks_0_up": 3, "blocks_1_up": 3, "blocks_2_up": 3}
@@ -275,9 +282,7 @@ def test_sections_go_first_and_what_is_inside_them_counts_no_more():
 def test_dead_units_go_as_far_as_all_of_a_kind_have_them():
     gated = gated_for(macs=0.2, uniform=True, multiple_of=2)
     parts, gain = gated.slices(), drawn_gain(gated, 1)
-    dead = torch.zeros_like(gated.alive)
-    for name, number in (("blocks_0_up", 5), ("blocks_1_up", 3), ("blocks_2_up", 4), ("stem", 1)):
-        dead[parts[name].start : parts[name].start + number] = True
+    dead = first_units(gated, blocks_0_up=5, blocks_1_up=3, blocks_2_up=4, stem=1)
     going = together(fitter(gated, gain), gated.prior.kinds, gated.alive, dead)
     gone = {name: int(mask.sum()) for name, mask in gated.by_group(going).items()}
     assert gone == {"stem": 0, "blocks_0_up": 3, "blocks_1_up": 3, "blocks_2_up": 3}  # of 7, so that 4 stay

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -87,5 +88,7 @@ def _remedy(shares: dict[float, list[tuple[str, int]]], owners: Owners) -> str:
             return "bp.Budget(..., uniform=True) keeps layers equal."
         if alike:
             return f"bp.Budget(..., uniform=...) keeps them equal by a pattern that stands for {names}."
-        return f"bp.Budget(..., uniform=[({names})]) lets them lose the same share."
+        if math.gcd(*(size for _, size in groups)) > 1:
+            return f"bp.Budget(..., uniform=[({names})]) lets them lose the same share."
+        return f"Leave some of {names} whole, exclude=."
     return f"Leave {names} whole, exclude=." if names else ""
