@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from bayesprune.structure.kinds import Kind, allowed
+from bayesprune.svi.fill import partners
 from bayesprune.svi.fitter import Fitter
 from bayesprune.svi.within import within
 
@@ -94,6 +95,7 @@ class _Choice:
         self.kinds = [kind for kind in kinds if _standing(fitter, kind, base)]
         self.options = [self._options(kind) for kind in self.kinds]
         self._known: dict[Sizes, Tensor | None] = {}
+        self._partners: dict[int, list[int]] = {}
 
     def best(self) -> Tensor | None:
         """The mask of the best sizes that meet the budget."""
@@ -126,19 +128,40 @@ class _Choice:
         return kind.sizes(least, most) or [most]
 
     def _top(self, sizes: Sizes) -> Tensor | None:
-        """The best units of each group in turn: of features only those whose filters are left."""
+        """The best units of each group in turn: of features only those whose filters are left, and of each
+        of these at least one, or the filter would go too.
+        """
         parts, keep = self.fitter.gated.slices(), self.base
+        settled = torch.zeros_like(keep)
         for kind, size in zip(self.kinds, sizes, strict=True):
-            kept = keep.clone()
-            for name in kind.groups:
-                gain = torch.where(keep[parts[name]], self.fitter.gain[parts[name]], -torch.inf)
-                number = size * kind.of(name)
-                kept[parts[name].start + gain.argsort(descending=True, stable=True)[number:]] = False
-            closed = self.fitter.close(kept)
+            first = torch.zeros_like(keep)
+            while True:
+                kept = keep.clone()
+                for name in kind.groups:
+                    part, number = parts[name], size * kind.of(name)
+                    gain = torch.where(keep[part], self.fitter.gain[part], -torch.inf)
+                    gain = torch.where(first[part] & keep[part], torch.inf, gain)
+                    kept[part.start + gain.argsort(descending=True, stable=True)[number:]] = False
+                closed = self.fitter.close(kept)
+                lost = None if closed is None else self._readers(kept & ~closed & settled) & keep & ~first
+                if lost is None or not bool(lost.any()):
+                    break
+                first |= lost
             if closed is None:
                 return None
             keep = closed
+            for name in kind.groups:
+                settled[parts[name]] = True
         return keep if allowed(self.kinds, self.fitter.gated.by_group(keep)) else None
+
+    def _readers(self, units: Tensor) -> Tensor:
+        """(units of all groups,), bool: the best of each group without which some units are not read."""
+        found = torch.zeros_like(units)
+        for unit in units.nonzero().flatten().tolist():
+            if unit not in self._partners:
+                self._partners[unit] = partners(self.fitter, self.base, unit)
+            found[self._partners[unit]] = True
+        return found
 
     def _down(self) -> Sizes:
         """Down in steps, the least evidence for its cost first, until the budget is met."""

@@ -25,6 +25,17 @@ def fill(fitter: Fitter, keep: Tensor, candidates: Tensor) -> Tensor:
     return walk(fitter, _Back(fitter, candidates), keep, candidates)
 
 
+def partners(fitter: Fitter, candidates: Tensor, unit: int) -> list[int]:
+    """One unit of each group that owns a unit's columns with it, the best: alone nobody would read it.
+
+    Args:
+        fitter: knows the gains.
+        candidates: (units of all groups,), bool: which may be.
+        unit: number among all groups' units.
+    """
+    return _Back(fitter, candidates)._partners(unit)
+
+
 class _Back:
     step = 1
 

@@ -265,6 +265,25 @@ def test_features_go_with_their_filters_and_sizes_are_allowed_all_the_same(most,
         assert fitter(gated, gain).ratio(keep) > 0.6
 
 
+def test_a_filter_is_kept_with_one_of_its_features_at_least():
+    """The best features are of four filters: other filters would go with the last of theirs."""
+    conv = nn.Sequential(
+        nn.Conv2d(1, 12, 3), nn.ReLU(), nn.Flatten(), nn.Linear(48, 16), nn.ReLU(), nn.Linear(16, 2)
+    )
+    gated = gated_for(conv, torch.zeros(1, 1, 4, 4), params=0.4, multiple_of=4)
+    gain, (filters, features) = drawn_gain(gated, 0).abs(), (gated.slices()[n] for n in ("0", "2"))
+    gain[features.start : features.start + 16] += 10.0  # those of the first four
+    choice = decided._Choice(fitter(gated, gain), gated.prior.kinds, gated.alive)
+    keep = choice._top((8, 12, 16))
+    assert torch.equal(keep[filters].nonzero().flatten(), gain[filters].topk(8).indices.sort().values)
+    of = keep[features].view(12, 4).sum(1)  # features of each filter
+    assert int(of.sum()) == 12 and bool((of[keep[filters]] > 0).all()) and not bool(of[~keep[filters]].any())
+    others = keep[filters].nonzero().flatten()[keep[filters].nonzero().flatten() >= 4]
+    assert of[others].tolist() == [1] * len(others)
+    best = gain[features].view(12, 4)[others].argmax(1)
+    assert bool(keep[features].view(12, 4)[others, best].all())
+
+
 def test_sections_go_first_and_what_is_inside_them_counts_no_more():
     gated = gated_for(macs=0.5, uniform=True, layers="sections")
     gain = drawn_gain(gated, 0, 3.0)
