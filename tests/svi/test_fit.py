@@ -24,6 +24,7 @@ from bayesprune.svi.batches import Batches
 from bayesprune.svi.progress import _Stderr
 from bayesprune.svi.run import Run
 from bayesprune.svi.schedule import Schedule
+from bayesprune.svi.settle import record
 from tests.svi.fits import EPOCHS, FAST, ROWS, data, fit, gated_for, network, same
 
 
@@ -97,6 +98,19 @@ def test_the_average_of_weights_is_their_mean():
         seen.append(layer.weight.detach().clone())
         Run._average_(run)
     torch.testing.assert_close(run.average["weight"], torch.stack(seen).mean(0))
+
+
+def test_a_record_of_a_posterior_found_otherwise_says_what_stands():
+    gated = gated_for()
+    gated.remove_(torch.arange(len(gated.alive)) == len(gated.alive) - 1)
+    probs = torch.linspace(0.0, 1.0, len(gated.alive))
+    epoch = record(gated, probs, epoch=3, elbo=-7.0, nll=0.5, seconds=2.0)
+    assert (epoch.epoch, epoch.elbo, epoch.nll, epoch.seconds, epoch.prior_weight) == (3, -7.0, 0.5, 2.0, 1.0)
+    assert epoch.kept == gated.kept() and torch.equal(epoch.inclusion, probs)
+    assert epoch.undecided == int(((probs > 0.01) & (probs < 0.99)).sum())
+    small, dense = bp.count(gated.network.plain(), data()[0]), bp.count(network(), data()[0])
+    assert 100 > epoch.macs_percent == pytest.approx(100 * small.macs / dense.macs)
+    assert 100 > epoch.parameters_percent == pytest.approx(100 * small.parameters / dense.parameters)
 
 
 def test_averaged_weights_get_batch_statistics_of_their_own():
