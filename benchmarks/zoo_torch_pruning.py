@@ -59,6 +59,11 @@ def heads_of(network: nn.Module) -> dict[nn.Module, int]:
     }
 
 
+def attention_heads(network: nn.Module) -> int:
+    """What a vision transformer's width has to stay a multiple of."""
+    return max((m.num_heads for m in network.modules() if isinstance(m, nn.MultiheadAttention)), default=1)
+
+
 def classifiers(network: nn.Module) -> list[nn.Module]:
     """Layers whose rows are the classes."""
     widths = {nn.Linear: "out_features", nn.Conv2d: "out_channels"}
@@ -126,7 +131,7 @@ def cut_(network: nn.Module, example: Any, readers: Readers) -> float:
         pruning_ratio=SHARE,
         ignored_layers=classifiers(network),
         num_heads=dict(heads),
-        round_to=max([1, *heads.values()]) if hasattr(network, "conv_proj") else None,
+        round_to=attention_heads(network) if hasattr(network, "conv_proj") else None,
         forward_fn=call,
     )
     for group in pruner.step(interactive=True):
@@ -208,7 +213,9 @@ def main() -> None:
     )
     families = [name or "torchvision" for name in MAKERS if name != "transformers"]
     parser.add_argument("--family", choices=families, default="torchvision")
-    parser.add_argument("--only", nargs="+", metavar="NAME", help="these networks; all by default")
+    parser.add_argument(
+        "--only", nargs="+", metavar="NAME", help="these networks alone; others stay in the record"
+    )
     parser.add_argument("--size", type=int, default=SIZE, help="height and width of torchvision's images")
     parser.add_argument("--timeout", type=float, default=600, help="seconds for a network")
     parser.add_argument("--measure", metavar="NAME", help=argparse.SUPPRESS)
@@ -224,14 +231,13 @@ def main() -> None:
     ours = (
         {r["name"]: r for r in json.loads(beside.read_text())["results"]["runs"]} if beside.exists() else {}
     )
-    asked = tqdm(arguments.only or names(arguments.family), unit="network", disable=None)
-    runs = [ask(name, arguments) for name in asked]
-    if not arguments.only:
-        counts = show(runs, ours)
-        results = {"share": SHARE, "size": arguments.size, "summary": counts, "runs": runs}
-        write_results(RESULTS / f"zoo{suffix}_torch_pruning.json", vars(arguments), results)
-    else:
-        show(runs, ours)
+    out = RESULTS / f"zoo{suffix}_torch_pruning.json"
+    asked = arguments.only or names(arguments.family)
+    before = json.loads(out.read_text())["results"]["runs"] if arguments.only and out.exists() else []
+    runs = [run for run in before if run["name"] not in asked]
+    runs += [ask(name, arguments) for name in tqdm(asked, unit="network", disable=None)]
+    results = {"share": SHARE, "size": arguments.size, "summary": show(runs, ours), "runs": runs}
+    write_results(out, vars(arguments), results)
 
 
 if __name__ == "__main__":
