@@ -12,8 +12,8 @@ rows of words. Each network is measured in a process of its own, with a time-out
 processor's. Exact means that the cut network gives what the masked one gives (zeros at the input of whoever
 reads a removed unit), to 1e-10 in float64 and 1e-5 in float32, in both modes, and that the removal
 changed the outputs by more than 1e-3.
-Another pruner stands in ``zoo_torch_pruning.py``, scored by what it means itself by a removed channel: under a
-layer norm that is zeros at the norm's readers to one pruner, and a norm over fewer channels to another.
+Another pruner stands in ``zoo_torch_pruning.py``, scored by what it means itself by a removed channel:
+under a layer norm that is zeros at the norm's readers to one, and a norm over fewer channels to another.
 
 A network "of the user's own class" runs that class's code; in some a few modules, which cannot run at the
 sizes that are left, run as their graphs: these are counted beside it, and named in the record.
