@@ -19,6 +19,7 @@ from bayesprune.export.architecture import (
     read_description,
 )
 from bayesprune.export.graphs import graph_data, graph_from_data, graph_tensors
+from bayesprune.export.inside import inside_data, inside_from_data
 from bayesprune.export.layers import is_sequence, sequence_data, sequence_from_data, sequence_tensors
 from bayesprune.export.own_class import put_into_, sizes_of
 from bayesprune.export.read_back import check_same_outputs, check_same_tensors, held, outputs_of
@@ -73,7 +74,9 @@ def save(network: nn.Module, folder: str | Path, example: Any) -> None:
     with torch.random.fork_rng(devices=[]):  # tracing runs the network, which may draw
         written, runs = (network, network) if is_sequence(network) else _graph(network, inputs)
     if isinstance(written, PlainGraph):
+        inside = inside_data(runs)
         body = {**graph_data(written, inputs.tensors), "sizes": sizes_of(runs)}
+        body |= {"inside": inside} if inside else {}
         tensors = graph_tensors(written)
     else:
         body, tensors = sequence_data(written), sequence_tensors(written)
@@ -90,7 +93,8 @@ def save(network: nn.Module, folder: str | Path, example: Any) -> None:
 
     def check(aside: dict[Path, Path]) -> None:
         try:
-            again, _ = _read(aside[folder / ARCHITECTURE], aside[folder / TENSORS])
+            again, said = _read(aside[folder / ARCHITECTURE], aside[folder / TENSORS])
+            inside_from_data(again, said.get("inside", []), folder / ARCHITECTURE)
         except CheckpointError as problem:
             raise CheckpointError(f"{folder}: what was written cannot be read back. {problem}") from problem
         check_same_tensors({**held(written), **held(network)}, held(again), str(folder))
@@ -106,8 +110,9 @@ def load(folder: str | Path, into: nn.Module | None = None) -> nn.Module:
     Args:
         folder: where `save` wrote.
         into: an instance of the network's own class, as it was before pruning. Its parameters become the
-            saved ones, whatever their sizes, and its layers' size attributes follow; by default the network
-            comes back as plain layers, or as a module of the same parameter names that runs its operations.
+            saved ones, whatever their sizes, its layers' size attributes follow, and modules that ran as
+            graphs inside of it do so again. By default the network comes back as plain layers, or as a module
+            of the same parameter names that runs its operations.
 
     Returns:
         The network; ``into`` itself where that is given.
@@ -125,7 +130,8 @@ def load(folder: str | Path, into: nn.Module | None = None) -> nn.Module:
     read_architecture(folder)  # whether there is one
     network, description = _read(folder / ARCHITECTURE, folder / TENSORS)
     if into is not None:
-        put_into_(into, network, description.get("sizes", sizes_of(network)), folder)
+        inside = inside_from_data(network, description.get("inside", []), folder / ARCHITECTURE)
+        put_into_(into, network, description.get("sizes", sizes_of(network)), folder, inside)
     return network if into is None else into
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from bayesprune.structure.copying import Foreign, copy_of
 from bayesprune.structure.graph.capture.bind import alike, are_certain, double, in_double
 from bayesprune.structure.graph.capture.capture import find_tensor
 from bayesprune.structure.graph.capture.masks import masks_as_given
+from bayesprune.structure.graph.own.excerpt import Excerpt
 from bayesprune.structure.graph.own.noted import Found, noted_sizes
 from bayesprune.structure.graph.own.signs import Shapes
 from bayesprune.structure.layers import SIZES
@@ -46,7 +47,13 @@ def sizes_of(network: nn.Module) -> dict[str, dict[str, Any]]:
     return found
 
 
-def put_into_(own: nn.Module, saved: nn.Module, sizes: Mapping[str, Any], folder: Path) -> None:
+def put_into_(
+    own: nn.Module,
+    saved: nn.Module,
+    sizes: Mapping[str, Any],
+    folder: Path,
+    inside: Mapping[str, PlainGraph] | None = None,
+) -> None:
     """Give a network of the user's class the tensors and sizes of a saved one, and eval mode.
 
     Args:
@@ -54,6 +61,7 @@ def put_into_(own: nn.Module, saved: nn.Module, sizes: Mapping[str, Any], folder
         saved: the same network as plain layers or as its operations, in eval mode.
         sizes: as `sizes_of` gives them.
         folder: where it was saved, for messages.
+        inside: name of a module that ran as a graph → that graph, over tensors of the saved network.
 
     Raises:
         CheckpointError: it has other parameters or buffers than the saved network.
@@ -61,8 +69,11 @@ def put_into_(own: nn.Module, saved: nn.Module, sizes: Mapping[str, Any], folder
             removed, which it still runs.
     """
     gone = _check_names(own, saved, folder)
+    graphs = [Excerpt(name, graph, _below(name, gone)) for name, graph in (inside or {}).items()]
     trial = copy_of(own)
     _fill_(trial, saved, sizes, folder)
+    for graph in graphs:
+        graph.set_(trial)
     inputs = example_of(folder, rows=3, dtype=place_of(saved)[1])
     dense = {name: tuple(tensor.shape) for name, tensor in own.state_dict(keep_vars=True).items()}
     configured = not gone and _configured_(trial, saved, dense, inputs, folder)
@@ -86,7 +97,7 @@ def put_into_(own: nn.Module, saved: nn.Module, sizes: Mapping[str, Any], folder
     expected, actual = ({n: t for n, t in held(of).items() if n in both} for of in (saved, trial))
     check_same_tensors(expected, actual, str(folder))
     _fill_(own, saved, sizes, folder)
-    for change in found.changes:
+    for change in (*graphs, *found.changes):
         change.set_(own)
     if gone:
         refuse_parts_(own, gone)
@@ -115,6 +126,11 @@ def _attributes(layer: nn.Module) -> list[str]:
     homes = {base.__module__ for base in type(layer).__mro__ if base is not nn.Module}
     is_layer = any(home.startswith("torch.nn.modules") and not home.endswith("container") for home in homes)
     return [name for name in SIZES if is_layer and name in vars(layer)]
+
+
+def _below(module: str, names: Collection[str]) -> frozenset[str]:
+    """Of some names those in a module, under the names that they have there."""
+    return frozenset(name.removeprefix(f"{module}.") for name in names if name.startswith(f"{module}."))
 
 
 def _names(network: nn.Module) -> set[str]:
