@@ -27,7 +27,16 @@ if TYPE_CHECKING:
     from bayesprune.errors import BayespruneError
     from bayesprune.export import export, load, save
     from bayesprune.gated import GatedModel, gate
-    from bayesprune.likelihoods import Bernoulli, Categorical, Gaussian, Likelihood, ModelLoss, Own, Poisson
+    from bayesprune.likelihoods import (
+        Bernoulli,
+        Categorical,
+        Distilled,
+        Gaussian,
+        Likelihood,
+        ModelLoss,
+        Own,
+        Poisson,
+    )
     from bayesprune.posterior import Posterior, plots
     from bayesprune.posterior.diagnose import Diagnosis, diagnose
     from bayesprune.posterior.evidence import EvidenceTable, evidence
@@ -48,6 +57,7 @@ _PLACES: dict[str, str | None] = {
     "Certified": "bayesprune.certify",
     "Cost": "bayesprune.structure",
     "Diagnosis": "bayesprune.posterior.diagnose",
+    "Distilled": "bayesprune.likelihoods",
     "Epoch": "bayesprune.svi",
     "EvidenceTable": "bayesprune.posterior.evidence",
     "FitResult": "bayesprune.svi",
@@ -103,6 +113,7 @@ __all__ = [
     "Certified",
     "Cost",
     "Diagnosis",
+    "Distilled",
     "Epoch",
     "EvidenceTable",
     "FitResult",

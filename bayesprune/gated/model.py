@@ -18,7 +18,8 @@ from bayesprune.gated.announce import announce_parameters
 from bayesprune.gated.checks import check_prior
 from bayesprune.gated.held import check_held
 from bayesprune.gated.network import GatedNetwork
-from bayesprune.likelihoods import Likelihood
+from bayesprune.gated.predictive import members_of
+from bayesprune.likelihoods import Likelihood, Member
 from bayesprune.priors import Gates, NormalWeights
 from bayesprune.priors.default_guide import DefaultGuide, member
 from bayesprune.priors.protocol import bound
@@ -96,7 +97,9 @@ class GatedModel(GatedNetwork):
                 pyro.factor(f"removed/{name}", gone * log_mode)
         with self._rows(x):
             outputs = self.outputs(x, gates, weights, self._sample_noise(x))
-            pyro.sample("y", self.likelihood(outputs), obs=None if y is None else self.likelihood.observe(y))
+            y = y if y is None else self.likelihood.taught(x, y)
+            site = self.likelihood.site(outputs, y)
+            pyro.sample("y", site, obs=None if y is None else self.likelihood.observe(y))
         return outputs
 
     def guide(self, x: Any, y: Tensor | None = None) -> None:
@@ -146,6 +149,18 @@ class GatedModel(GatedNetwork):
             prior = bound(prior, network, log_odds, self.likelihood.rows)
         new = GatedModel(network, prior, self.likelihood, self.weights, log_odds, self.unit_noise, self.form)
         return new.train(self.training)
+
+    def as_teacher(self, draws: int = 32, seed: int = 0) -> tuple[Member, ...]:
+        """Its predictive, as a teacher for ``bp.Distilled``: the mean over draws of masks and weights.
+
+        Args:
+            draws: how many.
+            seed: of them; they are drawn once.
+
+        Raises:
+            SettingsError: ``draws`` or ``seed`` is no such number.
+        """
+        return members_of(self, draws, seed)
 
     # ---- parts of both
 

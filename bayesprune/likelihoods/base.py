@@ -12,6 +12,7 @@ from bayesprune.errors import LikelihoodError
 from bayesprune.likelihoods.output_range import OutputRange
 from bayesprune.likelihoods.parts import Part, part_of
 from bayesprune.likelihoods.strangers import strangers
+from bayesprune.rows import Inputs
 
 
 @dataclass(frozen=True)
@@ -117,6 +118,72 @@ class Likelihood(nn.Module):
         """
         result: Tensor = -self(outputs).log_prob(self.observe(targets))
         return result
+
+    # ---- a teacher, for ``Distilled``
+
+    @property
+    def plain(self) -> Likelihood:
+        """The likelihood of targets alone, where one learns from a teacher too; else itself."""
+        return self
+
+    def taught(self, inputs: Inputs, targets: Tensor) -> Tensor:
+        """Targets with what a teacher says of their rows; here as they are.
+
+        Args:
+            inputs: (rows, ...).
+            targets: (rows, ...), of the same rows.
+        """
+        return targets
+
+    def site(self, outputs: Tensor, targets: Tensor | None) -> Any:
+        """The distribution by which Pyro scores ``observe(targets)``, as ``taught`` gave them.
+
+        Args:
+            outputs: (..., batch, ...), what the network returns.
+            targets: (batch, ...), or None where they are to be drawn.
+        """
+        return self(outputs)
+
+    def identity(self, targets: Tensor | None = None) -> str:
+        """What must be equal for a training to go on from a checkpoint.
+
+        Args:
+            targets: (rows, ...), those of the training where they lie in memory, as ``taught`` gave them.
+        """
+        return type(self).__name__
+
+    def teacher_nats(self, outputs: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+        """T² KL(p(· | teacher / T) ‖ p(· | outputs / T)) of each row, outputs being natural parameters.
+
+        Args:
+            outputs: (..., batch, ...), what the network returns.
+            teacher: (batch, ...), what a teacher returns.
+            temperature: T, > 0.
+
+        Returns:
+            (..., batch), nats per row.
+        """
+        raise LikelihoodError(f"Distilled: {self.no_teacher()}.")
+
+    def pooled(self, outputs: Tensor, shares: Tensor) -> Tensor:
+        """The outputs of the member of the family whose mean is that of a mixture.
+
+        Args:
+            outputs: (members, batch, ...), what several networks return.
+            shares: (members,), of each in the mixture; they sum to one.
+
+        Returns:
+            (batch, ...).
+        """
+        raise LikelihoodError(f"Distilled: {self.no_teacher()}.")
+
+    def no_teacher(self) -> str:
+        """Why it has no ``teacher_nats``, and what to do."""
+        return (
+            f"of {type(self).__name__} no divergence from a teacher is known: take bp.Categorical, "
+            "bp.Bernoulli, bp.Gaussian or bp.Poisson; or define teacher_nats(outputs, teacher, temperature) "
+            "and pooled(outputs, shares) in a class of your own"
+        )
 
     def score(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Quality of each row, summed over the batch, for ``mean_score``; here the deviance 2 · nll.

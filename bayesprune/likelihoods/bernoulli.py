@@ -7,11 +7,11 @@ from typing import Any
 import pyro.distributions as dist
 import torch
 from torch import Tensor
-from torch.nn.functional import binary_cross_entropy_with_logits
+from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
 
 from bayesprune.likelihoods.base import Likelihood
 from bayesprune.likelihoods.output_range import OutputRange
-from bayesprune.likelihoods.shapes import as_columns, column_problems, output_problems
+from bayesprune.likelihoods.shapes import as_columns, column_problems, log_shares, output_problems
 
 
 class Bernoulli(Likelihood):
@@ -47,6 +47,20 @@ class Bernoulli(Likelihood):
         """(..., batch), nats: the binary cross-entropy, which is fused and equals -log_prob."""
         labels = self.observe(targets).to(outputs.dtype).expand(outputs.shape)
         return binary_cross_entropy_with_logits(outputs, labels, reduction="none").sum(-1)
+
+    def teacher_nats(self, outputs: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+        """(..., batch), nats: T² Σ_d KL(p'_d ‖ p_d) of yes and no, p = sigmoid(outputs / T)."""
+        u, v = teacher / temperature, outputs / temperature
+        yes = u.sigmoid() * (logsigmoid(u) - logsigmoid(v))
+        no = (-u).sigmoid() * (logsigmoid(-u) - logsigmoid(-v))
+        return temperature**2 * (yes + no).sum(-1)
+
+    def pooled(self, outputs: Tensor, shares: Tensor) -> Tensor:
+        """(batch, d), log-odds of the mean probabilities."""
+        log_share = log_shares(shares, outputs)
+        return (logsigmoid(outputs) + log_share).logsumexp(0) - (logsigmoid(-outputs) + log_share).logsumexp(
+            0
+        )
 
     def doubt(self, seen: OutputRange) -> str | None:
         """Probabilities taken for log-odds: all labels are then more probable than not."""

@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy
 
 from bayesprune.likelihoods.base import Likelihood
 from bayesprune.likelihoods.output_range import OutputRange
-from bayesprune.likelihoods.shapes import output_problems, row_problems
+from bayesprune.likelihoods.shapes import log_shares, output_problems, row_problems
 
 
 class Categorical(Likelihood):
@@ -45,6 +45,16 @@ class Categorical(Likelihood):
         labels = targets.expand(outputs.shape[:-1])
         losses = cross_entropy(outputs.reshape(-1, outputs.shape[-1]), labels.reshape(-1), reduction="none")
         return losses.reshape(labels.shape)
+
+    def teacher_nats(self, outputs: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+        """(..., batch), nats: T² Σ_c p'_c log(p'_c / p_c), p = softmax(outputs / T)."""
+        log_p = (teacher / temperature).log_softmax(-1)
+        log_q = (outputs / temperature).log_softmax(-1)
+        return temperature**2 * (log_p.exp() * (log_p - log_q)).sum(-1)
+
+    def pooled(self, outputs: Tensor, shares: Tensor) -> Tensor:
+        """(batch, classes), logarithms of the mean class probabilities."""
+        return (outputs.log_softmax(-1) + log_shares(shares, outputs)).logsumexp(0)
 
     def doubt(self, seen: OutputRange) -> str | None:
         """Probabilities taken for log-odds: the softmax of a softmax is nearly uniform."""

@@ -100,6 +100,19 @@ class Gaussian(Likelihood):
         """(batch, d)."""
         return as_columns(targets)
 
+    def teacher_nats(self, outputs: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+        """(..., batch), nats: ‖teacher − outputs‖² / 2σ² at any T; σ, the targets' noise, gets no gradient.
+
+        The natural parameter is the mean over σ²: of T² KL(N(m'/T, σ²) ‖ N(m/T, σ²)) no T is left.
+        """
+        variance = (2 * self.log_scale.detach()).exp()
+        return (teacher - outputs).square().sum(-1) / (2 * variance)
+
+    def pooled(self, outputs: Tensor, shares: Tensor) -> Tensor:
+        """(batch, d), the mean of the means."""
+        mean: Tensor = torch.tensordot(shares, outputs, 1)
+        return mean
+
     def learnt(self) -> dict[str, float]:
         """``noise_scale``, in the unit of the targets."""
         return {"noise_scale": math.exp(float(self.log_scale.detach()))}

@@ -62,6 +62,13 @@ class ModelLoss(Likelihood):
         """(...), nats of the batch."""
         return outputs.sum(-1)
 
+    def no_teacher(self) -> str:
+        """A loss is no output that a teacher could be compared with."""
+        return (
+            "ModelLoss has the loss that the network computes by itself, and no outputs to compare with a "
+            "teacher's: take a likelihood of its outputs, as bp.Categorical(rows=…, output='logits')"
+        )
+
     def problems(self, outputs: Tensor, targets: Tensor) -> list[str]:
         """Every reason why these outputs are no losses of rows; empty if they are."""
         if outputs.ndim != 1 or not outputs.is_floating_point():

@@ -43,7 +43,7 @@ def output_range(network: nn.Module, run: Callable[[nn.Module], Tensor]) -> Outp
         network: its parameters are put back.
         run: gives its outputs (rows, ...) for some rows, in evaluation.
     """
-    found = _range_of(run(network))
+    found = range_of(run(network))
     parameters = [p for p in network.parameters() if p.is_floating_point()]
     before = [p.detach().clone() for p in parameters]
     generator = torch.Generator().manual_seed(0)
@@ -54,7 +54,7 @@ def output_range(network: nn.Module, run: Callable[[nn.Module], Tensor]) -> Outp
             for parameter, value in zip(parameters, before, strict=True):
                 noise = torch.randn(value.shape, generator=generator).to(value)
                 parameter.data = value + noise * max(1.0, float(value.abs().mean()))
-            other = _range_of(run(network))
+            other = range_of(run(network))
             sums = found.sums_to_one and other.sums_to_one
             found = OutputRange(min(found.low, other.low), max(found.high, other.high), sums)
     finally:
@@ -63,7 +63,8 @@ def output_range(network: nn.Module, run: Callable[[nn.Module], Tensor]) -> Outp
     return found
 
 
-def _range_of(outputs: Tensor) -> OutputRange:
+def range_of(outputs: Tensor) -> OutputRange:
+    """The range of outputs (rows, ...) as they are; what is not finite is left out."""
     seen = outputs[outputs.isfinite()]
     if not seen.numel():
         return OutputRange(-torch.inf, torch.inf, False)

@@ -73,6 +73,13 @@ class Own(Likelihood):
         """What the given function returns."""
         return self.distribution(outputs)
 
+    def no_teacher(self) -> str:
+        """Nobody knows what the outputs are of."""
+        return (
+            "what outputs mean to the distribution= of Own is not known, nor how far one is from a "
+            "teacher's: " + super().no_teacher().partition(": ")[2]
+        )
+
     def problems(self, outputs: Tensor, targets: Tensor) -> list[str]:
         """Every reason why these outputs and targets do not fit; empty if they do."""
         result = self(outputs)

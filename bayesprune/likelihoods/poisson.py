@@ -10,7 +10,7 @@ from torch import Tensor
 
 from bayesprune.likelihoods.base import Frame, Likelihood
 from bayesprune.likelihoods.output_range import OutputRange
-from bayesprune.likelihoods.shapes import as_columns, column_problems, output_problems
+from bayesprune.likelihoods.shapes import as_columns, column_problems, log_shares, output_problems
 
 
 class Poisson(Likelihood):
@@ -48,6 +48,15 @@ class Poisson(Likelihood):
         """(..., batch), nats; from the log rate itself, so that a rate that rounds to zero stays finite."""
         counts = self.observe(targets)
         return (outputs.exp() - counts * outputs + torch.lgamma(counts + 1)).sum(-1)
+
+    def teacher_nats(self, outputs: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+        """(..., batch), nats: T² Σ_d [λ' log(λ'/λ) − λ' + λ], λ = exp(outputs / T)."""
+        u, v = teacher / temperature, outputs / temperature
+        return temperature**2 * (u.exp() * (u - v) - u.exp() + v.exp()).sum(-1)
+
+    def pooled(self, outputs: Tensor, shares: Tensor) -> Tensor:
+        """(batch, d), logarithms of the mean rates."""
+        return (outputs + log_shares(shares, outputs)).logsumexp(0)
 
     def frame(self, targets: Tensor) -> Frame | None:
         """Log mean counts (columns,), from which log rates are learnt; their unit is 1."""

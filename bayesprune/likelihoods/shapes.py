@@ -10,6 +10,11 @@ def as_columns(targets: Tensor) -> Tensor:
     return targets.unsqueeze(-1) if targets.dim() == 1 else targets
 
 
+def log_shares(shares: Tensor, like: Tensor) -> Tensor:
+    """(members, 1, ...), logarithms of shares (members,), to add to values of (members, ...)."""
+    return shares.log().reshape(-1, *(1,) * (like.ndim - 1))
+
+
 def output_problems(outputs: Tensor) -> list[str]:
     """Why outputs cannot be a network's for some rows; empty if they can.
 

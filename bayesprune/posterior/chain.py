@@ -100,9 +100,8 @@ def costs(gated: GatedModel, masks: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def elbo_of(chain: Chain, dataset_rows: int) -> Any:
-    """(draws,), nats: log p + the rows' log-likelihood scaled up to the data set − log q."""
+    """(draws,), nats: log p + the rows' nats scaled up to the data set − log q."""
     if chain.rows is None:
         return np.full(len(chain.lp), np.nan)
-    total = chain.rows.log_likelihood.sum(-1, dtype=np.float64)
     scale = dataset_rows / chain.rows.log_likelihood.shape[1]
-    return (chain.lp - chain.draws.log_q).numpy() + scale * total
+    return (chain.lp - chain.draws.log_q).numpy() + scale * chain.rows.learnt_from

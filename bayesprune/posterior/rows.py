@@ -25,6 +25,8 @@ class RowScores:
 
     Attributes:
         log_likelihood: (draws, rows), float32, nats.
+        learnt_from: (draws,), nats of all rows as the fit counts them: log_likelihood's, but for what a
+            teacher adds.
         predictive: (draws, rows, ...), targets drawn from the likelihood.
         score: (draws,), the likelihood's score: an error in percent, RMSE, or a deviance.
         mean: (rows, ...), class probabilities, or the mean target, averaged over draws; None where the
@@ -34,6 +36,7 @@ class RowScores:
     """
 
     log_likelihood: np.ndarray[Any, Any]
+    learnt_from: np.ndarray[Any, Any]
     predictive: np.ndarray[Any, Any]
     score: np.ndarray[Any, Any]
     mean: np.ndarray[Any, Any] | None
@@ -106,7 +109,8 @@ class RowScorer:
         self.gated, self.likelihood = gated, gated.likelihood
         self.x, self.y = rows[0].to(gated.log_odds.device), rows[1].to(gated.log_odds.device)
         self.log_likelihood = np.empty((draws, len(self.x)), np.float32)
-        self.score = np.empty(draws)
+        self.taught = self.likelihood.taught(self.x, self.y)
+        self.learnt_from, self.score = np.empty(draws), np.empty(draws)
         self.predictive: np.ndarray[Any, Any] | None = None
         self.total: Tensor | None = None
 
@@ -114,10 +118,13 @@ class RowScorer:
         """Take the outputs (rows, outputs) of one mask, for all draws that it is: (count,) numbers."""
         at, count = places.numpy(), len(places)
         self.log_likelihood[at] = -self.likelihood.nll(outputs, self.y).cpu().numpy()
+        self.learnt_from[at] = self.log_likelihood[at[0]].sum(dtype=np.float64)
+        if self.taught is not self.y:
+            self.learnt_from[at] = -float(self.likelihood.nll(outputs, self.taught).double().sum())
         self.score[at] = self._score(outputs)
         drawn = self.likelihood(outputs).sample(torch.Size([count])).cpu().numpy()
         if self.predictive is None:
-            kind = np.int16 if isinstance(self.likelihood, Categorical) else np.float32
+            kind = np.int16 if isinstance(self.likelihood.plain, Categorical) else np.float32
             self.predictive = np.empty((len(self.score), *drawn.shape[1:]), kind)
         self.predictive[at] = drawn
         mean = self._mean(outputs)
@@ -132,6 +139,7 @@ class RowScorer:
         assert self.predictive is not None
         return RowScores(
             self.log_likelihood,
+            self.learnt_from,
             self.predictive,
             self.score,
             mean,
@@ -143,9 +151,9 @@ class RowScorer:
         return self.likelihood.mean_score(float(self.likelihood.score(outputs, self.y)), len(self.x))
 
     def _mean(self, outputs: Tensor) -> Tensor | None:
-        if isinstance(self.likelihood, Categorical):
+        if isinstance(self.likelihood.plain, Categorical):
             return outputs.softmax(-1)
-        if isinstance(self.likelihood, Bernoulli):
+        if isinstance(self.likelihood.plain, Bernoulli):
             return outputs.sigmoid()
         mean = getattr(self.likelihood(outputs), "mean", None)
         return mean if isinstance(mean, Tensor) and bool(mean.isfinite().all()) else None

@@ -165,6 +165,11 @@ def _check(gated: GatedModel, x: Tensor, simulations: int, draws: int) -> None:
             f"x has {len(x)} rows and the likelihood counts {gated.likelihood.rows}: targets are drawn for "
             f"all of them, so make it with rows={len(x)}."
         )
+    if gated.likelihood.plain is not gated.likelihood:
+        wrong.append(
+            "the likelihood learns from a teacher, who knows nothing of targets that are drawn: gate with "
+            f"{type(gated.likelihood.plain).__name__} alone."
+        )
     if not bool(gated.alive.all()):
         wrong.append("units were removed from this model: take it as gate() returned it.")
     if wrong:

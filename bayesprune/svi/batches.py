@@ -9,7 +9,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from bayesprune.errors import DataError
+from bayesprune.likelihoods import Likelihood
 from bayesprune.rows import Batched, Form, InMemory, Pair, Source, rows_from
+from bayesprune.structure.running import drawing_alike
 
 Train = Source
 """Rows to learn from or to score on: see ``bayesprune.rows``."""
@@ -75,6 +77,21 @@ class Batches:
     def targets(self) -> Tensor | None:
         """(rows, ...), all targets, where the rows lie in memory."""
         return self.source.y if isinstance(self.source, InMemory) else None
+
+    def teach_(self, likelihood: Likelihood) -> None:
+        """Put beside the targets of rows in memory what a likelihood's teacher says of them, once.
+
+        Of rows that come in batches it is asked when they come, in the step.
+
+        Args:
+            likelihood: of the training.
+
+        Raises:
+            LikelihoodError: the teacher does not run on a row, or what it says is not finite.
+        """
+        if isinstance(self.source, InMemory) and self.source.y is not None:
+            with drawing_alike():  # the same table, and so the same training, every time
+                self.source.y = likelihood.taught(self.source.x, self.source.y)
 
     def epoch(self, number: int) -> Iterator[Pair]:
         """One pass over the rows in a fresh order; rows that fill no whole batch sit it out.

@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from bayesprune.errors import DataError, LikelihoodError, LikelihoodWarning, SettingsError
 from bayesprune.gated import GatedModel
 from bayesprune.gated.rows import check_targets, outputs_on, running
+from bayesprune.likelihoods import Distilled
 from bayesprune.likelihoods.output_range import ROWS, output_range
 from bayesprune.ranges import SEED_RULE, is_seed, is_whole
 from bayesprune.rows import Inputs, Rows
@@ -120,7 +121,7 @@ def check_rows(gated: GatedModel, batches: Batches) -> Callable[[Tensor, str], N
 
     Raises:
         LikelihoodError: another number of rows than the likelihood was told, or targets that it cannot
-            score, or that depend on parameters that it does not hold.
+            score, or that depend on parameters that it does not hold; or a teacher that does not fit.
         DataError: rows that the network does not run on, in evaluation or in training.
     """
     told = gated.likelihood.rows
@@ -140,6 +141,8 @@ def check_rows(gated: GatedModel, batches: Batches) -> Callable[[Tensor, str], N
     check(y if batches.targets is None else batches.targets, "train")
     _doubt(gated, x[:ROWS])
     gated.likelihood.check_held(outputs, y[: len(outputs)].to(outputs.device))
+    if isinstance(gated.likelihood, Distilled):
+        gated.likelihood.check_teacher(x[:ROWS], outputs)
     return check
 
 

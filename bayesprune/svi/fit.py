@@ -116,6 +116,7 @@ def fit(
         count = threads or threads_for(working.dense_macs, batches.batch_size)
         stack.enter_context(using_threads(count) if where.type == "cpu" else nullcontext())
         batches.check_targets = check_rows(working, batches)
+        batches.teach_(working.likelihood)
         start_in_own_unit_(working, batches)
         run = Run(working, batches, recipe, epochs, seed)
         if not resume:
@@ -140,7 +141,8 @@ def _identity(run: Run, epochs: int, batch_size: int, seed: int, train: Train) -
     gated = run.gated
     return {
         "epochs": epochs, "batch_size": batch_size, "seed": seed, "rows": run.batches.rows,
-        "data": describe_rows(train), "network": _form(gated), "likelihood": type(gated.likelihood).__name__,
+        "data": describe_rows(train), "network": _form(gated),
+        "likelihood": gated.likelihood.identity(run.batches.targets),
         "recipe": describe(run.recipe), "groups": {g.name: g.size for g in gated.groups},
         "unit_noise": gated.unit_noise, "prior_nats": _prior_nats(gated),
         "cost_prices": run.pricing.describe() if run.pricing else None,

@@ -147,6 +147,6 @@ def exact_negative_elbo(gated: GatedModel, x: Tensor, y: Tensor) -> Tensor:
     full = probs.new_zeros(len(configurations), 1, len(probs))
     full[:, 0, gated.alive] = configurations
     outputs = gated.outputs(x, {name: full[..., part] for name, part in gated.slices().items()})
-    nll = gated.likelihood.nll(outputs, y).mean(-1)  # (2^K,)
+    nll = gated.likelihood.nll(outputs, gated.likelihood.taught(x, y)).mean(-1)  # (2^K,)
     share = torch.where(configurations > 0, living, 1 - living).prod(-1)
     return gated.likelihood.rows * (share @ nll) + gate_nats(gated, probs) + weight_nats(gated, probs)

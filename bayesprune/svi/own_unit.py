@@ -44,7 +44,7 @@ def start_in_own_unit_(gated: GatedModel, batches: Batches) -> None:
             does not take that up; or their columns are in units far from each other.
     """
     likelihood, device = gated.likelihood, gated.log_odds.device
-    if isinstance(likelihood, Categorical | Bernoulli | ModelLoss):
+    if isinstance(likelihood.plain, Categorical | Bernoulli | ModelLoss):
         return
     x, y = _first(batches)
     x, y = x.to(device), y.to(device)
@@ -129,9 +129,9 @@ def _warn_of_columns(likelihood: Likelihood, targets: Tensor) -> None:
 def _warn_of(likelihood: Likelihood, targets: Tensor, asked: bool) -> None:
     """Say that targets are far from what the last layer begins with, and what to do."""
     columns = targets.reshape(len(targets), -1).double()
-    if not targets.is_floating_point() and not isinstance(likelihood, Poisson):
+    if not targets.is_floating_point() and not isinstance(likelihood.plain, Poisson):
         return
-    if isinstance(likelihood, Poisson):
+    if isinstance(likelihood.plain, Poisson):
         columns = columns.mean(0, keepdim=True).log()
     deviation, mean = float(columns.std(0, correction=0).max()), float(columns.mean(0).abs().max())
     near = (deviation == 0 or 1 / FAR <= deviation <= FAR) and mean <= FAR

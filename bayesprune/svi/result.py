@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from bayesprune.errors import SettingsError
 from bayesprune.gated import GatedModel
-from bayesprune.likelihoods import Likelihood
+from bayesprune.likelihoods import Likelihood, Member
 from bayesprune.structure.copying import copy_of
 from bayesprune.svi.settings import Shrink
 from bayesprune.svi.shrink import dead_units
@@ -104,6 +104,15 @@ class FitResult:
         from bayesprune.posterior import Posterior  # here: ArviZ takes long to import
 
         return Posterior((self,))
+
+    def as_teacher(self, draws: int = 32, seed: int = 0) -> tuple[Member, ...]:
+        """Its predictive, as a teacher for ``bp.Distilled``: the mean over draws of masks and weights.
+
+        Args:
+            draws: how many.
+            seed: of them; they are drawn once.
+        """
+        return self.gated.as_teacher(draws, seed)
 
     def evidence(self, rows: tuple[Tensor, Tensor], **settings: Any) -> EvidenceTable:
         """Price and evidence of every unit that is left.

@@ -127,7 +127,7 @@ class Engine:
         """
         refuse_autocast("A training step", self.device.type)
         refuse_no_grad("A training step")
-        x, y = batch
+        x, y = batch[0], self.gated.likelihood.taught(*batch)
         moves = state.moving and not state.decided and state.step % self.gates.every == 0
         if self.gated.log_scales:
             self._weight_backward()

@@ -41,6 +41,7 @@ def log_joint(gated: GatedModel, masks: Tensor, rows: Rows) -> np.ndarray[Any, A
     """
     device = gated.log_odds.device
     x, y = rows[0].to(device), rows[1].to(device)
+    y = gated.likelihood.taught(x, y)
     scale = gated.likelihood.rows / len(x)
     scores = np.empty(len(masks))
     with quiet(gated):
