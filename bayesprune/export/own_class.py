@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Collection, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,12 @@ from bayesprune.structure.graph.capture.bind import alike, are_certain, double, 
 from bayesprune.structure.graph.capture.capture import find_tensor
 from bayesprune.structure.graph.capture.masks import masks_as_given
 from bayesprune.structure.graph.own.excerpt import Excerpt
-from bayesprune.structure.graph.own.noted import Found, noted_sizes
+from bayesprune.structure.graph.own.noted import Found, noted_sizes, without_shortcuts
 from bayesprune.structure.graph.own.signs import Shapes
 from bayesprune.structure.layers import SIZES
 from bayesprune.structure.plain import PlainGraph, place_of, tensor_names
 from bayesprune.structure.pretrained import configure_loaded_, refuse_parts_
-from bayesprune.structure.running import run_as_called
+from bayesprune.structure.running import DrawingAnyOrder, run_as_called
 from bayesprune.structure.select import selected
 
 
@@ -76,11 +77,16 @@ def put_into_(
         graph.set_(trial)
     inputs = example_of(folder, rows=3, dtype=place_of(saved)[1])
     dense = {name: tuple(tensor.shape) for name, tensor in own.state_dict(keep_vars=True).items()}
+    drawing = DrawingAnyOrder if gone else nullcontext
     configured = not gone and _configured_(trial, saved, dense, inputs, folder)
     shapes = {name: parameter.shape for name, parameter in own.named_parameters()}
-    found = Found(()) if configured else _followed(trial, saved, inputs, shapes, gone)
+    with drawing():
+        found = Found(()) if configured else _followed(trial, saved, inputs, shapes, gone)
     for change in found.changes:
         change.set_(trial)
+    whole = without_shortcuts(trial)
+    for shortcut in whole:
+        shortcut.set_(trial)
     if gone & _names(trial):
         parts = ", ".join(sorted({name.rpartition(".")[0] or name for name in gone}))
         raise UnsupportedNetworkError(
@@ -88,7 +94,8 @@ def put_into_(
             "that could stand in for it makes it compute the same. Load without into=, which gives a module "
             "of the same parameter names."
         )
-    _check_outputs(trial, saved, inputs, folder)
+    with drawing():
+        _check_outputs(trial, saved, inputs, folder)
     with Foreign(own) as original:
         _outputs(trial, inputs, training=False)
     original.check()
@@ -97,7 +104,7 @@ def put_into_(
     expected, actual = ({n: t for n, t in held(of).items() if n in both} for of in (saved, trial))
     check_same_tensors(expected, actual, str(folder))
     _fill_(own, saved, sizes, folder)
-    for change in (*graphs, *found.changes):
+    for change in (*graphs, *found.changes, *whole):
         change.set_(own)
     if gone:
         refuse_parts_(own, gone)

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from bayesprune.errors import DataError, UnsupportedNetworkError
 from bayesprune.rows.call import Call
@@ -56,6 +57,29 @@ def drawing_alike() -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):  # manual_seed asks every device that there could be, with a stack
         torch.default_generator.manual_seed(0)
         yield
+
+
+class DrawingAnyOrder(TorchDispatchMode):
+    """Inside, what an operation draws depends on it alone, and not on what was drawn before it.
+
+    A class draws for sections that are gone, and drops out zeros; its graph does not.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # or else it is imported
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Do it, from one state of the generators where it draws."""
+        if torch.Tag.nondeterministic_seeded in func.tags:
+            seed = (
+                torch.manual_seed if torch.accelerator.is_available() else torch.default_generator.manual_seed
+            )
+            seed(0)
+        return func(*args, **(kwargs or {}))
 
 
 def run_as_called(network: nn.Module, inputs: Call) -> None:

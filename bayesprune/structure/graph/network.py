@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -32,7 +33,7 @@ from bayesprune.structure.graph.gating.insert import gated_graph
 from bayesprune.structure.graph.gating.noise import Noise, insert_noise_
 from bayesprune.structure.graph.gating.pack import GroupGates, batch_shape, flat_rows
 from bayesprune.structure.graph.own.excerpt import Excerpts
-from bayesprune.structure.graph.own.noted import noted_sizes
+from bayesprune.structure.graph.own.noted import noted_sizes, without_shortcuts
 from bayesprune.structure.graph.shipped import plain_graph_of
 from bayesprune.structure.graph.surgery.adapt import EVERYWHERE, adapted
 from bayesprune.structure.graph.surgery.cut import (
@@ -50,7 +51,7 @@ from bayesprune.structure.graph.surgery.resize import resize_by_inputs_, resize_
 from bayesprune.structure.groups import Group, Slot
 from bayesprune.structure.pretrained import configure_
 from bayesprune.structure.pretrained.configure import CannotSave, refuse_
-from bayesprune.structure.running import drawing_alike, run_as_called
+from bayesprune.structure.running import DrawingAnyOrder, drawing_alike, run_as_called
 from bayesprune.structure.terms import Term
 
 
@@ -437,19 +438,20 @@ class GraphNetwork(Framed):
 
         followed = {training: graphs[training] for training in (False, True)}
         excerpts = Excerpts(own, graphs, self.structure.captured.calls, self.call_form, example, gone)
-        with flat(twin, self.call_form, self.structure.captured.outputs[False]):
+        drawing = DrawingAnyOrder() if gone else nullcontext()
+        with flat(twin, self.call_form, self.structure.captured.outputs[False]), drawing:
             found = noted_sizes(twin, followed, own, run, whole_shapes(self.structure), gone, excerpts)
         if found.module is not None:
             return found.told()
-        before = [change.now(own) for change in found.changes]
-        for change in found.changes:
-            change.set_(own)
+        before = _set_(own, found.changes)
+        before += _set_(own, without_shortcuts(own))
         sizes = excerpts.sizes if found.excerpts else excerpts.rows
         whole = not any(find_tensor(own, name) is not None for name in gone)
-        whole = whole and all(self._same(own, graphs, inputs) for inputs in sizes)
+        with DrawingAnyOrder() if gone else nullcontext():
+            whole = whole and all(self._same(own, graphs, inputs) for inputs in sizes)
         if whole and self._runs(own):
             return ""
-        for former in before:
+        for former in before[::-1]:
             former.set_(own)
         return f"{type(own).__name__} computes something else with the sizes that are left"
 
@@ -509,6 +511,15 @@ def _led(leaf: Any, lead: tuple[int, ...], rows: int) -> Any:
     if isinstance(leaf, Tensor) and leaf.ndim and len(leaf) == rows:
         return leaf.reshape(*lead, -1, *leaf.shape[1:])
     return leaf
+
+
+def _set_(network: nn.Module, changes: Sequence[Any]) -> list[Any]:
+    """Make changes, and give those that take them back."""
+    before = []
+    for change in changes:
+        before.append(change.now(network))
+        change.set_(network)
+    return before
 
 
 def _gathers(graph: fx.GraphModule) -> bool:

@@ -24,6 +24,7 @@ from bayesprune.structure.graph.capture.called import Calls, calls_of_trace
 from bayesprune.structure.graph.capture.experts import experts_routed
 from bayesprune.structure.graph.capture.late_graph import LateGraph
 from bayesprune.structure.graph.capture.masks import masks_as_given
+from bayesprune.structure.graph.capture.observed import observed
 from bayesprune.structure.graph.capture.recording import Inputs, NotRecorded, recorded
 from bayesprune.structure.graph.capture.regions import inline_
 from bayesprune.structure.graph.capture.roots import symbols_kept, write_powers_
@@ -84,6 +85,9 @@ def traced(
     rates = _rates(module, network)
     for node in module.graph.nodes:
         node.meta = {}  # shapes and stack traces of the tracing: as much memory as a small network
+    if not isinstance(module, LateGraph):
+        with experts_routed(network):
+            calls = observed(calls, module, network, inputs)
     return module, outputs, rates, calls
 
 

@@ -21,6 +21,7 @@ from bayesprune.structure.graph.capture.called import Called, Calls
 from bayesprune.structure.graph.capture.capture import Captured, Inputs, find_tensor
 from bayesprune.structure.graph.capture.masks import masks_as_given
 from bayesprune.structure.graph.capture.sizes import axes_of, far, resized
+from bayesprune.structure.graph.own.around import note_alike_
 from bayesprune.structure.graph.own.stand_in import Module, module_at
 from bayesprune.structure.graph.own.taking import Seen, Source, Taken, Tied, seen_in, values_in
 from bayesprune.structure.graph.shipped import plain_graph_of
@@ -47,6 +48,7 @@ class Excerpt:
         """Put it in its place, over the tensors that the module there has."""
         there = network.get_submodule(self.module)
         graph = self.graph.over(there)
+        note_alike_(graph, there)
         strip_(graph, {name for name in self.gone if find_tensor(graph, name) is not None})
         Module(self.module, graph.train(there.training)).set_(network)
 

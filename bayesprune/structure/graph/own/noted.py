@@ -16,6 +16,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from bayesprune.structure.graph.capture.bind import alike
+from bayesprune.structure.graph.own.around import shortcuts
 from bayesprune.structure.graph.own.excerpt import Excerpt, Excerpts
 from bayesprune.structure.graph.own.signs import (
     Progress,
@@ -73,6 +74,11 @@ class Noted:
 
     def __str__(self) -> str:
         return f"{self.module}.{self.attribute}".lstrip(".")
+
+
+def without_shortcuts(network: nn.Module) -> list[Noted]:
+    """What lets a network call all of its modules, where something else stands in for some of them."""
+    return [Noted(*of) for of in shortcuts(network)]
 
 
 Trial = Sequence[Noted | StandIn | Excerpt | Module]

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import fx, nn
 
+from bayesprune.structure.graph.own.around import note_alike_
+
 ZERO, INPUT, PAIR, NUMBER = "zeros", "its input", "zeros and None", "a zero"
 KINDS = (ZERO, INPUT, PAIR, NUMBER)
 """What a stand-in returns: zeros like its first input, that input, a pair as attention does, or one number,
@@ -54,8 +56,9 @@ class StandIn:
 
     def set_(self, network: nn.Module) -> None:
         """Put it there."""
-        mode = network.get_submodule(self.module).training
-        Module(self.module, stand_in(self.kind).train(mode)).set_(network)
+        there, other = network.get_submodule(self.module), stand_in(self.kind)
+        note_alike_(other, there)
+        Module(self.module, other.train(there.training)).set_(network)
 
     def now(self, network: nn.Module) -> Module:
         """What is there now."""
