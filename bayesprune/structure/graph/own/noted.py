@@ -315,8 +315,7 @@ class _Search:
 
     def _trials(self, progress: Progress) -> Iterator[Iterator[Trial]]:
         """Alternatives: what is known of other modules of a class; one change in a module; several in one."""
-        modules = [module for module in progress.modules if module in self.names]
-        near, several = self._near(progress), []
+        modules, near, several = self._modules(progress), self._near(progress), []
         likewise: Trial = [*self._stand_likewise(), *self._likewise()]
         yield iter([likewise] if likewise else [])
         inside = [n for m in modules for n in [*self.standing][::-1] if f"{n}.".startswith(self._prefix(m))]
@@ -333,6 +332,17 @@ class _Search:
             yield itertools.chain(together, map(list, itertools.chain.from_iterable(pairs)))
         for name in dict.fromkeys(inside):
             yield iter(()) if name in ran else self._instead(name)
+
+    def _modules(self, progress: Progress) -> list[nn.Module]:
+        """Modules that may have read a number wrong; behind them those that they are parts of, which may have
+        called them in a method of another name than ``forward``."""
+        found = dict.fromkeys(module for module in progress.modules if module in self.names)
+        for module in list(found):
+            name = self.names[module]
+            while name:
+                name = name.rpartition(".")[0]
+                found.setdefault(self.network.get_submodule(name))
+        return list(found)
 
     def _prefix(self, module: nn.Module) -> str:
         """What the names of a module's parts begin with."""

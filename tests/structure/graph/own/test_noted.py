@@ -12,7 +12,7 @@ import bayesprune as bp
 from bayesprune.errors import UnsupportedNetworkError
 from bayesprune.structure.graph import PlainGraph
 from bayesprune.structure.plain import graphs_inside
-from tests.structure.graph.own.networks import ATTENTIONS, SIZE, Fused, Transformer
+from tests.structure.graph.own.networks import ATTENTIONS, HEADS, SIZE, WIDTH, Fused, Transformer
 
 TOLERANCE = 1e-10
 
@@ -59,6 +59,44 @@ def test_sizes_are_noted_for_each_module_by_itself():
     noted = [(b.attn.num_heads, b.attn.head_dim, b.attn.attn_dim, b.attn.scale) for b in small.blocks]
     assert noted == [(h, SIZE, h * SIZE, SIZE**-0.5) for h in (1, 2)]
     assert all(block.attn.num_heads == 3 for block in network.blocks), "the user's network is left alone"
+
+
+class Table(nn.Module):
+    """Biases of pairs of positions, by a method that is not called ``forward``."""
+
+    def __init__(self):
+        super().__init__()
+        self.num_heads, self.shape = HEADS, (4, 4, HEADS)
+        self.layers = nn.Sequential(nn.Linear(2, 8), nn.ReLU(), nn.Linear(8, HEADS))
+        self.register_buffer("places", torch.randn(16, 2))
+
+    def biases(self):
+        return self.layers(self.places).view(-1, self.num_heads).view(self.shape).permute(2, 0, 1)
+
+
+class Placed(nn.Module):
+    """Attention with such biases."""
+
+    def __init__(self):
+        super().__init__()
+        self.table, self.attn, self.head = Table(), Fused(), nn.Linear(WIDTH, 4)
+        self.stem = nn.Linear(5, WIDTH)
+
+    def forward(self, x):
+        rows, length, _ = x.shape
+        qkv = self.attn.qkv(self.stem(x)).reshape(rows, length, 3, -1, SIZE)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        y = (q @ k.transpose(-2, -1) + self.table.biases()).softmax(-1) @ v
+        return self.head(self.attn.proj(y.transpose(1, 2).flatten(2)).mean(1))
+
+
+def test_sizes_of_a_module_whose_forward_is_not_called_are_noted():
+    network, x = build(Placed), torch.randn(3, 4, 5).double()
+    small, masked = cut(network, x)
+    assert type(small) is Placed and not graphs_inside(small)
+    assert small.table.num_heads == small.attn.proj.in_features // SIZE < HEADS
+    assert small.table.shape == (4, 4, small.table.num_heads)
+    assert_same(small, masked, x)
 
 
 class Role(nn.Module):
