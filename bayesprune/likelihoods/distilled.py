@@ -46,11 +46,11 @@ class Distilled(Likelihood):
     (Bissiri, Holmes & Walker 2016, arXiv 1306.6430), which updates the same prior. Either way the ELBO
     is −(N · E_q[mean ℓ] + KL), scaled by the N rows as ever, and units pay their prices in these nats.
 
-    The likelihood is learnt from where a teacher is heard, in ``fit``, steps and ``gated.model``. Whatever
-    scores given targets (``evaluate``, evidence, selection, log-likelihoods and draws of the posterior)
-    scores them by ``likelihood``, for that is what predictions are of. Parameters that the likelihood has of
-    its own, as the noise of a ``Gaussian``, are learnt from the targets alone, at full weight: a teacher's
-    outputs say nothing of them.
+    Training alone listens to the teacher: ``fit``, steps and ``gated.model``. Whatever scores given targets
+    (``evaluate``, evidence, selection, log-likelihoods and draws of the posterior) scores them by
+    ``likelihood``, for that is what predictions are of. Parameters that the likelihood has of its own, as the
+    noise of a ``Gaussian``, are learnt from the targets alone, at full weight: a teacher's outputs say
+    nothing of them.
 
     Rows in memory are told by the teacher once, before the first step (a table of a network's outputs for
     each row); rows of loaders and streams, which may be augmented, as they come. It runs in evaluation,
