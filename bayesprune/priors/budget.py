@@ -1,4 +1,4 @@
-"""A budget instead of prices: the share of the dense network's cost that shall be left."""
+"""A budget instead of prices: what the network may cost in the end, as shares, milliseconds or megabytes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import itertools
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -14,8 +14,13 @@ import torch
 from torch import Tensor
 
 from bayesprune.errors import PriorError
+from bayesprune.priors.checks import positive
 from bayesprune.priors.cost_gates import KINDS, CostGates
+from bayesprune.priors.latency import Timer
+from bayesprune.priors.measured import MEASURED, Measured
+from bayesprune.priors.reachable import limit_memory_
 from bayesprune.structure import Costed, ExpectedCost, minimal_masks
+from bayesprune.structure.graph import GraphNetwork
 from bayesprune.structure.groups import Group
 from bayesprune.structure.kinds import Kind, kinds, least_sizes
 from bayesprune.structure.naming import check_names
@@ -67,22 +72,55 @@ class Budget:
     back, and the last decision still has the choice. What that costs is time: units that are closed and
     wait are computed.
 
+    **Time and memory.** Two limits are absolute, and measured, for a pass of inference over ``batch`` rows:
+
+    * ``latency_ms=t``: milliseconds of a pass in eval mode without gradients, on the device where ``fit``
+      runs, with as many processor threads as PyTorch has when ``gate`` is called. A time is the shortest of
+      10 to 100 passes: what else runs there can only make one longer. When the fit begins the operations of
+      the dense network are timed one by one. From that table, put to scale by the times of the dense network,
+      of the smallest one and of a few in between, prices follow as from multiply-accumulates. When gates are
+      decided the network itself is cut and timed, and units go or stay until it is met. It ends below the
+      limit, and within 5 % of it where there are such sizes and clocks are that exact, which the
+      ``BudgetWarning`` says.
+    * ``memory_mb=m``: megabytes (10⁶ bytes) of
+
+      .. math:: \sum_w \mathrm{bytes}(w) + \max_t \sum_{a \in H_t} \mathrm{bytes}(a),
+
+      over all parameters and buffers w and all operations t of the pass: H_t is what is held in memory when t
+      ends, the batch itself and all results that are still needed, those that a ``forward`` holds on to
+      included; views take none. It is counted while the network runs, exactly and alike on every machine. The
+      workspaces of single operations, and what an allocator keeps in reserve, are not in it.
+
+    What was measured is part of every checkpoint, so that a training that goes on decides by the same table.
+
     Complexity-aware prices: Guenter & Sideris, arXiv 2411.09127 (abstract). The Lagrangian of
     a budget, its closed-form slopes and the dual ascent are derived here.
 
     Args:
         macs: share of the dense multiply-accumulates to keep, in (0, 1].
-        params: share of the dense parameters to keep, in (0, 1]. Give either, or both: then both hold, and
-            the one that is harder to meet decides.
+        params: share of the dense parameters to keep, in (0, 1]. Of all limits give one or several: then all
+            hold, and the one that is hardest to meet decides.
         uniform: whether groups of a kind end equal; or names and globs of groups, or tuples of them, each of
             which makes what it stands for one kind.
         multiple_of: what sizes are multiples of, at least 1.
+        latency_ms: milliseconds of a pass, > 0.
+        memory_mb: megabytes of a pass, > 0.
+        batch: rows of that pass, at least 1; with ``latency_ms`` and ``memory_mb``, and only with them.
+        timer: how time is measured: (network, its input) → milliseconds of a pass, of an operation too; by
+            default the shortest of many.
 
     Raises:
-        PriorError: no share, or one that is no number in (0, 1]; a ``uniform`` or ``multiple_of`` that is
-            none; used without ``gate()``; or, in ``gate()``, a share below the least that one unit in each
+        PriorError: no limit, a share that is no number in (0, 1]; a ``uniform`` or ``multiple_of`` that is
+            none; milliseconds or megabytes that are no positive number, or without the rows of a pass; used
+            without ``gate()``; or, in ``gate()``, a share below the least that one unit in each
             group, or the least size allowed, needs; a pattern for no group, for one that another pattern
-            names too, or for groups that have no share in common but all.
+            names too, or for groups that have no share in common but all; megabytes below
+            those of the smallest network. Milliseconds below those of the smallest network are refused when
+            ``fit`` has measured it.
+
+    Warns:
+        BudgetWarning: the dense network takes no more megabytes than are allowed, so that this limit asks for
+            nothing; ``fit`` says so of milliseconds.
 
     Example:
         >>> import torch
@@ -99,15 +137,21 @@ class Budget:
     params: float | None = None
     uniform: bool | Sequence[str | Sequence[str]] = False
     multiple_of: int = 1
+    latency_ms: float | None = None
+    memory_mb: float | None = None
+    batch: int | None = None
+    timer: Timer | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         given = {kind: getattr(self, kind) for kind in KINDS if getattr(self, kind) is not None}
         wrong = [f"{kind}={share!r}" for kind, share in given.items() if not _is_share(share)]
-        if wrong or not given:
+        if wrong or not (given or self._measured()):
             raise PriorError(
                 f"A Budget is a share of the dense network's cost, above 0 and at most 1, and got "
-                f"{', '.join(wrong) or 'none'}: write for example Budget(macs=0.1), or Budget(params=0.05)."
+                f"{', '.join(wrong) or 'none'}: write for example Budget(macs=0.1), Budget(params=0.05), or "
+                "Budget(latency_ms=2.0, batch=64)."
             )
+        self._check_measured()
         if not isinstance(self.uniform, bool):
             object.__setattr__(self, "uniform", _patterns(self.uniform))
         if type(self.multiple_of) is not int or self.multiple_of < 1:
@@ -122,6 +166,35 @@ class Budget:
             f"{self!r} was asked for the gates of group {group.name!r} alone, and has to see the whole "
             "network: pass it as it is, bp.gate(network, example, prior=bp.Budget(...), likelihood=...)."
         )
+
+    def _measured(self) -> dict[str, float]:
+        """What is measured and has a limit, in its unit."""
+        return {kind: getattr(self, kind) for kind in MEASURED if getattr(self, kind) is not None}
+
+    def _check_measured(self) -> None:
+        """Refuse limits that are no positive numbers, and a batch that is none, lacks, or is for nothing."""
+        given = self._measured()
+        wrong = [f"{kind}={value!r}" for kind, value in given.items() if not positive(value)]
+        if wrong:
+            raise PriorError(
+                f"{', '.join(wrong)}: milliseconds and megabytes must be positive numbers. Write for example "
+                "Budget(latency_ms=2.0, batch=64), or Budget(memory_mb=20, batch=64)."
+            )
+        if given and self.batch is None:
+            raise PriorError(
+                f"{', '.join(given)} is for a pass over a batch, and how many rows that has is missing: "
+                "write for example batch=64, or batch=1 for one row at a time."
+            )
+        if self.batch is not None and not given:
+            raise PriorError(
+                f"batch={self.batch!r} says for how many rows time and memory have limits, and there is "
+                "none: give latency_ms= or memory_mb=, or leave it out."
+            )
+        if self.batch is not None and (type(self.batch) is not int or self.batch < 1):
+            raise PriorError(
+                f"batch={self.batch!r} must be a whole number of rows, at least 1: write for example "
+                "batch=64."
+            )
 
     def bind(self, network: Costed, inclusion_prob: Mapping[str, Tensor], rows: int) -> CostGates:
         """The prior of one network, with λ at its first value.
@@ -142,7 +215,21 @@ class Budget:
         of = () if held is None else kinds(network, held, self.multiple_of)
         check_feasible(network, dense, budget, kinds=of)
         first = (FIRST_NATS_PER_ROW * rows / budget).nan_to_num(0.0)
-        return CostGates(network, inclusion_prob, first, budget, kinds=of)
+        if not self._measured():
+            return CostGates(network, inclusion_prob, first, budget, kinds=of)
+        if not isinstance(network, GraphNetwork):
+            raise PriorError(
+                f"{self!r} is measured on a network that runs, and got a {type(network).__name__}: pass it "
+                "to bp.gate(network, example, prior=bp.Budget(...), likelihood=...)."
+            )
+        limits = self._measured()
+        measured = Measured.of(network, limits, int(self.batch or 0), self.timer)
+        first = torch.cat([first, first.new_full((len(limits),), FIRST_NATS_PER_ROW * rows)])
+        budget = torch.cat([budget, budget.new_full((len(limits),), math.nan)])
+        gates = CostGates(network, inclusion_prob, first, budget, kinds=of, measured=measured)
+        if "memory_mb" in limits:
+            limit_memory_(gates, network)
+        return gates
 
     def _kinds(self, groups: Sequence[Group]) -> bool | list[list[str]]:
         """What ``kinds`` takes: patterns of names as names of groups that can be equal."""

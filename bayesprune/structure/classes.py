@@ -50,7 +50,7 @@ class Classes:
         factors: (monomials, degree), class of each factor of a monomial; the number of classes where there
             is none.
         powers: (monomials, degree), its power.
-        weights: (2, monomials), multiply-accumulates and parameters.
+        weights: (costs, monomials), multiply-accumulates, parameters, and what terms stand for beyond them.
         crossed: (classes,), bool: whether a group owns an operation or tensor along two dimensions.
     """
 
@@ -101,21 +101,21 @@ class Classes:
         return np.bincount(self.labels[keep], minlength=len(self.sizes))
 
     def cost(self, counts: Ints, step: int) -> tuple[Floats, Floats]:
-        """(2,) multiply-accumulates and parameters, and (2, classes) what one unit of each class adds.
+        """(costs,) of the network, and (costs, classes) what one unit of each class adds.
 
         Args:
             counts: (classes,), units left of each.
             step: −1 for a unit that is there, 1 for one that comes to them.
         """
         values, others = self._values(counts, slice(None), step)
-        adds = np.zeros((2, len(counts) + 1))
+        adds = np.zeros((len(self.weights), len(counts) + 1))
         for place in range(values.shape[1]):
             rest = np.delete(values, place, 1).prod(1)
             self._sum_up_(adds, slice(None), place, step * (others - values)[:, place] * rest)
         return (self.weights * values.prod(1)).sum(1), adds[:, :-1]
 
     def change(self, counts: Ints, step: int, moved: int) -> Floats:
-        """(2, classes), by how much what a unit adds becomes less, or more, with a step of one class.
+        """(costs, classes), by how much what a unit adds becomes less, or more, with a step of one class.
 
         Args:
             counts: (classes,), units left of each before it.
@@ -129,7 +129,7 @@ class Classes:
         own, n, p = differences[mine], float(counts[moved]), self.powers[rows][mine]
         twice = n**p - 2 * (n + step) ** p + (n + 2 * step) ** p
         values[mine] = 1.0
-        change = np.zeros((2, len(counts) + 1))
+        change = np.zeros((len(self.weights), len(counts) + 1))
         for place in range(values.shape[1]):
             rest = np.delete(values, place, 1).prod(1)
             pair = np.where(mine[:, place], twice, own * differences[:, place])
@@ -160,8 +160,8 @@ class Classes:
         return n**powers, (n + step) ** powers
 
     def _sum_up_(self, total: Floats, rows: Any, place: int, values: Floats) -> None:
-        """Add (monomials,) values, weighted, to (2, classes and one for none) by the class of a factor."""
-        for kind in range(2):
+        """Add (monomials,) values, weighted, to (costs, classes and one for none) by a factor's class."""
+        for kind in range(len(total)):
             weighted = self.weights[kind, rows] * values
             total[kind] += np.bincount(self.factors[rows, place], weighted, total.shape[1])
 
@@ -244,11 +244,14 @@ Kinds = dict[tuple[int, ...], float]
 def _monomials(
     terms: Iterable[Term], labels: Ints, sizes: Ints, units: _Units
 ) -> dict[tuple[int, ...], Floats] | None:
-    """Classes → (2,) weights in multiply-accumulates and parameters; None where that does not fit."""
+    """Classes → (costs,) weights, of multiply-accumulates first; None where that does not fit."""
     total: dict[tuple[int, ...], Floats] = {}
+    terms = list(terms)
+    width = 2 + max((len(term.more) for term in terms), default=0)
     known: dict[tuple[bytes, ...], Kinds | None] = {}
     for term in terms:
-        weight = np.array([term.macs, term.parameters]) * math.prod(
+        numbers = (term.macs, term.parameters, *term.more)
+        weight = np.array(numbers + (0.0,) * (width - len(numbers))) * math.prod(
             n for dim, n in enumerate(term.shape) if all(s.dim != dim for s in term.slots)
         )
         sections = {units.first[s.group] + int(s.unit_ids) for s in term.slots if s.dim == WHOLE}
@@ -262,7 +265,7 @@ def _monomials(
                 return None
             product = _times(product, kinds)
         for classes, factor in product.items():
-            total[classes] = total.get(classes, np.zeros(2)) + weight * factor
+            total[classes] = total.get(classes, np.zeros(width)) + weight * factor
         if len(total) > MOST_MONOMIALS:
             return None
     return total
@@ -292,7 +295,7 @@ def _arrays(monomials: dict[tuple[int, ...], Floats], padding: int) -> tuple[Int
     degree = max((len(p) for p in powers), default=0) or 1
     factors = [[*p.keys(), *[padding] * (degree - len(p))] for p in powers]
     raised = [[*p.values(), *[0] * (degree - len(p))] for p in powers]
-    weights = np.array(list(monomials.values())).reshape(-1, 2).T
+    weights = np.array(list(monomials.values())).T
     shape = (len(powers), degree)
     return np.array(factors, np.int64).reshape(shape), np.array(raised, np.int64).reshape(shape), weights
 

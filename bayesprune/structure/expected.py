@@ -7,11 +7,15 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from bayesprune.structure.groups import WHOLE, Group, Slot, key_of
 from bayesprune.structure.terms import Term
+
+Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -21,10 +25,12 @@ class Expected:
     Attributes:
         parameters: scalar, expected trainable numbers.
         macs: scalar, expected multiply-accumulates of one row.
+        more: (numbers in ``Term.more``,), the expected sums of those.
     """
 
     parameters: Tensor
     macs: Tensor
+    more: Tensor
 
 
 class ExpectedCost:
@@ -83,16 +89,19 @@ class ExpectedCost:
     def _add(self, terms: Iterable[Term], groups: tuple[Group, ...], device: torch.device | str) -> None:
         """Terms with the same owners are counted together."""
         sizes = self._sizes = {group.name: group.size for group in groups}
-        totals: dict[Any, tuple[Term, float, float]] = {}
+        totals: dict[Any, tuple[Term, Floats]] = {}
+        terms = list(terms)
+        width = 2 + max((len(term.more) for term in terms), default=0)
         for term in terms:
             free = math.prod(n for dim, n in enumerate(term.shape) if all(s.dim != dim for s in term.slots))
             key = tuple((s.dim if s.dim >= 0 else 0, s.group, key_of(s.unit_ids), s.dim == WHOLE)
                         for s in term.slots)  # fmt: skip
-            first, parameters, macs = totals.get(key, (term, 0.0, 0.0))
-            totals[key] = first, parameters + free * term.parameters, macs + free * term.macs
-        self._owned = [_Owned.of(term.slots, sizes, device) for term, _, _ in totals.values()]
-        weights = [(parameters, macs) for _, parameters, macs in totals.values()]
-        self._weights = torch.tensor(weights, dtype=torch.double).reshape(-1, 2)
+            first, sums = totals.get(key, (term, np.zeros(width)))
+            numbers = (term.parameters, term.macs, *term.more)
+            totals[key] = first, sums + free * np.array(numbers + (0.0,) * (width - len(numbers)))
+        self._owned = [_Owned.of(term.slots, sizes, device) for term, _ in totals.values()]
+        weights = np.array([sums for _, sums in totals.values()]).reshape(-1, width)
+        self._weights = torch.from_numpy(weights)
 
     def __call__(self, inclusion_prob: Mapping[str, Tensor]) -> Expected:
         """The expected cost.
@@ -106,8 +115,8 @@ class ExpectedCost:
         """
         like = next(iter(inclusion_prob.values()))
         numbers = torch.stack([owned(inclusion_prob) for owned in self._owned])
-        parameters, macs = numbers @ self._weights.to(like)
-        return Expected(parameters, macs)
+        sums = numbers @ self._weights.to(like)
+        return Expected(sums[0], sums[1], sums[2:])
 
     def of_one_unit(self) -> dict[str, tuple[float, float]]:
         """Group → parameters and multiply-accumulates that one unit adds where all are there, on average.
@@ -116,7 +125,7 @@ class ExpectedCost:
         are left out.
         """
         found: dict[str, tuple[float, float]] = {}
-        for owned, (parameters, macs) in zip(self._owned, self._weights.tolist(), strict=True):
+        for owned, (parameters, macs, *_) in zip(self._owned, self._weights.tolist(), strict=True):
             for group, share in owned.shares(self._sizes):
                 before = found.get(group, (0.0, 0.0))
                 found[group] = before[0] + share * parameters, before[1] + share * macs

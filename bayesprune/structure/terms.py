@@ -20,12 +20,15 @@ class Term:
         slots: which units own what along a dimension; a ``WHOLE`` slot owns all of it.
         parameters: trainable numbers that one of them stands for.
         macs: multiply-accumulates per row that one of them stands for.
+        more: what else one of them stands for, in an order of whoever asks (milliseconds, bytes); as long in
+            every term that has any.
     """
 
     shape: torch.Size
     slots: tuple[Slot, ...]
     parameters: float = 0.0
     macs: float = 0.0
+    more: tuple[float, ...] = ()
 
     def living(self, alive: Mapping[str, Tensor]) -> Term | None:
         """What is left of it; None where its section is gone.

@@ -44,7 +44,7 @@ class Ascent:
         self.first = prior.log_multipliers.clone()
 
     def aim(self, progress: float) -> Tensor:
-        """(2,), shares of MACs and parameters to aim at; NaN where there is no budget.
+        """(costs,), shares to aim at; NaN where there is no budget.
 
         Args:
             progress: share of the ramp that lies behind.
@@ -65,8 +65,10 @@ class Ascent:
         """
         prior, aim = self.prior, self.aim(progress)
         aim = aim / (prior.shares(costs, probs) / aim).clamp(1 / MOST, MOST) ** FEEDBACK
-        adds = torch.stack([prior.slopes(costs, probs, weights)[1] for weights in torch.eye(2).to(aim)])
-        for kind in range(2):
+        adds = torch.stack(
+            [prior.slopes(costs, probs, weights)[1] for weights in torch.eye(len(aim)).to(aim)]
+        )
+        for kind in range(len(aim)):
             if bool(aim[kind].isnan()):
                 continue
             best = self._best(costs, evidence, adds, aim, kind)

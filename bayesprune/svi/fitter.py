@@ -10,6 +10,7 @@ from torch import Tensor
 
 from bayesprune.gated import GatedModel
 from bayesprune.priors import CostGates
+from bayesprune.priors.cost_gates import KINDS
 from bayesprune.structure import ExpectedCost
 from bayesprune.structure.classes import Classes, Ints
 from bayesprune.structure.groups import close_over, least_units
@@ -30,26 +31,39 @@ class Fitter:
         prior: its prior, which has a budget.
         gain: (units of all groups,), nats that each unit saves, on the CPU.
         least: units that every group keeps.
+        scale: (costs,), factors on the budgets; 1 by default.
     """
 
-    def __init__(self, gated: GatedModel, prior: CostGates, gain: Tensor, least: int) -> None:
-        assert prior.budget is not None
-        self.gated, self.gain, self.prices = gated, gain, prior.prices.cpu()
-        self._costs = ExpectedCost(gated.network)
+    def __init__(
+        self, gated: GatedModel, prior: CostGates, gain: Tensor, least: int, scale: Tensor | None = None
+    ) -> None:
+        self.gated, self.prior, self.gain, self.prices = gated, prior, gain, prior.prices.cpu()
+        self._network = prior.costed(gated.network)
+        self._costs = ExpectedCost(self._network)
         # A cost without a budget has no limit: infinity, since NaN would spoil the other's slopes too.
-        self.limits = (prior.dense * prior.budget.nan_to_num(torch.inf)).cpu()
+        self.limits = prior.limits(scale).cpu()
         self._floor = least
         self._orders: dict[int, Ints] = {}
         self._known: dict[bytes, dict[str, int]] = {}
         self.floors = self.least(gated.alive.cpu())
 
     def ratio(self, keep: Tensor) -> float:
-        """Cost over budget, the larger of the two where there are two, of the network cut to ``keep``.
+        """Cost over budget, the largest where there are several, of the network cut to ``keep``.
 
         Args:
             keep: (units of all groups,), bool, as ``close`` gives it.
         """
         return float(self._ratios(keep.double()).max())
+
+    def counted(self, keep: Tensor) -> float:
+        """The same of what is counted alone: MACs and parameters."""
+        return float(self._ratios(keep.double())[: len(KINDS)].max())
+
+    def measured(self, keep: Tensor) -> list[float]:
+        """The same of the models of what is measured: of each kind."""
+        assert self.prior.measured is not None
+        more = self._ratios(keep.double())[len(KINDS) :]
+        return self.prior.measured.of_model(more).tolist()
 
     def close(self, keep: Tensor) -> Tensor | None:
         """``keep`` without the units that nobody would read any more; None where a group would starve."""
@@ -74,7 +88,7 @@ class Fitter:
         """Units that stand in for each other; None where they are of no help."""
         sizes = self.gain.abs()
         orderly = bool((sizes.isfinite() & ((sizes == 0) | (sizes > TINY))).all())
-        return Classes.of(self.gated.network) if orderly else None
+        return Classes.of(self._network) if orderly else None
 
     @cached_property
     def readers(self) -> Readers:
@@ -97,10 +111,11 @@ class Fitter:
 
     def _ratios(self, keep: Tensor) -> Tensor:
         expected = self._costs(self.gated.by_group(keep))
-        return torch.stack([expected.macs, expected.parameters]) / self.limits
+        counted = torch.stack([expected.macs, expected.parameters])
+        return torch.cat([counted, expected.more]) / self.limits
 
     def slopes(self, keep: Tensor) -> tuple[Tensor, Tensor]:
-        """(2,) costs over budgets, and (2, units) what each unit adds to them."""
+        """(costs,) over budgets, and (costs, units) what each unit adds to them."""
         with torch.enable_grad():
             theta = keep.double().requires_grad_()
             ratios = self._ratios(theta)

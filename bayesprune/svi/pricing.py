@@ -13,13 +13,18 @@ from bayesprune.gated import GatedModel
 from bayesprune.priors import CostGates
 from bayesprune.priors.budget import check_feasible
 from bayesprune.priors.cost_gates import KINDS
+from bayesprune.rows import Inputs
 from bayesprune.structure import ExpectedCost
 from bayesprune.svi.dual import LEAD, Ascent
 from bayesprune.svi.equal import equal, together
 from bayesprune.svi.fitter import WITHIN, Fitter
+from bayesprune.svi.limits import Meeting, calibrate_
 from bayesprune.svi.schedule import Schedule
 from bayesprune.svi.trim import trim
 from bayesprune.svi.within import within
+
+SLACK = 1.1
+"""How far above its measured limits, by their models, a network stays until gates are decided."""
 
 
 class Pricing:
@@ -37,10 +42,14 @@ class Pricing:
         ramp = schedule.recipe.ramp * schedule.steps / gates.every
         lead = LEAD / (gates.learning_rate * ramp) if ramp else 1.0
         self.ascent = Ascent(prior, gates.momentum, lead)
-        self._costs = ExpectedCost(gated.network, gated.log_odds.device)
+        self._costs: ExpectedCost | None = None
+        self.least = self.recipe.shrink.least
+        self._rows: Inputs | None = None
+        self._begun = False  # what the buffer says, without asking the device at every step
+        self._free: set[bytes] = set()  # choices whose sizes could not be held
         if prior.budget is not None:
-            least = self.recipe.shrink.least
-            check_feasible(gated.network, prior.dense, prior.budget, least, prior.kinds)
+            counted = len(KINDS)
+            check_feasible(gated.network, prior.dense, prior.budget[:counted], self.least, prior.kinds)
 
     @classmethod
     def of(cls, gated: GatedModel, schedule: Schedule) -> Pricing | None:
@@ -54,13 +63,35 @@ class Pricing:
 
     def describe(self) -> dict[str, Any]:
         """What was asked for, as plain values, by which runs are told apart."""
-        budget = None if self.prior.budget is None else self.prior.budget.tolist()
+        budget = None if self.prior.budget is None else self.prior.budget[: len(KINDS)].tolist()
+        measured = self.prior.measured
         kinds = [[*kind.groups, kind.step] for kind in self.prior.kinds]
         return {
             "budget": [None if share != share else share for share in budget or []],
             "first": [float(value) for value in self.ascent.first.exp()],
             **({"kinds": kinds} if kinds else {}),
+            **({"measured": [*measured.kinds, *measured.limits, measured.batch]} if measured else {}),
         }
+
+    def begin_(self, rows: Inputs) -> None:
+        """Before a step: measure what limits in milliseconds and megabytes need, unless that was done.
+
+        Args:
+            rows: (some, ...), inputs of the step: the last ones are what networks are timed on.
+
+        Raises:
+            PriorError: a limit that the smallest network does not meet.
+
+        Warns:
+            BudgetWarning: a limit that the dense network meets.
+        """
+        if self.prior.measured is None:
+            return
+        self._rows = rows
+        if not self._begun and not bool(self.prior.begun):
+            calibrate_(self.gated, self.prior, self.least, rows)
+            self.prior.begun.fill_(True)
+        self._begun = True
 
     def prior_weight(self, ramped: float) -> float:
         """Factor on the gates' prior: a budget ramps its aim instead."""
@@ -73,9 +104,9 @@ class Pricing:
             progress: share of the ramp that lies behind.
             velocity: (units of all groups,), smoothed gradient of the log-odds, nats.
         """
-        if self._costs.slots is not self.gated.network.slots:  # units were removed
-            self._costs = ExpectedCost(self.gated.network, self.gated.log_odds.device)
         probs, prior = self.gated.inclusion_prob().detach().double(), self.prior
+        if self._costs is None or self._costs.slots is not self.gated.network.slots:  # units were removed
+            self._costs = ExpectedCost(prior.costed(self.gated.network), self.gated.log_odds.device)
         momentum = self.gates.momentum
         if self.has_budget and int(prior.moves) > 0:
             evidence = prior.evidence(velocity, momentum)
@@ -87,7 +118,8 @@ class Pricing:
         """Whether the living network meets the budget, so that gates may be decided early."""
         if not self.has_budget:
             return True
-        return self._fitter(torch.zeros_like(self.prior.prices)).ratio(self.gated.alive.cpu()) <= 1 + WITHIN
+        fitter = self._fitter(torch.zeros_like(self.prior.prices), self._slack())
+        return fitter.ratio(self.gated.alive.cpu()) <= 1 + WITHIN
 
     def spare(self, dead: Tensor, velocity: Tensor) -> Tensor:
         """The dead units that may go now: what lives stays above the budget until gates are decided, and is
@@ -99,7 +131,7 @@ class Pricing:
         """
         if not self.has_budget or not bool(dead.any()):
             return dead
-        fitter, alive, kinds = self._fitter(velocity), self.gated.alive.cpu(), self.prior.kinds
+        fitter, alive, kinds = self._fitter(velocity, self._slack()), self.gated.alive.cpu(), self.prior.kinds
         going = together(fitter, kinds, alive, dead.cpu()) if kinds else dead.cpu()
         closed = fitter.close(alive & ~going)
         if closed is None or fitter.ratio(closed) < 1:
@@ -117,32 +149,78 @@ class Pricing:
             (units of all groups,), bool.
 
         Warns:
-            BudgetWarning: the network ends more than 2 % away from its budget; both are named. Or no sizes
-                that are allowed meet it, and it ends with others.
+            BudgetWarning: the network ends more than 2 % away from its budget, 5 % in milliseconds; both are
+                named. Or no sizes that are allowed meet it, and it ends with others.
         """
-        fitter, alive, kinds = self._fitter(velocity), self.gated.alive.cpu(), self.prior.kinds
+        self._free.clear()
+        if self.prior.measured is None:
+            keep, fitter = self._decided(velocity)
+            ratio = fitter.ratio(keep)
+            if not 1 - WITHIN <= ratio <= 1:
+                self._warn(ratio)
+        else:
+            meeting = Meeting(
+                self.gated, self.prior, lambda scale: self._decided(velocity, scale), self._rows
+            )
+            keep = meeting.best()
+            fitter = self._fitter(velocity)
+            if meeting.kinds and not meeting.close(meeting.taken(keep), fitter, keep):
+                self._warn_of_measured(meeting.taken(keep), meeting.values(keep), fitter.counted(keep))
+            elif not meeting.kinds and fitter.counted(keep) > 0 and fitter.counted(keep) < 1 - WITHIN:
+                self._warn(fitter.counted(keep))
+        if keep.numpy().tobytes() in self._free:
+            self._warn_of_sizes()
+        return (self.gated.alive.cpu() & ~keep).to(self.gated.alive.device)
+
+    def _decided(self, velocity: Tensor, scale: Tensor | None = None) -> tuple[Tensor, Fitter]:
+        """(units of all groups,), the units to keep, and what knows the budgets.
+
+        Args:
+            velocity: (units of all groups,), smoothed gradient of the log-odds, nats.
+            scale: (costs,), factors on the budgets.
+        """
+        fitter, alive, kinds = self._fitter(velocity, scale), self.gated.alive.cpu(), self.prior.kinds
         keep = equal(fitter, kinds, alive) if kinds else None
         if keep is None:
             keep = within(fitter, alive)
-            self._warn_of_sizes() if kinds else None
-        ratio = fitter.ratio(keep)
-        if not 1 - WITHIN <= ratio <= 1:
-            self._warn(ratio)
-        return (alive & ~keep).to(self.gated.alive.device)
+            self._free.update([keep.numpy().tobytes()] if kinds else [])
+        return keep, fitter
 
-    def _fitter(self, velocity: Tensor) -> Fitter:
+    def _fitter(self, velocity: Tensor, scale: Tensor | None = None) -> Fitter:
         evidence = self.prior.evidence(velocity, self.gates.momentum)
-        return Fitter(self.gated, self.prior, evidence.cpu(), self.recipe.shrink.least)
+        return Fitter(self.gated, self.prior, evidence.cpu(), self.least, scale)
+
+    def _slack(self) -> Tensor | None:
+        """(costs,), factors on budgets: what is measured in the end stays further above till then."""
+        if self.prior.measured is None:
+            return None
+        scale = torch.ones(len(self.prior.names)).double()
+        scale[len(KINDS) :] = SLACK
+        return scale
 
     def _warn(self, ratio: float) -> None:
-        assert self.prior.budget is not None
-        shares = zip(KINDS, self.prior.budget.tolist(), strict=True)
-        asked = ", ".join(f"{kind}={share:g}" for kind, share in shares if share == share)
         what = "steps of sizes are" if self.prior.kinds else "units are"
         warnings.warn(
-            f"Budget {asked}: the network ends at {100 * ratio:.1f} % of it, because its {what} too large "
-            f"to come closer than {100 * WITHIN:g} % from below. Ask for another share, or gate more groups "
-            "(exclude= lists fewer).",
+            f"Budget {self.prior.told()}: the network ends at {100 * ratio:.1f} % of it, because its {what} "
+            f"too large to come closer than {100 * WITHIN:g} % from below. Ask for another share, or gate "
+            "more groups (exclude= lists fewer).",
+            BudgetWarning,
+            stacklevel=2,
+        )
+
+    def _warn_of_measured(self, taken: list[float], values: list[float], counted: float) -> None:
+        measured = self.prior.measured
+        assert measured is not None
+        ends = ", ".join(
+            f"{measured.told(kind, value)} ({100 * share:.1f} %)"
+            for kind, value, share in zip(measured.kinds, values, taken, strict=True)
+        )
+        ends += f", and at {100 * counted:.1f} % of what is counted" * (counted > 0)
+        why = "larger" if max(taken) > 1 else "another"
+        warnings.warn(
+            f"Budget {self.prior.told()}: the network ends at {ends}, as measured, since no choice of the "
+            f"units that were left came closer. Ask for {why} limit, gate more groups (exclude= lists "
+            "fewer), or train longer before gates are decided.",
             BudgetWarning,
             stacklevel=2,
         )

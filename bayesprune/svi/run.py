@@ -84,6 +84,8 @@ class Run:
     def step_(self, batch: Pair) -> Info:
         """One step under the schedule."""
         step = self.state.step
+        if self.pricing:
+            self.pricing.begin_(batch[0])
         if not self.state.decided and step >= self.schedule.decide:
             self.decide_()
         rate = self.schedule.learning_rate(step, self.decided_at)

@@ -29,8 +29,8 @@ class Rule(Protocol):
         """Whether to go on, what gains are divided by, and how much room is left: a unit needs 0 or more.
 
         Args:
-            ratios: (..., 2), costs over budgets.
-            shares: (..., 2, classes), what one unit adds to them.
+            ratios: (..., costs), costs over budgets.
+            shares: (..., costs, classes), what one unit adds to them.
 
         Returns:
             (...,), (..., classes) and (..., classes).
@@ -49,7 +49,7 @@ class Rule(Protocol):
         """Whether a step with all that follows from it may end there.
 
         Args:
-            ratio: cost over budget, the larger of the two where there are two.
+            ratio: cost over budget, the largest where there are several.
         """
 
     def move(self, keep: Tensor, able: Tensor, unit: int) -> Tensor:
@@ -225,8 +225,8 @@ class _Walk:
         """(..., classes) scores of which the least is next, ∞ for none, and (...,) whether they are sure.
 
         Args:
-            totals: (..., 2), costs.
-            adds: (..., 2, classes), what a unit adds to them.
+            totals: (..., costs), of the network.
+            adds: (..., costs, classes), what a unit adds to them.
             heads: (..., classes), gains of the units that are first; negative where the most is sought.
         """
         ratios = totals / self._limits

@@ -57,7 +57,7 @@ def test_shares_that_are_none(shares, message):
 def test_all_that_is_no_share_is_named():
     message = (
         "A Budget is a share of the dense network's cost, above 0 and at most 1, and got macs=0, params=2: "
-        "write for example Budget(macs=0.1), or Budget(params=0.05)."
+        "write for example Budget(macs=0.1), Budget(params=0.05), or Budget(latency_ms=2.0, batch=64)."
     )
     with pytest.raises(PriorError, match=f"^{re.escape(message)}$"):
         bp.Budget(macs=0, params=2)

@@ -260,6 +260,24 @@ class GraphNetwork(Framed):
             graph_forward(self._graphs[False], self, *example, gates=None)
         return counter.macs // len(example[0])
 
+    def batch(self, rows: int, of: Inputs | None = None) -> Call:
+        """Inputs, over and over, as so many rows; on the parameters' device.
+
+        Args:
+            rows: how many.
+            of: (some rows, ...), inputs of this network; by default those that were traced.
+        """
+        given = of.tensors if isinstance(of, Call) else self._example() if of is None else (of,)
+        device = self._like().device
+        parts = (x.to(device).repeat(-(-rows // len(x)), *[1] * (x.ndim - 1))[:rows] for x in given)
+        return Call(tuple(x.clone() for x in parts), self.call_form)  # in memory of their own
+
+    def evaluation(self) -> fx.GraphModule:
+        """The graph of evaluation as it is now, without gates, over this network's own parameters."""
+        graph = adapted(self.structure, False, self.alive)
+        share(graph, self.network)
+        return graph.to(self._like().device)
+
     def __deepcopy__(self, memo: dict[int, Any]) -> GraphNetwork:
         twin = copy_of(self.network, memo)
         captured = replace(self.structure.captured, network=twin)

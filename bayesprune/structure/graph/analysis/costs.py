@@ -80,11 +80,8 @@ def _operations(structure: Structure) -> Iterator[Term]:
     counts = _counted(captured) if counts is None else counts
     rows = len(captured.example[0])
     for node, macs in counts.items():
-        sections = tuple(
-            Slot("", WHOLE, structure.groups[-1].name, torch.tensor([unit]))
-            for unit in _units(structure, node)
-        )
-        parts = list(_products(structure, found, node))
+        sections = sections_of(structure, node)
+        parts = list(products(structure, found, node))
         total = sum(shape.numel() for shape, _ in parts)
         if not total:
             yield Term(torch.Size(), sections, macs=macs / rows)
@@ -101,9 +98,10 @@ def _counted(captured: Captured) -> dict[fx.Node, int]:
     return counter.macs
 
 
-def _units(structure: Structure, node: fx.Node) -> list[int]:
-    """Numbers of the sections that an operation is in."""
-    return sorted({s.unit for s in structure.sections if node.name in s.branches[False].inside})
+def sections_of(structure: Structure, node: fx.Node) -> tuple[Slot, ...]:
+    """The sections that an operation is in, each of which owns it as a whole."""
+    units = sorted({s.unit for s in structure.sections if node.name in s.branches[False].inside})
+    return tuple(Slot("", WHOLE, structure.groups[-1].name, torch.tensor([unit])) for unit in units)
 
 
 class _Counter(fx.Interpreter):
@@ -122,7 +120,7 @@ class _Counter(fx.Interpreter):
         return result
 
 
-def _products(
+def products(
     structure: Structure, found: Findings, node: fx.Node
 ) -> Iterator[tuple[torch.Size, tuple[Slot, ...]]]:
     """Shapes of an operation's products, and their owners."""
@@ -132,10 +130,10 @@ def _products(
     if weight is None and any(argument[0] is node for argument in found.refilled):
         return  # of the same shape before and after a cut
     if kind == NAME and isinstance(given["weight"], fx.Node):  # a row has one of the weights
-        yield _contraction(structure, found, [(given["weight"], (-1, 0, 1))])
+        yield contraction(structure, found, [(given["weight"], (-1, 0, 1))])
     elif kind in RECURRENT:
         for matrix in (n for n in given["params"] if len(found.sizes[n]) > 1):
-            yield _contraction(structure, found, [(matrix, (0, 1))])
+            yield contraction(structure, found, [(matrix, (0, 1))])
     elif isinstance(weight, fx.Node):
         x, dims = argument_node(node, "input"), len(found.sizes[weight])
         lead = len(found.sizes[x]) - 1 if x is not None else 0
@@ -147,7 +145,7 @@ def _products(
             ]
         else:
             factors = [(weight, tuple(range(dims)))]
-        yield _contraction(structure, found, factors)
+        yield contraction(structure, found, factors)
     elif kind in ("addmm", "mm", "bmm", "matmul", "baddbmm"):
         names = [n for n in ("mat1", "batch1", "self", "mat2", "batch2", "other") if argument_node(node, n)]
         first, second = names[-2:] if kind not in ("addmm", "baddbmm") else _factors(kind)
@@ -157,8 +155,8 @@ def _products(
         assert q is not None and k is not None and v is not None
         batch: Axes = tuple(range(len(found.sizes[q]) - 2))
         length, place, width = len(batch), len(batch) + 1, len(batch) + 2
-        yield _contraction(structure, found, [(q, (*batch, length, width)), (k, (*batch, place, width))])
-        yield _contraction(structure, found, [(q, (*batch, length, -1)), (v, (*batch, place, width))])
+        yield contraction(structure, found, [(q, (*batch, length, width)), (k, (*batch, place, width))])
+        yield contraction(structure, found, [(q, (*batch, length, -1)), (v, (*batch, place, width))])
     elif kind == "einsum":
         yield from _einsum(structure, found, given["equation"], given["tensors"])
 
@@ -179,7 +177,7 @@ def _matmul(
     n, k, m = lead, lead + 1, lead + 2
     left: Axes = (*range(lead - (a - 2), lead), n, k)
     right: Axes = (*range(lead - (b - 2), lead), k, m)
-    yield _contraction(structure, found, [(first, left), (second, right)])
+    yield contraction(structure, found, [(first, left), (second, right)])
 
 
 def _einsum(
@@ -190,10 +188,10 @@ def _einsum(
         return
     letters = list(dict.fromkeys("".join(words[:-1])))
     axes = [tuple(letters.index(letter) for letter in word) for word in words[:-1]]
-    yield _contraction(structure, found, list(zip(tensors, axes, strict=True)))
+    yield contraction(structure, found, list(zip(tensors, axes, strict=True)))
 
 
-def _contraction(
+def contraction(
     structure: Structure, found: Findings, factors: list[tuple[fx.Node, Axes]]
 ) -> tuple[torch.Size, tuple[Slot, ...]]:
     """The shape of all products of two values, and who owns them along it; axis −1 is summed out already."""
