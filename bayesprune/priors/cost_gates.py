@@ -196,6 +196,16 @@ class CostGates(nn.Module):
             (slope,) = torch.autograd.grad(weights @ shares, theta)
         return shares.detach(), slope
 
+    def free_(self, name: str) -> None:
+        """Let a cost have neither a budget nor a price.
+
+        Args:
+            name: of ``names``.
+        """
+        assert self.budget is not None
+        self.budget[self.names.index(name)] = torch.nan
+        self.log_multipliers[self.names.index(name)] = -torch.inf
+
     def reprice_(self, costs: ExpectedCost, inclusion_prob: Tensor) -> None:
         """Set the prices to λ times what each unit adds now.
 

@@ -94,6 +94,9 @@ class Measured:
             network.parameter_count(), max(parameter.element_size() for parameter in parameters), buffers,
         )  # fmt: skip
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Measured:
+        return self  # it never changes, and a timer may hold what cannot be copied
+
     # ---- the models
 
     def costed(self, network: Costed, table: Tensor) -> Costed:

@@ -34,6 +34,8 @@ def limit_memory_(gates: CostGates, network: GraphNetwork, least: int = 1) -> No
     check_reachable(gates, "memory_mb", dense, smallest)
     if measured.limit("memory_mb") < dense:
         gates.budget[-1] = measured.limit("memory_mb") / dense
+    else:
+        gates.free_("memory_mb")
 
 
 def check_reachable(gates: CostGates, kind: str, dense: float, smallest: float) -> None:

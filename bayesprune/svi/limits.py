@@ -63,7 +63,11 @@ def calibrate_(gated: GatedModel, prior: CostGates, least: int, rows: Inputs | N
             prior.table.copy_(measured.profile(network, rows))
             prior.whole.copy_(measured.whole(prior.table))
             smallest = minimal_masks(network, least_sizes(prior.kinds, least) or least)
-            prior.budget[len(KINDS)] = _Line(gated, prior, smallest, rows).share()
+            share = _Line(gated, prior, smallest, rows).share()
+        if share == share:
+            prior.budget[len(KINDS)] = share
+        else:
+            prior.free_("latency_ms")
     probs = gated.inclusion_prob().detach().double()
     prior.start.copy_(prior.shares(ExpectedCost(prior.costed(network), probs.device), probs))
 
