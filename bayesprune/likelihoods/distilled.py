@@ -171,9 +171,7 @@ class Distilled(Likelihood):
                 [f"the teacher says {tuple(said.shape)}, and the network {tuple(outputs.shape)}: {SAME}."]
             )
         soft = self.likelihood.teacher_nats(outputs, said.to(outputs.dtype), self.temperature)
-        nats = self.weight * soft
-        if self.weight < 1:
-            nats = (1 - self.weight) * hard(outputs) + nats
+        nats = soft if self.weight == 1 else hard(outputs).lerp(soft, self.weight)
         if torch.is_grad_enabled() and any(p.requires_grad for p in self.likelihood.parameters()):
             alone = hard(outputs.detach())  # what has no gradient above gets the rest of its own here
             nats = nats + self.weight * (alone - alone.detach())

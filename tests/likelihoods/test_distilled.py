@@ -315,6 +315,7 @@ def test_teachers_are_told_apart_by_what_they_are():
 
     same = copy.deepcopy(one)
     assert identity(one) == identity(same)
+    assert identity(nn.Sequential(one, nn.ReLU())) != identity(nn.Sequential(one, nn.Tanh()))
     assert len({identity(t) for t in (one, other, [one, other], nn.Sequential(one, nn.ReLU()))}) == 4
     assert len({identity(one, weight=0.5), identity(one, weight=0.4), identity(one, temperature=2.0)}) == 3
     assert identity(one, weight=0) == identity(other, weight=0), "it is never asked"

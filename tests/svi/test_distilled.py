@@ -214,6 +214,29 @@ def test_at_weight_zero_the_fit_is_the_likelihoods_bit_for_bit():
     same(fit(gated_for()), fit(taught(weight=0.0)))
 
 
+@pytest.mark.parametrize("base", ["gaussian", "poisson", "bernoulli"])
+def test_other_likelihoods_start_and_follow_what_is_theirs(base):
+    """At weight zero to the bit, and so for everything that a fit asks a likelihood for."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(80, 3, generator=generator)
+    rate = (5 + 0.5 * x[:, :1]).exp()
+    y = {"gaussian": 900 + rate, "poisson": rate.round(), "bernoulli": (x[:, :1] > 0).float()}[base]
+    results = []
+    for wrapped in (False, True):
+        likelihood = getattr(bp, base.capitalize())(rows=80)
+        likelihood = bp.Distilled(likelihood, lambda x: x, weight=0.0) if wrapped else likelihood
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 1))
+        prior = priors.BernoulliGates(priors.Flattening(1.0))
+        gated = bp.gate(model, x[:1], prior=prior, likelihood=likelihood)
+        results.append(bp.fit(gated, (x, y), epochs=3, batch_size=16, progress=False))
+    one, two = results
+    assert [e.elbo for e in one.history] == [e.elbo for e in two.history]
+    assert torch.equal(bp.prune(one)(x), bp.prune(two)(x))
+    assert one.likelihood.learnt() == two.likelihood.learnt()
+    assert (two.gated.network.frame is not None) == (base != "bernoulli")
+
+
 def test_what_is_scored_are_the_targets():
     x, y = data()
     wrong = Teacher(sharpness=-20.0)  # says the opposite
