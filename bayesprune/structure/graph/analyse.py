@@ -207,15 +207,9 @@ TRIALS = 50  # operations that are given up on, at most
 
 def _trial(structure: Structure) -> CannotAdapt | None:
     """What cannot follow the first few random cuts, if anything; of graphs that do the same one is cut."""
-    generator = torch.Generator().manual_seed(0)
     modes = [training for training, found in structure.findings.items() if not found.mirrored]
-    for attempt in range(4):
-        alive = torch.rand(sum(g.size for g in structure.groups), generator=generator) > 0.3
-        start = 0
-        for group in structure.groups:
-            alive[start] = True
-            start += group.size
-        alive = structure.closed(alive)
+    for attempt, drawn in enumerate(_drawn([group.size for group in structure.groups])):
+        alive = structure.closed(drawn)
         for training in modes:
             try:
                 graph = tried(structure, training, alive)
@@ -225,3 +219,17 @@ def _trial(structure: Structure) -> CannotAdapt | None:
                 if problem.reason != NOTHING_LEFT:
                     return problem
     return None
+
+
+def _drawn(sizes: list[int]) -> list[Tensor]:
+    """(units,) bool each: random cuts that leave each group its first unit; one of them takes some of it."""
+    generator = torch.Generator().manual_seed(0)
+    masks = [torch.rand(sum(sizes), generator=generator) > 0.3 for _ in range(4)]
+    start = 0
+    for size in sizes:
+        for alive in masks:
+            alive[start] = True
+        if size > 1 and all(bool(alive[start : start + size].all()) for alive in masks):
+            masks[-1][start + size - 1] = False  # small groups may have been lucky each time
+        start += size
+    return masks
