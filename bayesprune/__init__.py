@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from bayesprune.posterior.diagnose import Diagnosis, diagnose
     from bayesprune.posterior.evidence import EvidenceTable, evidence
     from bayesprune.priors import BernoulliGates, Budget, Flattening, Price
-    from bayesprune.structure import Cost, Group, count
+    from bayesprune.structure import Cost, Group, Pass, count, measure
     from bayesprune.structure.graph import analyse
     from bayesprune.svi import Epoch, FitResult, GateSteps, Quality, Recipe, Shrink, evaluate, fit, prune
 
@@ -69,6 +69,7 @@ _PLACES: dict[str, str | None] = {
     "Likelihood": "bayesprune.likelihoods",
     "ModelLoss": "bayesprune.likelihoods",
     "Own": "bayesprune.likelihoods",
+    "Pass": "bayesprune.structure",
     "Poisson": "bayesprune.likelihoods",
     "Posterior": "bayesprune.posterior",
     "Price": "bayesprune.priors",
@@ -89,6 +90,7 @@ _PLACES: dict[str, str | None] = {
     "gated": None,
     "likelihoods": None,
     "load": "bayesprune.export",
+    "measure": "bayesprune.structure",
     "plots": "bayesprune.posterior",
     "posterior": None,
     "priors": None,
@@ -125,6 +127,7 @@ __all__ = [
     "Likelihood",
     "ModelLoss",
     "Own",
+    "Pass",
     "Poisson",
     "Posterior",
     "Price",
@@ -145,6 +148,7 @@ __all__ = [
     "gated",
     "likelihoods",
     "load",
+    "measure",
     "plots",
     "posterior",
     "priors",

@@ -75,7 +75,7 @@ class ClockWarning(UserWarning):
 
 
 class BudgetWarning(UserWarning):
-    """The network could not be brought within two per cent of its budget; what it came to is named."""
+    """The network could not be brought close to its budget, or need not be; what it comes to is named."""
 
 
 class CountWarning(UserWarning):
@@ -87,7 +87,7 @@ class ExportWarning(UserWarning):
 
 
 class LatencyWarning(UserWarning):
-    """Fewer units of a group did not make the network measurably faster; the group and times are named."""
+    """Fewer units, or multiplications, did not make a network measurably faster; times are named."""
 
 
 class TheoryError(BayespruneError):

@@ -77,10 +77,11 @@ class Interruption(click.ClickException):
 )
 @click.option(
     "--budget",
-    metavar="SHARE",
+    metavar="LIMITS",
     callback=parse_budget,
-    help="What shall be left of the cost, instead of prices: macs=0.1, params=0.05, or both by a comma; and, "
-    "where sizes are to be held, uniform, multiple_of=8.",
+    help="What shall be left of the cost, instead of prices: macs=0.1, params=0.05, or both by a comma; "
+    "milliseconds or megabytes of a pass, latency_ms=2,batch=64 or memory_mb=20,batch=64; and, where sizes "
+    "are to be held, uniform, multiple_of=8.",
 )
 @click.option(
     "--calibration",

@@ -31,8 +31,9 @@ class Settings:
         seeds: number of runs.
         seed: the first one's seed; the others follow.
         price: nats per unit, or group → nats; None: the model's own.
-        budget: 'macs' or 'params' → share of the dense network's to keep, 'uniform' → 1, 'multiple_of' →
-            number, as far as they are asked for; None: prices decide.
+        budget: 'macs' or 'params' → share of the dense network's to keep, 'latency_ms' or 'memory_mb' →
+            limit, 'batch' → rows, 'uniform' → 1, 'multiple_of' → number, as far as they are asked for; None:
+            prices decide.
         device: 'auto', 'cpu' or 'cuda'.
         threads: CPU threads; None: by the size of a step.
         calibration: share of the training rows that is kept apart; 0 in runs that began before there was any.

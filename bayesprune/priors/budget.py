@@ -16,7 +16,6 @@ from torch import Tensor
 from bayesprune.errors import PriorError
 from bayesprune.priors.checks import positive
 from bayesprune.priors.cost_gates import KINDS, CostGates
-from bayesprune.priors.latency import Timer
 from bayesprune.priors.measured import MEASURED, Measured
 from bayesprune.priors.reachable import limit_memory_
 from bayesprune.structure import Costed, ExpectedCost, minimal_masks
@@ -24,6 +23,7 @@ from bayesprune.structure.graph import GraphNetwork
 from bayesprune.structure.groups import Group
 from bayesprune.structure.kinds import Kind, kinds, least_sizes
 from bayesprune.structure.naming import check_names
+from bayesprune.structure.timing import Timer
 
 FIRST_NATS_PER_ROW = 0.01
 """What the whole budget costs in the first gate step, for each training row: next to nothing."""
@@ -79,9 +79,7 @@ class Budget:
       10 to 100 passes: what else runs there can only make one longer. When the fit begins the operations of
       the dense network are timed one by one. From that table, put to scale by the times of the dense network,
       of the smallest one and of a few in between, prices follow as from multiply-accumulates. When gates are
-      decided the network itself is cut and timed, and units go or stay until it is met. It ends below the
-      limit, and within 5 % of it where there are such sizes and clocks are that exact, which the
-      ``BudgetWarning`` says.
+      decided the network itself is cut and timed, and units go or stay until it is met.
     * ``memory_mb=m``: megabytes (10⁶ bytes) of
 
       .. math:: \sum_w \mathrm{bytes}(w) + \max_t \sum_{a \in H_t} \mathrm{bytes}(a),
@@ -91,7 +89,11 @@ class Budget:
       included; views take none. It is counted while the network runs, exactly and alike on every machine. The
       workspaces of single operations, and what an allocator keeps in reserve, are not in it.
 
-    What was measured is part of every checkpoint, so that a training that goes on decides by the same table.
+    A network ends below both, and within 5 % of the one that is harder to meet where there are such sizes (a
+    ``BudgetWarning`` says where there are none). A clock is not exact: where one thread computes on a CPU it
+    is that thread's own, which stands still while other programs run, and what they take of caches and of the
+    memory's pace remains. What was measured is part of every checkpoint, so that a training that goes on
+    decides by the same table.
 
     Complexity-aware prices: Guenter & Sideris, arXiv 2411.09127 (abstract). The Lagrangian of
     a budget, its closed-form slopes and the dual ascent are derived here.

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from bayesprune.errors import PriorError
 from bayesprune.priors.checks import positive
 from bayesprune.priors.cost_gates import CostGates
-from bayesprune.priors.latency import Latency, Timer, measure_latency
+from bayesprune.priors.latency import Latency, measure_latency
 from bayesprune.structure import Costed
 from bayesprune.structure.groups import Group
+from bayesprune.structure.timing import Timer
 
 
 @dataclass(frozen=True)

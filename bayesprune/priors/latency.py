@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,16 +20,11 @@ from bayesprune.structure.graph import Analysis, analyse
 from bayesprune.structure.groups import Group
 from bayesprune.structure.layers import PRODUCERS
 from bayesprune.structure.naming import as_names, check_names, check_order
-
-Timer = Callable[[nn.Module, Tensor], float]
-"""How a layer is timed: (layer, its input) → milliseconds of one forward pass."""
+from bayesprune.structure.timing import Timer, fastest_milliseconds
 
 SHARES = (0.25, 0.5, 0.75, 1.0)
 ROUNDS = 3
 """How often all widths take turns; the fastest turn counts, for other programs only ever make one slower."""
-
-ENOUGH, FEWEST, MOST = 0.1, 10, 100
-"""Seconds of passes that are enough for a shortest time, and how many they are at least and at most."""
 
 NOTICEABLE = 0.05
 """Share of its layers' time that a group must save over the measured widths, to count as faster."""
@@ -147,67 +141,6 @@ def _fastest(measure: Sequence[Callable[[], dict[str, float]]]) -> list[dict[str
     return [
         {name: min(turn[name] for turn in turns) for name in turns[0]} for turns in zip(*rounds, strict=True)
     ]
-
-
-def fastest_milliseconds(
-    layer: nn.Module, x: Tensor, repeats: int = 15, clock: Callable[[], float] = time.perf_counter
-) -> float:
-    """Shortest time of a forward pass, after a few that do not count: other programs only make one longer.
-
-    Args:
-        layer: what is timed.
-        x: its input.
-        repeats: how many passes count.
-        clock: seconds since some moment.
-
-    Returns:
-        Milliseconds.
-    """
-    seconds = []
-    with torch.no_grad():
-        for _ in range(repeats + 3):
-            _wait(x)
-            started = clock()
-            layer(x)
-            _wait(x)
-            seconds.append(clock() - started)
-    return 1000 * min(seconds[3:])
-
-
-def short_milliseconds(network: nn.Module, x: Tensor, clock: Callable[[], float] | None = None) -> float:
-    """Shortest time of a forward pass of many: as many as a tenth of a second has room for, 10 to 100.
-
-    Args:
-        network: what is timed.
-        x: its input.
-        clock: seconds since some moment; by default ``own_clock``.
-
-    Returns:
-        Milliseconds.
-    """
-    clock = clock or own_clock(x)
-    first = fastest_milliseconds(network, x, repeats=1, clock=clock) / 1000
-    repeats = min(max(int(ENOUGH / first), FEWEST), MOST) if first > 0 else MOST
-    return fastest_milliseconds(network, x, repeats=repeats, clock=clock)
-
-
-def own_clock(x: Tensor) -> Callable[[], float]:
-    """The clock for passes over an input: of this thread where it alone computes, else that on the wall.
-
-    A thread's processor time stands still while other programs have its core. On a machine that does nothing
-    else both are the same; on a busy one a pass that is longer than a scheduler's turn has no other time that
-    could be told twice alike. Several threads, and devices, are waited for: there the wall's it has to be.
-
-    Args:
-        x: the input.
-    """
-    alone = x.device.type == "cpu" and torch.get_num_threads() == 1
-    return time.thread_time if alone else time.perf_counter
-
-
-def _wait(x: Tensor) -> None:
-    if x.is_cuda:
-        torch.cuda.synchronize(x.device)
 
 
 def _widths(group: Group, step: int) -> list[int]:

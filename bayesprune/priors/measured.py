@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from bayesprune.priors.latency import Timer, short_milliseconds
 from bayesprune.rows.call import Call, Inputs
 from bayesprune.structure import Costed, Group, Slot, Term
 from bayesprune.structure.copying import copy_of
@@ -18,6 +17,7 @@ from bayesprune.structure.graph import GraphNetwork
 from bayesprune.structure.graph.analysis.passes import RUNS, Held, Operation, held, operations
 from bayesprune.structure.memory import memory_of
 from bayesprune.structure.running import drawing_alike
+from bayesprune.structure.timing import Timer, in_turns, short_milliseconds
 
 MEASURED = ("latency_ms", "memory_mb")
 """What is measured, in the order in which every tensor of this room has it."""
@@ -230,25 +230,12 @@ class Measured:
         """
         small, inputs = cut(network, keep), network.batch(self.batch, rows)
         found = []
-        with drawing_alike():
-            for kind in self.kinds if only is None else (only,):
-                if kind == "latency_ms":
-                    found += self.times([small], inputs, rounds)
-                else:
-                    found.append(memory_of(small, inputs) / MB)
+        for kind in self.kinds if only is None else (only,):
+            if kind == "latency_ms":
+                found += in_turns([small], inputs, self.timer, rounds)
+            else:
+                found.append(memory_of(small, inputs) / MB)
         return torch.tensor(found, dtype=torch.double)
-
-    def times(self, networks: Sequence[nn.Module], inputs: Call, rounds: int) -> list[float]:
-        """Milliseconds of a pass through each of some networks, which take turns; of each the shortest.
-
-        Args:
-            networks: in eval mode.
-            inputs: (rows, ...).
-            rounds: of turns.
-        """
-        with drawing_alike():
-            turns = [[timed(network, inputs, self.timer) for network in networks] for _ in range(rounds)]
-        return [min(times) for times in zip(*turns, strict=True)]
 
     def told(self, kind: str, value: float) -> str:
         """A measured value in words."""
@@ -266,32 +253,6 @@ def cut(network: GraphNetwork, keep: Mapping[str, Tensor]) -> nn.Module:
     if keep:
         small.cut_(keep)
     return small.plain(handed_over=True).eval()
-
-
-def timed(network: nn.Module, inputs: Call, timer: Timer) -> float:
-    """Milliseconds of a pass.
-
-    Args:
-        network: in eval mode.
-        inputs: (rows, ...).
-        timer: of a module and its one input.
-    """
-    alone = inputs.alone
-    if isinstance(alone, Tensor):
-        return timer(network, alone)
-    return timer(_Called(network, inputs), inputs.tensors[0])
-
-
-class _Called(nn.Module):
-    """A network of several inputs as one that has been given them."""
-
-    def __init__(self, network: nn.Module, inputs: Call) -> None:
-        super().__init__()
-        self.network, self.inputs = network, inputs
-
-    def forward(self, x: Tensor) -> Any:
-        """Run it, whatever is given."""
-        return self.inputs.on(self.network)
 
 
 class _Step(nn.Module):

@@ -7,6 +7,7 @@ from bayesprune.structure.groups import Group, Slot
 from bayesprune.structure.minimal import minimal_masks
 from bayesprune.structure.plain.routed import routed_linear
 from bayesprune.structure.plain_weights import plain_weights
+from bayesprune.structure.taken import Pass, measure
 from bayesprune.structure.terms import Term
 
 __all__ = [
@@ -16,10 +17,12 @@ __all__ = [
     "Expected",
     "ExpectedCost",
     "Group",
+    "Pass",
     "Raw",
     "Slot",
     "Term",
     "count",
+    "measure",
     "minimal_masks",
     "plain_weights",
     "routed_linear",

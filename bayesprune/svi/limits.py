@@ -17,14 +17,13 @@ from bayesprune.rows import Inputs
 from bayesprune.structure import ExpectedCost, minimal_masks
 from bayesprune.structure.groups import close_over
 from bayesprune.structure.kinds import least_sizes
+from bayesprune.structure.timing import in_turns
 from bayesprune.svi.fitter import WITHIN, Fitter
 from bayesprune.svi.threads import using_threads
 
-CLOSE = {"latency_ms": 0.05, "memory_mb": WITHIN}
-"""How far under its limit a network may end, as a share of it: clocks are less exact than counts."""
-
-AIM = {"latency_ms": 0.98, "memory_mb": 0.995}
-"""Where in that window the next network is sought."""
+CLOSE, AIM = 0.05, 0.98
+"""How far under its limit a network may end, as a share of it, and where in that window it is sought: what is
+measured is less exact than counts, and does not change unit by unit."""
 
 POINTS = 2
 """How many networks between the smallest and the dense one are timed, to put the table to scale."""
@@ -34,6 +33,9 @@ TRIES, FINE = 10, 0.02
 
 ROUNDS = 5
 """How often a network's time is taken; the shortest counts."""
+
+EDGE = 0.1
+"""How far from both ends of what is known the next network is sought, as a share of what lies between."""
 
 LEAD = 0.05
 """Of limits that lie this close to the hardest in the model, all are held for what decides."""
@@ -108,7 +110,7 @@ class _Line:
     def _times(self, *keeps: Mapping[str, Tensor]) -> list[float]:
         """Milliseconds of the network cut to each, in turns; of each the shortest."""
         networks = [cut(self.gated.network, keep) for keep in keeps]
-        return self.measured.times(networks, self._inputs, ROUNDS)
+        return in_turns(networks, self._inputs, self.measured.timer, ROUNDS)
 
     def _model(self, keep: Mapping[str, Tensor]) -> float:
         probs = torch.cat([keep[group.name].double() for group in self.gated.groups])
@@ -139,6 +141,9 @@ class _Line:
         return close_over(self.gated.network.slots, keep)
 
 
+Point = tuple[float, float]
+"""A factor on a budget, and what the network that comes of it takes of the limit, as measured."""
+
 Decide = Callable[[Tensor], tuple[Tensor, Fitter]]
 """Factors on all budgets, (costs,) → the units to keep, and what knows the budgets so scaled."""
 
@@ -147,8 +152,8 @@ class Meeting:
     """The search for the network whose measured time and memory are at their limits.
 
     The model's budget is moved, and units chosen by it, until the network that comes out is measured to be in
-    the window below its limits: by the line through what was measured last and the dense network, inside of
-    what is known to be too little and too much.
+    the window below its limits: first by the line through what was measured and the dense network; then by
+    that between the nearest networks below and above the limit, and inside of these.
 
     Args:
         gated: the model; only looked at.
@@ -165,8 +170,8 @@ class Meeting:
         self.rows = rows
         self.budget = prior.budget.cpu()
         self.kinds = [k for k in range(len(self.measured.kinds)) if self._budget(k) == self._budget(k)]
-        self._low = dict.fromkeys(self.kinds, 0.0)
-        self._high = dict.fromkeys(self.kinds, float("inf"))
+        self._low: dict[int, Point] = {}
+        self._high: dict[int, Point] = {}
         self._known: dict[bytes, list[float]] = {}
 
     def _budget(self, kind: int) -> float:
@@ -209,7 +214,7 @@ class Meeting:
         """Whether limits are met, and one of them is used up, or a share of what is counted."""
         if any(taken[kind] > 1 for kind in self.kinds):
             return False
-        used = any(taken[kind] >= 1 - CLOSE[self.measured.kinds[kind]] for kind in self.kinds)
+        used = any(taken[kind] >= 1 - CLOSE for kind in self.kinds)
         return used or fitter.counted(keep) >= 1 - WITHIN
 
     def _move_(self, scale: Tensor, taken: list[float], fitter: Fitter, keep: Tensor) -> bool:
@@ -221,29 +226,38 @@ class Meeting:
             return False
         for kind in moved:
             at = len(KINDS) + kind
-            before = float(scale[at])
+            point = float(scale[at]), taken[kind]
             if kind in over:
-                self._high[kind] = min(self._high[kind], before)
+                self._high[kind] = min(self._high.get(kind, point), point)
             else:
-                self._low[kind] = max(self._low[kind], before)
-            left = ratios[kind] * before * self._budget(kind)  # of the model's whole
-            scale[at] = self._inside(kind, self._sought(kind, taken[kind], left) / self._budget(kind))
-        return any(self._high[kind] > (1 + FINE) * self._low[kind] for kind in moved)
+                self._low[kind] = max(self._low.get(kind, point), point)
+            if kind in self._low and kind in self._high:
+                scale[at] = self._between(kind)
+            else:
+                left = ratios[kind] * point[0]  # by the model, of the budget as it was given
+                scale[at] = self._beyond(kind, point, left)
+        return any(self._apart(kind) for kind in moved)
 
-    def _sought(self, kind: int, taken: float, left: float) -> float:
-        """The share of the model at which the limit is expected: on the line to the dense network, whose
-        start, where nothing is left, is no less than nothing.
+    def _apart(self, kind: int) -> bool:
+        """Whether there may be another network between those that are nearest to the limit."""
+        if kind not in self._low or kind not in self._high:
+            return True
+        return self._high[kind][0] > (1 + FINE) * self._low[kind][0]
+
+    def _beyond(self, kind: int, point: Point, left: float) -> float:
+        """Where the limit is expected while there are networks on one of its sides alone: on the line to the
+        dense network, whose start, where nothing is left, is no less than nothing.
         """
-        name = self.measured.kinds[kind]
+        taken, whole = point[1], 1 / self._budget(kind)
         dense = float(self.prior.seen[kind, DENSE]) / self.measured.limits[kind]
-        start = taken - left * (dense - taken) / (1 - left) if left < 1 else 0.0
-        start = min(max(start, 0.0), AIM[name] / 2, taken / 2)
-        return left * (AIM[name] - start) / (taken - start)
+        start = taken - left * (dense - taken) / (whole - left) if left < whole else 0.0
+        start = min(max(start, 0.0), AIM / 2, taken / 2)
+        sought = left * (AIM - start) / (taken - start)
+        step = 1 + WITHIN
+        return max(sought, point[0] * step) if kind in self._low else min(sought, point[0] / step)
 
-    def _inside(self, kind: int, scale: float) -> float:
-        """A factor between what was too small and what was too large, not at their edge."""
-        low, high = self._low[kind], self._high[kind]
-        if high == float("inf"):
-            return max(scale, low * (1 + WITHIN))
-        edge = (high - low) / 10
-        return min(max(scale, low + edge), high - edge)
+    def _between(self, kind: int) -> float:
+        """Where the line between the nearest networks on both sides meets the limit, not at its ends."""
+        (low, below), (high, above) = self._low[kind], self._high[kind]
+        part = (AIM - below) / (above - below)
+        return low + min(max(part, EDGE), 1 - EDGE) * (high - low)

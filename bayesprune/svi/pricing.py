@@ -149,8 +149,8 @@ class Pricing:
             (units of all groups,), bool.
 
         Warns:
-            BudgetWarning: the network ends more than 2 % away from its budget, 5 % in milliseconds; both are
-                named. Or no sizes that are allowed meet it, and it ends with others.
+            BudgetWarning: the network ends more than 2 % away from its budget, 5 % of what is measured; both
+                are named. Or no sizes that are allowed meet it, and it ends with others.
         """
         self._free.clear()
         if self.prior.measured is None:

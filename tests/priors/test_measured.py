@@ -10,12 +10,12 @@ from torch import nn
 
 import bayesprune as bp
 from bayesprune.errors import BudgetWarning, PriorError
-from bayesprune.priors.latency import own_clock, short_milliseconds
 from bayesprune.rows.call import call_of
 from bayesprune.structure import ExpectedCost
 from bayesprune.structure.counting import Counter
 from bayesprune.structure.groups import close_over
 from bayesprune.structure.memory import memory_of
+from bayesprune.structure.timing import own_clock, short_milliseconds
 
 ROWS = 16
 
