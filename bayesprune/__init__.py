@@ -43,7 +43,20 @@ if TYPE_CHECKING:
     from bayesprune.priors import BernoulliGates, Budget, Flattening, Price
     from bayesprune.structure import Cost, Group, Pass, count, measure
     from bayesprune.structure.graph import analyse
-    from bayesprune.svi import Epoch, FitResult, GateSteps, Quality, Recipe, Shrink, evaluate, fit, prune
+    from bayesprune.svi import (
+        Callback,
+        EarlyStopping,
+        Epoch,
+        FitResult,
+        GateSteps,
+        Quality,
+        Recipe,
+        Shrink,
+        Training,
+        evaluate,
+        fit,
+        prune,
+    )
 
 __version__ = "0.1.0"
 
@@ -52,12 +65,14 @@ _PLACES: dict[str, str | None] = {
     "Bernoulli": "bayesprune.likelihoods",
     "BernoulliGates": "bayesprune.priors",
     "Budget": "bayesprune.priors",
+    "Callback": "bayesprune.svi",
     "Categorical": "bayesprune.likelihoods",
     "Certificate": "bayesprune.certify",
     "Certified": "bayesprune.certify",
     "Cost": "bayesprune.structure",
     "Diagnosis": "bayesprune.posterior.diagnose",
     "Distilled": "bayesprune.likelihoods",
+    "EarlyStopping": "bayesprune.svi",
     "Epoch": "bayesprune.svi",
     "EvidenceTable": "bayesprune.posterior.evidence",
     "FitResult": "bayesprune.svi",
@@ -76,6 +91,7 @@ _PLACES: dict[str, str | None] = {
     "Quality": "bayesprune.svi",
     "Recipe": "bayesprune.svi",
     "Shrink": "bayesprune.svi",
+    "Training": "bayesprune.svi",
     "analyse": "bayesprune.structure.graph",
     "certify": None,
     "count": "bayesprune.structure",
@@ -110,12 +126,14 @@ __all__ = [
     "Bernoulli",
     "BernoulliGates",
     "Budget",
+    "Callback",
     "Categorical",
     "Certificate",
     "Certified",
     "Cost",
     "Diagnosis",
     "Distilled",
+    "EarlyStopping",
     "Epoch",
     "EvidenceTable",
     "FitResult",
@@ -134,6 +152,7 @@ __all__ = [
     "Quality",
     "Recipe",
     "Shrink",
+    "Training",
     "analyse",
     "certify",
     "count",

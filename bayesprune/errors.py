@@ -90,6 +90,14 @@ class LatencyWarning(UserWarning):
     """Fewer units, or multiplications, did not make a network measurably faster; times are named."""
 
 
+class PriorWarning(UserWarning):
+    """An optimiser decays weights by itself, beside the prior that they have; what that means is said."""
+
+
+class LossScaleWarning(UserWarning):
+    """Losses of several batches add up to more than a mean, beside which the priors weigh too little."""
+
+
 class TheoryError(BayespruneError):
     """A teacher, a student or their order parameters do not fit together, or a setting is out of range."""
 

@@ -13,8 +13,6 @@ from torch import nn
 import bayesprune as bp
 from bayesprune.programs import ModelProgram
 from bayesprune.svi.batches import Batches
-from bayesprune.svi.progress import Progress
-from bayesprune.svi.run import Run
 
 CPU = torch.device("cpu")
 
@@ -51,15 +49,20 @@ class Ours:
         self, program: ModelProgram, gated: bp.GatedModel, train, epochs: int, seed: int,
         data: str = "mnist", **changes: float,
     ) -> None:  # fmt: skip
-        batches = Batches(train, program.batch_size_on(data), CPU, seed)
-        self.run = Run(copy.deepcopy(gated), batches, replace(program.recipe, **changes), epochs, seed)
-        self.bar = Progress(self.run.schedule.steps, 0, False)
+        self.batches = Batches(train, program.batch_size_on(data), CPU, seed)
+        recipe = replace(program.recipe, **changes)
+        steps = epochs * self.batches.steps
+        self.run = bp.Training(copy.deepcopy(gated), steps=steps, recipe=recipe, seed=seed, rows=self.batches)
+        self.run.within_fit_()
 
     def epoch(self) -> None:
-        self.run.epoch_(self.bar)
+        self.run.gated.train()
+        for batch in self.batches.epoch(len(self.run.history)):
+            self.run.step_on_([batch])
+        self.run.end_epoch()
 
     def outcome(self, test) -> Outcome:
-        self.run.finish_()
+        self.run.result()
         gated = self.run.gated.eval()
         return Outcome(
             error=(quality := bp.evaluate(gated, test)).score,
@@ -70,9 +73,7 @@ class Ours:
             kept=gated.kept(),
             undecided=self.run.undecided(),
             rounded=self.run.rounded,
-            decided_at=None
-            if self.run.decided_at is None
-            else self.run.decided_at // self.run.batches.steps + 1,
+            decided_at=None if self.run.decided_at is None else self.run.decided_at // self.batches.steps + 1,
         )
 
 

@@ -44,7 +44,7 @@ def estimates(gated: bp.GatedModel, rows, name: str, batch_size: int, draws: int
             return gated.likelihood.nll(gated.network(x, gates), y) * anchor
 
         problem = GateProblem(nll, probs, torch.logit(probs), gated.kept(), len(x), generator)
-        slopes = [ESTIMATORS[name](problem).gate_gradient for _ in range(draws)]
+        slopes = [ESTIMATORS[name](problem).differentiated() for _ in range(draws)]
         found.append(-gated.likelihood.rows * torch.stack(slopes))
     return torch.stack(found).double()
 

@@ -9,8 +9,6 @@ from torch import nn
 import bayesprune as bp
 from bayesprune.programs import load_model
 from bayesprune.svi.batches import Batches
-from bayesprune.svi.progress import Progress
-from bayesprune.svi.run import Run
 from bayesprune.svi.step import Engine
 
 HELD_OUT = 5_000
@@ -44,10 +42,14 @@ def lenet_state(name: str, state: str, train: bp.data.Split, seed: int) -> bp.Ga
     if held is not None:
         gated.log_odds.data.fill_(torch.logit(torch.tensor(held)))
         recipe = replace(recipe, warmup=recipe.decide, ramp=0.0)
-    run = Run(copy.deepcopy(gated), Batches((train.x, train.y), 128, CPU, seed), recipe, epochs, seed)
-    for _ in range(run_epochs):
-        run.epoch_(Progress(1, 0, False))
-    assert not run.state.decided
+    batches = Batches((train.x, train.y), 128, CPU, seed)
+    run = bp.Training(
+        copy.deepcopy(gated), steps=epochs * batches.steps, recipe=recipe, seed=seed, rows=batches
+    )
+    for epoch in range(run_epochs):
+        for batch in batches.epoch(epoch):
+            run.step_on_([batch])
+    assert not run.decided
     return run.gated
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from bayesprune.errors import PriorError
 from bayesprune.gated.announce import announce_parameters
 from bayesprune.gated.checks import check_prior
+from bayesprune.gated.dead import median_units
 from bayesprune.gated.held import check_held
 from bayesprune.gated.network import GatedNetwork
 from bayesprune.gated.predictive import members_of
@@ -69,6 +70,30 @@ class GatedModel(GatedNetwork):
                 check_held(self.gate_prior, self.hyper_guide, group, self.parameters())
         if weights.posterior == "normal":
             self.spread_weights_(weights.initial_scale)
+
+    def forward(self, *inputs: Any, **named: Any) -> Tensor:
+        """The network at its most probable gates: what ``bp.prune`` would return computes the same.
+
+        Args:
+            inputs: (batch, ...), as the network takes them.
+            named: likewise, by name.
+
+        Returns:
+            (batch, ...), the part of its outputs that the likelihood reads.
+
+        Example:
+            >>> import bayesprune as bp
+            >>> x = torch.randn(5, 4)
+            >>> network = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
+            >>> prior = bp.priors.BernoulliGates(bp.priors.Flattening(price=1.0))
+            >>> gated = bp.gate(network, x, prior=prior, likelihood=bp.Categorical(rows=100))
+            >>> gated(x).shape
+            torch.Size([5, 3])
+        """
+        alive, kept = self.by_group(self.alive), self.by_group(median_units(self).to(self.log_odds.dtype))
+        x = inputs[0] if len(inputs) == 1 and not named else named or inputs
+        outputs: Tensor = self.network(self._inputs(x), {name: kept[name][alive[name]] for name in kept})
+        return outputs
 
     def model(self, x: Any, y: Tensor | None = None) -> Tensor:
         """p(gates, hyper-sites, weights) · p(y | x, …), the rows scaled up to the data set.

@@ -14,6 +14,7 @@ from bayesprune.gated.draws import run_each_draw, several_draws
 from bayesprune.rows import Form, Inputs
 from bayesprune.structure import Group, Slot
 from bayesprune.structure.graph import GraphNetwork
+from bayesprune.structure.graph.surgery.cut import Moments
 from bayesprune.structure.groups import WHOLE, close_over
 
 
@@ -181,7 +182,7 @@ class GatedNetwork(nn.Module):
         for name, tensor in self.weight_tensors().items():
             self.log_scales[name.replace(".", "/")] = nn.Parameter(torch.full_like(tensor, math.log(scale)))
 
-    def remove_(self, dead: Tensor, optimiser: torch.optim.Optimizer | None = None) -> None:
+    def remove_(self, dead: Tensor, optimiser: Moments | None = None) -> None:
         """Remove units from network, optimiser and guide; outputs stay what they were at gate zero.
 
         Args:

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from bayesprune.errors import DataError, LikelihoodError
 from bayesprune.gated import GatedModel
+from bayesprune.gated.dead import median_units
 from bayesprune.gated.rows import check_targets, outputs_on
 from bayesprune.likelihoods import Bernoulli, Categorical
 from bayesprune.rows import Inputs, Pair, rows_from
-from bayesprune.svi.shrink import median_units
 
 Rows = Pair
 

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 import torch
 
 from bayesprune.errors import SelectionError
+from bayesprune.gated.dead import median_units
 from bayesprune.priors.naming import by_name
 from bayesprune.selection.descent import GainRule
 from bayesprune.selection.masks import Scores
 from bayesprune.selection.subject import Subject
 from bayesprune.structure.naming import check_names, check_order
-from bayesprune.svi.shrink import median_units
 
 
 @dataclass(frozen=True, eq=False)

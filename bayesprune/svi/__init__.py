@@ -1,6 +1,7 @@
 """Inference: gradient estimators, gate and weight steps, the objective, the loop that shrinks as it goes."""
 
 from bayesprune.svi import guides
+from bayesprune.svi.callbacks import Callback, EarlyStopping
 from bayesprune.svi.estimators import (
     ARM,
     Concrete,
@@ -16,11 +17,15 @@ from bayesprune.svi.result import Epoch, FitResult, prune
 from bayesprune.svi.settings import GateSteps, Recipe, Shrink
 from bayesprune.svi.settle import record, settle_
 from bayesprune.svi.step import Engine, Info, State
+from bayesprune.svi.training import Training
+from bayesprune.svi.training_state import TrainingState
 
 __all__ = [
     "ARM",
+    "Callback",
     "Concrete",
     "CurvedStraightThrough",
+    "EarlyStopping",
     "Engine",
     "Enumeration",
     "Epoch",
@@ -34,6 +39,8 @@ __all__ = [
     "Shrink",
     "State",
     "StraightThrough",
+    "Training",
+    "TrainingState",
     "evaluate",
     "fit",
     "guides",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import itertools
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch import Tensor
@@ -107,3 +108,10 @@ class Batches:
             if self.check_targets is not None and self.targets is None:
                 self.check_targets(y, f"train, batch {place} of epoch {number + 1}")
             yield x.to(self.device, non_blocking=True), y.to(self.device, non_blocking=True)
+
+
+def grouped(batches: Iterable[Pair], size: int) -> Iterator[list[Pair]]:
+    """Batches in groups of ``size``, the last of which may be smaller."""
+    batches = iter(batches)
+    while group := list(itertools.islice(batches, size)):
+        yield group

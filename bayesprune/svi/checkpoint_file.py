@@ -19,15 +19,16 @@ from torch import Tensor
 from bayesprune.errors import CheckpointError
 from bayesprune.svi.result import Epoch
 
-FORMAT = 3
-"""2 held feed-forward networks under the names of a row of layers."""
+FORMAT = 4
+"""2 held feed-forward networks under the names of a row of layers; 3 had Adam's moments by number."""
 PLAIN, CHECKSUM = "bayesprune", "sha256"
 REMEDY = "Delete the file to go on from the checkpoint before it, or start again in another folder."
 
 HOLDS: dict[str, Any] = {
     "format": int, "run": str, "settings": dict[str, Any], "step": int, "prior_weight": float,
     "decided": bool, "decided_at": int | None, "averaged": int, "rounded": int, "seconds": float,
-    "epochs": list[dict[str, Any]],
+    "seen": list[float], "groups": list[dict[str, Any]], "kept": dict[str, dict[str, Any]],
+    "epochs": list[dict[str, Any]], "scheduler": dict[str, Any] | None,
 }  # fmt: skip
 """The plain values of a checkpoint, and of what type each is."""
 

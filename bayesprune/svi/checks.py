@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
 from collections.abc import Callable
@@ -9,18 +10,21 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim.lr_scheduler import LRScheduler
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from bayesprune.callers import level
 from bayesprune.errors import DataError, LikelihoodError, LikelihoodWarning, SettingsError
 from bayesprune.gated import GatedModel
 from bayesprune.gated.rows import check_targets, outputs_on, running
 from bayesprune.likelihoods import Distilled
 from bayesprune.likelihoods.output_range import ROWS, output_range
 from bayesprune.ranges import SEED_RULE, is_seed, is_whole
-from bayesprune.rows import Inputs, Rows
+from bayesprune.rows import Inputs, Pair, Rows
 from bayesprune.structure.altered import check_present
 from bayesprune.structure.copying import copy_of
 from bayesprune.svi.batches import Batches
+from bayesprune.svi.callbacks import Callback
 from bayesprune.svi.settings import Recipe, Shrink
 
 
@@ -50,6 +54,12 @@ def check_settings(
     resume: Any,
     progress: Any,
     on_epoch: Any,
+    optimizer: Any = None,
+    scheduler: Any = None,
+    scheduler_every: Any = "step",
+    accumulate: Any = 1,
+    clip_norm: Any = None,
+    callbacks: Any = (),
 ) -> None:
     """Every setting must be of its kind and in range.
 
@@ -86,10 +96,69 @@ def check_settings(
             on_epoch is None or callable(on_epoch),
             f"on_epoch={on_epoch!r} must be a function of an Epoch, or left out",
         ),
+        (
+            optimizer is None or (callable(optimizer) and not isinstance(optimizer, torch.optim.Optimizer)),
+            f"optimizer={_told(optimizer)} must be a class, or a function of parameters that makes one, such "
+            "as lambda params: torch.optim.SGD(params, lr=0.1): fit learns on a copy of the model, whose "
+            "parameters are not there yet; an optimiser that is made goes to bp.Training",
+        ),
+        (
+            scheduler is None or (callable(scheduler) and not isinstance(scheduler, LRScheduler)),
+            f"scheduler={_told(scheduler)} must be a function of the optimiser that makes one, such as "
+            "lambda optimizer: torch.optim.lr_scheduler.StepLR(optimizer, 30)",
+        ),
+        (
+            scheduler is None or optimizer is not None,
+            "scheduler= needs an optimizer=: the default one's learning rate follows the recipe",
+        ),
+        (
+            scheduler_every in ("step", "epoch"),
+            f"scheduler_every={scheduler_every!r} must be 'step' or 'epoch'",
+        ),
+        (
+            is_whole(accumulate) and accumulate >= 1,
+            f"accumulate={accumulate!r} must be a whole number of batches, at least 1",
+        ),
+        (
+            clip_norm is None
+            or (
+                isinstance(clip_norm, int | float)
+                and not isinstance(clip_norm, bool)
+                and 0 < clip_norm < math.inf
+            ),
+            f"clip_norm={clip_norm!r} must be a positive number, or left out",
+        ),
+        (
+            isinstance(callbacks, tuple | list) and all(isinstance(c, Callback) for c in callbacks),
+            f"callbacks={callbacks!r} must be a list of bp.Callback",
+        ),
     ]
     wrong = [message for holds, message in rules if not holds]
     if wrong:
         raise SettingsError(f"fit cannot start: {'; '.join(wrong)}.")
+
+
+def _told(value: Any) -> str:
+    return type(value).__name__ if isinstance(value, torch.optim.Optimizer | LRScheduler) else repr(value)
+
+
+def check_training(*, steps: Any, recipe: Any, seed: Any) -> None:
+    """Every setting of a training must be of its kind and in range.
+
+    Raises:
+        SettingsError: everything that is not, at once.
+    """
+    rules = [
+        (is_whole(steps) and steps >= 1, f"steps={steps!r} must be a whole number, at least 1"),
+        (is_seed(seed), f"seed={seed!r} {SEED_RULE}"),
+        (
+            recipe is None or isinstance(recipe, Recipe),
+            f"recipe={recipe!r} must be a bp.Recipe(...), or left out",
+        ),
+    ]
+    wrong = [message for holds, message in rules if not holds]
+    if wrong:
+        raise SettingsError(f"The training cannot start: {'; '.join(wrong)}.")
 
 
 def device_of(device: Any) -> torch.device:
@@ -134,15 +203,38 @@ def check_rows(gated: GatedModel, batches: Batches) -> Callable[[Tensor, str], N
         )
     x, y = next(batches.epoch(0))
     outputs = _rehearsed(gated, batches, x)
+    return _checked(gated, outputs, (x, y), "train", y if batches.targets is None else batches.targets)
 
+
+def check_first(gated: GatedModel, x: Inputs, y: Tensor) -> Callable[[Tensor, str], None]:
+    """The first batch of a loop of one's own, likewise.
+
+    Args:
+        gated: the model.
+        x: (rows, ...), inputs on the model's device.
+        y: their targets.
+
+    Returns:
+        A function of targets (batch, ...) and of their place.
+
+    Raises:
+        LikelihoodError, DataError: as ``check_rows``.
+    """
+    outputs = outputs_on(gated.network, x[:2], "batch of step 1")
+    return _checked(gated, outputs, (x, y), "batch of step 1", y)
+
+
+def _checked(
+    gated: GatedModel, outputs: Tensor, batch: Pair, place: str, targets: Tensor
+) -> Callable[[Tensor, str], None]:
     def check(targets: Tensor, place: str) -> None:
         check_targets(gated.likelihood, outputs, targets.to(outputs.device), place)
 
-    check(y if batches.targets is None else batches.targets, "train")
-    _doubt(gated, x[:ROWS])
-    gated.likelihood.check_held(outputs, y[: len(outputs)].to(outputs.device))
+    check(targets, place)
+    _doubt(gated, batch[0][:ROWS])
+    gated.likelihood.check_held(outputs, batch[1][: len(outputs)].to(outputs.device))
     if isinstance(gated.likelihood, Distilled):
-        gated.likelihood.check_teacher(x[:ROWS], outputs)
+        gated.likelihood.check_teacher(batch[0][:ROWS], outputs)
     return check
 
 
@@ -151,7 +243,7 @@ def _doubt(gated: GatedModel, x: Inputs) -> None:
     seen = output_range(gated.network, lambda network: outputs_on(network, x, "train"))
     doubt = gated.likelihood.doubt(seen)
     if doubt:
-        warnings.warn(f"{type(gated.likelihood).__name__}: {doubt}", LikelihoodWarning, stacklevel=4)
+        warnings.warn(f"{type(gated.likelihood).__name__}: {doubt}", LikelihoodWarning, stacklevel=level())
 
 
 def _rehearsed(gated: GatedModel, batches: Batches, x: Inputs) -> Tensor:

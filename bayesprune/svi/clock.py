@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 
+from bayesprune.callers import level
 from bayesprune.errors import ClockWarning
 from bayesprune.gated import GatedModel
 from bayesprune.svi.result import FitResult
@@ -70,7 +71,7 @@ def warn_before(gated: GatedModel, schedule: Schedule) -> None:
         f"{needed.steps} steps (more epochs, smaller batches), a later Recipe(decide=...), or leave "
         "Recipe(gates=...) out, whose pace then follows the number of steps.",
         ClockWarning,
-        stacklevel=3,
+        stacklevel=level(),
     )
 
 
@@ -90,5 +91,5 @@ def warn_after(result: FitResult) -> None:
             "vertex: by the clock, not by evidence. Train for more epochs, decide later "
             "(Recipe(decide=...)), or look at the prices of the groups concerned.",
             ClockWarning,
-            stacklevel=3,
+            stacklevel=level(),
         )

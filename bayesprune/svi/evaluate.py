@@ -10,13 +10,13 @@ from torch import Tensor, nn
 
 from bayesprune.errors import LikelihoodError, UnsupportedNetworkError
 from bayesprune.gated import GatedModel
+from bayesprune.gated.dead import median_units
 from bayesprune.gated.rows import check_targets, running
 from bayesprune.likelihoods import Likelihood
 from bayesprune.rows import Form, Inputs, Rows, rows_from, run
 from bayesprune.structure.running import evaluating
 from bayesprune.svi.batches import Train
 from bayesprune.svi.result import FitResult
-from bayesprune.svi.shrink import median_units
 from bayesprune.svi.threads import threads_for, using_threads
 
 USUAL = 1000

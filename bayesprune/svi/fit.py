@@ -5,32 +5,34 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
+from torch.optim.lr_scheduler import LRScheduler
 
 from bayesprune.gated import GatedModel
 from bayesprune.gated.precision import refuse_autocast, refuse_no_grad
 from bayesprune.rows import InMemory, Rows, rows_from
 from bayesprune.structure.copying import copy_of
-from bayesprune.svi.batches import Batches, Train
+from bayesprune.svi.batches import Batches, Train, grouped
+from bayesprune.svi.callbacks import Callback
 from bayesprune.svi.checkpoint import Keeper
-from bayesprune.svi.checks import check_model, check_rows, check_settings, check_validation, device_of
-from bayesprune.svi.clock import warn_after, warn_before
+from bayesprune.svi.checks import check_model, check_settings, check_validation, device_of
 from bayesprune.svi.evaluate import quality
 from bayesprune.svi.loader_noise import LoaderNoise
 from bayesprune.svi.objective import gate_nats, weight_nats
-from bayesprune.svi.own_unit import start_in_own_unit_
 from bayesprune.svi.progress import Progress
 from bayesprune.svi.result import Epoch, FitResult
 from bayesprune.svi.row_digest import describe_rows
-from bayesprune.svi.run import Run
+from bayesprune.svi.scheduler import Scheduler
 from bayesprune.svi.settings import Recipe, Shrink, describe
 from bayesprune.svi.threads import threads_for, using_threads
+from bayesprune.svi.training import Training
 
 
 def fit(
@@ -50,6 +52,12 @@ def fit(
     resume: bool = False,
     progress: bool = True,
     on_epoch: Callable[[Epoch], None] | None = None,
+    optimizer: Callable[[list[nn.Parameter]], torch.optim.Optimizer] | None = None,
+    scheduler: Callable[[torch.optim.Optimizer], LRScheduler] | None = None,
+    scheduler_every: str = "step",
+    accumulate: int = 1,
+    clip_norm: float | None = None,
+    callbacks: Iterable[Callback] = (),
 ) -> FitResult:
     """Learn a gated model's posterior, removing units physically as their gates die.
 
@@ -76,6 +84,13 @@ def fit(
             that persist, begin anew.
         progress: show a progress bar on stderr.
         on_epoch: called with every epoch's record.
+        optimizer: a class of ``torch.optim``, or a function of parameters that makes an optimiser; by default
+            fused Adam under the recipe's learning rates. See ``Training``.
+        scheduler: a function of the optimiser that makes a scheduler of its learning rate.
+        scheduler_every: ``"step"`` or ``"epoch"``: after which of them the scheduler steps.
+        accumulate: batches whose gradients are averaged for one step.
+        clip_norm: largest norm of all gradients of the weights' likelihood together, in a step.
+        callbacks: told of steps, removals, the decision and epochs; they may end the training.
 
     Returns:
         The fitted model and its history.
@@ -99,7 +114,8 @@ def fit(
     check_model(gated)
     check_settings(
         epochs=epochs, seed=seed, recipe=recipe, shrink=shrink, threads=threads, checkpoint=checkpoint,
-        resume=resume, progress=progress, on_epoch=on_epoch,
+        resume=resume, progress=progress, on_epoch=on_epoch, optimizer=optimizer, scheduler=scheduler,
+        scheduler_every=scheduler_every, accumulate=accumulate, clip_norm=clip_norm, callbacks=callbacks,
     )  # fmt: skip
     recipe = recipe or Recipe()
     recipe = replace(recipe, shrink=shrink) if shrink else recipe
@@ -115,37 +131,32 @@ def fit(
         batches = Batches(train, batch_size, where, seed, rows=rows, form=gated.form)
         count = threads or threads_for(working.dense_macs, batches.batch_size)
         stack.enter_context(using_threads(count) if where.type == "cpu" else nullcontext())
-        batches.check_targets = check_rows(working, batches)
-        batches.teach_(working.likelihood)
-        start_in_own_unit_(working, batches)
-        run = Run(working, batches, recipe, epochs, seed)
-        if not resume:
-            warn_before(run.gated, run.schedule)
-        keeper = None
+        count_steps = -(-batches.steps // accumulate) * epochs
+        training = Training(
+            working, steps=count_steps, optimizer=optimizer, recipe=recipe, seed=seed, rows=batches,
+            callbacks=callbacks,
+        )  # fmt: skip
+        loop = _Loop(training, batches, epochs, accumulate, clip_norm, held_out, on_epoch)
+        loop.scheduler = Scheduler.of(scheduler, training.optimizer, scheduler_every)
         if checkpoint is not None:
-            settings = _identity(run, epochs, batches.batch_size, seed, train)
+            settings = _identity(training, batches, epochs, seed, train) | loop.describe()
             noise = LoaderNoise(train, in_memory=isinstance(batches.source, InMemory))
-            keeper = stack.enter_context(Keeper(Path(checkpoint), settings, noise))
-            keeper.begin_(run, resume)
-        _loop(run, epochs, keeper, held_out, progress, on_epoch)
-        run.finish_()
-    decided_epoch = None if run.decided_at is None else min(run.decided_at // batches.steps + 1, epochs)
-    history = (*run.history[:-1], replace(run.history[-1], **run.standing()))
-    result = FitResult(run.gated.eval(), history, run.seconds, run.rounded, decided_epoch)
-    warn_after(result)
-    return result
+            loop.keeper = stack.enter_context(Keeper(Path(checkpoint), settings, noise))
+            loop.begin_(resume)
+        loop.run_(progress)
+        return training.result()
 
 
-def _identity(run: Run, epochs: int, batch_size: int, seed: int, train: Train) -> dict[str, Any]:
+def _identity(training: Training, batches: Batches, epochs: int, seed: int, train: Train) -> dict[str, Any]:
     """What must be equal for one run to go on where another stopped; weights come from the checkpoint."""
-    gated = run.gated
+    gated = training.gated
     return {
-        "epochs": epochs, "batch_size": batch_size, "seed": seed, "rows": run.batches.rows,
+        "epochs": epochs, "batch_size": batches.batch_size, "seed": seed, "rows": batches.rows,
         "data": describe_rows(train), "network": _form(gated),
-        "likelihood": gated.likelihood.identity(run.batches.targets),
-        "recipe": describe(run.recipe), "groups": {g.name: g.size for g in gated.groups},
+        "likelihood": gated.likelihood.identity(batches.targets),
+        "recipe": describe(training.recipe), "groups": {g.name: g.size for g in gated.groups},
         "unit_noise": gated.unit_noise, "prior_nats": _prior_nats(gated),
-        "cost_prices": run.pricing.describe() if run.pricing else None,
+        "cost_prices": training.pricing.describe() if training.pricing else None,
     }  # fmt: skip
 
 
@@ -163,25 +174,82 @@ def _prior_nats(gated: GatedModel) -> list[float]:
         return [weights, *(float(gate_nats(gated, probs)) for probs in places)]
 
 
-def _loop(
-    run: Run,
-    epochs: int,
-    keeper: Keeper | None,
-    validation: Rows | None,
-    progress: bool,
-    on_epoch: Callable[[Epoch], None] | None,
-) -> None:
-    bar = Progress(run.schedule.steps, run.state.step, progress)
-    try:
-        while len(run.history) < epochs:
-            run.epoch_(bar)
-            if validation is not None:
-                with torch.random.fork_rng(devices=[]):  # a loader's noise must not steer the training
-                    score = quality(run.gated, validation).score
-                run.history[-1] = replace(run.history[-1], validation=score)
-            if keeper is not None:
-                keeper.save(run)
-            if on_epoch is not None:
-                on_epoch(run.history[-1])
-    finally:
-        bar.close()
+class _Loop:
+    """Passes over the rows, and what happens between them.
+
+    Args:
+        training: before its first step.
+        batches: of its rows.
+        epochs: passes.
+        accumulate: batches of a step.
+        clip_norm: of a step's gradients, or None.
+        validation: rows to score on, or None.
+        on_epoch: called with every record, or None.
+    """
+
+    def __init__(
+        self,
+        training: Training,
+        batches: Batches,
+        epochs: int,
+        accumulate: int,
+        clip_norm: float | None,
+        validation: Rows | None,
+        on_epoch: Callable[[Epoch], None] | None,
+    ) -> None:
+        self.training, self.batches, self.epochs = training, batches, epochs
+        self.accumulate, self.clip_norm = accumulate, clip_norm
+        self.validation, self.on_epoch = validation, on_epoch
+        self.scheduler: Scheduler | None = None
+        self.keeper: Keeper | None = None
+        training.within_fit_()
+
+    def describe(self) -> dict[str, Any]:
+        """What else must be equal for a resumed run."""
+        optimiser = type(self.training.optimizer).__name__
+        return {"optimizer": optimiser, "accumulate": self.accumulate, "clip_norm": self.clip_norm}
+
+    def begin_(self, resume: bool) -> None:
+        """Go on from the newest checkpoint, if there is one to go on from."""
+        assert self.keeper is not None
+        plain = self.keeper.begin_(self.training, self.batches, resume)
+        if self.scheduler is not None and plain.get("scheduler") is not None:
+            self.scheduler.load_state_dict(plain["scheduler"])
+
+    def run_(self, progress: bool) -> None:
+        """All epochs that are left."""
+        training = self.training
+        bar = Progress(training.schedule.steps, training.steps, progress)
+        training.start_()
+        try:
+            while len(training.history) < self.epochs and not training.stopping:
+                self._epoch_(bar)
+        finally:
+            bar.close()
+
+    def _epoch_(self, bar: Progress) -> None:
+        training = self.training
+        training.gated.train()
+        for batches in grouped(self.batches.epoch(len(training.history)), self.accumulate):
+            training.step_on_(batches, self.clip_norm)
+            if self.scheduler is not None:
+                self.scheduler.after_step()
+            bar.advance()
+            if training.steps % training.schedule.look_every == 0:
+                bar.tell(training.gated, training.history[-1].elbo if training.history else None)
+            if training.stopping:
+                break
+        record = training.end_epoch()
+        if self.validation is not None:
+            with torch.random.fork_rng(devices=[]):  # a loader's noise must not steer the training
+                score = quality(training.gated, self.validation).score
+            record = training.history[-1] = replace(record, validation=score)
+        if self.scheduler is not None:
+            self.scheduler.after_epoch(record)
+        bar.tell(training.gated, record.elbo)
+        for callback in training.callbacks:
+            callback.on_epoch(training, record)
+        if self.keeper is not None:
+            self.keeper.save(training, None if self.scheduler is None else self.scheduler.state_dict())
+        if self.on_epoch is not None:
+            self.on_epoch(record)

@@ -5,15 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor, nn
 
 from bayesprune.errors import SettingsError
 from bayesprune.gated import GatedModel
+from bayesprune.gated.dead import dead_units
 from bayesprune.likelihoods import Likelihood, Member
 from bayesprune.structure.copying import copy_of
-from bayesprune.svi.settings import Shrink
-from bayesprune.svi.shrink import dead_units
 
 if TYPE_CHECKING:
     from bayesprune.posterior import EvidenceTable, Posterior
@@ -163,5 +161,5 @@ def pruned(result: FitResult | GatedModel) -> GatedModel:
             "trained network is pruned by bp.selection.prune(network, rule, example=…)."
         )
     gated = copy_of(result.gated if isinstance(result, FitResult) else result)
-    gated.remove_(dead_units(gated, Shrink(), torch.zeros_like(gated.log_odds), below=0.5))
+    gated.remove_(dead_units(gated, 0.5))
     return gated

@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 
 from bayesprune.gated import GatedModel
+from bayesprune.gated.dead import dead_units
 from bayesprune.svi.result import Epoch
-from bayesprune.svi.settings import Shrink
-from bayesprune.svi.shrink import dead_units
 
 
 def record(
@@ -60,4 +59,4 @@ def settle_(gated: GatedModel, inclusion_prob: Tensor, weights: Mapping[str, Ten
     gated.log_odds.copy_(torch.logit(inclusion_prob.to(gated.log_odds), eps=tiny))
     for name, tensor in gated.weight_tensors().items():
         tensor.copy_(weights[name])
-    gated.remove_(dead_units(gated, Shrink(), torch.zeros_like(gated.log_odds), below=0.5))
+    gated.remove_(dead_units(gated, 0.5))

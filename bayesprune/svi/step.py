@@ -2,13 +2,14 @@
 
 The likelihood runs through the network once, with the gates as an estimator draws them; the prior of
 recognised gates is differentiated in closed form, any other by Pyro's traces; the weights' Gaussian prior is
-Adam's weight decay.
+the weight decay of the default Adam, and is added to the gradients of any other optimiser.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,10 +19,11 @@ from bayesprune.gated import GatedModel
 from bayesprune.gated.precision import refuse_autocast, refuse_no_grad
 from bayesprune.rows import Inputs, Pair
 from bayesprune.svi.bits import uniform_factors
-from bayesprune.svi.estimators import GateProblem, find_estimator
-from bayesprune.svi.estimators.problem import backward
+from bayesprune.svi.estimators import Estimate, GateProblem, find_estimator
+from bayesprune.svi.estimators.problem import Factor, backward
 from bayesprune.svi.mirror import mirror_step
 from bayesprune.svi.objective import gate_nats, row_share, weight_divergence
+from bayesprune.svi.optimisers import Together, adam, add_prior_gradient_, decays, forget_, moved
 from bayesprune.svi.schedule import TUNED_STEPS, Schedule
 from bayesprune.svi.settings import Recipe
 from bayesprune.svi.weight_noise import WeightNoise
@@ -62,14 +64,66 @@ class Info:
     moved: bool
 
 
+@dataclass
+class _Opened:
+    """A batch whose loss has been handed out, and may have been differentiated.
+
+    Attributes:
+        estimate: of the batch; its loss is let go once it is not needed.
+        nll: scalar, detached.
+        targets: (rows, ...).
+        factors: what the loss was multiplied by on its way back, once for every backward pass.
+    """
+
+    estimate: Estimate
+    nll: Tensor
+    targets: Tensor
+    factors: list[Factor]
+
+    @property
+    def rows(self) -> int:
+        return len(self.targets)
+
+    def factor(self) -> Factor:
+        """What the loss was multiplied by; a number where that costs no look at the device."""
+        if not self.factors:
+            raise SettingsError(
+                "A step is to be taken, and a loss was not differentiated: call loss.backward() on what "
+                "training.loss(batch) returned, before training.step()."
+            )
+        total = self.factors[0]
+        for further in self.factors[1:]:
+            total = total + further
+        return float(total) if isinstance(total, Tensor) and total.device.type == "cpu" else total
+
+
+class _Handed(torch.autograd.Function):
+    """The identity, which notes what its output was multiplied by when it is differentiated."""
+
+    @staticmethod
+    def forward(ctx: Any, nll: Tensor, factors: list[Factor]) -> Tensor:
+        ctx.factors = factors
+        return nll.view_as(nll)
+
+    @staticmethod
+    def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor, None]:
+        ctx.factors.append(slopes[0].detach())
+        return slopes[0], None
+
+
 class Engine:
     """The fused inference for one gated model.
+
+    A step has two halves: ``loss`` runs a batch forward, whoever called differentiates, ``advance`` moves.
+    Between them lie further batches, scales of a loss, norms of gradients, as the caller likes.
 
     Args:
         gated: the model; its parameters are moved in place.
         recipe: the settings.
         seed: of the gates' noise.
         schedule: of the training that the steps are part of; without one the pace is that of 18,720 steps.
+        optimizer: of the weights; by default fused Adam at the schedule's rate, which holds their prior as
+            its decay. What a user's does not hold of prior, guide and likelihood is moved by an Adam.
 
     Raises:
         SettingsError: an estimator that needs losses of single rows, and a likelihood that has none.
@@ -87,11 +141,15 @@ class Engine:
     """
 
     def __init__(
-        self, gated: GatedModel, recipe: Recipe, seed: int = 0, schedule: Schedule | None = None
+        self,
+        gated: GatedModel,
+        recipe: Recipe,
+        seed: int = 0,
+        schedule: Schedule | None = None,
+        optimizer: torch.optim.Optimizer | None = None,
     ) -> None:
-        schedule = schedule or Schedule(recipe, TUNED_STEPS)
-        self.gated = gated
-        self.gates = schedule.gates
+        self.gated, self.schedule = gated, schedule or Schedule(recipe, TUNED_STEPS)
+        self.gates = self.schedule.gates
         self.estimator = find_estimator(recipe.estimator)
         if not gated.likelihood.by_row and getattr(self.estimator, "of_rows", False):
             name = type(gated.likelihood).__name__
@@ -102,11 +160,14 @@ class Engine:
             )
         self.device = gated.log_odds.device
         self.generator = torch.Generator(self.device).manual_seed(seed)
-        self.optimiser = adam(gated, schedule.rate)
+        self.is_default = optimizer is None
+        self.optimiser = optimizer or adam(gated, self.schedule.rate)
         self._weight_noise = WeightNoise(gated, self.generator)
-        self._hyper = _hyper_parameters(gated)
         self._sizes = torch.tensor([group.size for group in gated.groups], device=self.device)
-        self.forget()
+        self._opened: list[_Opened] = []
+        self._seen: Tensor | None = None
+        self._look()
+        self.weigh_()
 
     def init(self) -> State:
         """The first state."""
@@ -126,36 +187,166 @@ class Engine:
             SettingsError: ``torch.autocast``, or a mode without gradients, is on around it.
         """
         refuse_autocast("A training step", self.device.type)
+        backward(self.loss(state, batch))
+        return self.advance(state)
+
+    def loss(self, state: State, batch: Batch) -> Tensor:
+        """Run a batch forward, with gates as the estimator draws them.
+
+        Args:
+            state: what the last step returned.
+            batch: inputs (rows, ...) and targets.
+
+        Returns:
+            Scalar, mean negative log-likelihood of a row, nats, to be differentiated before ``advance``.
+
+        Raises:
+            SettingsError: a mode without gradients is on around it.
+        """
         refuse_no_grad("A training step")
+        self._look()
         x, y = batch[0], self.gated.likelihood.taught(*batch)
-        moves = state.moving and not state.decided and state.step % self.gates.every == 0
-        if self.gated.log_scales:
-            self._weight_backward()
         if state.decided:
-            nll = self._nll(x, y, self._noise(len(x), {}, {})).mean()
-            backward(nll)
-            nll, gradient = nll.detach(), None
+            estimate = Estimate(self._nll(x, y, self._noise(len(x), {}, {})).mean(), None)
         else:
-            estimate = self.estimator(self._problem(x, y), moves)
-            nll, gradient = estimate.nll, estimate.gate_gradient
-        velocity = state.velocity
-        if gradient is not None:
-            velocity = self._move_gates(state, gradient)
+            estimate = self.estimator(self._problem(x, y), self._moves(state))
+        opened = _Opened(estimate, estimate.nll.detach(), y, [])
+        self._opened.append(opened)
+        if not estimate.nll.requires_grad:  # weights frozen and gates at rest: there is nothing to learn here
+            opened.factors.append(1.0)
+            return estimate.nll
+        handed: Tensor = _Handed.apply(estimate.nll, opened.factors)  # type: ignore[no-untyped-call]
+        return handed
+
+    def advance(self, state: State) -> tuple[State, Info]:
+        """Move weights, and every few steps gates, along the gradients that lie in ``.grad``.
+
+        Args:
+            state: what the last step returned.
+
+        Returns:
+            The next state, and what was seen.
+
+        Raises:
+            SettingsError: no loss was taken, or one was not differentiated.
+        """
+        ready = self.prepare(state)
+        self.optimiser.step()
+        return self.conclude(state, ready)
+
+    # ---- a step in parts, for optimisers that others call
+
+    @property
+    def opened(self) -> int:
+        """Batches whose loss was handed out since the last step."""
+        return len(self._opened)
+
+    @property
+    def rows(self) -> int:
+        """Rows of these batches."""
+        return sum(o.rows for o in self._opened)
+
+    def factor(self) -> float:
+        """What the losses of this step were multiplied by, added up: 1 where gradients are a mean's."""
+        return sum(float(o.factor()) for o in self._opened)
+
+    def drop_(self) -> None:
+        """Forget the batches of a step that is not taken, and their gradients."""
+        self._opened.clear()
+        self.optimiser.zero_grad(set_to_none=True)
+
+    def prepare(self, state: State, scale: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """Before the optimiser steps: priors of weights, then gates, and slopes of what their prior learns.
+
+        Args:
+            state: what the last step returned.
+            scale: what gradients are multiplied by, where a GradScaler has done so and not yet undone it.
+
+        Returns:
+            Scalar, the mean negative log-likelihood of a row; and the velocity of the gates where they have
+            moved.
+        """
+        if not self._opened:
+            raise SettingsError(
+                "A step is to be taken, and no loss was: call training.loss(batch), and differentiate it."
+            )
+        share = [o.rows / sum(other.rows for other in self._opened) for o in self._opened]
+        nll = torch.stack([s * o.nll for s, o in zip(share, self._opened, strict=True)]).sum()
+        reads = [(o.estimate.gate_gradient, o.factor()) for o in self._opened]
+        if self.gated.log_scales:
+            self._weight_backward(scale)
+        if self._priced:
+            add_prior_gradient_(self._priced, scale)
+        velocity = None
+        gradients = [s * read(factor) for s, (read, factor) in zip(share, reads, strict=True) if read]
+        if gradients:
+            velocity = self._move_gates(state, torch.stack(gradients).sum(0))
         elif self._hyper and state.decided and state.step % self.gates.every == 0:
             self._prior_slope()
-        self.optimiser.step()
-        self.gated.likelihood.follow_(y, _window(self.gated.likelihood.rows, len(x)))
-        self.optimiser.zero_grad(set_to_none=True)
-        return replace(state, step=state.step + 1, velocity=velocity), Info(nll, gradient is not None)
+        return nll, velocity
 
-    def forget(self) -> None:
-        """Look again which units are alive: the structure changed. Steps themselves never ask the device."""
-        self._units = self.gated.kept()
-        self._alive = self.gated.alive.nonzero().squeeze(1)
-        self._refresh()
+    def conclude(self, state: State, ready: tuple[Tensor, Tensor | None]) -> tuple[State, Info]:
+        """After the optimiser's step: what it does not hold, what has a closed form, and the count.
 
-    def _refresh(self) -> None:
-        """Inclusion probabilities of the living units, after the gates have moved."""
+        Args:
+            state: what the last step returned.
+            ready: of ``prepare``.
+        """
+        nll, velocity = ready
+        if self.beside is not None:
+            self.beside.step()
+            self.beside.zero_grad(set_to_none=True)
+        targets = [o.targets for o in self._opened]
+        y = targets[0] if len(targets) == 1 else torch.cat(targets)
+        self.gated.likelihood.follow_(y, _window(self.gated.likelihood.rows, len(y)))
+        self.drop_()
+        moved_on = state.velocity if velocity is None else velocity
+        return replace(state, step=state.step + 1, velocity=moved_on), Info(nll, velocity is not None)
+
+    # ---- what is learnt
+
+    def weigh_(self) -> None:
+        """Find the weights' priors anew, and what the optimiser does not hold: at the start, and where they
+        change.
+        """
+        self._hyper = _hyper_parameters(self.gated)
+        self._priced = {} if self.is_default else decays(self.gated)
+        self.beside: torch.optim.Optimizer | None = None
+        if not self.is_default:
+            held = {id(p) for group in self.optimiser.param_groups for p in group["params"]}
+            rest = [p for p in moved(self.gated).values() if p.requires_grad and id(p) not in held]
+            self.beside = torch.optim.Adam(rest, lr=self.schedule.rate, fused=True) if rest else None
+
+    def enter_compact_(self) -> None:
+        """Take up that weights have another prior, or scales of their own, from now on."""
+        if self.is_default:
+            moments = self.optimiser.state
+            self.optimiser = adam(self.gated, self.schedule.rate)
+            self.optimiser.state.update({p: s for p, s in moments.items() if s})
+        self.weigh_()
+
+    def remove_(self, dead: Tensor) -> None:
+        """Remove units from the model, and from what the optimisers keep.
+
+        Args:
+            dead: (units of all groups,), bool.
+        """
+        optimisers = [self.optimiser] if self.beside is None else [self.optimiser, self.beside]
+        self.gated.remove_(dead, Together(*optimisers))
+        for optimiser in optimisers:
+            forget_(optimiser, self.gated)
+        if not self.is_default:
+            self._priced = decays(self.gated)
+
+    def _moves(self, state: State) -> bool:
+        return state.moving and not state.decided and state.step % self.gates.every == 0
+
+    def _look(self) -> None:
+        """Which units are alive, where that has changed, and their inclusion probabilities now."""
+        if self._seen is not self.gated.alive:
+            self._seen = self.gated.alive
+            self._units = self.gated.kept()
+            self._alive = self.gated.alive.nonzero().squeeze(1)
         self._log_odds = self.gated.log_odds.data[self._alive]
         self._probs = torch.sigmoid(self._log_odds)
 
@@ -193,7 +384,7 @@ class Engine:
 
     # ---- the priors
 
-    def _weight_backward(self) -> None:
+    def _weight_backward(self, scale: Tensor | None) -> None:
         """Gradient of the weights' KL per row of the data set, where they have a posterior."""
         gated, total = self.gated, self.gated.log_odds.new_zeros(())
         probs = gated.inclusion_prob().detach()
@@ -201,7 +392,8 @@ class Engine:
         for name, log_scale in gated.log_scales_by_tensor().items():
             divergence = weight_divergence(weights[name], log_scale, gated.weights.scale_of(name))
             total = total + (divergence * row_share(gated, name, probs)).sum()
-        (total / gated.likelihood.rows).backward()
+        total = total / gated.likelihood.rows
+        (total if scale is None else total * scale.to(total.device)).backward()
 
     def _move_gates(self, state: State, gradient: Tensor) -> Tensor:
         gated, slope = self.gated, self._prior_slope()
@@ -212,7 +404,6 @@ class Engine:
             self.gates, state.velocity, gated.log_odds.data, full, self._typical(slope)
         )
         gated.log_odds.data.copy_(log_odds)
-        self._refresh()
         return velocity
 
     def _prior_slope(self) -> Tensor:
@@ -258,25 +449,3 @@ def _slab_nats(gated: GatedModel, probs: Tensor) -> Tensor:
             divergence = weight_divergence(weights[name], log_scale, gated.weights.scale_of(name)).detach()
             total = total + (divergence * row_share(gated, name, probs)).sum()
     return total
-
-
-def adam(gated: GatedModel, learning_rate: float) -> torch.optim.Adam:
-    """Fused Adam over everything but the gates; a weight's Gaussian prior is its decay, 1/(rows · scale²).
-
-    Args:
-        gated: the model.
-        learning_rate: of all of them.
-
-    Returns:
-        The optimiser, one parameter group for each prior scale.
-    """
-    rows, weights, scales = gated.likelihood.rows, gated.weight_tensors(), gated.log_scales_by_tensor()
-    by_decay: dict[float, list[nn.Parameter]] = {}
-    for name, parameter in weights.items():
-        decay = 0.0 if name in scales else 1 / (rows * gated.weights.scale_of(name) ** 2)
-        by_decay.setdefault(decay, []).append(parameter)
-    seen = {id(p) for p in weights.values()} | {id(gated.log_odds)}
-    seen |= {id(p) for p in gated.likelihood.followed()}  # these have a closed form
-    by_decay.setdefault(0.0, []).extend(p for p in gated.parameters() if id(p) not in seen)
-    groups = [{"params": ps, "weight_decay": decay} for decay, ps in by_decay.items() if ps]
-    return torch.optim.Adam(groups, lr=learning_rate, fused=True)

@@ -201,7 +201,7 @@ def test_an_interruption_before_the_first_epoch(cli: Any, monkeypatch: pytest.Mo
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("bayesprune.svi.run.Run.epoch_", interrupt)
+    monkeypatch.setattr("bayesprune.svi.fit._Loop._epoch_", interrupt)
     done = cli("run", "./mine.py", "--out", "out")
     assert done.code == 130
     assert "nothing was kept" in done.err

@@ -118,7 +118,7 @@ def test_interrupted_before_the_first_epoch_nothing_is_left(
     def interrupt(*_: object, **__: object) -> None:
         os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr("bayesprune.svi.run.Run.epoch_", interrupt)
+    monkeypatch.setattr("bayesprune.svi.fit._Loop._epoch_", interrupt)
     Path("mine").mkdir()
     for name in ("mine", "fresh"):
         assert cli("run", "./mine.py", "--out", name).code == 130

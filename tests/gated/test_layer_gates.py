@@ -10,7 +10,7 @@ from pyro.infer import Trace_ELBO
 from torch import nn
 
 import bayesprune as bp
-from bayesprune.svi.shrink import dead_units
+from bayesprune.gated.dead import dead_units
 
 
 class Residual(nn.Module):
@@ -105,7 +105,7 @@ def test_what_is_inside_a_dead_section_may_all_go_and_elsewhere_a_unit_stays():
     gated.log_odds.data = torch.logit(torch.cat(list(probs.values())))
     velocity = torch.ones_like(gated.log_odds)
     with pytest.warns(bp.errors.EmptyGroupWarning, match="up_0"):
-        dead = dead_units(gated, bp.Shrink(), velocity)
+        dead = dead_units(gated, 0.01, velocity)
     gated.remove_(dead)
     assert gated.kept() == {"stem": 8, "up_0": 1, "up_1": 0, "up_2": 6, "layers": 2}
 
@@ -113,7 +113,7 @@ def test_what_is_inside_a_dead_section_may_all_go_and_elsewhere_a_unit_stays():
 def test_all_sections_may_go():
     gated = gated_on()
     gated.log_odds.data[-3:] = -9.0
-    dead = dead_units(gated, bp.Shrink(), torch.ones_like(gated.log_odds))
+    dead = dead_units(gated, 0.01, torch.ones_like(gated.log_odds))
     gated.remove_(dead)
     assert gated.kept() == {"stem": 8, "up_0": 0, "up_1": 0, "up_2": 0, "layers": 0}
     assert gated.network.parameter_count() == 4 * 8 + 8 + 8 * 3 + 3

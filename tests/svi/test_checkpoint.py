@@ -26,7 +26,7 @@ from bayesprune.svi.batches import Batches
 from bayesprune.svi.checkpoint_file import _wrong, pack, unpack
 from bayesprune.svi.loader_noise import LoaderNoise
 from bayesprune.svi.row_digest import BLOCK, _of_sequence, describe_rows
-from bayesprune.svi.run import Run
+from bayesprune.svi.training import Training
 from tests.svi.fits import FAST, same
 
 ROWS = 48
@@ -143,7 +143,7 @@ def test_the_newest_two_are_kept_beyond_four_digits(tmp_path):
     record = fit(epochs=1).history[0]
     for epochs in (9999, 10000, 10001):
         run.history = [record] * epochs
-        checkpoints.save(run, tmp_path, {}, "id", LoaderNoise(rows(), in_memory=True))
+        checkpoints.save(run, tmp_path, {}, "id", LoaderNoise(rows(), in_memory=True), {"scheduler": None})
     assert sorted(p.name for p in tmp_path.iterdir()) == [
         "epoch-10000.safetensors",
         "epoch-10001.safetensors",
@@ -214,13 +214,15 @@ def test_one_flipped_bit_is_found_wherever_it_is(written, tmp_path):
 
 
 def begun():
-    return Run(gated(), Batches(rows(), 16, torch.device("cpu"), 0), bp.Recipe(**FAST), 4, 0)
+    batches = Batches(rows(), 16, torch.device("cpu"), 0)
+    return Training(gated(), steps=4 * batches.steps, recipe=bp.Recipe(**FAST), rows=batches)
 
 
 def cut(tensors, plain):
     tensors["velocity"] = tensors["velocity"][:-1]
 
 
+EXP_AVG = "optimiser/network.0.weight/exp_avg"
 FORGED = {
     "half precision": lambda t, p: t.update({"model/network.2.weight": t["model/network.2.weight"].half()}),
     "whole numbers": lambda t, p: t.update({"model/network.2.bias": t["model/network.2.bias"].long()}),
@@ -230,9 +232,11 @@ FORGED = {
     "a tensor too few": lambda t, p: t.pop("model/network.2.bias"),
     "a tensor too many": lambda t, p: t.update({"model/more": torch.zeros(1)}),
     "an unknown kind": lambda t, p: t.update({"more": torch.zeros(1)}),
-    "a moment too few": lambda t, p: t.pop("adam/0/exp_avg"),
-    "a moment of another type": lambda t, p: t.update({"adam/0/exp_avg": t["adam/0/exp_avg"].double()}),
-    "a moment of nobody": lambda t, p: t.update({"adam/99/exp_avg": torch.zeros(1)}),
+    "a moment too few": lambda t, p: t.pop(EXP_AVG),
+    "a moment of another type": lambda t, p: t.update({EXP_AVG: t[EXP_AVG].double()}),
+    "a moment of another shape": lambda t, p: t.update({EXP_AVG: t[EXP_AVG][:-1]}),
+    "a moment of nobody": lambda t, p: t.update({"optimiser/network.9.weight/exp_avg": torch.zeros(1)}),
+    "a moment that is no number": lambda t, p: t[EXP_AVG].fill_(torch.nan),
     "other noise": lambda t, p: t.update({"torch_noise": torch.zeros(3, dtype=torch.uint8)}),
     "gate noise": lambda t, p: t.update({"gate_noise": torch.zeros(3, dtype=torch.uint8)}),
     "a loader's noise": lambda t, p: t.update({"loader/global": torch.zeros(3, dtype=torch.uint8)}),
@@ -261,7 +265,7 @@ def test_what_does_not_fit_is_refused_and_changes_nothing(written, tmp_path, for
     before = {name: tensor.clone() for name, tensor in run.gated.state_dict().items()}
     noise = torch.get_rng_state()
     with pytest.raises(CheckpointError, match=written.name):
-        checkpoints.restore_(run, path, settings, LoaderNoise(rows(), in_memory=True))
+        checkpoints.restore_(run, run.batches, path, settings, LoaderNoise(rows(), in_memory=True))
     assert all(torch.equal(tensor, before[name]) for name, tensor in run.gated.state_dict().items())
     assert (run.history, run.state.step) == ([], 0)
     assert torch.equal(torch.get_rng_state(), noise)

@@ -42,7 +42,7 @@ def expectation(estimator, row_losses, probs, rows, units=UNITS):
     for z in all_configurations(len(probs)).double():
         share = torch.where(z > 0, probs, 1 - probs).prod()
         problem = Told(nll, probs, torch.logit(probs), units, rows, told=z)
-        total = total + share * estimator(problem).gate_gradient
+        total = total + share * estimator(problem).differentiated()
     return total
 
 

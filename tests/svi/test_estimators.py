@@ -66,8 +66,8 @@ def assert_unbiased(estimator, loss, rows=ROWS):
     value, gradient = exact_gradient(loss)
     problem = problem_for(loss, rows=rows)
     estimates = [estimator(problem) for _ in range(DRAWS)]
-    values = torch.stack([e.nll for e in estimates])
-    gradients = torch.stack([e.gate_gradient for e in estimates])
+    values = torch.stack([e.nll.detach() for e in estimates])
+    gradients = torch.stack([e.differentiated() for e in estimates])
     assert abs(values.mean() - value) <= SIGMAS * values.std() / DRAWS**0.5 + 1e-9
     error = SIGMAS * gradients.std(0) / DRAWS**0.5 + 1e-9
     assert bool(((gradients.mean(0) - gradient).abs() <= error).all())
@@ -93,9 +93,9 @@ def test_second_order_straight_through_is_exact_on_average_for_quadratic_losses(
 
 def test_plain_straight_through_is_exact_for_linear_losses_and_biased_for_others():
     (linear_estimate,) = (StraightThrough()(problem_for(with_weight(linear))),)
-    torch.testing.assert_close(linear_estimate.gate_gradient, WEIGHT)  # no variance either
+    torch.testing.assert_close(linear_estimate.differentiated(), WEIGHT)  # no variance either
     problem = problem_for(with_weight(quadratic))
-    gradients = torch.stack([StraightThrough()(problem).gate_gradient for _ in range(DRAWS)])
+    gradients = torch.stack([StraightThrough()(problem).differentiated() for _ in range(DRAWS)])
     _, exact = exact_gradient(quadratic)
     # E[∂L/∂z_u] = E[L|1] − E[L|0] + (θ_u − ½) ∂²L/∂z_u²: the bias is known for quadratic losses
     curvature = 2 * MIXING.square().sum(1)
@@ -109,8 +109,8 @@ def test_plain_straight_through_is_exact_for_linear_losses_and_biased_for_others
 def test_enumeration_is_exact(loss):
     value, gradient = exact_gradient(loss)
     estimate = Enumeration()(problem_for(with_weight(loss)))
-    torch.testing.assert_close(estimate.nll, value)
-    torch.testing.assert_close(estimate.gate_gradient, gradient)
+    torch.testing.assert_close(estimate.nll.detach(), value)
+    torch.testing.assert_close(estimate.differentiated(), gradient)
 
 
 @pytest.mark.parametrize("hard", [True, False])
@@ -127,10 +127,11 @@ def test_concrete_differentiates_its_own_relaxed_objective(hard):
         noise = torch.logit(problem.uniform(), eps=1e-7)
         return loss(torch.sigmoid((log_odds + shift + noise) / 0.5)).mean()
 
+    gradient = estimate.differentiated()
     for unit, shift in enumerate(torch.eye(5) * step):
         slope = (relaxed(shift) - relaxed(-shift)) / (2 * step)
         theta = PROBS[unit]
-        assert (estimate.gate_gradient[unit] * theta * (1 - theta)).item() == pytest.approx(
+        assert (gradient[unit] * theta * (1 - theta)).item() == pytest.approx(
             slope.item(), rel=1e-5, abs=1e-8
         )
 
@@ -143,15 +144,30 @@ ALL = [
 
 @pytest.mark.parametrize("estimator", ALL, ids=lambda e: type(e).__name__)
 def test_protocol(estimator):
-    """All run the weights' backward pass, give a value, and a gate gradient only when asked for."""
+    """All give a loss whose backward pass reaches the weights, and a gate gradient only when asked for."""
     for want in (True, False):
         weight = torch.ones(5, requires_grad=True)
         estimate = estimator(problem_for(lambda z, w=weight: (z * w).sum(-1)), want_gates=want)
+        gradient = estimate.differentiated()
         assert weight.grad is not None and bool((weight.grad != 0).any())
-        assert not estimate.nll.requires_grad and estimate.nll.shape == ()
-        assert (estimate.gate_gradient is not None) == want
+        assert estimate.nll.requires_grad and estimate.nll.shape == ()
+        assert (gradient is not None) == want
         if want:
-            assert estimate.gate_gradient.shape == (5,) and bool(estimate.gate_gradient.isfinite().all())
+            assert gradient.shape == (5,) and bool(gradient.isfinite().all())
+
+
+@pytest.mark.parametrize("estimator", ALL, ids=lambda e: type(e).__name__)
+def test_a_loss_that_was_scaled_gives_the_same_gradient_of_the_gates(estimator):
+    gradients = []
+    for factor in (1.0, 4.0):
+        weight = torch.ones(5, requires_grad=True)
+        torch.manual_seed(0)
+        estimate = estimator(problem_for(lambda z, w=weight: (z * w).sin().sum(-1)))
+        (factor * estimate.nll).backward()
+        gradients.append(estimate.gate_gradient(factor))
+        gradients.append(estimate.gate_gradient(torch.tensor(factor)))
+    for gradient in gradients[1:]:
+        torch.testing.assert_close(gradient, gradients[0])
 
 
 @pytest.mark.parametrize("estimator", ALL, ids=lambda e: type(e).__name__)
@@ -160,7 +176,7 @@ def test_weight_gradient_is_that_of_the_expected_loss(estimator):
         estimator = Concrete(temperature=0.5, hard=True)
     weight = torch.ones(5, requires_grad=True)
     problem = problem_for(lambda z: (z * weight).sum(-1), rows=20_000)
-    estimator(problem)
+    estimator(problem).differentiated()
     theta = torch.tensor(PROBS)
     error = SIGMAS * (theta * (1 - theta) / 20_000).sqrt()
     assert bool(((weight.grad - theta).abs() < error + 1e-4).all())

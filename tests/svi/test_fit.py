@@ -22,9 +22,9 @@ from bayesprune.errors import (
 from bayesprune.svi import Engine
 from bayesprune.svi.batches import Batches
 from bayesprune.svi.progress import _Stderr
-from bayesprune.svi.run import Run
 from bayesprune.svi.schedule import Schedule
 from bayesprune.svi.settle import record
+from bayesprune.svi.training import Training
 from tests.svi.fits import EPOCHS, FAST, ROWS, data, fit, gated_for, network, same
 
 
@@ -96,7 +96,7 @@ def test_the_average_of_weights_is_their_mean():
     for step in range(5):
         layer.weight.data = torch.tensor([[step**2, -1.0]])
         seen.append(layer.weight.detach().clone())
-        Run._average_(run)
+        Training._average_(run)
     torch.testing.assert_close(run.average["weight"], torch.stack(seen).mean(0))
 
 
@@ -313,14 +313,15 @@ def test_fit_on_cuda_is_like_fit_on_the_cpu():
 
 def test_the_nll_of_an_epoch_is_the_mean_over_its_rows(monkeypatch):
     """And not over its batches, of which the last is small."""
-    seen, step = [], Engine.step
+    seen, conclude = [], Engine.conclude
 
-    def watched(engine, state, batch):
-        state, info = step(engine, state, batch)
-        seen.append((len(batch[0]), float(info.nll)))
+    def watched(engine, state, ready):
+        rows = engine.rows
+        state, info = conclude(engine, state, ready)
+        seen.append((rows, float(info.nll)))
         return state, info
 
-    monkeypatch.setattr(Engine, "step", watched)
+    monkeypatch.setattr(Engine, "conclude", watched)
     loader = DataLoader(TensorDataset(*data()), batch_size=ROWS - 3, shuffle=True)
     result = fit(train=loader, epochs=2, batch_size=None)
     assert [rows for rows, _ in seen] == [ROWS - 3, 3] * 2

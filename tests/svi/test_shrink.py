@@ -10,10 +10,10 @@ from torch import nn
 import bayesprune as bp
 from bayesprune import priors
 from bayesprune.errors import EmptyGroupWarning
+from bayesprune.gated.dead import _spare_, dead_units, median_units
 from bayesprune.posterior.diagnose.neighbours import certainty, neighbours
 from bayesprune.structure.groups import Slot
 from bayesprune.svi.settings import Shrink
-from bayesprune.svi.shrink import _spare_, dead_units, median_units
 
 
 def gated_with(probs, exclude=("input",)):
@@ -27,10 +27,16 @@ def gated_with(probs, exclude=("input",)):
     return gated
 
 
+def _dead(gated, settings, velocity, below=None):
+    """As a training looks for them; at the decision, below one half whichever way the evidence points."""
+    asked = None if below is not None else velocity
+    return dead_units(gated, below or settings.below, asked, settings.least)
+
+
 def dead(gated, velocity, below=None, **settings):
     with warnings.catch_warnings():
         warnings.simplefilter("error", EmptyGroupWarning)
-        return dead_units(gated, Shrink(**settings), torch.tensor(velocity), below).int().tolist()
+        return _dead(gated, Shrink(**settings), torch.tensor(velocity), below).int().tolist()
 
 
 PROBS = [0.005, 0.005, 0.02, 0.3, 0.6, 0.9]
@@ -45,7 +51,7 @@ def test_a_unit_is_dead_below_the_threshold_where_its_evidence_points_down():
 def test_the_threshold_is_the_settings():
     assert dead(gated_with(PROBS), DOWN, below=None) == [1, 1, 0, 0, 0, 0]
     with_other = Shrink(below=0.4)
-    assert dead_units(gated_with(PROBS), with_other, torch.tensor(DOWN)).int().tolist() == [1, 1, 1, 1, 0, 0]
+    assert _dead(gated_with(PROBS), with_other, torch.tensor(DOWN)).int().tolist() == [1, 1, 1, 1, 0, 0]
 
 
 def test_at_the_decision_the_evidence_is_not_asked():
@@ -65,7 +71,7 @@ def test_units_that_are_gone_do_not_die_again():
 def test_the_most_probable_units_of_a_group_stay_whatever_the_prior_says(least):
     probs = [0.001, 0.009, 0.002, 0.008, 0.003, 0.007]
     with pytest.warns(EmptyGroupWarning, match=rf"all of its 6 units gone. Kept the {least} most probable"):
-        verdict = dead_units(gated_with(probs), Shrink(least=least), torch.tensor(DOWN))
+        verdict = dead_units(gated_with(probs), 0.01, torch.tensor(DOWN), least)
     best = {1: [1], 3: [1, 3, 5]}[least]
     assert verdict.int().tolist() == [int(i not in best) for i in range(6)]
 
@@ -76,7 +82,7 @@ def test_of_a_group_that_has_lost_units_the_best_of_those_left_stay():
     gone[0] = True
     gated.remove_(gone)
     with pytest.warns(EmptyGroupWarning) as told:
-        verdict = dead_units(gated, Shrink(least=2), torch.tensor(DOWN))
+        verdict = dead_units(gated, 0.01, torch.tensor(DOWN), 2)
     assert verdict.int().tolist() == [0, 1, 1, 1, 0, 0]
     assert [str(entry.message) for entry in told] == [
         "Group '0': the prior wants all of its 6 units gone. Kept the 2 most probable: a layer without units "
@@ -132,7 +138,7 @@ def test_what_is_in_a_section_that_dies_need_not_stay():
 def test_groups_are_guarded_one_by_one():
     gated = gated_with([0.9, 0.001, 0.001, 0.9] + [0.001] * 5 + [0.002], exclude=())
     with pytest.warns(EmptyGroupWarning) as told:
-        verdict = dead_units(gated, Shrink(), torch.ones(10))
+        verdict = dead_units(gated, 0.01, torch.ones(10))
     assert verdict.int().tolist() == [0, 1, 1, 0, 1, 1, 1, 1, 1, 0]
     assert len(told) == 1 and "Group '0'" in str(told[0].message)
 
@@ -151,7 +157,7 @@ def test_a_filter_whose_features_all_go_is_counted_as_gone():
     """Filter 0 is alive, and nobody would read it; filter 1 is dead, and would leave nothing at all."""
     gated = flattened([0.9, 0.002, 0.001, 0.001, 0.9, 0.9])  # two filters, then their four features
     with pytest.warns(EmptyGroupWarning):
-        verdict = dead_units(gated, Shrink(), torch.ones(6)).bool()
+        verdict = dead_units(gated, 0.01, torch.ones(6)).bool()
     staying = {name: mask for name, mask in gated.by_group(~verdict).items()}
     assert int(staying["0"].sum()) >= 1
     gated.remove_(verdict)
@@ -168,7 +174,7 @@ def spared(gated, least):
     """(units,) of 0 and 1, what dies, and the groups that were told of."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        verdict = dead_units(gated, Shrink(least=least), torch.ones(len(gated.alive)))
+        verdict = dead_units(gated, 0.01, torch.ones(len(gated.alive)), least)
     assert all(f"Kept the {least} most probable" in str(entry.message) for entry in caught)
     return verdict.int().tolist(), sorted({str(entry.message).split("'")[1] for entry in caught})
 

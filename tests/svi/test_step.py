@@ -15,8 +15,9 @@ from bayesprune.errors import SettingsError
 from bayesprune.svi import Engine, GateSteps, Recipe
 from bayesprune.svi.bits import uniform_factors
 from bayesprune.svi.objective import exact_negative_elbo, gate_nats, weight_nats
+from bayesprune.svi.optimisers import adam
 from bayesprune.svi.schedule import Schedule
-from bayesprune.svi.step import _window, adam
+from bayesprune.svi.step import _window
 from bayesprune.svi.weight_noise import WeightNoise
 from tests.svi.small import EXACT, HALF, Learned, small_batch, small_gated
 
@@ -192,13 +193,18 @@ def test_no_gate_moves_further_than_the_clip(sign):
 
 
 def test_the_next_step_draws_gates_as_they_have_become():
-    gated = small_gated(EXACT["flattening"])
-    engine = Engine(gated, Recipe(estimator="enumeration", gates=GateSteps(every=1)))
-    engine.step(engine.init(), small_batch())
-    problem = engine._problem(*small_batch())
-    torch.testing.assert_close(problem.probs, gated.inclusion_prob().detach())
-    torch.testing.assert_close(problem.log_odds, gated.log_odds.detach())
-    assert problem.units == {"input": 2, "0": 3} and problem.rows == 7
+    gated, seen = small_gated(EXACT["flattening"]), []
+
+    def watching(problem, want_gates=True):
+        seen.append(problem.probs.clone())
+        return bp.svi.Enumeration()(problem, want_gates)
+
+    engine = Engine(gated, Recipe(estimator=watching, gates=GateSteps(every=1)))
+    state, _ = engine.step(engine.init(), small_batch())
+    moved = gated.inclusion_prob().detach()
+    engine.step(state, small_batch())
+    assert not torch.equal(*seen)
+    torch.testing.assert_close(seen[1], moved)
 
 
 def test_hyper_sites_go_on_learning_once_gates_are_decided():
@@ -499,7 +505,7 @@ def test_a_prior_that_does_not_hang_on_the_gates_has_no_slope():
 @pytest.fixture
 def run():
     from bayesprune.svi.batches import Batches
-    from bayesprune.svi.run import Run
+    from bayesprune.svi.training import Training
 
     torch.manual_seed(0)
     network = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 2)).double()
@@ -511,7 +517,7 @@ def run():
     recipe = Recipe(
         gates=GateSteps(), learning_rate=1e-2, compact_learning_rate=3e-3, warmup=0.0, ramp=0.1, decide=0.5
     )
-    return Run(gated, batches, recipe, epochs=4, seed=0)
+    return Training(gated, steps=4 * batches.steps, recipe=recipe, rows=batches)
 
 
 def first(run):
@@ -520,7 +526,7 @@ def first(run):
 
 def test_adams_moments_live_on_past_the_decision(run):
     for batch in run.batches.epoch(0):
-        run.step_(batch)
+        run.step_on_([batch])
     names = {id(p): n for n, p in run.gated.named_parameters()}
     before = {names[id(p)]: s for p, s in run.engine.optimiser.state.items()}
     run.enter_compact_()
@@ -536,8 +542,8 @@ def test_adams_moments_live_on_past_the_decision(run):
 def test_a_step_after_the_decision_is_adams_own(run):
     """By hand: m ← β₁m + (1 − β₁)g, v ← β₂v + (1 − β₂)g², both corrected for five steps."""
     for batch in run.batches.epoch(0):
-        run.step_(batch)
-    run.decide_()
+        run.step_on_([batch])
+    run.decide()
     (weight,) = (p for n, p in run.gated.network.named_parameters() if n == "2.weight")
     moments = {k: v.clone() for k, v in run.engine.optimiser.state[weight].items()}
     x, y = first(run)
@@ -545,7 +551,7 @@ def test_a_step_after_the_decision_is_adams_own(run):
     loss = run.gated.likelihood.nll(run.gated.network(x, {}), y).mean()
     (gradient,) = torch.autograd.grad(loss, weight)
     gradient = gradient + old / (32 * run.gated.weights.scale_of("2.weight") ** 2)  # their prior, per row
-    run.step_((x, y))
+    run.step_on_([(x, y)])
     mean = (0.9 * moments["exp_avg"] + 0.1 * gradient) / (1 - 0.9**5)
     square = (0.999 * moments["exp_avg_sq"] + 0.001 * gradient.square()) / (1 - 0.999**5)
     torch.testing.assert_close(weight.detach(), old - 3e-3 * mean / (square.sqrt() + 1e-8))

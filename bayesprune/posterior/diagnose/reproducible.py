@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from bayesprune.gated.dead import median_units
 from bayesprune.posterior.diagnose.answer import Answer, Evidence, Measure, judged, not_asked
 from bayesprune.posterior.diagnose.matching import matched_jaccard
-from bayesprune.svi.shrink import median_units
 
 QUESTION = "reproducible"
 LEAST_FITS = 4

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from bayesprune.errors import PosteriorError
 from bayesprune.gated import GatedModel
+from bayesprune.gated.dead import median_units
 from bayesprune.gated.precision import refuse_autocast
 from bayesprune.posterior.evidence.passes import Array, Setting, estimated_gains, left_out_gains
 from bayesprune.posterior.evidence.prices import unit_prices
@@ -25,7 +26,6 @@ from bayesprune.rows import Source
 from bayesprune.structure.copying import copy_of
 from bayesprune.svi.estimators import Estimator, find_estimator
 from bayesprune.svi.result import FitResult
-from bayesprune.svi.shrink import median_units
 from bayesprune.svi.threads import threads_for, using_threads
 from bayesprune.terminal import bar_hidden
 

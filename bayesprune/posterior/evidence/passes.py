@@ -105,7 +105,7 @@ def estimated_gains(setting: Setting, rows: Rows, estimator: Estimator, tick: Ti
         problem = kind(nll, setting.probs, log_odds, gated.kept(), len(x), setting.generator)
         slopes = []
         for _ in range(setting.draws):
-            slope = estimator(problem).gate_gradient
+            slope = estimator(problem).differentiated()
             assert slope is not None
             slopes.append(-slope.detach())
             tick(len(x))

@@ -38,6 +38,7 @@ from bayesprune.structure.graph.shipped import plain_graph_of
 from bayesprune.structure.graph.surgery.adapt import EVERYWHERE, adapted
 from bayesprune.structure.graph.surgery.cut import (
     Backup,
+    Moments,
     cut_tensor_,
     follow_counts_,
     kept_places,
@@ -295,7 +296,7 @@ class GraphNetwork(Framed):
     def cut_(
         self,
         alive: Mapping[str, Tensor],
-        optimiser: torch.optim.Optimizer | None = None,
+        optimiser: Moments | None = None,
         companions: Mapping[str, nn.Parameter] | None = None,
         gated: bool = True,
     ) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
-from bayesprune.svi.estimators.problem import Estimate, GateProblem, backward
+from bayesprune.svi.estimators.problem import Estimate, Factor, GateProblem, gradient_of
 
 
 @dataclass(frozen=True)
@@ -31,8 +32,9 @@ class Concrete:
         relaxed = torch.sigmoid((log_odds + noise) / self.temperature)
         gates = relaxed + ((relaxed > 0.5).to(relaxed.dtype) - relaxed).detach() if self.hard else relaxed
         loss = problem.nll(problem.split(gates)).mean()
-        backward(loss)
-        if log_odds.grad is None:
-            return Estimate(loss.detach(), None)
-        slope = (problem.probs * (1 - problem.probs)).clamp_min(1e-7)  # dθ/d(log-odds)
-        return Estimate(loss.detach(), log_odds.grad / slope)
+
+        def gradient(factor: Factor) -> Tensor:
+            slope = (problem.probs * (1 - problem.probs)).clamp_min(1e-7)  # dθ/d(log-odds)
+            return gradient_of(log_odds, factor) / slope
+
+        return Estimate(loss, gradient if want_gates else None)

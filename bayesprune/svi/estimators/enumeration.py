@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from bayesprune.errors import SettingsError
-from bayesprune.svi.estimators.problem import Estimate, GateProblem, backward
+from bayesprune.svi.estimators.problem import Estimate, GateProblem, gradient_of
 
 MOST_GATES = 12
 
@@ -28,8 +28,7 @@ class Enumeration:
         probs = problem.probs.detach().clone().requires_grad_(want_gates)
         weights = torch.where(configurations > 0, probs, 1 - probs).prod(-1)
         loss = weights @ losses
-        backward(loss)
-        return Estimate(loss.detach(), probs.grad)
+        return Estimate(loss, (lambda factor: gradient_of(probs, factor)) if want_gates else None)
 
 
 def all_configurations(gates: int) -> Tensor:

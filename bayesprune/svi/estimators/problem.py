@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -12,6 +12,8 @@ from torch import Tensor
 from bayesprune.svi.bits import random_words
 
 Gates = dict[str, Tensor]
+Factor = float | Tensor
+"""What a loss was multiplied by before it was differentiated: a GradScaler's scale, one over some batches."""
 
 
 class RowLoss(Protocol):
@@ -109,20 +111,30 @@ class GateProblem:
 
 @dataclass(frozen=True)
 class Estimate:
-    """One batch's answer.
+    """One batch's answer: a loss that has yet to be differentiated, and what to read off afterwards.
 
     Attributes:
-        nll: scalar, mean negative log-likelihood of a row under the drawn gates, nats, detached.
-        gate_gradient: (units,), estimate of ∂E[mean NLL]/∂q(z=1) for the living units; None when not asked
-            for.
+        nll: scalar, mean negative log-likelihood of a row under the drawn gates, nats, with its graph.
+        gate_gradient: after ``factor · nll`` was differentiated with ``backward``, a function of ``factor``
+            that returns (units,), an estimate of ∂E[mean NLL]/∂q(z=1) for the living units. None when it was
+            not asked for.
     """
 
     nll: Tensor
-    gate_gradient: Tensor | None
+    gate_gradient: Callable[[Factor], Tensor] | None
+
+    def differentiated(self) -> Tensor | None:
+        """Run the backward pass: weights' gradients go to ``.grad``.
+
+        Returns:
+            (units,), the gates' gradient; None when it was not asked for.
+        """
+        backward(self.nll)
+        return None if self.gate_gradient is None else self.gate_gradient(1.0)
 
 
 class Estimator(Protocol):
-    """Runs the backward pass of one batch: weight gradients into ``.grad``, the gates' returned.
+    """Draws gates for one batch and runs its loss forward; backward is for the caller, who may scale it.
 
     One that weighs each row's draw by that row's loss says so by ``of_rows = True``: from a loss that is the
     same number for the whole batch it would get a slope that is too small by the number of rows.
@@ -137,9 +149,21 @@ class Estimator(Protocol):
                 inputs.
 
         Returns:
-            The estimate; the weights' gradients have been accumulated.
+            The estimate. Its loss is differentiated once, and weights' gradients go to ``.grad``.
         """
         ...
+
+
+def gradient_of(leaf: Tensor, factor: Factor) -> Tensor:
+    """∂(mean loss)/∂leaf, after ``factor`` times the loss was differentiated.
+
+    Args:
+        leaf: any shape; zeros are returned where the loss does not hang on it.
+        factor: of the loss.
+    """
+    if leaf.grad is None:
+        return torch.zeros_like(leaf)
+    return leaf.grad if isinstance(factor, float) and factor == 1.0 else leaf.grad / factor
 
 
 def backward(loss: Tensor) -> None:

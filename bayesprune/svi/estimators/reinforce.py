@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import torch
 
-from bayesprune.svi.estimators.problem import Estimate, GateProblem, backward
+from bayesprune.svi.estimators.problem import Estimate, GateProblem
 
 
 @dataclass(frozen=True)
@@ -24,14 +24,13 @@ class Reinforce:
         """See ``Estimator``."""
         gates = problem.draw()
         losses = problem.nll(gates)
-        backward(losses.mean())
-        value = losses.detach()
         if not want_gates:
-            return Estimate(value.mean(), None)
+            return Estimate(losses.mean(), None)
+        value = losses.detach()
         others = (value.sum() - value) / max(problem.rows - 1, 1)
         drawn = torch.cat(list(gates.values()), dim=1)
-        gradient = ((value - others).unsqueeze(1) * (drawn - problem.probs)).mean(0)
-        return Estimate(value.mean(), gradient / _slope(problem))
+        gradient = ((value - others).unsqueeze(1) * (drawn - problem.probs)).mean(0) / _slope(problem)
+        return Estimate(losses.mean(), lambda factor: gradient)
 
 
 @dataclass(frozen=True)
@@ -48,15 +47,13 @@ class ARM:
         uniform = problem.uniform()
         second = (uniform < problem.probs).to(uniform.dtype)
         losses = problem.nll(problem.split(second))
-        backward(losses.mean())
-        value = losses.detach()
         if not want_gates:
-            return Estimate(value.mean(), None)
+            return Estimate(losses.mean(), None)
         first = (uniform > 1 - problem.probs).to(uniform.dtype)
         with torch.no_grad():
-            difference = problem.nll(problem.split(first)) - value
-        gradient = (difference.unsqueeze(1) * (uniform - 0.5)).mean(0)
-        return Estimate(value.mean(), gradient / _slope(problem))
+            difference = problem.nll(problem.split(first)) - losses.detach()
+        gradient = (difference.unsqueeze(1) * (uniform - 0.5)).mean(0) / _slope(problem)
+        return Estimate(losses.mean(), lambda factor: gradient)
 
 
 def _slope(problem: GateProblem) -> torch.Tensor:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bayesprune.svi.estimators.problem import Estimate, GateProblem, Gates, backward
+from bayesprune.svi.estimators.problem import Estimate, Factor, GateProblem, Gates, gradient_of
 
 
 @dataclass(frozen=True)
@@ -19,10 +19,12 @@ class StraightThrough:
 
     def __call__(self, problem: GateProblem, want_gates: bool = True) -> Estimate:
         """See ``Estimator``."""
-        gates, loss = _backward(problem, want_gates)
-        if not want_gates:
-            return Estimate(loss, None)
-        return Estimate(loss, torch.cat([_slope(z).sum(0) for z in gates.values()]))
+        gates, loss = _forward(problem, want_gates)
+
+        def gradient(factor: Factor) -> Tensor:
+            return torch.cat([gradient_of(z, factor).sum(0) for z in gates.values()])
+
+        return Estimate(loss, gradient if want_gates else None)
 
 
 @dataclass(frozen=True)
@@ -44,14 +46,18 @@ class SecondOrderStraightThrough:
 
     def __call__(self, problem: GateProblem, want_gates: bool = True) -> Estimate:
         """See ``Estimator``."""
-        gates, loss = _backward(problem, want_gates)
-        if not want_gates:
-            return Estimate(loss, None)
-        total = torch.cat([_slope(z).sum(0) for z in gates.values()])
-        opened = torch.cat([(_slope(z) * z.detach()).sum(0) for z in gates.values()])
-        if_open = (0.5 / problem.probs).clamp_max(self.cap)
-        if_shut = (0.5 / (1 - problem.probs)).clamp_max(self.cap)
-        return Estimate(loss, opened * if_open + (total - opened) * if_shut)
+        gates, loss = _forward(problem, want_gates)
+
+        def gradient(factor: Factor) -> Tensor:
+            slopes = [gradient_of(z, factor) for z in gates.values()]
+            total = torch.cat([slope.sum(0) for slope in slopes])
+            pairs = zip(slopes, gates.values(), strict=True)
+            opened = torch.cat([(slope * z.detach()).sum(0) for slope, z in pairs])
+            if_open = (0.5 / problem.probs).clamp_max(self.cap)
+            if_shut = (0.5 / (1 - problem.probs)).clamp_max(self.cap)
+            return opened * if_open + (total - opened) * if_shut
+
+        return Estimate(loss, gradient if want_gates else None)
 
 
 @dataclass(frozen=True)
@@ -72,29 +78,24 @@ class CurvedStraightThrough:
 
     def __call__(self, problem: GateProblem, want_gates: bool = True) -> Estimate:
         """See ``Estimator``."""
-        gates, loss = _backward(problem, want_gates)
-        if not want_gates:
-            return Estimate(loss, None)
-        return Estimate(loss, torch.cat([_curved(z, problem.rows) for z in gates.values()]))
+        gates, loss = _forward(problem, want_gates)
+
+        def gradient(factor: Factor) -> Tensor:
+            return torch.cat([_curved(z, problem.rows, factor) for z in gates.values()])
+
+        return Estimate(loss, gradient if want_gates else None)
 
 
-def _curved(gate: Tensor, rows: int) -> Tensor:
+def _curved(gate: Tensor, rows: int, factor: Factor) -> Tensor:
     """(units,), Σ over rows of s · (1 + (½ − z) · clip(rows · s, ±1)), with s = ∂(mean loss)/∂z = ℓ′/rows."""
-    slope = _slope(gate)
+    slope = gradient_of(gate, factor)
     bend = (slope * rows).clamp_(-1.0, 1.0).mul_(0.5 - gate.detach())
     return torch.addcmul(slope, slope, bend).sum(0)
 
 
-def _backward(problem: GateProblem, want_gates: bool) -> tuple[Gates, Tensor]:
-    """Draw gates, run the loss forward and back; the gates hold their slopes then."""
+def _forward(problem: GateProblem, want_gates: bool) -> tuple[Gates, Tensor]:
+    """Draw gates and run the loss forward; after the backward pass the gates hold their slopes."""
     gates, factors = (problem.draw(), None) if want_gates else problem.draw_with_noise()
     for gate in gates.values():
         gate.requires_grad_(want_gates)
-    loss = problem.nll(gates, factors).mean()
-    backward(loss)
-    return gates, loss.detach()
-
-
-def _slope(gate: Tensor) -> Tensor:
-    """(rows, units), ∂(mean loss)/∂z."""
-    return gate.grad if gate.grad is not None else torch.zeros_like(gate)
+    return gates, problem.nll(gates, factors).mean()

@@ -14,11 +14,11 @@ from scipy.stats import chi2
 from torch import nn
 
 import bayesprune as bp
+from bayesprune.gated.dead import median_units
 from bayesprune.posterior.diagnose.joint import log_joint
 from bayesprune.posterior.evidence.passes import Setting, left_out_gains
 from bayesprune.priors import BernoulliGates, Fixed, Flattening
 from bayesprune.svi.estimators import ESTIMATORS, all_configurations
-from bayesprune.svi.shrink import median_units
 from tests.gated.graphs import Residual
 from tests.svi.small import EXACT, HALF, small_batch, small_gated
 

@@ -18,8 +18,7 @@ from bayesprune.errors import (
 )
 from bayesprune.posterior import plot_evidence
 from bayesprune.svi.batches import Batches
-from bayesprune.svi.progress import Progress
-from bayesprune.svi.run import Run
+from bayesprune.svi.training import Training
 from tests.svi.fits import FAST, data, gated_for
 
 
@@ -34,10 +33,12 @@ def result():
 def halfway():
     """Two of six epochs: gates on their way."""
     batches = Batches(data(), 16, torch.device("cpu"), 0)
-    run = Run(copy.deepcopy(gated_for()), batches, bp.Recipe(**FAST), 6, 0)
-    for _ in range(2):
-        run.epoch_(Progress(1, 0, False))
-    return run.gated
+    gated = copy.deepcopy(gated_for())
+    training = Training(gated, steps=6 * batches.steps, recipe=bp.Recipe(**FAST), rows=batches)
+    for epoch in range(2):
+        for batch in batches.epoch(epoch):
+            training.step_on_([batch])
+    return gated
 
 
 def test_after_the_fit_only_what_is_left_is_listed_and_nothing_is_drawn(result):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -84,19 +85,38 @@ def living_slots(structure: Structure, alive: Tensor) -> tuple[Slot, ...]:
     return tuple(left)
 
 
-def cut_tensor_(
-    tensor: Tensor, dim: int, stays: Tensor, optimiser: torch.optim.Optimizer | None = None
-) -> None:
-    """Cut a parameter, its gradient and its optimiser state; the object keeps its identity."""
-    index, shape = stays.nonzero().squeeze(1).to(tensor.device), tensor.shape
+class Moments(Protocol):
+    """Whatever keeps something of a parameter: an optimiser of PyTorch's, or several."""
+
+    @property
+    def state(self) -> Any:
+        """Parameter → name → what is kept."""
+
+
+def cut_tensor_(tensor: Tensor, dim: int, stays: Tensor, optimiser: Moments | None = None) -> None:
+    """Cut a parameter, its gradient and its optimiser state; the object keeps its identity.
+
+    What an optimiser keeps for every number, or summed over other dimensions (Adafactor's second moments by
+    rows and columns), is cut with them; what it keeps for the whole parameter stays.
+    """
+    index, size = stays.nonzero().squeeze(1).to(tensor.device), tensor.shape[dim]
     state = optimiser.state.get(tensor, {}) if optimiser is not None else {}
     for key, value in state.items():
-        if torch.is_tensor(value) and value.shape == shape:
-            state[key] = value.index_select(dim, index)
+        if torch.is_tensor(value) and value.ndim == tensor.ndim and value.shape[dim] == size:
+            state[key] = value.index_select(dim, index.to(value.device))
     gradient, tensor.grad = tensor.grad, None
-    tensor.data = tensor.data.index_select(dim, index)
+    values = tensor.data.index_select(dim, index)
+    # A graph that somebody still holds, as a loop holds its last loss, keeps the node alive that adds up this
+    # parameter's gradient, and the next graph would meet it with the old shape. PyTorch lets go of the node
+    # where data of another type are put in place.
+    tensor.data = torch.empty(0, dtype=_other(tensor.dtype), device=tensor.device)
+    tensor.data = values
     if gradient is not None:
         tensor.grad = gradient.index_select(dim, index)
+
+
+def _other(dtype: torch.dtype) -> torch.dtype:
+    return torch.float32 if dtype != torch.float32 else torch.float64
 
 
 def shorter_lengths(
@@ -163,17 +183,17 @@ def follow_counts_(structure: Structure, alive: Tensor) -> None:
 class Backup:
     """A tensor as it was, to be put back if a cut was wrong."""
 
-    def __init__(self, tensor: Tensor, optimiser: torch.optim.Optimizer | None) -> None:
+    def __init__(self, tensor: Tensor, optimiser: Moments | None) -> None:
         self.tensor, self.data, self.grad = tensor, tensor.data, tensor.grad
         self.state = dict(optimiser.state.get(tensor, {})) if optimiser is not None else {}
 
-    def restore_(self, optimiser: torch.optim.Optimizer | None) -> None:
+    def restore_(self, optimiser: Moments | None) -> None:
         """Put it back."""
         self.tensor.grad = None
         self.tensor.data = self.data
         self.tensor.grad = self.grad
         if optimiser is not None and self.state:
-            optimiser.state[self.tensor] = self.state
+            optimiser.state[self.tensor].update(self.state)
 
 
 def strip_(network: nn.Module, gone: set[str]) -> None:

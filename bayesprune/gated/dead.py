@@ -8,12 +8,11 @@ import torch
 from torch import Tensor
 
 from bayesprune.errors import EmptyGroupWarning
-from bayesprune.gated import GatedModel
+from bayesprune.gated.network import GatedNetwork
 from bayesprune.structure.groups import close_over, least_units
-from bayesprune.svi.settings import Shrink
 
 
-def dead_units(gated: GatedModel, settings: Shrink, velocity: Tensor, below: float | None = None) -> Tensor:
+def dead_units(gated: GatedNetwork, below: float, velocity: Tensor | None = None, least: int = 1) -> Tensor:
     """Units to remove now.
 
     A unit is dead when its inclusion probability is under the threshold and its evidence still points down
@@ -23,9 +22,10 @@ def dead_units(gated: GatedModel, settings: Shrink, velocity: Tensor, below: flo
 
     Args:
         gated: the model.
-        settings: threshold and guard.
-        velocity: (units of all groups,), smoothed gradient of the log-odds, nats.
-        below: another threshold: at the decision it is one half, whichever way the evidence points.
+        below: the threshold; at the decision it is one half.
+        velocity: (units of all groups,), smoothed gradient of the log-odds, nats; None where it is not asked
+            which way the evidence points.
+        least: units that a group keeps.
 
     Returns:
         (units of all groups,), bool.
@@ -34,20 +34,20 @@ def dead_units(gated: GatedModel, settings: Shrink, velocity: Tensor, below: flo
         EmptyGroupWarning: the prior wants all units of a group gone; it is named.
     """
     probs = gated.inclusion_prob().detach()
-    dead = gated.alive & (probs < (settings.below if below is None else below))
-    if below is None:
+    dead = gated.alive & (probs < below)
+    if velocity is not None:
         dead &= velocity > 0
-    floors = _floors(gated, dead, settings.least)
+    floors = _floors(gated, dead, least)
     for name, part in gated.slices().items():
         alive = gated.alive[part]
         if int((alive & ~dead[part]).sum()) < floors[name]:
             best = torch.where(alive, probs[part], -1.0).topk(floors[name]).indices
             dead[part] = dead[part].index_fill(0, best, False)
-            _warn(name, gated, settings.least)
-    return _unless_starved(gated, dead, probs, settings.least)
+            _warn(name, gated, least)
+    return _unless_starved(gated, dead, probs, least)
 
 
-def median_units(gated: GatedModel) -> Tensor:
+def median_units(gated: GatedNetwork) -> Tensor:
     """The median-probability model: the units that ``prune`` keeps.
 
     They are those of q(z = 1) ≥ ½, and of a group that would be emptied its most probable one; whatever is
@@ -61,10 +61,10 @@ def median_units(gated: GatedModel) -> Tensor:
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", EmptyGroupWarning)  # where it is pruned, it is told
-        return gated.alive & ~dead_units(gated, Shrink(), torch.zeros_like(gated.log_odds), below=0.5)
+        return gated.alive & ~dead_units(gated, 0.5)
 
 
-def _floors(gated: GatedModel, dead: Tensor, least: int) -> dict[str, int]:
+def _floors(gated: GatedNetwork, dead: Tensor, least: int) -> dict[str, int]:
     """Group → units that it must keep if the optional ones among the dead go."""
     optional = {group.name for group in gated.groups if group.optional}
     dying = gated.by_group(dead)
@@ -75,7 +75,7 @@ def _floors(gated: GatedModel, dead: Tensor, least: int) -> dict[str, int]:
     return least_units(gated.groups, gated.network.slots, alive, least)
 
 
-def _unless_starved(gated: GatedModel, dead: Tensor, probs: Tensor, least: int) -> Tensor:
+def _unless_starved(gated: GatedNetwork, dead: Tensor, probs: Tensor, least: int) -> Tensor:
     """Spare the best columns of groups that closing over readers would leave with too few units."""
     dead, floors = dead.clone(), _floors(gated, dead, least)
     for _ in gated.groups:
@@ -90,7 +90,7 @@ def _unless_starved(gated: GatedModel, dead: Tensor, probs: Tensor, least: int) 
     return dead
 
 
-def _spare_(gated: GatedModel, dead: Tensor, probs: Tensor, group: str, least: int) -> None:
+def _spare_(gated: GatedNetwork, dead: Tensor, probs: Tensor, group: str, least: int) -> None:
     """Let units of a group live, each with the most probable of the columns that others own too."""
     slots, parts = gated.network.slots, gated.slices()
     slot = next(s for s in slots if s.group == group and s.reads)
@@ -108,7 +108,7 @@ def _spare_(gated: GatedModel, dead: Tensor, probs: Tensor, group: str, least: i
                 dead[parts[owner.group].start + int(owner.unit_ids[column])] = False
 
 
-def _warn(group: str, gated: GatedModel, least: int) -> None:
+def _warn(group: str, gated: GatedNetwork, least: int) -> None:
     """The same words every time, so that Python says them once."""
     size = next(g.size for g in gated.groups if g.name == group)
     warnings.warn(

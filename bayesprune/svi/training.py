@@ -1,0 +1,580 @@
+"""A training under way: one's own loop, with gates that move, units that go, and budgets that are kept."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bayesprune.callers import level
+from bayesprune.errors import CheckpointError, DivergedError, LossScaleWarning, SettingsError
+from bayesprune.gated import GatedModel
+from bayesprune.gated.dead import dead_units
+from bayesprune.gated.precision import refuse_autocast
+from bayesprune.rows import Inputs, Pair
+from bayesprune.rows.checks import check_whole
+from bayesprune.rows.pairs import pair_of
+from bayesprune.structure.graph import GraphNetwork
+from bayesprune.svi.batches import Batches, Train
+from bayesprune.svi.callbacks import Callback
+from bayesprune.svi.checks import check_first, check_model, check_rows, check_training
+from bayesprune.svi.clock import warn_after, warn_before
+from bayesprune.svi.estimators.problem import backward
+from bayesprune.svi.objective import gate_nats, weight_nats
+from bayesprune.svi.optimisers import Optimizer, given
+from bayesprune.svi.own_unit import start_in_own_unit_
+from bayesprune.svi.pricing import Pricing
+from bayesprune.svi.result import Epoch, FitResult, prune
+from bayesprune.svi.schedule import Schedule
+from bayesprune.svi.settings import Recipe
+from bayesprune.svi.step import Engine, Info, State
+from bayesprune.svi.training_state import TrainingState, put_, taken
+
+CERTAIN = 30.0  # log-odds whose sigmoid is 1 in float32
+
+
+class Passed:
+    """What has passed since the last record.
+
+    Args:
+        device: of the training.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.nll, self.rows, self.began = torch.zeros((), device=device), 0, time.perf_counter()
+
+    def add(self, nll: Tensor, rows: int) -> None:
+        """Add a step's mean negative log-likelihood of a row, and its rows."""
+        self.nll, self.rows = self.nll + nll * rows, self.rows + rows
+
+
+class Training:
+    """What an existing loop needs for its network to be pruned while it learns.
+
+    The loop keeps its loader, its optimiser, its scheduler and what it does to losses and gradients. Gates,
+    priors, removals, the decision and budgets are done within ``loss`` and ``step``; there is nothing else to
+    call.
+
+    Args:
+        gated: from ``bp.gate``; it is changed in place, and ``training.gated`` is the same model.
+        steps: how many steps the training is of, by which warm-up, selection and decision are timed.
+        optimizer: over ``gated.parameters()``; its class, or a function of parameters that makes it; by
+            default fused Adam under the recipe's learning rates. The weights' Gaussian prior is added to
+            their gradients, so that it is the same for all: give ``weight_decay=0``. Its learning rate is its
+            owner's.
+        recipe: warm-up, ramp, decision, gate steps, estimator, averaging; its learning rates are for the
+            default optimiser.
+        seed: of the gates' noise.
+        rows: the training rows, as ``fit`` takes them: needed where a likelihood begins from all targets
+            (``Gaussian``), and where weights are averaged beside batch normalisation; else the first batch is
+            looked at.
+        also: copies of the model that are averaged elsewhere, such as ``AveragedModel(gated)``: what is
+            removed from the model is removed from them.
+        callbacks: told of every step, removal, decision and record.
+
+    Raises:
+        SettingsError: a setting out of range, or an optimiser that does not fit the model.
+        LikelihoodError, DataError: as ``fit``, where ``rows`` are given.
+
+    Warns:
+        ClockWarning: so few steps cannot decide any gate by evidence.
+        PriorWarning: the optimiser decays weights by itself.
+
+    Example:
+        >>> import bayesprune as bp
+        >>> x, y = torch.randn(64, 4), torch.randint(3, (64,))
+        >>> network = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+        >>> prior = bp.priors.BernoulliGates(bp.priors.Flattening(price=1.0))
+        >>> gated = bp.gate(network, x[:2], prior=prior, likelihood=bp.Categorical(rows=len(x)))
+        >>> training = Training(gated, steps=400, optimizer=torch.optim.SGD(gated.parameters(), lr=0.1))
+        >>> for _ in range(400):
+        ...     loss = training.loss((x, y))
+        ...     loss.backward()
+        ...     info = training.step()
+        >>> small = training.finish()
+        >>> training.decided, type(small).__name__
+        (True, 'Sequential')
+    """
+
+    def __init__(
+        self,
+        gated: GatedModel,
+        *,
+        steps: int,
+        optimizer: Optimizer | None = None,
+        recipe: Recipe | None = None,
+        seed: int = 0,
+        rows: Train | Batches | None = None,
+        also: Iterable[nn.Module] = (),
+        callbacks: Iterable[Callback] = (),
+    ) -> None:
+        check_model(gated)
+        check_training(steps=steps, recipe=recipe, seed=seed)
+        self.gated, self.recipe, self.seed = gated, recipe or Recipe(), seed
+        self.schedule = Schedule(self.recipe, steps)
+        self.batches: Batches | None = None
+        self._check_targets: Callable[[Tensor, str], None] | None = None
+        if rows is not None:
+            device = gated.log_odds.device
+            dealt = rows if isinstance(rows, Batches) else Batches(rows, None, device, seed, form=gated.form)
+            self._begin_with_(dealt)
+        own = None if optimizer is None else given(gated, optimizer)
+        self.engine = Engine(gated, self.recipe, seed, self.schedule, own)
+        self.state: State = self.engine.init()
+        self.pricing = Pricing.of(gated, self.schedule)
+        self.also = [_copy_within(copy) for copy in also]
+        self.callbacks = tuple(callbacks)
+        self.history: list[Epoch] = []
+        self.decided_at: int | None = None
+        self.rounded = 0
+        self.seconds = 0.0
+        self.average: dict[str, Tensor] = {}
+        self.averaged = 0
+        self.finished = self.stopping = False
+        self._records, self._may_run_over = True, False
+        self.passed = Passed(self.state.velocity.device)
+        self._hooks: list[Any] = []
+        self._hook_()
+        self._ready: tuple[Tensor, Tensor | None] | None = None
+        self._info: Info | None = None
+        self._started = False
+
+    # ---- what a loop calls
+
+    @property
+    def optimizer(self) -> torch.optim.Optimizer:
+        """Of the weights."""
+        return self.engine.optimiser
+
+    @property
+    def steps(self) -> int:
+        """Steps taken."""
+        return self.state.step
+
+    @property
+    def decided(self) -> bool:
+        """Whether all gates are at a vertex: nothing is removed any more, and the network is a plain one."""
+        return self.state.decided
+
+    def loss(self, batch: Any) -> Tensor:
+        """Run a batch forward under gates that are drawn for every row.
+
+        Several batches may come before a step: their gradients add up, as everywhere in PyTorch, so that k
+        losses divided by k are one large batch.
+
+        Args:
+            batch: (inputs, targets), or a dict of both, as ``fit`` takes them; on any device.
+
+        Returns:
+            Scalar, mean negative log-likelihood of a row, nats: scale it, log it, call ``backward``.
+
+        Raises:
+            SettingsError: the schedule has no step left, the training is finished, or gradients are off.
+            DataError, LikelihoodError: the batch does not fit network or likelihood.
+        """
+        place = f"batch of step {self.state.step + 1}"
+        x, y = pair_of(batch, place, True, self.gated.form)
+        assert y is not None
+        check_whole(x, y, place)
+        device = self.state.velocity.device
+        x, y = x.to(device, non_blocking=True), y.to(device, non_blocking=True)
+        if self._check_targets is None:
+            self._begin_(x, y)
+        assert self._check_targets is not None
+        self._check_targets(y, place)
+        if not self.gated.training:
+            self.gated.train()
+        return self._loss((x, y))
+
+    def step(self, scaler: torch.amp.GradScaler | None = None) -> Info | None:
+        """Move weights by the optimiser and gates by mirror steps; remove what has died; decide in time.
+
+        Args:
+            scaler: that has scaled the losses; its ``step`` and ``update`` are called here.
+
+        Returns:
+            What was seen; None where the scaler has skipped the step for gradients that are not finite.
+
+        Raises:
+            SettingsError: a loss was not taken, or not differentiated; or autocast is still on.
+            DivergedError: the loss is not finite any more.
+        """
+        refuse_autocast("training.step()", self.state.velocity.device.type)
+        self._info = None
+        self._check_scale(scaler)
+        if scaler is None:
+            self.optimizer.step()
+        else:
+            self._step_scaled(scaler)
+        return self._info
+
+    def end_epoch(self) -> Epoch:
+        """Record what has happened since the last record; by itself once as many rows have been seen as there
+        are.
+        """
+        passed, self.passed = self.passed, Passed(self.state.velocity.device)
+        self._check(passed.nll)
+        seconds = time.perf_counter() - passed.began
+        self.seconds += seconds
+        self.history.append(self._record(float(passed.nll) / max(passed.rows, 1), seconds))
+        if self._records:
+            for callback in self.callbacks:
+                callback.on_epoch(self, self.history[-1])
+        return self.history[-1]
+
+    def stop(self) -> None:
+        """Say that the training is to end: ``fit`` does after this step, a loop of one's own looks at
+        ``stopping``.
+        """
+        self.stopping = True
+
+    def finish(self) -> nn.Module:
+        """End the training: decide what is not decided, put averaged weights in place.
+
+        Returns:
+            The small network, a plain module of the user's own class, in eval mode.
+
+        Warns:
+            ClockWarning: more than 0.05 of the gates were decided because time was up.
+        """
+        return prune(self.result())
+
+    def result(self) -> FitResult:
+        """End the training, as ``finish`` does, and return what ``fit`` returns: posterior, history, …"""
+        self._finish_()
+        decided = self.decided_at
+        per_epoch = max(1, round(self.state.step / max(len(self.history), 1)))
+        epoch = None if decided is None else min(decided // per_epoch + 1, max(len(self.history), 1))
+        history = self.history
+        if history:
+            history = [*history[:-1], replace(history[-1], **self.standing())]
+        found = FitResult(self.gated.eval(), tuple(history), self.seconds, self.rounded, epoch)
+        warn_after(found)
+        return found
+
+    def state_dict(self) -> TrainingState:
+        """All that is needed to go on: model, optimiser, gates, history. What the data's own randomness and a
+        scheduler need is their owner's to keep.
+
+        Returns:
+            Copies, on the CPU; ``save`` writes them without pickle.
+        """
+        return taken(self)
+
+    def load_state_dict(self, state: TrainingState) -> None:
+        """Go on where another training of the same model, steps and recipe was, to the bit-equal result.
+
+        Args:
+            state: what ``state_dict`` returned.
+
+        Raises:
+            CheckpointError: it does not fit; nothing was changed then.
+        """
+        if self.state.step or self.finished:
+            raise SettingsError(
+                f"This training has taken {self.state.step} steps: a state is put into one that has taken "
+                "none."
+            )
+        try:
+            put_(self, state)
+        except (KeyError, ValueError, RuntimeError, TypeError) as problem:
+            raise CheckpointError(f"The state does not fit this training ({problem}).") from problem
+
+    # ---- removals and the decision, which steps bring about by themselves
+
+    def shrink(self) -> None:
+        """Remove what has died, and decide early when no gate is left undecided."""
+        if self.state.decided or not self.state.moving:
+            return
+        shrink = self.recipe.shrink
+        dead = dead_units(self.gated, shrink.below, self.state.velocity, shrink.least)
+        self._remove_(self.pricing.spare(dead, self.state.velocity) if self.pricing else dead)
+        done = self.state.prior_weight == 1.0 and self.undecided() == 0
+        if done and (self.pricing is None or self.pricing.reached()):
+            self.decide()
+
+    def decide(self) -> None:
+        """Put every gate at the nearer vertex, where a multilinear objective has its minima; or at the vertex
+        that a budget leaves.
+        """
+        if self.state.decided:
+            return
+        velocity, probs = self.state.velocity, self.gated.inclusion_prob().detach()
+        if self.pricing and self.pricing.has_budget:
+            dead = self.pricing.surplus(velocity)
+            sure = torch.where(dead, probs <= 0.01, probs >= 0.99)
+            self.rounded = int((self.gated.alive & ~sure).sum())
+        else:
+            dead = dead_units(self.gated, 0.5, least=self.recipe.shrink.least)
+            self.rounded = self.undecided()
+        self._remove_(dead)
+        self.gated.log_odds.data[self.gated.alive] = CERTAIN
+        for copy in self.also:
+            if isinstance(copy, GatedModel):
+                copy.log_odds.data.copy_(self.gated.log_odds.data)
+        self.decided_at = self.state.step
+        self.state = replace(self.state, decided=True, velocity=torch.zeros_like(self.state.velocity))
+        self.enter_compact_()
+        for callback in self.callbacks:
+            callback.on_decision(self)
+
+    def enter_compact_(self) -> None:
+        """Switch on what stands in for the gates' noise from now on."""
+        recipe, gated = self.recipe, self.gated
+        if recipe.compact_scale != 1.0:
+            gated.weights = gated.weights.scaled(recipe.compact_scale)
+        if recipe.compact_weights == "normal" and not gated.log_scales:
+            gated.spread_weights_(gated.weights.initial_scale)
+        before = self.optimizer
+        self.engine.enter_compact_()
+        if self.optimizer is not before:
+            self._hook_()
+
+    def undecided(self) -> int:
+        """Living gates with 0.01 < q(z = 1) < 0.99."""
+        probs = self.gated.inclusion_prob().detach()
+        return int(((probs > 0.01) & (probs < 0.99)).sum())
+
+    def standing(self) -> dict[str, Any]:
+        """What an epoch's record says of the gates and of the network's size, now."""
+        gated = self.gated
+        return {
+            "kept": gated.kept(),
+            "parameters_percent": 100 * gated.network.parameter_count() / gated.dense_parameters,
+            "macs_percent": 100 * gated.network.macs() / gated.dense_macs,
+            "undecided": self.undecided(),
+            "inclusion": gated.inclusion_prob().detach().cpu().clone(),
+        }
+
+    def step_on_(self, batches: list[Pair], clip_norm: float | None = None) -> None:
+        """A step on batches that have been looked at, averaged over their rows.
+
+        Args:
+            batches: inputs and targets, on the device.
+            clip_norm: of the gradients of the likelihood, or None.
+        """
+        rows = sum(len(x) for x, _ in batches)
+        for batch in batches:
+            loss = self._loss(batch)
+            backward(loss if len(batches) == 1 else loss * (len(batch[0]) / rows))
+        if clip_norm is not None:
+            held = [p for group in self.optimizer.param_groups for p in group["params"]]
+            torch.nn.utils.clip_grad_norm_(held, clip_norm)
+        self.optimizer.step()
+
+    # ---- a step in parts: around the optimiser's own, whoever calls it
+
+    def _loss(self, batch: Pair) -> Tensor:
+        if not self.engine.opened:
+            self._open_(batch[0])
+        return self.engine.loss(self.state, batch)
+
+    def _open_(self, x: Inputs) -> None:
+        """What is due before the first batch of a step: the decision, learning rate, prices."""
+        step = self.state.step
+        self.start_()
+        if self.finished or (step >= self.schedule.steps and not self._may_run_over):
+            raise SettingsError(
+                f"The training was planned for steps={self.schedule.steps}, and this would be step "
+                f"{step + 1}: its schedule is over. Plan for more, bp.Training(…, steps=…), as many as your "
+                "loop takes; what is learnt is there, training.finish()."
+            )
+        if self.pricing:
+            self.pricing.begin_(x)
+        if not self.state.decided and step >= self.schedule.decide:
+            self.decide()
+        if self.engine.is_default:
+            rate = self.schedule.learning_rate(step, self.decided_at)
+            for group in self.optimizer.param_groups:
+                group["lr"] = rate
+        moving, weight = step >= self.schedule.warmup, self.schedule.prior_weight(step)
+        if self.pricing and moving and not self.state.decided:
+            if step % self.engine.gates.every == 0:
+                self.pricing.before_gate_step_(weight, self.state.velocity)
+            weight = self.pricing.prior_weight(weight)
+        self.state = replace(self.state, prior_weight=weight, moving=moving)
+
+    def _prepare(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+        """Before the optimiser's own step: priors, and the gates."""
+        self._ready = None
+        skips: Tensor | None = getattr(optimizer, "found_inf", None)
+        if skips is not None and bool(skips):
+            return
+        self._ready = self.engine.prepare(self.state, getattr(optimizer, "grad_scale", None))
+
+    def _conclude(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+        """After it: what has a closed form, averages, and a look for what has died."""
+        if self._ready is None:
+            self.engine.drop_()
+            return
+        self.passed.add(self._ready[0], self.engine.rows)
+        before, (self.state, self._info) = self.state.step, self.engine.conclude(self.state, self._ready)
+        self._ready = None
+        if self.schedule.averages(before, self.decided_at):
+            self._average_()
+        if self.state.step % self.schedule.look_every == 0:
+            self._check(self._info.nll)
+            self.shrink()
+        for callback in self.callbacks:
+            callback.on_step(self, self._info)
+        if self._records and self.passed.rows >= self.gated.likelihood.rows:
+            self.end_epoch()
+
+    def _step_scaled(self, scaler: torch.amp.GradScaler) -> None:
+        try:
+            scaler.unscale_(self.optimizer)
+        except RuntimeError as problem:  # its owner has done so, to clip gradients
+            if "already been called" not in str(problem):
+                raise
+        opened = self.engine.opened
+        scaler.step(self.optimizer)
+        scaler.update()
+        if self._info is None and opened:
+            self.engine.drop_()
+
+    def _check_scale(self, scaler: torch.amp.GradScaler | None) -> None:
+        """Losses of several batches are to be averaged, or the prior weighs too little beside them."""
+        opened = self.engine.opened
+        if opened < 2 or self.state.step > 1:
+            return
+        scale = 1.0 if scaler is None or not scaler.is_enabled() else scaler.get_scale()
+        total = self.engine.factor() / scale
+        if not 0.9 < total < 1.1:
+            warnings.warn(
+                f"The losses of {opened} batches were differentiated with factors that come to {total:.3g}: "
+                f"gradients are {total:.3g} times a mean's, and the priors weigh as much less beside them. "
+                f"Divide each by their number, (training.loss(batch) / {opened}).backward().",
+                LossScaleWarning,
+                stacklevel=level(),
+            )
+
+    def _hook_(self) -> None:
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks = [
+            self.optimizer.register_step_pre_hook(self._prepare),
+            self.optimizer.register_step_post_hook(self._conclude),
+        ]
+
+    def _remove_(self, dead: Tensor) -> None:
+        if not bool(dead.any()):
+            return
+        before = self.gated.kept()
+        self.engine.remove_(dead)
+        self.follow_removals_()
+        after = self.gated.kept()
+        for callback in self.callbacks:
+            callback.on_removal(self, {n: k - after[n] for n, k in before.items() if k > after[n]})
+
+    def follow_removals_(self) -> None:
+        """Cut the copies that are averaged elsewhere as the model is cut."""
+        for copy in self.also:
+            if isinstance(copy, GatedModel):
+                copy.remove_(~self.gated.alive)
+            else:
+                copy.cut_({n: mask.cpu() for n, mask in self.gated.by_group(self.gated.alive).items()})
+
+    # ---- the beginning and the end
+
+    def within_fit_(self) -> None:
+        """Epochs are ended, and the schedule's end looked after, by the loop of ``fit``."""
+        self._records, self._may_run_over = False, True
+
+    def start_(self) -> None:
+        """Before the first step: whether the clock leaves time, and callbacks; by itself, if not before."""
+        if self._started:
+            return
+        self._started = True
+        if not self.state.step:
+            warn_before(self.gated, self.schedule)
+        for callback in self.callbacks:
+            callback.on_start(self)
+
+    def _begin_with_(self, batches: Batches) -> None:
+        """Look at the training rows, and start in the targets' own unit."""
+        self.batches = batches
+        self._check_targets = batches.check_targets = check_rows(self.gated, batches)
+        batches.teach_(self.gated.likelihood)
+        start_in_own_unit_(self.gated, batches)
+
+    def _begin_(self, x: Any, y: Tensor) -> None:
+        """The same by the first batch, where no rows were given."""
+        if self.gated.likelihood.asks_for_targets and self.gated.network.frame is None:
+            name = type(self.gated.likelihood).__name__
+            raise SettingsError(
+                f"{name} begins from the mean and the spread of all targets: give the training rows too, "
+                "bp.Training(…, rows=(inputs, targets)), or a loader of them."
+            )
+        self._check_targets = check_first(self.gated, x, y)
+
+    def _finish_(self) -> None:
+        """Decide what is not, and put averaged weights in place; once."""
+        if self.finished:
+            return
+        if not self.state.decided:
+            self.decide()
+        parameters = dict(self.gated.network.named_parameters())
+        for name, value in self.average.items():
+            parameters[name].data.copy_(value)
+        if self.average and self.batches is not None:
+            # Means and variances of batch normalisation under the averaged weights, over an epoch's batches.
+            self.gated.network.eval().renormalise_(x for x, _ in self.batches.epoch(0))
+        if self._records and self.passed.rows:
+            self.end_epoch()
+        for hook in self._hooks:
+            hook.remove()
+        self.finished = True
+        for callback in self.callbacks:
+            callback.on_end(self)
+
+    def _average_(self) -> None:
+        self.averaged += 1
+        for name, parameter in self.gated.network.named_parameters():
+            if name not in self.average:
+                self.average[name] = parameter.detach().clone()
+            else:
+                self.average[name].lerp_(parameter.detach(), 1 / self.averaged)
+
+    def _check(self, value: Tensor) -> None:
+        if bool(torch.isfinite(value)):
+            return
+        gates = f"gates.learning_rate ({self.engine.gates.learning_rate:g})"
+        rate = max(float(group["lr"]) for group in self.optimizer.param_groups)
+        raise DivergedError(
+            f"The loss became {float(value)} by step {self.state.step} (epoch {len(self.history) + 1}). "
+            f"Lower learning_rate (now {rate:g}) or {gates}, and look at the inputs' scale; finished epochs' "
+            "checkpoints are kept."
+        )
+
+    def _record(self, nll: float, seconds: float) -> Epoch:
+        gated, probs = self.gated, self.gated.inclusion_prob().detach()
+        with torch.no_grad():
+            nats = float(gate_nats(gated, probs) + weight_nats(gated, probs))
+        return Epoch(
+            epoch=len(self.history) + 1,
+            elbo=-(gated.likelihood.rows * nll + nats),
+            nll=nll,
+            prior_weight=self.state.prior_weight,
+            seconds=seconds,
+            **self.standing(),
+        )
+
+
+def _copy_within(module: nn.Module) -> GatedModel | GraphNetwork:
+    """The copy of a gated model that a module holds which averages it.
+
+    Raises:
+        SettingsError: there is none.
+    """
+    for inner in (module, getattr(module, "module", None), getattr(module, "ema", None)):
+        if isinstance(inner, GatedModel | GraphNetwork):
+            return inner
+    raise SettingsError(
+        f"also= holds a {type(module).__name__} in which there is no copy of the gated model: make it of "
+        "that, torch.optim.swa_utils.AveragedModel(gated), after bp.gate()."
+    )
