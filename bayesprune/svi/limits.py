@@ -141,6 +141,62 @@ class _Line:
         return close_over(self.gated.network.slots, keep)
 
 
+def follow_(
+    gated: GatedModel, prior: CostGates, keep: Tensor, slack: float, rows: Inputs | None = None
+) -> bool:
+    """Measure the network that a removal would leave, and bring the models to what it takes.
+
+    A model that was put to scale by other networks may be far off one that has lost a whole section. What is
+    removed never comes back: so it is looked before.
+
+    Args:
+        gated: the model; only looked at.
+        prior: its prior; the budgets of what is measured are set.
+        keep: (units of all groups,), bool, closed: what would stay.
+        slack: how far above its limits a network has to stay, as a factor.
+        rows: (some, ...), inputs to time it on.
+
+    Returns:
+        Whether it would stay so far above one of its limits.
+    """
+    measured = prior.measured
+    assert measured is not None and prior.budget is not None
+    with _as_asked(measured, gated):
+        values = measured.measure(gated.network, gated.by_group(keep), rows=rows).tolist()
+    costs = ExpectedCost(prior.costed(gated.network))
+    more = costs(gated.by_group(keep.double())).more
+    left = (measured.of_model(more) / prior.whole.cpu()).tolist()
+    above = False
+    for kind, (value, limit) in enumerate(zip(values, measured.limits, strict=True)):
+        at = len(KINDS) + kind
+        if not bool(prior.budget[at].isnan()):
+            above |= value >= slack * limit
+            share = _on_line(left[kind], value / limit, _dense(prior, kind), 1.0)
+            prior.budget[at] = min(share, 1.0)
+    return above
+
+
+def _dense(prior: CostGates, kind: int) -> float:
+    """What the dense network takes of a limit, as measured."""
+    assert prior.measured is not None
+    return float(prior.seen[kind, DENSE]) / prior.measured.limits[kind]
+
+
+def _on_line(left: float, taken: float, dense: float, aim: float) -> float:
+    """The share of the model at which a share of the limit is expected: on the line between a network and the
+    dense one, whose start, where nothing is left, is no less than nothing.
+
+    Args:
+        left: of the network, by the model.
+        taken: of the limit, by the network.
+        dense: of the limit, by the dense network.
+        aim: the share of the limit.
+    """
+    start = taken - left * (dense - taken) / (1 - left) if left < 1 else 0.0
+    start = min(max(start, 0.0), aim / 2, taken / 2)
+    return left * (aim - start) / (taken - start)
+
+
 Point = tuple[float, float]
 """A factor on a budget, and what the network that comes of it takes of the limit, as measured."""
 
@@ -193,8 +249,37 @@ class Meeting:
             if self.close(taken, fitter, keep) or not self._move_(scale, taken, fitter, keep):
                 break
         assert best is not None
-        self.prior.seen[:, END] = self.prior.seen.new_tensor(self.values(best[1]))
-        return best[1]
+        keep = self._filled(best[1], fitter) if best[0][0] and not self.prior.kinds else best[1]
+        self.prior.seen[:, END] = self.prior.seen.new_tensor(self.values(keep))
+        return keep
+
+    def _filled(self, keep: Tensor, fitter: Fitter) -> Tensor:
+        """More units back, group by group, as far as they are measured to fit.
+
+        Where hardware computes in blocks the unit that begins one is dear, and the others of it are free: the
+        models know of none, and a choice by them leaves room.
+
+        Args:
+            keep: (units of all groups,), bool, closed, below all limits.
+            fitter: knows gains, and the budgets of what is counted.
+        """
+        absent, most = self.gated.alive.cpu() & ~keep, len(self._known) + TRIES
+        for part in self.gated.slices().values():
+            units = part.start + absent[part].nonzero().squeeze(1)
+            units = units[fitter.gain[units].argsort(descending=True, stable=True)]
+            while len(units) and len(self._known) < most and not self.close(self.taken(keep), fitter, keep):
+                larger = keep.clone()
+                larger[units] = True
+                closed = fitter.close(larger)
+                if closed is not None and fitter.counted(closed) <= 1 and self._fits(closed):
+                    keep = closed
+                    break
+                units = units[: len(units) // 2]
+        return keep
+
+    def _fits(self, keep: Tensor) -> bool:
+        taken = self.taken(keep)
+        return all(taken[kind] <= 1 for kind in self.kinds)
 
     def taken(self, keep: Tensor) -> list[float]:
         """Measured time and memory, as shares of their limits."""
@@ -245,14 +330,9 @@ class Meeting:
         return self._high[kind][0] > (1 + FINE) * self._low[kind][0]
 
     def _beyond(self, kind: int, point: Point, left: float) -> float:
-        """Where the limit is expected while there are networks on one of its sides alone: on the line to the
-        dense network, whose start, where nothing is left, is no less than nothing.
-        """
-        taken, whole = point[1], 1 / self._budget(kind)
-        dense = float(self.prior.seen[kind, DENSE]) / self.measured.limits[kind]
-        start = taken - left * (dense - taken) / (whole - left) if left < whole else 0.0
-        start = min(max(start, 0.0), AIM / 2, taken / 2)
-        sought = left * (AIM - start) / (taken - start)
+        """Where the limit is expected while there are networks on one of its sides alone."""
+        dense, budget = _dense(self.prior, kind), self._budget(kind)
+        sought = _on_line(left * budget, point[1], dense, AIM) / budget
         step = 1 + WITHIN
         return max(sought, point[0] * step) if kind in self._low else min(sought, point[0] / step)
 

@@ -18,13 +18,15 @@ from bayesprune.structure import ExpectedCost
 from bayesprune.svi.dual import LEAD, Ascent
 from bayesprune.svi.equal import equal, together
 from bayesprune.svi.fitter import WITHIN, Fitter
-from bayesprune.svi.limits import Meeting, calibrate_
+from bayesprune.svi.limits import Meeting, calibrate_, follow_
 from bayesprune.svi.schedule import Schedule
 from bayesprune.svi.trim import trim
 from bayesprune.svi.within import within
 
-SLACK = 1.1
-"""How far above its measured limits, by their models, a network stays until gates are decided."""
+SLACK, NEAR = 1.5, 3.0
+"""How far above its measured limits a network stays until gates are decided, and from how many budgets on it
+is measured whether it does. Hardware computes in blocks: one unit may cost, or save, a third of the time, and
+what is left must still allow for a choice."""
 
 
 class Pricing:
@@ -137,7 +139,21 @@ class Pricing:
         if closed is None or fitter.ratio(closed) < 1:
             going = alive & ~trim(fitter, alive, dead.cpu(), high=1.0, low=1.0, strict=True)
             going = together(fitter, kinds, alive, going) if kinds else going
-        return going.to(dead.device)
+        return (going if self._may_go(fitter, going, alive) else torch.zeros_like(going)).to(dead.device)
+
+    def _may_go(self, fitter: Fitter, going: Tensor, alive: Tensor) -> bool:
+        """Whether what stays is above its limits as measured too, which is looked at from not too far off.
+
+        Args:
+            fitter: knows the budgets.
+            going: (units of all groups,), bool.
+            alive: (units of all groups,), bool.
+        """
+        stays = fitter.close(alive & ~going) if bool(going.any()) else None
+        if self.prior.measured is None or stays is None or fitter.ratio(stays) > NEAR:
+            return True
+        above = follow_(self.gated, self.prior, stays, SLACK, self._rows)
+        return above or fitter.counted(stays) >= 1
 
     def surplus(self, velocity: Tensor) -> Tensor:
         """The units that have to go for the budget to be met, when gates are decided.
@@ -220,7 +236,7 @@ class Pricing:
         warnings.warn(
             f"Budget {self.prior.told()}: the network ends at {ends}, as measured, since no choice of the "
             f"units that were left came closer. Ask for {why} limit, gate more groups (exclude= lists "
-            "fewer), or train longer before gates are decided.",
+            "fewer), or give multiple_of=8 where hardware computes in blocks.",
             BudgetWarning,
             stacklevel=2,
         )
