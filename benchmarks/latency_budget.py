@@ -4,9 +4,9 @@
 
 LeNet-5 and a small residual network whose sections stay, on the digits, each fitted for two limits of time,
 60 % and 40 % of what its dense network takes, and one of memory, 50 %. Afterwards the dense network and the
-pruned one are timed in turns on rows of the test set, ``ROUNDS`` times the shortest of 10 to 100 passes, on the
-thread's processor clock (PyTorch has one thread): on a busy machine that is the only clock which tells the
-same twice, and caches and memory are still shared with whoever else is there. So there are several figures:
+pruned one are timed in turns on rows of the test set, ``ROUNDS`` times the shortest of 10 to 100 passes, on
+the thread's processor clock (PyTorch has one thread): on a busy machine that is the only clock which tells
+the same twice, and caches and memory are still shared with whoever else is there. So there are two figures:
 
     at the end of the fit   what the fit itself measured when it decided
     afterwards              the shortest afterwards over the limit; and the same with the dense network's time

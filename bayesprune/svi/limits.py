@@ -18,6 +18,7 @@ from bayesprune.structure import ExpectedCost, minimal_masks
 from bayesprune.structure.groups import close_over
 from bayesprune.structure.kinds import least_sizes
 from bayesprune.structure.timing import in_turns
+from bayesprune.svi.fill import partners
 from bayesprune.svi.fitter import WITHIN, Fitter
 from bayesprune.svi.threads import using_threads
 
@@ -269,7 +270,8 @@ class Meeting:
             units = units[fitter.gain[units].argsort(descending=True, stable=True)]
             while len(units) and len(self._known) < most and not self.close(self.taken(keep), fitter, keep):
                 larger = keep.clone()
-                larger[units] = True
+                for unit in units.tolist():  # with who has to be there for it to be read
+                    larger[[unit, *partners(fitter, self.gated.alive.cpu(), unit)]] = True
                 closed = fitter.close(larger)
                 if closed is not None and fitter.counted(closed) <= 1 and self._fits(closed):
                     keep = closed

@@ -11,8 +11,11 @@ from bayesprune.errors import BudgetWarning, CheckpointError, PriorError
 from bayesprune.rows.call import call_of
 from bayesprune.structure.counting import Counter
 from bayesprune.structure.memory import memory_of
-from bayesprune.svi.limits import CLOSE, TRIES
-from tests.svi.fits import ROWS, data, fit, same
+from bayesprune.svi.fitter import Fitter
+from bayesprune.svi.limits import CLOSE, TRIES, Meeting, _on_line, calibrate_, follow_
+from bayesprune.svi.pricing import Pricing
+from bayesprune.svi.schedule import Schedule
+from tests.svi.fits import FAST, ROWS, data, fit, same
 
 BATCH = 16
 
@@ -134,6 +137,83 @@ def test_a_machine_of_blocks_is_met_though_the_model_knows_of_none():
     limit = 0.5 * in_blocks(network(), data()[0][:BATCH])
     result = fit(gated_for(latency_ms=limit, batch=BATCH, timer=in_blocks))
     assert 1 - CLOSE <= milliseconds(result, in_blocks) / limit <= 1
+
+
+def by_blocks_alone(layer, x):
+    """A machine on which the first unit of eight costs as much as all eight."""
+    linear = [m for m in layer.modules() if isinstance(m, nn.Linear)]
+    blocks = [-(-m.out_features // 8) for m in linear]
+    return 0.001 + sum(0.01 * n for n in blocks) if blocks else by_macs(layer, x)
+
+
+def test_room_that_blocks_leave_is_filled():
+    """Nine units cost what sixteen do: seven more come back, those with the most evidence."""
+    gated = gated_for(latency_ms=0.066, batch=BATCH, timer=by_blocks_alone)
+    prior, alive = gated.prior, gated.alive.cpu()
+    calibrate_(gated, prior, 1)
+    gain = torch.rand(len(alive), generator=torch.Generator().manual_seed(0)).double()
+    fitter = Fitter(gated, prior, gain, 1)
+    part = gated.slices()["1"]
+    keep = alive.clone()
+    order = part.start + gain[part].argsort(descending=True)
+    keep[order[9:]] = False
+    meeting = Meeting(gated, prior, lambda scale: (keep, fitter))
+    filled = meeting._filled(keep, fitter)
+    assert int(keep[part].sum()) == 9 and int(filled[part].sum()) == 16
+    assert bool(filled[order[: int(filled[part].sum())]].all())
+    assert meeting.values(filled) == meeting.values(keep)
+    assert bool((filled | ~keep).all())
+
+
+@pytest.mark.parametrize("above", [True, False])
+def test_what_a_removal_would_leave_is_measured_before_it_happens(above, monkeypatch):
+    """And where that is too near to the limit, or below it, nothing goes."""
+    gated = gated_for(latency_ms=0.5 * dense_ms(), batch=BATCH)
+    pricing = Pricing(gated, gated.prior, Schedule(bp.Recipe(**FAST), 100))
+    pricing.begin_(data()[0][:BATCH])
+    dead, seen = torch.arange(len(gated.alive)) % 10 == 0, []
+
+    def follow(gated, prior, keep, slack, rows):
+        seen.append(keep)
+        return above
+
+    monkeypatch.setattr("bayesprune.svi.pricing.follow_", follow)
+    going = pricing.spare(dead, torch.zeros(len(dead)))
+    assert len(seen) == 1 and torch.equal(seen[0], ~dead)
+    assert torch.equal(going, dead if above else torch.zeros_like(dead))
+    monkeypatch.setattr("bayesprune.svi.pricing.NEAR", 0.5)  # far off nothing is measured
+    assert torch.equal(pricing.spare(dead, torch.zeros(len(dead))), dead) and len(seen) == 1
+
+
+def test_models_follow_what_is_measured():
+    pace = [1.0]
+    limit = 0.5 * dense_ms()
+    gated = gated_for(latency_ms=limit, batch=BATCH, timer=lambda layer, x: pace[0] * by_macs(layer, x))
+    prior = gated.prior
+    calibrate_(gated, prior, 1)
+    before = float(prior.budget[-1])
+    keep = gated.alive.cpu().clone()
+    keep[10:20] = False
+    assert follow_(gated, prior, keep, 1.5)  # far above the limit
+    assert float(prior.budget[-1]) == pytest.approx(before, rel=0.05)
+    assert not follow_(gated, prior, keep, 3.0)  # and not three times as far
+    pace[0] = 0.6  # such a network is faster than the model says: more of it may stay
+    follow_(gated, prior, keep, 1.5)
+    assert float(prior.budget[-1]) > 1.1 * before
+
+
+@pytest.mark.parametrize(
+    "left, taken, dense, aim, share",
+    [
+        (0.5, 1.0, 2.0, 1.0, 0.5),  # in proportion, at the limit
+        (0.5, 1.25, 2.0, 1.0, 0.5 * 0.5 / 0.75),  # half a limit of overhead
+        (0.25, 0.5, 2.0, 1.0, 0.5),
+        (1.0, 2.0, 2.0, 1.0, 0.5),  # the dense network itself: in proportion
+        (0.5, 2.0, 2.0, 1.0, 0.5 * 0.5 / 1.5),  # nothing gained: overheads are at most half of the limit
+    ],
+)
+def test_the_line_to_the_dense_network(left, taken, dense, aim, share):
+    assert _on_line(left, taken, dense, aim) == pytest.approx(share)
 
 
 def test_a_noisy_clock_costs_no_more_than_its_noise():
