@@ -169,9 +169,9 @@ EQUIVALENT = {
         line.format(strict=strict): "both sides have as many"
         for strict in ("", "strict=None", "strict=False")
         for line in (
-            "return dict(zip(KINDS, self.log_multipliers.exp().tolist(), {strict}))",
+            "return dict(zip(self.names, self.log_multipliers.exp().tolist(), {strict}))",
             "return dict(zip(self._sizes, flat.split(list(self._sizes.values())), {strict}))",
-            "asked = zip(KINDS, self.budget.tolist(), {strict})",
+            'asked = [f"{{k}}={{b:g}}" for k, b in zip(KINDS, shares, {strict}) if b == b]',
             "for kind, asked, share in zip(KINDS, budget.tolist(), possible, {strict})",
             "times = [(width, sum(of.values())) for width, of in zip(widths, seen, {strict})]",
             'times = [(width, of[""]) for width, of in zip(widths, seen, {strict})]',
