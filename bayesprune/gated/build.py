@@ -13,6 +13,7 @@ from bayesprune.errors import LikelihoodError, SettingsError
 from bayesprune.gated.checks import check_outputs, check_settings, checked_input, read_part_
 from bayesprune.gated.held import check_network_held
 from bayesprune.gated.model import GatedModel, Prior
+from bayesprune.gated.network import number_type
 from bayesprune.likelihoods import Likelihood
 from bayesprune.priors import NormalWeights
 from bayesprune.priors.naming import by_name, check_tables
@@ -110,7 +111,7 @@ def gate(
     check_tables(prior, found.groups, names)
     weights.check_names([name for name, _ in found.named_parameters()])
     log_odds = _initial_log_odds(found.groups, initial_inclusion, names)
-    log_odds = log_odds.to(next(found.parameters()).dtype)
+    log_odds = log_odds.to(torch.promote_types(number_type(found), torch.float32))
     noise = _deviations(found.groups, unit_noise, names)
     prior = bound(prior, found, log_odds, likelihood.rows)
     form = _form(found, call, likelihood)

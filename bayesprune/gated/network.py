@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -16,6 +16,23 @@ from bayesprune.structure import Group, Slot
 from bayesprune.structure.graph import GraphNetwork
 from bayesprune.structure.graph.surgery.cut import Moments
 from bayesprune.structure.groups import WHOLE, close_over
+
+
+def number_type(network: nn.Module) -> torch.dtype:
+    """The type of a network's real numbers: that of its first one."""
+    return next((p.dtype for p in network.parameters() if p.is_floating_point()), torch.float32)
+
+
+def careful(fn: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """``fn`` of ``Module._apply``, but for types coarser than float32."""
+
+    def applied(tensor: Tensor) -> Tensor:
+        new = fn(tensor)
+        if not new.is_floating_point() or new.dtype.itemsize >= torch.float32.itemsize:
+            return new
+        return tensor.to(new.device, torch.promote_types(tensor.dtype, torch.float32))
+
+    return applied
 
 
 class GatedNetwork(nn.Module):
@@ -47,10 +64,16 @@ class GatedNetwork(nn.Module):
         self.dense_parameters, self.dense_macs = network.parameter_count(), network.macs()
 
     def _apply(self, fn: Any, recurse: bool = True) -> GatedNetwork:
-        """``to``, ``double`` and their like: rows of real numbers are then to be of the new type."""
-        before = self.log_odds.dtype
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        self.form = self.form.moved(before, self.log_odds.dtype)
+        """``to``, ``double`` and their like: rows of real numbers are then to be of the new type.
+
+        Gates, and what priors, guide and likelihood hold, stay in single precision at least: a step of the
+        gates is smaller than bfloat16 can tell.
+        """
+        before = number_type(self.network)
+        for child in self.children():
+            child._apply(fn if child in (self.network, self.log_scales) else careful(fn))
+        super()._apply(careful(fn), recurse=False)  # type: ignore[no-untyped-call]
+        self.form = self.form.moved(before, number_type(self.network))
         return self
 
     # ---- reading

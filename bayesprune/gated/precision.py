@@ -30,8 +30,8 @@ def refuse_autocast(caller: str, device: str) -> None:
         raise SettingsError(
             f"{caller} runs inside of torch.autocast({device!r}), which goes on using the weights of the "
             "first step, since it keeps their casts until its block ends: nothing would be learnt. Call it "
-            "outside of the block; for half the memory give a bfloat16 network, network.bfloat16(), and "
-            "rows of that type."
+            "outside of the block, bp.fit(…, autocast=torch.bfloat16) has one for every step; or give a "
+            "bfloat16 network, network.bfloat16(), and rows of that type."
         )
 
 

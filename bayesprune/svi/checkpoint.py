@@ -73,14 +73,20 @@ class Keeper:
             return plain
         return {}
 
-    def save(self, training: Training, scheduler: dict[str, Any] | None = None) -> Path:
+    def save(
+        self,
+        training: Training,
+        scheduler: dict[str, Any] | None = None,
+        scaler: dict[str, Any] | None = None,
+    ) -> Path:
         """Write a checkpoint of the epochs finished so far.
 
         Args:
             training: at the end of an epoch.
             scheduler: state of its learning rates' scheduler, if it has one.
+            scaler: of its losses' scaler, likewise.
         """
-        extra = {"scheduler": scheduler}
+        extra = {"scheduler": scheduler, "scaler": scaler}
         return save(training, self.folder, self.settings, self.run_id, self.noise, extra)
 
 

@@ -28,7 +28,7 @@ HOLDS: dict[str, Any] = {
     "format": int, "run": str, "settings": dict[str, Any], "step": int, "prior_weight": float,
     "decided": bool, "decided_at": int | None, "averaged": int, "rounded": int, "seconds": float,
     "seen": list[float], "groups": list[dict[str, Any]], "kept": dict[str, dict[str, Any]],
-    "epochs": list[dict[str, Any]], "scheduler": dict[str, Any] | None,
+    "epochs": list[dict[str, Any]], "scheduler": dict[str, Any] | None, "scaler": dict[str, Any] | None,
 }  # fmt: skip
 """The plain values of a checkpoint, and of what type each is."""
 

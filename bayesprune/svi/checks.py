@@ -59,6 +59,7 @@ def check_settings(
     scheduler_every: Any = "step",
     accumulate: Any = 1,
     clip_norm: Any = None,
+    autocast: Any = None,
     callbacks: Any = (),
 ) -> None:
     """Every setting must be of its kind and in range.
@@ -127,6 +128,10 @@ def check_settings(
                 and 0 < clip_norm < math.inf
             ),
             f"clip_norm={clip_norm!r} must be a positive number, or left out",
+        ),
+        (
+            autocast in (None, torch.bfloat16, torch.float16),
+            f"autocast={autocast!r} must be torch.bfloat16 or torch.float16, or left out",
         ),
         (
             isinstance(callbacks, tuple | list) and all(isinstance(c, Callback) for c in callbacks),

@@ -31,6 +31,7 @@ from bayesprune.svi.result import Epoch, FitResult
 from bayesprune.svi.row_digest import describe_rows
 from bayesprune.svi.scheduler import Scheduler
 from bayesprune.svi.settings import Recipe, Shrink, describe
+from bayesprune.svi.stepping import Stepping
 from bayesprune.svi.threads import threads_for, using_threads
 from bayesprune.svi.training import Training
 
@@ -57,6 +58,7 @@ def fit(
     scheduler_every: str = "step",
     accumulate: int = 1,
     clip_norm: float | None = None,
+    autocast: torch.dtype | None = None,
     callbacks: Iterable[Callback] = (),
 ) -> FitResult:
     """Learn a gated model's posterior, removing units physically as their gates die.
@@ -90,6 +92,8 @@ def fit(
         scheduler_every: ``"step"`` or ``"epoch"``: after which of them the scheduler steps.
         accumulate: batches whose gradients are averaged for one step.
         clip_norm: largest norm of all gradients of the weights' likelihood together, in a step.
+        autocast: ``torch.bfloat16`` or ``torch.float16``: forward passes run under it, and float16's losses
+            are scaled; gates and priors stay in float32.
         callbacks: told of steps, removals, the decision and epochs; they may end the training.
 
     Returns:
@@ -115,7 +119,8 @@ def fit(
     check_settings(
         epochs=epochs, seed=seed, recipe=recipe, shrink=shrink, threads=threads, checkpoint=checkpoint,
         resume=resume, progress=progress, on_epoch=on_epoch, optimizer=optimizer, scheduler=scheduler,
-        scheduler_every=scheduler_every, accumulate=accumulate, clip_norm=clip_norm, callbacks=callbacks,
+        scheduler_every=scheduler_every, accumulate=accumulate, clip_norm=clip_norm, autocast=autocast,
+        callbacks=callbacks,
     )  # fmt: skip
     recipe = recipe or Recipe()
     recipe = replace(recipe, shrink=shrink) if shrink else recipe
@@ -136,7 +141,8 @@ def fit(
             working, steps=count_steps, optimizer=optimizer, recipe=recipe, seed=seed, rows=batches,
             callbacks=callbacks,
         )  # fmt: skip
-        loop = _Loop(training, batches, epochs, accumulate, clip_norm, held_out, on_epoch)
+        stepping = Stepping(accumulate, clip_norm, autocast, where.type)
+        loop = _Loop(training, batches, epochs, stepping, held_out, on_epoch)
         loop.scheduler = Scheduler.of(scheduler, training.optimizer, scheduler_every)
         if checkpoint is not None:
             settings = _identity(training, batches, epochs, seed, train) | loop.describe()
@@ -181,8 +187,7 @@ class _Loop:
         training: before its first step.
         batches: of its rows.
         epochs: passes.
-        accumulate: batches of a step.
-        clip_norm: of a step's gradients, or None.
+        stepping: how a step is taken.
         validation: rows to score on, or None.
         on_epoch: called with every record, or None.
     """
@@ -192,13 +197,12 @@ class _Loop:
         training: Training,
         batches: Batches,
         epochs: int,
-        accumulate: int,
-        clip_norm: float | None,
+        stepping: Stepping,
         validation: Rows | None,
         on_epoch: Callable[[Epoch], None] | None,
     ) -> None:
         self.training, self.batches, self.epochs = training, batches, epochs
-        self.accumulate, self.clip_norm = accumulate, clip_norm
+        self.stepping = stepping
         self.validation, self.on_epoch = validation, on_epoch
         self.scheduler: Scheduler | None = None
         self.keeper: Keeper | None = None
@@ -207,7 +211,7 @@ class _Loop:
     def describe(self) -> dict[str, Any]:
         """What else must be equal for a resumed run."""
         optimiser = type(self.training.optimizer).__name__
-        return {"optimizer": optimiser, "accumulate": self.accumulate, "clip_norm": self.clip_norm}
+        return {"optimizer": optimiser, **self.stepping.describe()}
 
     def begin_(self, resume: bool) -> None:
         """Go on from the newest checkpoint, if there is one to go on from."""
@@ -215,6 +219,8 @@ class _Loop:
         plain = self.keeper.begin_(self.training, self.batches, resume)
         if self.scheduler is not None and plain.get("scheduler") is not None:
             self.scheduler.load_state_dict(plain["scheduler"])
+        if self.stepping.scaler is not None and plain.get("scaler") is not None:
+            self.stepping.scaler.load_state_dict(plain["scaler"])
 
     def run_(self, progress: bool) -> None:
         """All epochs that are left."""
@@ -230,8 +236,8 @@ class _Loop:
     def _epoch_(self, bar: Progress) -> None:
         training = self.training
         training.gated.train()
-        for batches in grouped(self.batches.epoch(len(training.history)), self.accumulate):
-            training.step_on_(batches, self.clip_norm)
+        for batches in grouped(self.batches.epoch(len(training.history)), self.stepping.accumulate):
+            training.step_on_(batches, self.stepping)
             if self.scheduler is not None:
                 self.scheduler.after_step()
             bar.advance()
@@ -250,6 +256,8 @@ class _Loop:
         for callback in training.callbacks:
             callback.on_epoch(training, record)
         if self.keeper is not None:
-            self.keeper.save(training, None if self.scheduler is None else self.scheduler.state_dict())
+            scheduler = None if self.scheduler is None else self.scheduler.state_dict()
+            scaler = self.stepping.scaler
+            self.keeper.save(training, scheduler, None if scaler is None else scaler.state_dict())
         if self.on_epoch is not None:
             self.on_epoch(record)

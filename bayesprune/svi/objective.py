@@ -89,7 +89,7 @@ def weight_nats(gated: GatedModel, inclusion_prob: Tensor) -> Tensor:
         scale = gated.weights.scale_of(name)
         if name not in scales:
             constant = gated.dense_numel[name] * (math.log(scale) + 0.5 * math.log(2 * math.pi))
-            total = total + constant + 0.5 * tensor.square().sum() / scale**2
+            total = total + constant + 0.5 * tensor.to(total.dtype).square().sum() / scale**2
             continue
         total = (
             total
@@ -109,6 +109,8 @@ def weight_divergence(loc: Tensor, log_scale: Tensor, prior_scale: float) -> Ten
     Returns:
         (...), nats.
     """
+    if loc.dtype in (torch.bfloat16, torch.float16):
+        loc, log_scale = loc.float(), log_scale.float()
     second_moment = loc.square() + (2 * log_scale).exp()
     return math.log(prior_scale) - log_scale + 0.5 * second_moment / prior_scale**2 - 0.5
 

@@ -361,6 +361,8 @@ class Engine:
 
     def _nll(self, x: Inputs, y: Tensor, gates: Mapping[str, Tensor]) -> Tensor:
         outputs = self.gated.network(x, gates, self._weight_noise if self.gated.log_scales else None)
+        if outputs.dtype in (torch.bfloat16, torch.float16):
+            outputs = outputs.float()  # nats of rows add up over a batch
         return self.gated.likelihood.nll(outputs, y)
 
     def _noise(

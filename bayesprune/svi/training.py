@@ -33,6 +33,7 @@ from bayesprune.svi.result import Epoch, FitResult, prune
 from bayesprune.svi.schedule import Schedule
 from bayesprune.svi.settings import Recipe
 from bayesprune.svi.step import Engine, Info, State
+from bayesprune.svi.stepping import Stepping
 from bayesprune.svi.training_state import TrainingState, put_, taken
 
 CERTAIN = 30.0  # log-odds whose sigmoid is 1 in float32
@@ -351,27 +352,37 @@ class Training:
             "inclusion": gated.inclusion_prob().detach().cpu().clone(),
         }
 
-    def step_on_(self, batches: list[Pair], clip_norm: float | None = None) -> None:
+    def step_on_(self, batches: list[Pair], stepping: Stepping | None = None) -> None:
         """A step on batches that have been looked at, averaged over their rows.
 
         Args:
             batches: inputs and targets, on the device.
-            clip_norm: of the gradients of the likelihood, or None.
+            stepping: in which precision, and under which norm.
         """
-        rows = sum(len(x) for x, _ in batches)
+        stepping = stepping or Stepping()
+        rows, scaler = sum(len(x) for x, _ in batches), stepping.scaler
         for batch in batches:
-            loss = self._loss(batch)
-            backward(loss if len(batches) == 1 else loss * (len(batch[0]) / rows))
-        if clip_norm is not None:
+            with stepping.forward():
+                loss = self._loss(batch)
+            loss = loss if len(batches) == 1 else loss * (len(batch[0]) / rows)
+            backward(loss if scaler is None else scaler.scale(loss))
+        if stepping.clip_norm is not None:
+            if scaler is not None:
+                scaler.unscale_(self.optimizer)
             held = [p for group in self.optimizer.param_groups for p in group["params"]]
-            torch.nn.utils.clip_grad_norm_(held, clip_norm)
-        self.optimizer.step()
+            torch.nn.utils.clip_grad_norm_(held, stepping.clip_norm)
+        if scaler is None:
+            self.optimizer.step()
+        else:
+            self._step_scaled(scaler)
 
     # ---- a step in parts: around the optimiser's own, whoever calls it
 
     def _loss(self, batch: Pair) -> Tensor:
         if not self.engine.opened:
-            self._open_(batch[0])
+            kind = self.state.velocity.device.type
+            with torch.autocast(kind, enabled=False):  # a removal is tried in the weights' own precision
+                self._open_(batch[0])
         return self.engine.loss(self.state, batch)
 
     def _open_(self, x: Inputs) -> None:
@@ -466,6 +477,7 @@ class Training:
             return
         before = self.gated.kept()
         self.engine.remove_(dead)
+        torch.clear_autocast_cache()  # of casts of weights that were larger
         self.follow_removals_()
         after = self.gated.kept()
         for callback in self.callbacks:

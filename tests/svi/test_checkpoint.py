@@ -143,7 +143,9 @@ def test_the_newest_two_are_kept_beyond_four_digits(tmp_path):
     record = fit(epochs=1).history[0]
     for epochs in (9999, 10000, 10001):
         run.history = [record] * epochs
-        checkpoints.save(run, tmp_path, {}, "id", LoaderNoise(rows(), in_memory=True), {"scheduler": None})
+        checkpoints.save(
+            run, tmp_path, {}, "id", LoaderNoise(rows(), in_memory=True), {"scheduler": None, "scaler": None}
+        )
     assert sorted(p.name for p in tmp_path.iterdir()) == [
         "epoch-10000.safetensors",
         "epoch-10001.safetensors",
