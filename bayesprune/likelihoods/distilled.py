@@ -170,6 +170,7 @@ class Distilled(Likelihood):
             self._refuse(
                 [f"the teacher says {tuple(said.shape)}, and the network {tuple(outputs.shape)}: {SAME}."]
             )
+        outputs = outputs if torch.finfo(outputs.dtype).bits >= 32 else outputs.float()  # of autocast
         soft = self.likelihood.teacher_nats(outputs, said.to(outputs.dtype), self.temperature)
         nats = soft if self.weight == 1 else hard(outputs).lerp(soft, self.weight)
         if torch.is_grad_enabled() and any(p.requires_grad for p in self.likelihood.parameters()):

@@ -110,8 +110,7 @@ class Gaussian(Likelihood):
 
     def pooled(self, outputs: Tensor, shares: Tensor) -> Tensor:
         """(batch, d), the mean of the means."""
-        mean: Tensor = torch.tensordot(shares, outputs, 1)
-        return mean
+        return (shares.reshape(-1, *(1,) * (outputs.ndim - 1)) * outputs).sum(0)
 
     def learnt(self) -> dict[str, float]:
         """``noise_scale``, in the unit of the targets."""

@@ -332,7 +332,9 @@ class Engine:
             dead: (units of all groups,), bool.
         """
         optimisers = [self.optimiser] if self.beside is None else [self.optimiser, self.beside]
-        self.gated.remove_(dead, Together(*optimisers))
+        with torch.autocast(self.device.type, enabled=False):  # which keeps copies of weights as they were
+            self.gated.remove_(dead, Together(*optimisers))
+        torch.clear_autocast_cache()
         for optimiser in optimisers:
             forget_(optimiser, self.gated)
         if not self.is_default:

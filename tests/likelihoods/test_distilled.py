@@ -235,6 +235,22 @@ def test_the_part_that_the_likelihood_reads_is_read_of_the_teacher_too():
     assert torch.equal(plain.taught(x, y).said, x + 2)
 
 
+@pytest.mark.parametrize("name", FAMILIES)
+def test_autocast_changes_no_nats_and_no_mean(name):
+    def found():
+        likelihood, outputs, said, targets = example(name, ROWS)
+        mixed = Distilled(likelihood, [lambda x: said, lambda x: -said], temperature=2.0, weight=0.4)
+        taught = mixed.taught(outputs, targets)
+        return taught.said, mixed.nll(outputs.bfloat16(), taught)
+
+    alone = found()
+    with torch.autocast("cpu", torch.bfloat16):
+        within = found()
+    for one, other in zip(alone, within, strict=True):
+        assert other.dtype == torch.float32
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
+
+
 def test_half_precision_is_averaged_in_single():
     x, y = torch.randn(2, 3), torch.zeros(2).long()
     assert Distilled(Categorical(2), lambda x: x.bfloat16()).taught(x, y).said.dtype == torch.float32

@@ -376,6 +376,32 @@ def test_another_function_is_refused_where_rows_lie_in_memory(tmp_path):
         fit(taught(lambda x: teacher(x) + x[:, 0, :1, 0]), epochs=2, checkpoint=tmp_path, resume=True)
 
 
+# ---- loops of one's own
+
+
+@pytest.mark.parametrize("half", [False, True], ids=["single", "autocast"])
+def test_a_loop_of_ones_own_listens_too(half):
+    x, y = data()
+    wrong = Teacher(sharpness=-20.0)
+    model = taught(wrong, weight=0.9, temperature=1.0)
+    training = bp.Training(model, steps=150, recipe=bp.Recipe(**FAST))
+    for _ in range(150):
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            loss = training.loss((x, y))
+        assert loss.dtype == torch.float32
+        loss.backward()
+        training.step()
+    small = training.finish().eval()
+    assert bp.evaluate(small, (x, y), bp.Categorical(rows=ROWS)).score > 60.0, "it learnt from its teacher"
+    assert wrong.rows >= 150 * ROWS
+
+
+def test_a_loop_of_ones_own_refuses_a_teacher_of_other_classes_before_its_first_step():
+    training = bp.Training(taught(lambda x: torch.zeros(len(x), 3)), steps=10)
+    with pytest.raises(LikelihoodError, match=r"says \(3,\) numbers of a row"):
+        training.loss(data())
+
+
 # ---- a model as its own teacher
 
 

@@ -351,6 +351,17 @@ def test_autocast_left_on_around_a_step_is_refused():
             training.step()
 
 
+def test_units_removed_by_a_decision_within_autocast_are_not_read_from_its_cache():
+    training = begun(OPTIMISERS["SGD"])
+    x, y = batches()[0]
+    with torch.autocast("cpu", torch.bfloat16):
+        training.loss((x, y))  # weights are cast, and kept till the context ends
+        training.gated.log_odds.data[1::2] = -1.0
+        training.decide()
+        loss = training.loss((x, y))
+    assert bool(loss.isfinite()) and training.gated.kept() == {"0": 2, "4": 4, "5": 4}
+
+
 def test_batches_that_do_not_fit_are_refused():
     training = begun(OPTIMISERS["SGD"])
     x, y = batches()[0]
