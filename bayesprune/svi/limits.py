@@ -91,7 +91,7 @@ class _Line:
     ) -> None:
         assert prior.measured is not None
         self.gated, self.prior, self.measured, self.smallest = gated, prior, prior.measured, smallest
-        self._costs = ExpectedCost(prior.costed(gated.network))
+        self._costs = ExpectedCost(prior.costed(gated.network), prior.dense.device)
         self._inputs = gated.network.batch(self.measured.batch, rows)
         self.limit = self.measured.limit("latency_ms")
 
