@@ -12,7 +12,7 @@ from torch import nn
 import bayesprune as bp
 from bayesprune.errors import DataError
 from bayesprune.structure.graph import analyse, as_plain_graph
-from bayesprune.structure.graph.capture import capture
+from bayesprune.structure.graph.capture import capture, tracing
 from bayesprune.structure.plain import PlainGraph
 
 
@@ -288,3 +288,36 @@ def test_sizes_of_a_long_network_that_would_have_to_be_symbols_are_fixed(monkeyp
     assert graph(torch.randn(5, 7, 4)).shape == (5, 3)
     with pytest.raises(DataError, match="7"):
         graph(torch.randn(2, 5, 4))
+
+
+class Windows(nn.Module):
+    """Pads to whole windows of 5, mixes within each, and cuts off again: several times over."""
+
+    def __init__(self, blocks):
+        super().__init__()
+        self.stem, self.head = nn.Conv2d(3, 6, 3, padding=1), nn.Linear(6, 3)
+        self.mix = nn.ModuleList(nn.Conv2d(6, 6, 5, groups=1, padding=2) for _ in range(blocks))
+
+    def forward(self, x):
+        x = self.stem(x)
+        for mix in self.mix:
+            b, c, h, w = x.shape
+            y = F.pad(x, (0, (5 - w % 5) % 5, 0, (5 - h % 5) % 5))
+            y = y.view(b, c, y.shape[2] // 5, 5, y.shape[3] // 5, 5).permute(0, 2, 4, 1, 3, 5)
+            y = mix(y.reshape(-1, c, 5, 5)).relu().view(b, *y.shape[1:])
+            y = y.permute(0, 3, 1, 4, 2, 5).reshape(b, c, y.shape[1] * 5, y.shape[2] * 5)
+            x = x + y[:, :, :h, :w]
+        return self.head(x.mean((2, 3)))
+
+
+def test_sizes_whose_formulas_grow_over_depth_are_fixed(monkeypatch):
+    """PyTorch simplifies the formula of a size at every condition, and each block of windows triples it."""
+    network, x = Windows(2).eval(), torch.randn(2, 3, 12, 12)
+    other = torch.randn(2, 3, 9, 14)
+    free = as_plain_graph(network, x)
+    torch.testing.assert_close(free(other), network(other), rtol=0, atol=1e-5)
+    monkeypatch.setattr(tracing, "MOST_IN_A_SIZE", 10)
+    fixed = as_plain_graph(network, x)
+    torch.testing.assert_close(fixed(x), network(x), rtol=0, atol=1e-5)
+    with pytest.raises(DataError, match="12"):
+        fixed(other)

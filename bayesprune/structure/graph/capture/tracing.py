@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 from torch.nn.modules.dropout import _DropoutNd
+from torch.overrides import TorchFunctionMode
 
 from bayesprune.errors import UnsupportedNetworkError
 from bayesprune.structure.altered import hint
@@ -266,6 +267,12 @@ def _same_constant(module: fx.GraphModule, other: fx.GraphModule, name: str) -> 
     return ours is theirs or (ours is not None and theirs is not None and torch.equal(ours, theirs))
 
 
+MOST_IN_A_SIZE = 100
+"""Operations in the formula of a size, above which a trace with symbols is given up: each block that pads an
+image to whole windows, and cuts off again, puts the formula of the one before into its own three times over;
+PyTorch simplifies it at every condition, and a network of twelve such blocks took more than ten minutes."""
+
+
 def _export(network: nn.Module, inputs: Inputs, free: Free) -> tuple[fx.GraphModule, Any]:
     state = {name: tensor.clone() for name, tensor in network.named_buffers()}
     symbols = [
@@ -274,7 +281,7 @@ def _export(network: nn.Module, inputs: Inputs, free: Free) -> tuple[fx.GraphMod
     ]
     sizes = tuple(inspect.signature(network.forward).bind(*symbols).arguments.values())  # *xs is one of them
     try:
-        with warnings.catch_warnings(), masks_as_given(), symbols_kept(network):
+        with warnings.catch_warnings(), masks_as_given(), symbols_kept(network), _ShortSizes():
             warnings.simplefilter("ignore")
             program = _quietly(lambda: torch.export.export(network, inputs, dynamic_shapes=sizes))
             module: fx.GraphModule = program.module()
@@ -297,6 +304,20 @@ def _export(network: nn.Module, inputs: Inputs, free: Free) -> tuple[fx.GraphMod
     module.graph.set_codegen(fx.graph.CodeGen())
     module.recompile()
     return module, program.call_spec.out_spec
+
+
+class _ShortSizes(TorchFunctionMode):
+    """Ends a trace whose sizes have become formulas that take longer to simplify than the network to run."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Do it, then look at the sizes of what came out."""
+        result = func(*args, **(kwargs or {}))
+        values = result if isinstance(result, tuple | list) else (result,)
+        for value in values:
+            for size in value.shape if isinstance(value, Tensor) else ():
+                if isinstance(size, torch.SymInt) and size.node.expr.count_ops() > MOST_IN_A_SIZE:
+                    raise UnsupportedNetworkError("its sizes are formulas of too many operations")
+        return result
 
 
 def _check_packed(network: nn.Module, mode: str, problem: Exception) -> None:
