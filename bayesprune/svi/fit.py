@@ -60,6 +60,7 @@ def fit(
     clip_norm: float | None = None,
     autocast: torch.dtype | None = None,
     callbacks: Iterable[Callback] = (),
+    start: str | None = None,
 ) -> FitResult:
     """Learn a gated model's posterior, removing units physically as their gates die.
 
@@ -95,6 +96,8 @@ def fit(
         autocast: ``torch.bfloat16`` or ``torch.float16``: forward passes run under it, and float16's losses
             are scaled; gates and priors stay in float32.
         callbacks: told of steps, removals, the decision and epochs; they may end the training.
+        start: ``"trained"`` where the network has learnt already: what the recipe leaves at its default is
+            then ``Recipe.trained``'s.
 
     Returns:
         The fitted model and its history.
@@ -122,7 +125,7 @@ def fit(
         scheduler_every=scheduler_every, accumulate=accumulate, clip_norm=clip_norm, autocast=autocast,
         callbacks=callbacks,
     )  # fmt: skip
-    recipe = recipe or Recipe()
+    recipe = (recipe or Recipe()).begun(start)
     recipe = replace(recipe, shrink=shrink) if shrink else recipe
     where, held_out = device_of(device), None
     refuse_autocast("fit", where.type)

@@ -23,6 +23,9 @@ from bayesprune.svi.schedule import Schedule
 from bayesprune.svi.trim import trim
 from bayesprune.svi.within import within
 
+SURE = 1e9
+"""Nats of a unit that is not for sale: it goes where nothing else is left to go."""
+
 SLACK, NEAR = 1.5, 3.0
 """How far above its measured limits a network stays until gates are decided, and from how many budgets on it
 is measured whether it does. Hardware computes in blocks: one unit may cost, or save, a third of the time, and
@@ -48,6 +51,7 @@ class Pricing:
         self.least = self.recipe.shrink.least
         self._rows: Inputs | None = None
         self._begun = False  # what the buffer says, without asking the device at every step
+        self.held: Tensor | None = None  # (units of all groups,), which are not for sale
         self._free: set[bytes] = set()  # choices whose sizes could not be held
         if prior.budget is not None:
             counted = len(KINDS)
@@ -111,7 +115,7 @@ class Pricing:
             self._costs = ExpectedCost(prior.costed(self.gated.network), self.gated.log_odds.device)
         momentum = self.gates.momentum
         if self.has_budget and int(prior.moves) > 0:
-            evidence = prior.evidence(velocity, momentum)
+            evidence = self._evidence(velocity)
             self.ascent.ascend_(self._costs, evidence, probs, progress)
         prior.reprice_(self._costs, probs)
         prior.count_(momentum)
@@ -203,8 +207,12 @@ class Pricing:
         return keep, fitter
 
     def _fitter(self, velocity: Tensor, scale: Tensor | None = None) -> Fitter:
+        return Fitter(self.gated, self.prior, self._evidence(velocity).cpu(), self.least, scale)
+
+    def _evidence(self, velocity: Tensor) -> Tensor:
+        """(units of all groups,), nats that each unit saves."""
         evidence = self.prior.evidence(velocity, self.gates.momentum)
-        return Fitter(self.gated, self.prior, evidence.cpu(), self.least, scale)
+        return evidence if self.held is None else evidence.masked_fill(self.held, SURE)
 
     def _slack(self) -> Tensor | None:
         """(costs,), factors on budgets: what is measured in the end stays further above till then."""

@@ -98,6 +98,11 @@ class Schedule:
         return round(self.recipe.warmup * self.steps)
 
     @property
+    def frozen(self) -> int:
+        """Steps in which gates alone move."""
+        return round(self.recipe.frozen * self.steps)
+
+    @property
     def decide(self) -> int:
         """The step at which gates are decided at the latest."""
         return round(self.recipe.decide * self.steps)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 from bayesprune.errors import SettingsError
 from bayesprune.ranges import is_whole
@@ -49,6 +50,11 @@ class Shrink:
     least: int = 1
 
 
+STARTS = ("scratch", "trained")
+TRAINED: dict[str, Any] = {"warmup": 0.0, "ramp": 0.25, "decide": 0.5}
+"""What a recipe for trained weights leaves out is this: there is nothing to warm up."""
+
+
 @dataclass(frozen=True)
 class Recipe:
     """How a gated model is fitted; all times are shares of the whole training.
@@ -76,6 +82,10 @@ class Recipe:
         compact_scale: factor on the weights' prior standard deviation in the compact part.
         averaging: share of the compact part, at its end, over which weights are averaged; the statistics of
             batch normalisation are then taken afresh.
+        start: ``"scratch"``, or ``"trained"`` where the network has learnt already: gates start open, whole
+            sections are not for sale, and statistics of batch normalisation are taken afresh at the end.
+            ``Recipe.trained`` sets the schedule too.
+        frozen: share of the training, at most ``decide``, in which weights stand still and gates alone move.
     """
 
     estimator: str | Estimator = "curved"
@@ -90,6 +100,55 @@ class Recipe:
     compact_weights: str = "points"
     compact_scale: float = 1.0
     averaging: float = 0.0
+    start: str = "scratch"
+    frozen: float = 0.0
+
+    @classmethod
+    def trained(cls, **settings: Any) -> Recipe:
+        """A recipe for weights that have learnt already.
+
+        Args:
+            settings: what differs from it. With ``frozen``, gates ramp up over half of that share and are
+                decided at its end, and what is left of the training is fine-tuning.
+
+        Raises:
+            SettingsError: a setting out of range, or of another name.
+
+        Example:
+            >>> Recipe.trained().warmup, Recipe.trained(frozen=0.25).decide
+            (0.0, 0.25)
+        """
+        names = {item.name for item in fields(cls)}
+        unknown = sorted(set(settings) - names)
+        if unknown:
+            raise SettingsError(
+                f"Recipe.trained has no setting {unknown[0]!r}: it takes those of Recipe, "
+                f"{', '.join(sorted(names))}."
+            )
+        chosen = {"start": "trained", **TRAINED}
+        frozen = settings.get("frozen")
+        if isinstance(frozen, int | float) and frozen:
+            chosen |= {"decide": frozen, "ramp": frozen / 2}
+        return cls(**chosen | settings)
+
+    def begun(self, start: str | None) -> Recipe:
+        """This recipe from another start; what is left at its default follows it.
+
+        Args:
+            start: ``"scratch"``, ``"trained"``, or None for the recipe's own.
+
+        Raises:
+            SettingsError: another start.
+        """
+        if start is None or start == self.start:
+            return self
+        if start not in STARTS:
+            raise SettingsError(f"start={start!r} must be 'scratch', 'trained', or left out.")
+        if start == "scratch":
+            return replace(self, start=start)
+        plain = Recipe()
+        given = {f.name: getattr(self, f.name) for f in fields(self)}
+        return Recipe.trained(**{n: v for n, v in given.items() if n != "start" and v != getattr(plain, n)})
 
     def __post_init__(self) -> None:
         """Check every value, and say all that is wrong at once."""
@@ -161,6 +220,14 @@ def _problems(recipe: Recipe) -> list[str]:
             recipe.warmup >= 0 and recipe.ramp >= 0 and recipe.warmup + recipe.ramp <= recipe.decide <= 1,
             f"warmup={recipe.warmup}, ramp={recipe.ramp}, decide={recipe.decide} must fulfil "
             "0 ≤ warmup, 0 ≤ ramp, warmup + ramp ≤ decide ≤ 1",
+        ),
+        (
+            recipe.start in STARTS,
+            f"start={recipe.start!r} must be 'scratch', or 'trained' for weights that have learnt already",
+        ),
+        (
+            0 <= recipe.frozen <= recipe.decide,
+            f"frozen={recipe.frozen} must lie in [0, decide={recipe.decide}]: then weights learn",
         ),
     ]
     return [message for holds, message in rules if not holds]

@@ -166,6 +166,8 @@ class Engine:
         self._sizes = torch.tensor([group.size for group in gated.groups], device=self.device)
         self._opened: list[_Opened] = []
         self._seen: Tensor | None = None
+        self.held: Tensor | None = None  # (units of all groups,), gates that stay as they are
+        self._still: list[nn.Parameter] = []
         self._look()
         self.weigh_()
 
@@ -210,12 +212,14 @@ class Engine:
             estimate = Estimate(self._nll(x, y, self._noise(len(x), {}, {})).mean(), None)
         else:
             estimate = self.estimator(self._problem(x, y), self._moves(state))
-        opened = _Opened(estimate, estimate.nll.detach(), y, [])
+        nll = estimate.nll
+        opened = _Opened(estimate, nll.detach(), y, [])
         self._opened.append(opened)
-        if not estimate.nll.requires_grad:  # weights frozen and gates at rest: there is nothing to learn here
-            opened.factors.append(1.0)
-            return estimate.nll
-        handed: Tensor = _Handed.apply(estimate.nll, opened.factors)  # type: ignore[no-untyped-call]
+        if (
+            not nll.requires_grad
+        ):  # weights frozen and gates at rest: nothing to learn, but loops differentiate
+            nll = nll.detach().requires_grad_()
+        handed: Tensor = _Handed.apply(nll, opened.factors)  # type: ignore[no-untyped-call]
         return handed
 
     def advance(self, state: State) -> tuple[State, Info]:
@@ -304,6 +308,24 @@ class Engine:
         return replace(state, step=state.step + 1, velocity=moved_on), Info(nll, velocity is not None)
 
     # ---- what is learnt
+
+    @property
+    def frozen(self) -> bool:
+        """Whether the network's weights stand still."""
+        return bool(self._still)
+
+    def freeze_(self, frozen: bool) -> None:
+        """Let the network's weights stand still, or learn again.
+
+        Args:
+            frozen: whether they stand still from now on.
+        """
+        if frozen and not self._still:
+            self._still = [p for p in self.gated.network.parameters() if p.requires_grad]
+        for parameter in self._still:
+            parameter.requires_grad_(not frozen)
+        if not frozen:
+            self._still = []
 
     def weigh_(self) -> None:
         """Find the weights' priors anew, and what the optimiser does not hold: at the start, and where they
@@ -407,6 +429,9 @@ class Engine:
         velocity, log_odds = mirror_step(
             self.gates, state.velocity, gated.log_odds.data, full, self._typical(slope)
         )
+        if self.held is not None:
+            log_odds = torch.where(self.held, gated.log_odds.data, log_odds)
+            velocity = velocity.masked_fill(self.held, 0.0)
         gated.log_odds.data.copy_(log_odds)
         return velocity
 

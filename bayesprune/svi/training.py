@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 import warnings
 from collections.abc import Callable, Iterable
@@ -36,6 +37,7 @@ from bayesprune.svi.step import Engine, Info, State
 from bayesprune.svi.stepping import Stepping
 from bayesprune.svi.training_state import TrainingState, put_, taken
 
+OPEN = math.log(0.95 / 0.05)  # log-odds at which trained weights' gates start, at least
 CERTAIN = 30.0  # log-odds whose sigmoid is 1 in float32
 
 
@@ -77,6 +79,8 @@ class Training:
         also: copies of the model that are averaged elsewhere, such as ``AveragedModel(gated)``: what is
             removed from the model is removed from them.
         callbacks: told of every step, removal, decision and record.
+        start: ``"trained"`` where the network has learnt already: what the recipe leaves at its default is
+            then ``Recipe.trained``'s.
 
     Raises:
         SettingsError: a setting out of range, or an optimiser that does not fit the model.
@@ -113,10 +117,11 @@ class Training:
         rows: Train | Batches | None = None,
         also: Iterable[nn.Module] = (),
         callbacks: Iterable[Callback] = (),
+        start: str | None = None,
     ) -> None:
         check_model(gated)
         check_training(steps=steps, recipe=recipe, seed=seed)
-        self.gated, self.recipe, self.seed = gated, recipe or Recipe(), seed
+        self.gated, self.recipe, self.seed = gated, (recipe or Recipe()).begun(start), seed
         self.schedule = Schedule(self.recipe, steps)
         self.batches: Batches | None = None
         self._check_targets: Callable[[Tensor, str], None] | None = None
@@ -128,6 +133,8 @@ class Training:
         self.engine = Engine(gated, self.recipe, seed, self.schedule, own)
         self.state: State = self.engine.init()
         self.pricing = Pricing.of(gated, self.schedule)
+        if self.recipe.start == "trained":
+            self._open_gates_()
         self.also = [_copy_within(copy) for copy in also]
         self.callbacks = tuple(callbacks)
         self.history: list[Epoch] = []
@@ -305,6 +312,7 @@ class Training:
         """
         if self.state.decided:
             return
+        self.engine.freeze_(False)
         velocity, probs = self.state.velocity, self.gated.inclusion_prob().detach()
         if self.pricing and self.pricing.has_budget:
             dead = self.pricing.surplus(velocity)
@@ -397,8 +405,10 @@ class Training:
             )
         if self.pricing:
             self.pricing.begin_(x)
-        if not self.state.decided and step >= self.schedule.decide:
-            self.decide()
+        if not self.state.decided:
+            self.engine.freeze_(step < self.schedule.frozen)
+            if step >= self.schedule.decide:
+                self.decide()
         if self.engine.is_default:
             rate = self.schedule.learning_rate(step, self.decided_at)
             for group in self.optimizer.param_groups:
@@ -437,6 +447,11 @@ class Training:
             self.end_epoch()
 
     def _step_scaled(self, scaler: torch.amp.GradScaler) -> None:
+        if self.engine.frozen:
+            raise SettingsError(
+                f"frozen={self.recipe.frozen:g}: weights stand still in step {self.state.step + 1}, and a "
+                "GradScaler looks at their gradients. Take bfloat16, which needs no scaler, or frozen=0."
+            )
         try:
             scaler.unscale_(self.optimizer)
         except RuntimeError as problem:  # its owner has done so, to clip gradients
@@ -507,6 +522,19 @@ class Training:
         for callback in self.callbacks:
             callback.on_start(self)
 
+    def _open_gates_(self) -> None:
+        """Trained weights rely on all units and sections: the first are likely, the others certain."""
+        gated, parts = self.gated, self.gated.slices()
+        held = torch.zeros_like(gated.alive)
+        for group in gated.groups:
+            held[parts[group.name]] = group.optional
+        gated.log_odds.data[gated.alive] = gated.log_odds.data[gated.alive].clamp_min(OPEN)
+        gated.log_odds.data[held & gated.alive] = CERTAIN
+        if bool(held.any()):
+            self.engine.held = held
+            if self.pricing:
+                self.pricing.held = held
+
     def _begin_with_(self, batches: Batches) -> None:
         """Look at the training rows, and start in the targets' own unit."""
         self.batches = batches
@@ -533,8 +561,8 @@ class Training:
         parameters = dict(self.gated.network.named_parameters())
         for name, value in self.average.items():
             parameters[name].data.copy_(value)
-        if self.average and self.batches is not None:
-            # Means and variances of batch normalisation under the averaged weights, over an epoch's batches.
+        if (self.average or self.recipe.start == "trained") and self.batches is not None:
+            # Means and variances of batch normalisation under the last weights, over an epoch's batches.
             self.gated.network.eval().renormalise_(x for x, _ in self.batches.epoch(0))
         if self._records and self.passed.rows:
             self.end_epoch()
