@@ -53,6 +53,10 @@ class DivergedError(BayespruneError):
     """The loss became NaN or infinite."""
 
 
+class ProcessError(BayespruneError):
+    """The processes of one training are not alike any more, or one of them has ended."""
+
+
 class EmptyGroupWarning(UserWarning):
     """A prior wants every unit of a group gone; the library kept the most probable ones."""
 

@@ -35,10 +35,24 @@ def check_model(gated: Any) -> None:
         SettingsError: it is something else.
         UnsupportedNetworkError: somebody has put on its layers what hides their tensors.
     """
+    if isinstance(getattr(gated, "module", None), GatedModel):
+        name = type(gated).__name__
+        raise SettingsError(
+            f"This is a {name} around the gated model, whose hooks hold gradients in the sizes that weights "
+            f"had before removals: give the model itself, .module, and leave {name} out; a training averages "
+            "gradients over processes by itself."
+        )
     if not isinstance(gated, GatedModel):
         raise SettingsError(
             f"fit takes a gated model and got a {type(gated).__name__}: make one, bp.gate(network, example, "
             "prior=…, likelihood=…); of an earlier fit it is result.gated."
+        )
+    sharded = [n for n, p in gated.named_parameters() if hasattr(p, "placements") and hasattr(p, "to_local")]
+    if sharded:
+        raise SettingsError(
+            f"{sharded[0]} and {len(sharded) - 1} more are shared out over processes (DTensor, as by "
+            "fully_shard or tensor parallelism), and units are removed from whole tensors alone: leave that out. A "
+            "training averages gradients over processes by itself, each of which holds the model."
         )
     check_present(gated.network, gated.network.cut_names())
 

@@ -25,7 +25,7 @@ from bayesprune.svi.checkpoint import Keeper
 from bayesprune.svi.checks import check_model, check_settings, check_validation, device_of
 from bayesprune.svi.evaluate import quality
 from bayesprune.svi.loader_noise import LoaderNoise
-from bayesprune.svi.objective import gate_nats, weight_nats
+from bayesprune.svi.objective import prior_nats
 from bayesprune.svi.progress import Progress
 from bayesprune.svi.result import Epoch, FitResult
 from bayesprune.svi.row_digest import describe_rows
@@ -164,7 +164,7 @@ def _identity(training: Training, batches: Batches, epochs: int, seed: int, trai
         "data": describe_rows(train), "network": _form(gated),
         "likelihood": gated.likelihood.identity(batches.targets),
         "recipe": describe(training.recipe), "groups": {g.name: g.size for g in gated.groups},
-        "unit_noise": gated.unit_noise, "prior_nats": _prior_nats(gated),
+        "unit_noise": gated.unit_noise, "prior_nats": prior_nats(gated),
         "cost_prices": training.pricing.describe() if training.pricing else None,
     }  # fmt: skip
 
@@ -172,15 +172,6 @@ def _identity(training: Training, batches: Batches, epochs: int, seed: int, trai
 def _form(gated: GatedModel) -> str:
     """A digest of the network's layers as they print, without addresses in memory."""
     return hashlib.sha256(re.sub(r"0x[0-9a-f]+", "", repr(gated.network)).encode()).hexdigest()[:16]
-
-
-def _prior_nats(gated: GatedModel) -> list[float]:
-    """The priors' value at two places, by which another prior, price or weight scale is told apart."""
-    places = [torch.full_like(gated.log_odds.data, share) for share in (0.5, 0.9)]
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):  # some priors draw: the training must not notice
-        torch.manual_seed(0)
-        weights = float(weight_nats(gated, places[0]))
-        return [weights, *(float(gate_nats(gated, probs)) for probs in places)]
 
 
 class _Loop:

@@ -130,6 +130,15 @@ def row_share(gated: GatedModel, tensor: str, inclusion_prob: Tensor) -> Tensor:
     return inclusion_prob.new_ones(()) if share is None else share
 
 
+def prior_nats(gated: GatedModel) -> list[float]:
+    """The priors' value at two places, by which another prior, price or weight scale is told apart."""
+    places = [torch.full_like(gated.log_odds.data, share) for share in (0.5, 0.9)]
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):  # some priors draw: the training must not notice
+        torch.manual_seed(0)
+        weights = float(weight_nats(gated, places[0]))
+        return [weights, *(float(gate_nats(gated, probs)) for probs in places)]
+
+
 def exact_negative_elbo(gated: GatedModel, x: Tensor, y: Tensor) -> Tensor:
     """−ELBO with the expectation over at most a dozen living gates enumerated; weights as points.
 

@@ -7,7 +7,7 @@ the weight decay of the default Adam, and is added to the gradients of any other
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,6 +24,7 @@ from bayesprune.svi.estimators.problem import Factor, backward
 from bayesprune.svi.mirror import mirror_step
 from bayesprune.svi.objective import gate_nats, row_share, weight_divergence
 from bayesprune.svi.optimisers import Together, adam, add_prior_gradient_, decays, forget_, moved
+from bayesprune.svi.processes import Processes
 from bayesprune.svi.schedule import TUNED_STEPS, Schedule
 from bayesprune.svi.settings import Recipe
 from bayesprune.svi.weight_noise import WeightNoise
@@ -97,6 +98,21 @@ class _Opened:
         return float(total) if isinstance(total, Tensor) and total.device.type == "cpu" else total
 
 
+@dataclass(frozen=True)
+class _Seen:
+    """What the batches of a step say together, in all processes.
+
+    Attributes:
+        nll: scalar, mean negative log-likelihood of a row, nats.
+        gradient: (living units,), of the gates, or None.
+        rows: how many.
+    """
+
+    nll: Tensor
+    gradient: Tensor | None
+    rows: int
+
+
 class _Handed(torch.autograd.Function):
     """The identity, which notes what its output was multiplied by when it is differentiated."""
 
@@ -124,6 +140,7 @@ class Engine:
         schedule: of the training that the steps are part of; without one the pace is that of 18,720 steps.
         optimizer: of the weights; by default fused Adam at the schedule's rate, which holds their prior as
             its decay. What a user's does not hold of prior, guide and likelihood is moved by an Adam.
+        processes: that train together, or None.
 
     Raises:
         SettingsError: an estimator that needs losses of single rows, and a likelihood that has none.
@@ -147,7 +164,10 @@ class Engine:
         seed: int = 0,
         schedule: Schedule | None = None,
         optimizer: torch.optim.Optimizer | None = None,
+        processes: Processes | None = None,
     ) -> None:
+        self.processes = processes
+        self._joined: _Seen | None = None
         self.gated, self.schedule = gated, schedule or Schedule(recipe, TUNED_STEPS)
         self.gates = self.schedule.gates
         self.estimator = find_estimator(recipe.estimator)
@@ -247,8 +267,13 @@ class Engine:
 
     @property
     def rows(self) -> int:
-        """Rows of these batches."""
-        return sum(o.rows for o in self._opened)
+        """Rows of these batches; in all processes, once ``gather_`` was called."""
+        return self._joined.rows if self._joined else sum(o.rows for o in self._opened)
+
+    @property
+    def gathered(self) -> bool:
+        """Whether ``gather_`` was called since the last step."""
+        return self._joined is not None
 
     def factor(self) -> float:
         """What the losses of this step were multiplied by, added up: 1 where gradients are a mean's."""
@@ -257,7 +282,34 @@ class Engine:
     def drop_(self) -> None:
         """Forget the batches of a step that is not taken, and their gradients."""
         self._opened.clear()
+        self._joined = None
         self.optimiser.zero_grad(set_to_none=True)
+
+    def gather_(self, state: State) -> None:
+        """Put together what the batches of a step say; over all processes, whose gradients are averaged.
+
+        Args:
+            state: what the last step returned.
+
+        Raises:
+            SettingsError: no loss was taken, or one was not differentiated.
+            ProcessError: another process is elsewhere.
+        """
+        if not self._opened:
+            raise SettingsError(
+                "A step is to be taken, and no loss was: call training.loss(batch), and differentiate it."
+            )
+        if self._joined is not None:
+            return
+        rows = self.rows
+        share = [o.rows / rows for o in self._opened]
+        nll = torch.stack([s * o.nll for s, o in zip(share, self._opened, strict=True)]).sum()
+        reads = [(o.estimate.gate_gradient, o.factor()) for o in self._opened]
+        gradients = [s * read(factor) for s, (read, factor) in zip(share, reads, strict=True) if read]
+        gradient = torch.stack(gradients).sum(0) if gradients else None
+        if self.processes is not None:
+            nll, gradient, rows = self.processes.average_(self.gated, state.step, rows, nll, gradient)
+        self._joined = _Seen(nll, gradient, rows)
 
     def prepare(self, state: State, scale: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """Before the optimiser steps: priors of weights, then gates, and slopes of what their prior learns.
@@ -270,24 +322,18 @@ class Engine:
             Scalar, the mean negative log-likelihood of a row; and the velocity of the gates where they have
             moved.
         """
-        if not self._opened:
-            raise SettingsError(
-                "A step is to be taken, and no loss was: call training.loss(batch), and differentiate it."
-            )
-        share = [o.rows / sum(other.rows for other in self._opened) for o in self._opened]
-        nll = torch.stack([s * o.nll for s, o in zip(share, self._opened, strict=True)]).sum()
-        reads = [(o.estimate.gate_gradient, o.factor()) for o in self._opened]
+        self.gather_(state)
+        assert self._joined is not None
         if self.gated.log_scales:
             self._weight_backward(scale)
         if self._priced:
             add_prior_gradient_(self._priced, scale)
         velocity = None
-        gradients = [s * read(factor) for s, (read, factor) in zip(share, reads, strict=True) if read]
-        if gradients:
-            velocity = self._move_gates(state, torch.stack(gradients).sum(0))
+        if self._joined.gradient is not None:
+            velocity = self._move_gates(state, self._joined.gradient)
         elif self._hyper and state.decided and state.step % self.gates.every == 0:
             self._prior_slope()
-        return nll, velocity
+        return self._joined.nll, velocity
 
     def conclude(self, state: State, ready: tuple[Tensor, Tensor | None]) -> tuple[State, Info]:
         """After the optimiser's step: what it does not hold, what has a closed form, and the count.
@@ -302,7 +348,7 @@ class Engine:
             self.beside.zero_grad(set_to_none=True)
         targets = [o.targets for o in self._opened]
         y = targets[0] if len(targets) == 1 else torch.cat(targets)
-        self.gated.likelihood.follow_(y, _window(self.gated.likelihood.rows, len(y)))
+        self.gated.likelihood.follow_(y, _window(self.gated.likelihood.rows, self.rows))
         self.drop_()
         moved_on = state.velocity if velocity is None else velocity
         return replace(state, step=state.step + 1, velocity=moved_on), Info(nll, velocity is not None)
@@ -444,10 +490,13 @@ class Engine:
         prior = gate_nats(gated, probs)
         if gated.weights.masked:
             prior = prior + _slab_nats(gated, probs)
-        slopes = torch.autograd.grad(prior, [probs, *self._hyper], allow_unused=True)
+        slopes: Sequence[Tensor | None] = torch.autograd.grad(prior, [probs, *self._hyper], allow_unused=True)
+        if self.processes is not None:  # some priors draw
+            slopes = self.processes.mean(slopes)
         for parameter, slope in zip(self._hyper, slopes[1:], strict=True):
             parameter.grad = slope
-        return slopes[0] if slopes[0] is not None else torch.zeros_like(probs)
+        of_gates = slopes[0]
+        return torch.zeros_like(probs) if of_gates is None else of_gates
 
     def _typical(self, slope: Tensor) -> Tensor:
         """(units of all groups,), mean size of the prior's slope over a group's living units, at least a

@@ -26,16 +26,17 @@ from bayesprune.svi.callbacks import Callback
 from bayesprune.svi.checks import check_first, check_model, check_rows, check_training
 from bayesprune.svi.clock import warn_after, warn_before
 from bayesprune.svi.estimators.problem import backward
-from bayesprune.svi.objective import gate_nats, weight_nats
+from bayesprune.svi.objective import gate_nats, prior_nats, weight_nats
 from bayesprune.svi.optimisers import Optimizer, given
 from bayesprune.svi.own_unit import start_in_own_unit_
 from bayesprune.svi.pricing import Pricing
+from bayesprune.svi.processes import Processes, digest
 from bayesprune.svi.result import Epoch, FitResult, prune
 from bayesprune.svi.schedule import Schedule
-from bayesprune.svi.settings import Recipe
+from bayesprune.svi.settings import Recipe, describe
 from bayesprune.svi.step import Engine, Info, State
 from bayesprune.svi.stepping import Stepping
-from bayesprune.svi.training_state import TrainingState, put_, taken
+from bayesprune.svi.training_state import TrainingState, put_, settings_of, taken
 
 OPEN = math.log(0.95 / 0.05)  # log-odds at which trained weights' gates start, at least
 CERTAIN = 30.0  # log-odds whose sigmoid is 1 in float32
@@ -81,9 +82,12 @@ class Training:
         callbacks: told of every step, removal, decision and record.
         start: ``"trained"`` where the network has learnt already: what the recipe leaves at its default is
             then ``Recipe.trained``'s.
+        processes: that train together, a process group; by default all, where ``torch.distributed`` was
+            initialised. Each has its own batches, and every one must take all steps.
 
     Raises:
         SettingsError: a setting out of range, or an optimiser that does not fit the model.
+        ProcessError: the processes were not told the same.
         LikelihoodError, DataError: as ``fit``, where ``rows`` are given.
 
     Warns:
@@ -118,6 +122,7 @@ class Training:
         also: Iterable[nn.Module] = (),
         callbacks: Iterable[Callback] = (),
         start: str | None = None,
+        processes: Any = None,
     ) -> None:
         check_model(gated)
         check_training(steps=steps, recipe=recipe, seed=seed)
@@ -130,7 +135,8 @@ class Training:
             dealt = rows if isinstance(rows, Batches) else Batches(rows, None, device, seed, form=gated.form)
             self._begin_with_(dealt)
         own = None if optimizer is None else given(gated, optimizer)
-        self.engine = Engine(gated, self.recipe, seed, self.schedule, own)
+        self.processes = Processes.of(processes, gated.log_odds.device)
+        self.engine = Engine(gated, self.recipe, seed, self.schedule, own, self.processes)
         self.state: State = self.engine.init()
         self.pricing = Pricing.of(gated, self.schedule)
         if self.recipe.start == "trained":
@@ -149,6 +155,7 @@ class Training:
         self._hooks: list[Any] = []
         self._hook_()
         self._ready: tuple[Tensor, Tensor | None] | None = None
+        self._join_()
         self._info: Info | None = None
         self._started = False
 
@@ -215,11 +222,25 @@ class Training:
         refuse_autocast("training.step()", self.state.velocity.device.type)
         self._info = None
         self._check_scale(scaler)
+        late = self.processes is not None and not self.engine.gathered
+        self.reduce()
         if scaler is None:
             self.optimizer.step()
         else:
-            self._step_scaled(scaler)
+            self._step_scaled(scaler, late)
         return self._info
+
+    def reduce(self) -> None:
+        """Average gradients over processes now, before they are clipped or unscaled; else ``step`` does it.
+
+        One process has nothing to average.
+
+        Raises:
+            SettingsError: a loss was not taken, or not differentiated.
+            ProcessError: another process is elsewhere, or has ended.
+        """
+        if self.processes is not None:
+            self.engine.gather_(self.state)
 
     def end_epoch(self) -> Epoch:
         """Record what has happened since the last record; by itself once as many rows have been seen as there
@@ -374,6 +395,7 @@ class Training:
                 loss = self._loss(batch)
             loss = loss if len(batches) == 1 else loss * (len(batch[0]) / rows)
             backward(loss if scaler is None else scaler.scale(loss))
+        self.reduce()
         if stepping.clip_norm is not None:
             if scaler is not None:
                 scaler.unscale_(self.optimizer)
@@ -419,6 +441,8 @@ class Training:
                 self.pricing.before_gate_step_(weight, self.state.velocity)
             weight = self.pricing.prior_weight(weight)
         self.state = replace(self.state, prior_weight=weight, moving=moving)
+        if self.processes is not None:
+            self.processes.open_(self.gated, self.engine.generator, self.seed, step)
 
     def _prepare(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         """Before the optimiser's own step: priors, and the gates."""
@@ -440,13 +464,15 @@ class Training:
             self._average_()
         if self.state.step % self.schedule.look_every == 0:
             self._check(self._info.nll)
+            if self.processes is not None:
+                self.processes.compare(self.gated, self.state.velocity, self.state.step)
             self.shrink()
         for callback in self.callbacks:
             callback.on_step(self, self._info)
         if self._records and self.passed.rows >= self.gated.likelihood.rows:
             self.end_epoch()
 
-    def _step_scaled(self, scaler: torch.amp.GradScaler) -> None:
+    def _step_scaled(self, scaler: torch.amp.GradScaler, late: bool = False) -> None:
         if self.engine.frozen:
             raise SettingsError(
                 f"frozen={self.recipe.frozen:g}: weights stand still in step {self.state.step + 1}, and a "
@@ -457,6 +483,11 @@ class Training:
         except RuntimeError as problem:  # its owner has done so, to clip gradients
             if "already been called" not in str(problem):
                 raise
+            if late:
+                raise SettingsError(
+                    "scaler.unscale_ was called before gradients were averaged over processes, so that they "
+                    "would be clipped, and skipped, by each for itself: call training.reduce() before it."
+                ) from problem
         opened = self.engine.opened
         scaler.step(self.optimizer)
         scaler.update()
@@ -488,6 +519,8 @@ class Training:
         ]
 
     def _remove_(self, dead: Tensor) -> None:
+        if self.processes is not None:
+            self.processes.agree("a removal", self.state.step, {"units to remove": digest(dead)})
         if not bool(dead.any()):
             return
         before = self.gated.kept()
@@ -507,6 +540,30 @@ class Training:
                 copy.cut_({n: mask.cpu() for n, mask in self.gated.by_group(self.gated.alive).items()})
 
     # ---- the beginning and the end
+
+    def _join_(self) -> None:
+        """Begin where the first process is, where there are several, and all were told the same."""
+        if self.processes is None:
+            return
+        if self.pricing and self.pricing.prior.measured is not None:
+            raise SettingsError(
+                f"{self.processes.count} processes would each measure milliseconds and megabytes for "
+                "themselves, and decide differently: ask for bp.Budget(macs=…, params=…), or train in one "
+                "process."
+            )
+        gated, optimizer = self.gated, self.optimizer
+        self.processes.start_(
+            gated,
+            {
+                **{f"recipe.{name}": value for name, value in describe(self.recipe).items()},
+                "steps": self.schedule.steps, "seed": self.seed,
+                "likelihood": gated.likelihood.identity(), "rows of the likelihood": gated.likelihood.rows,
+                "units that are there": gated.kept(), "unit_noise": gated.unit_noise,
+                "optimizer": [type(optimizer).__name__, *map(settings_of, optimizer.param_groups)],
+                "budget": self.pricing.describe() if self.pricing else None,
+            },
+        )  # fmt: skip
+        self.processes.agree("the start", 0, {"prior": prior_nats(gated)})
 
     def within_fit_(self) -> None:
         """Epochs are ended, and the schedule's end looked after, by the loop of ``fit``."""
@@ -564,6 +621,8 @@ class Training:
         if (self.average or self.recipe.start == "trained") and self.batches is not None:
             # Means and variances of batch normalisation under the last weights, over an epoch's batches.
             self.gated.network.eval().renormalise_(x for x, _ in self.batches.epoch(0))
+            if self.processes is not None:
+                self.processes.average_statistics_(self.gated, self.state.step)
         if self._records and self.passed.rows:
             self.end_epoch()
         for hook in self._hooks:

@@ -67,7 +67,7 @@ def taken(training: Training) -> TrainingState:
         "rounded": training.rounded,
         "seconds": training.seconds,
         "seen": [float(training.passed.nll), training.passed.rows],
-        "groups": [_settings(group) for group in training.optimizer.param_groups],
+        "groups": [settings_of(group) for group in training.optimizer.param_groups],
         "kept": kept,
         "epochs": [{k: v for k, v in asdict(e).items() if k != "inclusion"} for e in epochs],
     }
@@ -150,7 +150,7 @@ def _put_moments_(training: Training, saved: Mapping[str, Tensor], plain: Mappin
                 group[key] = tuple(value) if isinstance(now, tuple) else value
 
 
-def _settings(group: Mapping[str, Any]) -> dict[str, Any]:
+def settings_of(group: Mapping[str, Any]) -> dict[str, Any]:
     """The numbers of a parameter group: its learning rate, momentum and the like."""
     found: dict[str, Any] = {}
     for key, value in group.items():
