@@ -26,7 +26,7 @@ from bayesprune.cli.settings import Settings, versions
 from bayesprune.cli.streams import complain, quoted, tell
 from bayesprune.cli.summary import summary
 from bayesprune.cli.trust import Trust, trust_option
-from bayesprune.errors import ProgramError
+from bayesprune.errors import ProgramError, SettingsError
 from bayesprune.export import check_savable, save
 from bayesprune.files import read_json, write_atomically, write_json
 from bayesprune.gated import GatedModel
@@ -133,6 +133,12 @@ def run_command(
             "Name a PROGRAM ('bayesprune list' shows them), or a run to continue: --resume --out DIR."
         )
     check_exclusive(options["price"], options["budget"])
+    if int(os.environ.get("WORLD_SIZE") or 1) > 1:
+        raise SettingsError(
+            f"'bayesprune run' is one process, and this is one of WORLD_SIZE={os.environ['WORLD_SIZE']}: give "
+            "the command without torchrun, or train in several processes by bayesprune.fit in a script that "
+            "calls torch.distributed.init_process_group first."
+        )
     last = options["seed"] + options["seeds"] - 1
     if last >= SEEDS:
         raise click.UsageError(

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 from torch.utils.data import DataLoader
+from torch.utils.data.distributed import DistributedSampler
 
 from bayesprune.errors import DataError, SettingsError
 from bayesprune.rows.call import Inputs
@@ -83,7 +84,10 @@ class Batched(Rows):
         return self.found.smallest
 
     def epoch(self, batch_size: int, seed: int, number: int) -> Iterator[Pair]:
-        """One pass, as the source deals it."""
+        """One pass, as the source deals it; a ``DistributedSampler`` is told the epoch, or deals the same."""
+        sampler = getattr(self.source, "sampler", None)
+        if isinstance(sampler, DistributedSampler):
+            sampler.set_epoch(number)
         seen = batches = 0
         for x, y in self._passed(f" of epoch {number + 1}"):
             seen, batches = seen + len(x), batches + 1

@@ -2,7 +2,8 @@
 
 A data set of 5,000 rows of which a ``SubsetRandomSampler`` draws 500 is, to whoever learns from it, one of
 500. Rows that ``drop_last`` leaves over count where the order is shuffled, since each has its turn; in a
-fixed order they are never seen, and do not. With replacement, draws count.
+fixed order they are never seen, and do not. With replacement, draws count. A ``DistributedSampler`` deals to
+each of several processes its share of one data set, which counts as a whole.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from torch.utils.data import (
     SequentialSampler,
     WeightedRandomSampler,
 )
+from torch.utils.data.distributed import DistributedSampler
 
 from bayesprune.errors import DataError
 
@@ -74,7 +76,15 @@ def _of_sampler(sampler: Any, batch_size: int, drop_last: bool) -> Count:
     smallest = left or min(batch_size, dealt)
     if drop_last and type(sampler) is SequentialSampler:
         rows = dealt
+    if isinstance(sampler, DistributedSampler):
+        rows = _shared_out(sampler, dealt)
     return Count(rows, dealt, smallest, _is_sample(sampler))
+
+
+def _shared_out(sampler: Any, dealt: int) -> int:
+    """Rows of the data set that all processes see together; of a fixed order some may never be seen."""
+    rows = len(sampler.dataset)
+    return rows if sampler.shuffle else min(rows, dealt * int(sampler.num_replicas))
 
 
 def _is_sample(sampler: Any) -> bool:

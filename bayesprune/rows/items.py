@@ -46,7 +46,7 @@ class Items(Rows):
 
     def epoch(self, batch_size: int, seed: int, number: int) -> Iterator[Pair]:
         """One pass in a fresh order."""
-        for rows in shuffled(self.count, batch_size, seed, number):
+        for rows in shuffled(self.count, batch_size, seed, number, self.part):
             x, y = self._batch(rows.tolist())
             assert y is not None
             yield x, y

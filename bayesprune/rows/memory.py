@@ -44,7 +44,7 @@ class InMemory(Rows):
     def epoch(self, batch_size: int, seed: int, number: int) -> Iterator[Pair]:
         """One pass in a fresh order."""
         assert self.y is not None
-        for rows in shuffled(self.count, batch_size, seed, number):
+        for rows in shuffled(self.count, batch_size, seed, number, self.part):
             rows = rows.to(self.x.device)
             yield self.x.index_select(0, rows), self.y.index_select(0, rows)
 
@@ -59,7 +59,9 @@ class InMemory(Rows):
         return self.x, self.y
 
 
-def shuffled(count: int, batch_size: int, seed: int, number: int) -> Iterator[Tensor]:
+def shuffled(
+    count: int, batch_size: int, seed: int, number: int, part: tuple[int, int] = (0, 1)
+) -> Iterator[Tensor]:
     """Whole batches of row numbers, in the order that seed and epoch fix.
 
     Args:
@@ -67,9 +69,10 @@ def shuffled(count: int, batch_size: int, seed: int, number: int) -> Iterator[Te
         batch_size: rows of a batch; all, where there are fewer.
         seed: of the run.
         number: of the epoch, from 0.
+        part: (number, of how many), the share of every batch.
     """
     generator = torch.Generator().manual_seed(seed * 1_000_003 + number)
     order = torch.randperm(count, generator=generator)
     batch_size = min(batch_size, count)
     for start in range(0, count // batch_size * batch_size, batch_size):
-        yield order[start : start + batch_size]
+        yield order[start : start + batch_size].tensor_split(part[1])[part[0]]

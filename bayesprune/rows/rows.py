@@ -24,11 +24,14 @@ class Rows(ABC):
         count: rows of an epoch: those of a data set, or those that a sampler draws; None where only a pass
             could tell.
         own_batch_size: rows of a batch, where the source makes its own batches and says how large.
+        part: (number, of how many): the share of every batch that ``epoch`` hands out, where several
+            processes divide it.
     """
 
     place: str
     count: int | None
     own_batch_size: int | None = None
+    part: tuple[int, int] = (0, 1)
 
     @abstractmethod
     def steps(self, batch_size: int) -> int:
@@ -58,7 +61,7 @@ class Rows(ABC):
 
     def smallest_batch(self, batch_size: int) -> int | None:
         """Rows of the smallest batch of an epoch; None where it cannot be known."""
-        return min(batch_size, self.count) if self.count else None
+        return min(batch_size, self.count) // self.part[1] if self.count else None
 
     def batches(self, batch_size: int, device: torch.device | None = None) -> Iterator[Pair]:
         """``passed``, on a device, for what needs targets.

@@ -8,11 +8,13 @@ from collections.abc import Callable, Iterable, Iterator
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
+from torch.utils.data.distributed import DistributedSampler
 
-from bayesprune.errors import DataError
+from bayesprune.errors import DataError, SettingsError
 from bayesprune.likelihoods import Likelihood
 from bayesprune.rows import Batched, Form, InMemory, Pair, Source, rows_from
 from bayesprune.structure.running import drawing_alike
+from bayesprune.svi.processes import Processes
 
 Train = Source
 """Rows to learn from or to score on: see ``bayesprune.rows``."""
@@ -78,6 +80,37 @@ class Batches:
     def targets(self) -> Tensor | None:
         """(rows, ...), all targets, where the rows lie in memory."""
         return self.source.y if isinstance(self.source, InMemory) else None
+
+    def deal_(self, processes: Processes | None) -> None:
+        """Let every process have its share: of each batch of rows that have a number, or as a loader deals.
+
+        Args:
+            processes: of the training, or None for one.
+
+        Raises:
+            SettingsError: fewer rows in a batch than processes.
+            DataError: a loader that deals the same to all processes, or to others than there are.
+        """
+        rank, count = (processes.rank, processes.count) if processes else (0, 1)
+        if not isinstance(self.source, Batched):
+            if min(self.batch_size, self.rows) < count:
+                raise SettingsError(
+                    f"batch_size={min(self.batch_size, self.rows)} is divided among {count} processes, and "
+                    f"is too small for that: take at least {count}."
+                )
+            self.source.part = (rank, count)
+            return
+        sampler = getattr(self.loader, "sampler", None)
+        if isinstance(sampler, DistributedSampler):
+            dealt = (int(sampler.rank), int(sampler.num_replicas))
+        else:
+            dealt = (0, 1)
+        if dealt != (rank, count):
+            raise DataError(
+                f"train deals share {dealt[0] + 1} of {dealt[1]}, and this is process {rank + 1} of {count} "
+                "in the training: give the rows themselves, of which each process takes its share; or a "
+                "DataLoader with sampler=torch.utils.data.distributed.DistributedSampler(dataset)."
+            )
 
     def teach_(self, likelihood: Likelihood) -> None:
         """Put beside the targets of rows in memory what a likelihood's teacher says of them, once.

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import safetensors.torch
 import torch
 from torch import Tensor
 
@@ -18,6 +20,7 @@ from bayesprune.lock import FolderLock
 from bayesprune.svi.batches import Batches
 from bayesprune.svi.checkpoint_file import FORMAT, REMEDY, pack, run_of, unpack
 from bayesprune.svi.loader_noise import LoaderNoise
+from bayesprune.svi.processes import Processes
 from bayesprune.svi.training import Training
 from bayesprune.svi.training_state import TrainingState, put_, taken
 
@@ -228,6 +231,45 @@ def restore_(
             callback.load_state_dict(kept[number])
     noise.restore_(loader)
     torch.set_rng_state(tensors["torch_noise"])
+    return plain
+
+
+def follow_(training: Training, processes: Processes, begin: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Let the first process begin where a checkpoint left off, and all others be where it is then.
+
+    Args:
+        training: just begun, in each process.
+        processes: of the training.
+        begin: called in the first process, which alone has the files; it returns plain values.
+
+    Returns:
+        These values, in each process.
+
+    Raises:
+        ProcessError: in the others, where the first cannot begin.
+        CheckpointError: what it sent does not fit.
+    """
+
+    def make() -> tuple[bytes, ...]:
+        plain = begin()
+        if not training.state.step:
+            return b"{}", b""
+        state = taken(training)
+        tensors = dict(state.tensors)
+        for number, callback in enumerate(training.callbacks):
+            tensors |= {f"callback/{number}/{k}": v for k, v in callback.state_dict().items()}
+        tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+        return json.dumps({**plain, **state.plain}).encode(), safetensors.torch.save(tensors)
+
+    text, content = processes.send(make, parts=2)
+    plain: dict[str, Any] = json.loads(text)
+    if plain and processes.rank:
+        tensors = safetensors.torch.load(content)
+        own = {name: value for name, value in tensors.items() if not name.startswith("callback/")}
+        training.load_state_dict(TrainingState(own, plain))
+        for number, callback in enumerate(training.callbacks):
+            if kept := _part(_part(tensors, "callback"), str(number)):
+                callback.load_state_dict(kept)
     return plain
 
 

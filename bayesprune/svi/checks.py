@@ -51,8 +51,8 @@ def check_model(gated: Any) -> None:
     if sharded:
         raise SettingsError(
             f"{sharded[0]} and {len(sharded) - 1} more are shared out over processes (DTensor, as by "
-            "fully_shard or tensor parallelism), and units are removed from whole tensors alone: leave that out. A "
-            "training averages gradients over processes by itself, each of which holds the model."
+            "fully_shard or tensor parallelism), and units are removed from whole tensors alone: leave that "
+            "out. A training averages gradients over processes by itself, each of which holds the model."
         )
     check_present(gated.network, gated.network.cut_names())
 

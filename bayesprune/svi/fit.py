@@ -21,11 +21,12 @@ from bayesprune.rows import InMemory, Rows, rows_from
 from bayesprune.structure.copying import copy_of
 from bayesprune.svi.batches import Batches, Train, grouped
 from bayesprune.svi.callbacks import Callback
-from bayesprune.svi.checkpoint import Keeper
+from bayesprune.svi.checkpoint import Keeper, follow_
 from bayesprune.svi.checks import check_model, check_settings, check_validation, device_of
 from bayesprune.svi.evaluate import quality
 from bayesprune.svi.loader_noise import LoaderNoise
 from bayesprune.svi.objective import prior_nats
+from bayesprune.svi.processes import Processes
 from bayesprune.svi.progress import Progress
 from bayesprune.svi.result import Epoch, FitResult
 from bayesprune.svi.row_digest import describe_rows
@@ -69,8 +70,10 @@ def fit(
         train: (inputs, targets), tensors or numpy arrays; a torch ``Dataset`` of such pairs; a DataLoader, of
             whose rows those count that its sampler draws in an epoch; or a stream, anything that yields
             batches each time it is iterated over. They must be as many as the likelihood was told of.
+            Where ``torch.distributed`` was initialised, all processes are given the same rows, and each takes
+            its share of every batch; a DataLoader deals with a ``DistributedSampler``.
         epochs: passes over the rows.
-        batch_size: rows of a step, 128 by default; a DataLoader has its own.
+        batch_size: rows of a step in all processes, 128 by default; a DataLoader has its own.
         seed: of row order and gates; the weights start as they are in ``gated``.
         recipe: how; by default ``Recipe()``.
         shrink: overrides the recipe's.
@@ -137,6 +140,7 @@ def fit(
             held_out = rows_from(validation, "validation", form=gated.form)
             check_validation(working, held_out)
         batches = Batches(train, batch_size, where, seed, rows=rows, form=gated.form)
+        batches.deal_(Processes.of(None, where))
         count = threads or threads_for(working.dense_macs, batches.batch_size)
         stack.enter_context(using_threads(count) if where.type == "cpu" else nullcontext())
         count_steps = -(-batches.steps // accumulate) * epochs
@@ -147,12 +151,17 @@ def fit(
         stepping = Stepping(accumulate, clip_norm, autocast, where.type)
         loop = _Loop(training, batches, epochs, stepping, held_out, on_epoch)
         loop.scheduler = Scheduler.of(scheduler, training.optimizer, scheduler_every)
-        if checkpoint is not None:
+        settings: dict[str, Any] = {}
+        if checkpoint is not None or training.processes is not None:
             settings = _identity(training, batches, epochs, seed, train) | loop.describe()
+        if training.processes is not None:
+            training.processes.agree("the start", 0, settings)
+        if checkpoint is not None:
             noise = LoaderNoise(train, in_memory=isinstance(batches.source, InMemory))
-            loop.keeper = stack.enter_context(Keeper(Path(checkpoint), settings, noise))
+            if training.leads:
+                loop.keeper = stack.enter_context(Keeper(Path(checkpoint), settings, noise))
             loop.begin_(resume)
-        loop.run_(progress)
+        loop.run_(progress and training.leads)
         return training.result()
 
 
@@ -209,8 +218,13 @@ class _Loop:
 
     def begin_(self, resume: bool) -> None:
         """Go on from the newest checkpoint, if there is one to go on from."""
-        assert self.keeper is not None
-        plain = self.keeper.begin_(self.training, self.batches, resume)
+
+        def begin() -> dict[str, Any]:
+            assert self.keeper is not None
+            return self.keeper.begin_(self.training, self.batches, resume)
+
+        processes = self.training.processes
+        plain = begin() if processes is None else follow_(self.training, processes, begin)
         if self.scheduler is not None and plain.get("scheduler") is not None:
             self.scheduler.load_state_dict(plain["scheduler"])
         if self.stepping.scaler is not None and plain.get("scaler") is not None:
@@ -231,6 +245,8 @@ class _Loop:
         training = self.training
         training.gated.train()
         for batches in grouped(self.batches.epoch(len(training.history)), self.stepping.accumulate):
+            if training.processes is not None:  # what layers draw is another in every process
+                torch.manual_seed(training.processes.seed_of(training.seed, training.steps))
             training.step_on_(batches, self.stepping)
             if self.scheduler is not None:
                 self.scheduler.after_step()

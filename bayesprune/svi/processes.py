@@ -110,10 +110,6 @@ class Processes:
         digest = hashlib.sha256(f"{seed}/{self.rank}/{step}".encode()).digest()
         return int.from_bytes(digest[:4], "little")
 
-    def part(self, rows: int) -> slice:
-        """The rows of a batch that are this process's."""
-        return slice(self.rank * rows // self.count, (self.rank + 1) * rows // self.count)
-
     @torch.no_grad()
     def average_(
         self, gated: GatedModel, step: int, rows: int, nll: Tensor, gradient: Tensor | None
@@ -221,10 +217,10 @@ class Processes:
                 more = f" and {len(differs) - 4} more" if len(differs) > 4 else ""
                 raise ProcessError(
                     f"At {place}, step {step}, processes 0 and {number} differ in {shown}{more}. All "
-                    "processes of one training must be told the same: network, likelihood and its rows, prior, recipe, "
-                    "steps, optimiser and its learning rates; only their batches are their own. A training "
-                    "that has nothing to do with the others' takes a group of its own, processes="
-                    "torch.distributed.new_group([rank])."
+                    "processes of one training must be told the same: network, likelihood and its rows, "
+                    "prior, recipe, steps, optimiser and its learning rates; only their batches are their "
+                    "own. A training that has nothing to do with the others' takes a group of its own, "
+                    "processes=torch.distributed.new_group([rank])."
                 )
 
     def send(self, make: Callable[[], tuple[bytes, ...]], parts: int) -> tuple[bytes, ...]:

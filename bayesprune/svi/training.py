@@ -159,6 +159,11 @@ class Training:
         self._info: Info | None = None
         self._started = False
 
+    @property
+    def leads(self) -> bool:
+        """Whether this process is the first of the training, which alone writes files."""
+        return self.processes is None or self.processes.rank == 0
+
     # ---- what a loop calls
 
     @property

@@ -1,9 +1,18 @@
 """Several processes train one model to equal bits, and refuse by name what would part them."""
 
+import re
+
 import pytest
 import torch
+from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data.distributed import DistributedSampler
 
-from tests.svi.together import STEPS, resumed, run, whole
+import bayesprune as bp
+from bayesprune.cli import main
+from bayesprune.errors import DataError
+from bayesprune.rows.counts import rows_of_loader
+from tests.svi.fits import data, gated_for
+from tests.svi.together import STEPS, fitted, resumed, run, whole
 
 EXPECTED = {
     "steps": r"ProcessError: At the start, .* differ in steps: 200 and 400",
@@ -76,3 +85,41 @@ def test_one_that_takes_fewer_steps_is_refused_by_name(tmp_path):
     texts, _ = run(tmp_path, "other_steps")
     for text in texts:
         assert "Process 0 is at a step after 5 steps, and process 1 at a removal after 5" in text
+
+
+def test_fit_shares_out_rows_and_goes_on_from_what_the_first_process_wrote(tmp_path):
+    first, second = together(tmp_path, "fitted")
+    refused = {name: (first.pop(name), second.pop(name)) for name in [n for n in first if "/" not in n]}
+    alike(first, second)
+    for name, value in first.items():
+        if name.startswith("unbroken/"):
+            assert torch.equal(value, first[name.replace("unbroken", "resumed")]), name
+    assert not bool(first["dealt/alive"].all()) and not bool(first["unbroken/alive"].all())
+    for name, message in (
+        ("same loader", "share 1 of 1, and this is process {} of 2 .*DistributedSampler"),
+        ("too small", "batch_size=1 is divided among 2 processes"),
+        ("other data", "processes 0 and 1 differ in data"),
+    ):
+        for rank, text in enumerate(refused[name], start=1):
+            assert re.search(message.format(rank), text), text
+    assert "holds the checkpoints of a training" in refused["not resumed"][0]
+    assert "Process 0 could not begin" in refused["not resumed"][1]
+    alone = fitted(0, 1, tmp_path)  # on another number of processes
+    assert len(alone.history) == 6 and alone.history[-1].undecided == 0
+
+
+def test_a_share_counts_as_the_whole_and_one_process_does_not_train_on_it():
+    x, y = data()
+    for shuffle, batch, drop, rows in ((True, 16, True, 95), (False, 16, False, 95), (False, 10, True, 80)):
+        dataset = TensorDataset(x[:95], y[:95])
+        sampler = DistributedSampler(dataset, num_replicas=2, rank=0, shuffle=shuffle)
+        loader = DataLoader(dataset, batch_size=batch, sampler=sampler, drop_last=drop)
+        assert rows_of_loader(loader).rows == rows
+    with pytest.raises(DataError, match="share 1 of 2, and this is process 1 of 1"):
+        bp.fit(gated_for(rows=80), loader, epochs=1, progress=False)
+
+
+def test_the_command_line_under_torchrun_is_refused(monkeypatch, capsys):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert main(["run", "lenet5"]) == 2
+    assert "WORLD_SIZE=2" in capsys.readouterr().err

@@ -1,6 +1,8 @@
 """Two processes that train one model, as `python tests/svi/together.py FOLDER RANK COUNT CASE`."""
 
+import contextlib
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -13,6 +15,8 @@ from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data.distributed import DistributedSampler
 
 import bayesprune as bp
 from bayesprune.errors import BayespruneError, ClockWarning, EmptyGroupWarning
@@ -188,6 +192,54 @@ def resumed(rank, count, folder=None):
     training = begun(gated_for(net=network(5), price=0.5), optimizer=None)
     training.load_state_dict(TrainingState(kept["tensors"], kept["plain"]))
     return all_of(loop(training, random_part(rank, count)))
+
+
+def fitted(rank, count, folder=None):
+    """A fit of rows in memory, unbroken and broken off; one of a loader; and what is refused."""
+    folder = folder or Path(sys.argv[1])
+    x, y = data()
+    dataset = TensorDataset(x, y)
+
+    class Stopper(bp.Callback):
+        def on_epoch(self, training, epoch):
+            if epoch.epoch == 4:
+                raise InterruptedError
+
+    def fit(train=None, **settings):
+        settings = {"epochs": 6, "recipe": bp.Recipe(**FAST, averaging=0.5), "progress": False, **settings}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", EmptyGroupWarning)
+            return bp.fit(gated_for(net=conv_net(rank)), train or (x, y), **settings)
+
+    if count == 1:
+        return fit(batch_size=32, checkpoint=folder / "kept", resume=True)
+    unbroken = fit(batch_size=32)
+    with contextlib.suppress(InterruptedError):
+        fit(batch_size=32, checkpoint=folder / "kept", callbacks=[Stopper()])
+    dist.barrier()
+    if rank == 0:
+        shutil.copytree(folder / "kept", folder / "again")
+    resumed = fit(batch_size=32, checkpoint=folder / "again", resume=True)
+    sampler = DistributedSampler(dataset, shuffle=True)
+    dealt = fit(DataLoader(dataset, batch_size=16, sampler=sampler))
+    return {
+        **{f"unbroken/{k}": v for k, v in unbroken.gated.state_dict().items()},
+        **{f"resumed/{k}": v for k, v in resumed.gated.state_dict().items()},
+        **{f"dealt/{k}": v for k, v in dealt.gated.state_dict().items()},
+        "same loader": told(lambda: fit(DataLoader(dataset, batch_size=16))),
+        "too small": told(lambda: fit(batch_size=1)),
+        "other data": told(lambda: fit((x + rank, y))),
+        "not resumed": told(lambda: fit(batch_size=32, checkpoint=folder / "kept")),
+    }
+
+
+def conv_net(seed):
+    """With dropout and batch normalisation."""
+    torch.manual_seed(seed)
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(64, 8), nn.ReLU(),
+        nn.Dropout(0.2), nn.Linear(8, 2),
+    )  # fmt: skip
 
 
 def told(make):
