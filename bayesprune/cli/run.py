@@ -135,7 +135,7 @@ def run_command(
     check_exclusive(options["price"], options["budget"])
     if int(os.environ.get("WORLD_SIZE") or 1) > 1:
         raise SettingsError(
-            f"'bayesprune run' is one process, and this is one of WORLD_SIZE={os.environ['WORLD_SIZE']}: give "
+            f"'bayesprune run' is of one process, and WORLD_SIZE={os.environ['WORLD_SIZE']}: give "
             "the command without torchrun, or train in several processes by bayesprune.fit in a script that "
             "calls torch.distributed.init_process_group first."
         )
