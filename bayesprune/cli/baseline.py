@@ -1,4 +1,4 @@
-"""`bayesprune run --baseline`: what a seed is compared with, kept network by network, and figures over seeds."""
+"""`bayesprune run --baseline`: what a seed is compared with, kept network by network, and over seeds."""
 
 from __future__ import annotations
 
@@ -83,11 +83,12 @@ def compared(
     """
     if not any(math.isfinite(epoch.elbo) for epoch in result.history):
         name = job.inference.name
-        job.say(f"Baseline: {name} takes no steps along a bound, so that there are none to compare at.")
-        return {
-            "refused": f"{name} learns no network by steps over epochs, so that nothing can be trained for as "
-            "long beside it. Compare under an inference that does, such as svi_shrink."
+        told = {
+            "refused": f"{name} learns no network by steps over epochs, so that nothing can be trained for "
+            "as long beside it. Compare under an inference that does, such as svi_shrink."
         }
+        job.say(f"Baseline: {told['refused']}")
+        return told
     limit = limit_of(job.settings.budget, figures)
     path = clock.folder / NAME
     kept = _read(job, path, limit)
@@ -110,8 +111,8 @@ def compared(
     times = {"seconds": figures["seconds"]}
     if "processor_seconds" in kept:
         times["processor_seconds"] = kept["processor_seconds"]
-    told = {"cost": limit.what, "limit": limit.most, "pruned": times}
-    return {**told, **{name: kept[name] for name in RIVALS}}
+    learnt = {name: kept[name] for name in RIVALS}
+    return {"cost": limit.what, "limit": limit.most, "pruned": times, **learnt}
 
 
 def limit_of(budget: dict[str, float] | None, figures: dict[str, Any]) -> Limit:
@@ -165,10 +166,9 @@ def _figures(job: Job, make: Callable[[], Rival], pruned: dict[str, Any]) -> dic
         rival = make().figures((job.data.test.x, job.data.test.y))
     except BayespruneError as problem:
         return {"refused": str(problem)}
-    shares = {
-        f"{what}_percent": 100 * rival[what] / pruned[f"dense_{what}"] for what in ("parameters", "macs")
-    }
-    return {**rival, **shares}
+    for what in ("parameters", "macs"):
+        rival[f"{what}_percent"] = 100 * rival[what] / pruned[f"dense_{what}"]
+    return rival
 
 
 def _read(job: Job, path: Path, limit: Limit) -> dict[str, Any]:
