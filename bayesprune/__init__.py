@@ -10,7 +10,6 @@ from bayesprune.lazy import lazily
 
 if TYPE_CHECKING:
     from bayesprune import (
-        baseline,
         data,
         errors,
         gated,
@@ -94,7 +93,6 @@ _PLACES: dict[str, str | None] = {
     "Shrink": "bayesprune.svi",
     "Training": "bayesprune.svi",
     "analyse": "bayesprune.structure.graph",
-    "baseline": None,
     "certify": None,
     "count": "bayesprune.structure",
     "data": None,
@@ -156,7 +154,6 @@ __all__ = [
     "Shrink",
     "Training",
     "analyse",
-    "baseline",
     "certify",
     "count",
     "data",

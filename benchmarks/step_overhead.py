@@ -1,5 +1,8 @@
 """What a step costs before anything is removed: plain fused Adam, bayesprune, the same model in plain Pyro.
 
+bayesprune is there three times: as ``bp.fit`` takes a step on rows in memory, on batches that come from a
+loader, which are looked at when they come, and as a loop of one's own does, by ``bp.Training``.
+
     python benchmarks/step_overhead.py [--rounds 40] [--steps 25]
 
 The contenders take turns within one process, a few steps each, so that a busy machine slows them alike; the
@@ -7,10 +10,11 @@ table gives the median over rounds of each contender's time relative to the plai
 """
 
 import argparse
+import itertools
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,11 +26,14 @@ sys.path.insert(0, str(Path(__file__).parent))
 from reporting import write_results
 
 import bayesprune as bp
+from bayesprune.gated.rows import check_targets
 from bayesprune.programs import load_model
-from bayesprune.svi.step import Engine
+from bayesprune.svi.batches import Batches
 
 BATCH = 128
 ROWS = 60_000
+STEPS = 18_720
+"""Of a training of LeNet-5 on MNIST, 40 epochs: the steps' pace."""
 
 
 def plain(network: torch.nn.Module, x: torch.Tensor, y: torch.Tensor) -> Callable[[], None]:
@@ -42,14 +49,52 @@ def plain(network: torch.nn.Module, x: torch.Tensor, y: torch.Tensor) -> Callabl
     return step
 
 
+def begun(gated: bp.GatedModel, recipe: bp.Recipe) -> bp.Training:
+    """In mid-selection for as long as it is looked at: gates move, and nothing is removed."""
+    still = replace(recipe, warmup=0.0, ramp=0.0, decide=1.0, shrink=bp.Shrink(every=10**9))
+    return bp.Training(gated, steps=STEPS, recipe=still)
+
+
 def ours(gated: bp.GatedModel, recipe: bp.Recipe, x: torch.Tensor, y: torch.Tensor) -> Callable[[], None]:
+    training = begun(gated, recipe)
+    training.within_fit_()
     gated.train()
-    engine = Engine(gated, recipe)
-    state = replace(engine.init(), moving=True)
+    return lambda: training.step_on_([(x, y)])
+
+
+class Stream:
+    """One batch, as often as there are steps."""
+
+    def __init__(self, x: torch.Tensor, y: torch.Tensor) -> None:
+        self.batch = x, y
+
+    def __len__(self) -> int:
+        return STEPS
+
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        return itertools.repeat(self.batch, STEPS)
+
+
+def from_loader(
+    gated: bp.GatedModel, recipe: bp.Recipe, x: torch.Tensor, y: torch.Tensor
+) -> Callable[[], None]:
+    training = begun(gated, recipe)
+    training.within_fit_()
+    gated.train()
+    batches = Batches(Stream(x, y), None, torch.device("cpu"), 0, rows=STEPS * BATCH, form=gated.form)
+    outputs = gated.network(x[:2], {})
+    batches.check_targets = lambda y, place: check_targets(gated.likelihood, outputs, y, place)
+    passed = batches.epoch(0)
+    return lambda: training.step_on_([next(passed)])
+
+
+def own_loop(gated: bp.GatedModel, recipe: bp.Recipe, x: torch.Tensor, y: torch.Tensor) -> Callable[[], None]:
+    training = begun(gated, recipe)
 
     def step() -> None:
-        nonlocal state
-        state, _ = engine.step(state, (x, y))
+        loss = training.loss((x, y))
+        loss.backward()
+        training.step()
 
     return step
 
@@ -103,20 +148,27 @@ def main() -> None:
         contenders = {
             "plain": plain(program.model(rows, 10, None).network.plain(), x, y),
             "bayesprune": ours(program.model(rows, 10, None), program.recipe, x, y),
+            "from a loader": from_loader(program.model(rows, 10, None), program.recipe, x, y),
+            "own loop": own_loop(program.model(rows, 10, None), program.recipe, x, y),
             "natural Pyro": natural_pyro(program.model(rows, 10, None), x, y),
         }
         times = race(contenders, arguments.rounds, arguments.steps)
         results[name] = {}
         for contender, values in times.items():
             ratios = [value / base for value, base in zip(values, times["plain"], strict=True)]
+            beside = [value / base for value, base in zip(values, times["from a loader"], strict=True)]
             low, middle, high = statistics.quantiles(ratios, n=4)
             results[name][contender] = {
                 "ms": statistics.median(values),
                 "ratio": middle,
                 "ratio_quartiles": [low, high],
+                "ratio_to_fit_from_a_loader": statistics.median(beside),
             }
             milliseconds = statistics.median(values)
-            print(f"{name:16} {contender:14} {milliseconds:10.2f} {middle:8.2f} {low:6.2f}–{high:.2f}")
+            print(
+                f"{name:16} {contender:14} {milliseconds:10.2f} {middle:8.2f} {low:6.2f}–{high:.2f}"
+                f"   ÷ fit from a loader {statistics.median(beside):.3f}"
+            )
     write_results(arguments.out, vars(arguments), results)
 
 

@@ -86,9 +86,7 @@ def _good(seeds: Sequence[dict[str, Any]], alike: bool) -> Card:
     if key is None:
         return Card("How good?", "unknown", "the run kept no test score", tuple(lines))
     name, unit = SCORES.get(key, (key.replace("_", " "), ""))
-    compared = all("baseline" in s for s in seeds)
-    dense = "see what the pruning cost" if compared else "the dense network was not trained for comparison"
-    lines.append(f"On rows that it did not learn from; {dense}.")
+    lines.append("On rows that it did not learn from; the dense network was not trained for comparison.")
     return Card("How good?", figure([s[key] for s in seeds], 2, unit, alike), name, tuple(lines))
 
 

@@ -209,15 +209,16 @@ class Engine:
             SettingsError: ``torch.autocast``, or a mode without gradients, is on around it.
         """
         refuse_autocast("A training step", self.device.type)
-        backward(self.loss(state, batch))
+        backward(self.loss(state, batch, unscaled=True))
         return self.advance(state)
 
-    def loss(self, state: State, batch: Batch) -> Tensor:
+    def loss(self, state: State, batch: Batch, unscaled: bool = False) -> Tensor:
         """Run a batch forward, with gates as the estimator draws them.
 
         Args:
             state: what the last step returned.
             batch: inputs (rows, ...) and targets.
+            unscaled: whether the caller differentiates just what is returned, and once.
 
         Returns:
             Scalar, mean negative log-likelihood of a row, nats, to be differentiated before ``advance``.
@@ -235,9 +236,10 @@ class Engine:
         nll = estimate.nll
         opened = _Opened(estimate, nll.detach(), y, [])
         self._opened.append(opened)
-        if (
-            not nll.requires_grad
-        ):  # weights frozen and gates at rest: nothing to learn, but loops differentiate
+        if unscaled:
+            opened.factors.append(1.0)
+            return nll
+        if not nll.requires_grad:  # frozen weights, gates at rest: nothing to learn, but loops differentiate
             nll = nll.detach().requires_grad_()
         handed: Tensor = _Handed.apply(nll, opened.factors)  # type: ignore[no-untyped-call]
         return handed
@@ -303,10 +305,14 @@ class Engine:
             return
         rows = self.rows
         share = [o.rows / rows for o in self._opened]
-        nll = torch.stack([s * o.nll for s, o in zip(share, self._opened, strict=True)]).sum()
+        nll = self._opened[0].nll
+        if self.opened > 1:
+            nll = torch.stack([s * o.nll for s, o in zip(share, self._opened, strict=True)]).sum()
         reads = [(o.estimate.gate_gradient, o.factor()) for o in self._opened]
         gradients = [s * read(factor) for s, (read, factor) in zip(share, reads, strict=True) if read]
-        gradient = torch.stack(gradients).sum(0) if gradients else None
+        gradient = None
+        if gradients:
+            gradient = gradients[0] if len(gradients) == 1 else torch.stack(gradients).sum(0)
         if self.processes is not None:
             nll, gradient, rows = self.processes.average_(self.gated, state.step, rows, nll, gradient)
         self._joined = _Seen(nll, gradient, rows)

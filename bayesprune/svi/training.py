@@ -397,7 +397,7 @@ class Training:
         rows, scaler = sum(len(x) for x, _ in batches), stepping.scaler
         for batch in batches:
             with stepping.forward():
-                loss = self._loss(batch)
+                loss = self._loss(batch, unscaled=len(batches) == 1 and scaler is None)
             loss = loss if len(batches) == 1 else loss * (len(batch[0]) / rows)
             backward(loss if scaler is None else scaler.scale(loss))
         self.reduce()
@@ -413,12 +413,15 @@ class Training:
 
     # ---- a step in parts: around the optimiser's own, whoever calls it
 
-    def _loss(self, batch: Pair) -> Tensor:
+    def _loss(self, batch: Pair, unscaled: bool = False) -> Tensor:
         if not self.engine.opened:
             kind = self.state.velocity.device.type
-            with torch.autocast(kind, enabled=False):  # a removal is tried in the weights' own precision
+            if torch.is_autocast_enabled(kind):
+                with torch.autocast(kind, enabled=False):  # removals are tried in the weights' own precision
+                    self._open_(batch[0])
+            else:
                 self._open_(batch[0])
-        return self.engine.loss(self.state, batch)
+        return self.engine.loss(self.state, batch, unscaled)
 
     def _open_(self, x: Inputs) -> None:
         """What is due before the first batch of a step: the decision, learning rate, prices."""
