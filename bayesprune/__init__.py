@@ -10,6 +10,7 @@ from bayesprune.lazy import lazily
 
 if TYPE_CHECKING:
     from bayesprune import (
+        baseline,
         data,
         errors,
         gated,
@@ -93,6 +94,7 @@ _PLACES: dict[str, str | None] = {
     "Shrink": "bayesprune.svi",
     "Training": "bayesprune.svi",
     "analyse": "bayesprune.structure.graph",
+    "baseline": None,
     "certify": None,
     "count": "bayesprune.structure",
     "data": None,
@@ -154,6 +156,7 @@ __all__ = [
     "Shrink",
     "Training",
     "analyse",
+    "baseline",
     "certify",
     "count",
     "data",

@@ -8,7 +8,7 @@ from typing import Any
 
 from bayesprune.errors import BayespruneError, RunFolderError
 from bayesprune.files import read_json
-from bayesprune.schema import Either, Items, Number, Record, Shape, Table, Text, check, nullable
+from bayesprune.schema import Either, Items, Number, Record, Shape, Table, Text, Truth, check, nullable
 
 REMEDY = "It was changed; give the folder of a finished run, or run the program again."
 FIGURE, COUNT = Number(-1e30, 1e30), Number(0, 1e30)
@@ -23,22 +23,50 @@ SETTINGS = Record(
         "inference": nullable(Text()), "data": nullable(Text()), "data_dir": nullable(Text()),
         "epochs": nullable(WHOLE), "batch_size": nullable(WHOLE), "seeds": Number(1, 10**9, whole=True),
         "seed": WHOLE, "price": PRICE, "budget": BUDGET, "device": Text(), "threads": nullable(WHOLE),
-        "calibration": Number(0, 1),
+        "calibration": Number(0, 1), "baseline": Truth(),
     },
 )  # fmt: skip
 RUN_RECORD = Record({"settings": SETTINGS}, {"sha256": Table(Text()), "versions": Table(Text())})
 """Of ``run.json``."""
+REFUSED = Record({"refused": Text()})
+RIVAL = Either(
+    (
+        REFUSED,
+        Record(
+            {
+                "parameters": COUNT, "parameters_percent": COUNT, "macs": COUNT, "macs_percent": COUNT,
+                "seconds": COUNT, "processor_seconds": COUNT,
+            }
+        ),
+    )
+)  # fmt: skip
+RIVALS = ("dense", "small_dense", "magnitude")
+BASELINE = Either(
+    (
+        REFUSED,
+        Record(
+            {
+                "cost": Text(("macs", "parameters")),
+                "limit": COUNT,
+                "pruned": Record({"seconds": COUNT}, {"processor_seconds": COUNT}),
+                **dict.fromkeys(RIVALS, RIVAL),
+            }
+        ),
+    )
+)
+"""What a run was compared with, where it was."""
 OF_A_SEED = Record(
     {
         "seed": WHOLE, "dense_parameters": COUNT, "dense_macs": COUNT, "parameters_kept": COUNT,
         "parameters_kept_percent": COUNT, "macs_kept": COUNT, "macs_kept_percent": COUNT,
         "groups": Items(Text()), "dense_architecture": Items(COUNT), "architecture": Items(COUNT),
         "undecided_gates": COUNT, "rounded_gates": COUNT, "seconds": COUNT,
-    }
+    },
+    {"baseline": BASELINE},
 )  # fmt: skip
 OF_A_RUN = Record(
     {"program": Text(), "inference": Text(), "data": Text(), "epochs": WHOLE, "seeds": Items(OF_A_SEED, 1)},
-    {"batch_size": WHOLE, "price": PRICE, "budget": BUDGET, "versions": Table(Text())},
+    {"batch_size": WHOLE, "price": PRICE, "budget": BUDGET, "versions": Table(Text()), "baseline": BASELINE},
 )
 """Of ``result.json``."""
 HISTORY = Record({"epochs": Items(Record({"inclusion": Items(Number(0, 1))}), 1)})
@@ -84,6 +112,15 @@ def check_seeds(
         for key, value in seed.items()
         if key.startswith("test_")
         for problem in FIGURE.problems(value, f"seeds[{number}].{key}")
+    ]
+    found += [
+        problem
+        for number, seed in enumerate(seeds)
+        for name, rival in seed.get("baseline", {}).items()
+        if name in RIVALS and "refused" not in rival
+        for key in seed
+        if key.startswith("test_")
+        for problem in FIGURE.problems(rival.get(key), f"seeds[{number}].baseline.{name}.{key}")
     ]
     if len({len(seed[key]) for seed in seeds for key in lists}) > 1:
         found.append("lists of groups have different lengths")

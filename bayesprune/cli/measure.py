@@ -54,7 +54,7 @@ def measure(result: FitResult, test: Split) -> tuple[nn.Module, dict[str, Any]]:
 
 
 def over_seeds(seeds: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Means of the figures over seeds.
+    """Means of the figures over seeds, without those of baselines.
 
     Args:
         seeds: figures of each seed.
@@ -67,7 +67,7 @@ def over_seeds(seeds: Sequence[dict[str, Any]]) -> dict[str, Any]:
     means: dict[str, Any] = {}
     for key, first in seeds[0].items():
         values = [seed[key] for seed in seeds]
-        if key == "seed":
+        if key in ("seed", "baseline"):
             continue
         if isinstance(first, list):
             columns = list(zip(*values, strict=True))

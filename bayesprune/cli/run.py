@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import click
 import pyro
 
 from bayesprune.certify import TrainingRows
+from bayesprune.cli import baseline as baselines
 from bayesprune.cli import finished
 from bayesprune.cli import folder as folders
 from bayesprune.cli import job as jobs
@@ -90,6 +93,12 @@ class Interruption(click.ClickException):
     default=0.1,
     show_default=True,
     help="Share of the training rows that is kept apart, for 'bayesprune certify'; 0 trains on all.",
+)
+@click.option(
+    "--baseline",
+    is_flag=True,
+    help="Train beside it, for comparison: the dense network, a small dense one of the same cost, and one "
+    "that is pruned by magnitude.",
 )
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option("--threads", type=THREADS, help="CPU threads.  [default: by the size of a step]")
@@ -182,6 +191,7 @@ def _run_seeds(job: Job, started: float) -> None:
         "device": job.device,
         "versions": versions(),
         **over_seeds(figures),
+        **baselines.over_seeds(figures),
         "seeds": figures,
     }
     TrainingRows.of(job.data.train.x).write(job.folder / TRAINING_ROWS)
@@ -218,15 +228,23 @@ def _run_seed(job: Job, seed: int, folder: Path) -> dict[str, Any]:
     gated = _model(job, seed)
     threads = threads_for(gated.dense_macs, job.settings.batch_size or 1)
     with using_threads(threads):
-        result = _fit(job, gated, seed, folder / "checkpoints")
-        figures = {"seed": seed, "threads": threads, **_written(job, result, folder)}
+        with baselines.Clock(folder) as clock:
+            result = _fit(job, gated, seed, folder / "checkpoints")
+        build = partial(_model, job)
+        compare = partial(baselines.compared, job, seed, gated, build, clock)
+        figures = {"seed": seed, "threads": threads, **_written(job, result, folder, compare)}
     if job.settings.seeds > 1:
         write_json(folder / folders.RESULT, figures)
     return figures
 
 
-def _written(job: Job, result: FitResult, folder: Path) -> dict[str, Any]:
-    """Write what a seed leaves; its figures."""
+def _written(
+    job: Job,
+    result: FitResult,
+    folder: Path,
+    compare: Callable[[FitResult, dict[str, Any]], dict[str, Any]],
+) -> dict[str, Any]:
+    """Write what a seed leaves; its figures, with those of its baselines where it has any."""
     from bayesprune.posterior.evidence import EVIDENCE  # here: ArviZ takes long to import
     from bayesprune.posterior.plots import plot_gates, save_figure  # here: Matplotlib takes long to import
 
@@ -236,7 +254,9 @@ def _written(job: Job, result: FitResult, folder: Path) -> dict[str, Any]:
     save_figure(plot_gates(result), folder / finished.GATES)
     write_posterior(result, job.data.test, folder)
     write_gains(result, job.data.train, folder)
-    finished.seal(folder, more=(EVIDENCE,))
+    if job.settings.baseline:
+        figures["baseline"] = compare(result, figures)
+    finished.seal(folder, more=(EVIDENCE, baselines.NAME))
     return figures
 
 

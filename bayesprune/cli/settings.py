@@ -37,6 +37,7 @@ class Settings:
         device: 'auto', 'cpu' or 'cuda'.
         threads: CPU threads; None: by the size of a step.
         calibration: share of the training rows that is kept apart; 0 in runs that began before there was any.
+        baseline: whether dense, small and magnitude-pruned networks are trained for comparison.
     """
 
     program: str
@@ -52,10 +53,11 @@ class Settings:
     device: str = "auto"
     threads: int | None = None
     calibration: float = 0.0
+    baseline: bool = False
 
     def to_json(self) -> dict[str, Any]:
-        """The settings as plain values."""
-        return asdict(self)
+        """The settings as plain values; a baseline is named where there is one."""
+        return {name: value for name, value in asdict(self).items() if name != "baseline" or value}
 
 
 def from_json(value: Any, place: Path) -> Settings:

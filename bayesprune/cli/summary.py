@@ -42,7 +42,8 @@ def summary(result: dict[str, Any], folder: Path, own: bool = False, seconds: fl
     ]
     if seeds > 1:
         heading += f", mean ± standard deviation over {seeds} seeds"
-    lines = [heading, *(f"  {label:<13} {text}" for label, text in rows), *_next(result, folder, own)]
+    lines = [heading, *(f"  {label:<13} {text}" for label, text in rows)]
+    lines += [*_cost_of_pruning(result), *_next(result, folder, own)]
     return "\n".join(lines)
 
 
@@ -85,6 +86,45 @@ def _times(learning: float, seeds: int, command: float | None) -> str:
 
 def _time(seconds: float) -> str:
     return f"{seconds:.1f} s" if seconds < 120 else f"{seconds / 60:.1f} min"
+
+
+RIVALS = {"pruned": "pruned", "dense": "dense", "small_dense": "small dense", "magnitude": "magnitude"}
+
+
+def _cost_of_pruning(result: dict[str, Any]) -> list[str]:
+    """What the pruned network was compared with, where it was: a line each."""
+    baseline = result.get("baseline")
+    if baseline is None:
+        return []
+    if "refused" in baseline:
+        return ["What the pruning cost", f"  not compared: {baseline['refused']}"]
+    key = next((key for key in SCORES if key in result), "test_nll")
+    label, unit = SCORES.get(key, ("Test NLL", " nats"))
+    heads = [("", label, "Parameters", "MACs", "Processor time", "By the clock")]
+    kept = {f"{what}_percent{end}": result.get(f"{what}_kept_percent{end}") for what in ("parameters", "macs")
+            for end in ("", "_std")}  # fmt: skip
+    scores = {name: result[name] for name in (key, f"{key}_std") if name in result}
+    pruned = {**{name: value for name, value in kept.items() if value is not None}, **scores}
+    table = [*heads, *(_rival(name, baseline[name] | (pruned if name == "pruned" else {}), key, unit)
+                       for name in RIVALS if "refused" not in baseline[name])]  # fmt: skip
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in table]
+    absent = [
+        f"  {RIVALS[name]}: {baseline[name]['refused']}" for name in RIVALS if "refused" in baseline[name]
+    ]
+    return ["What the pruning cost", *(f"  {line}".rstrip() for line in lines), *absent]
+
+
+def _rival(name: str, figures: dict[str, Any], key: str, unit: str) -> tuple[str, ...]:
+    processor = "processor_seconds"
+    return (
+        RIVALS[name],
+        _figure(figures, key, unit),
+        _figure(figures, "parameters_percent", " %"),
+        _figure(figures, "macs_percent", " %"),
+        _figure(figures, processor, " s") if processor in figures else "not known",
+        _figure(figures, "seconds", " s"),
+    )
 
 
 def _plural(number: int, word: str) -> str:

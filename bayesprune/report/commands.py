@@ -37,7 +37,7 @@ def reproduce(run: Run) -> str:
     words = ["bayesprune", "run", _program(str(asked.get("program") or run.result["program"]))]
     for name, value in asked.items():
         if value is not None and name not in NOT_SAID and (name, value) != ("device", "auto"):
-            words += [f"--{name.replace('_', '-')}", _argument(value)]
+            words += [f"--{name.replace('_', '-')}", *([] if value is True else [_argument(value)])]
     return " ".join(shlex.quote(word) for word in words)
 
 

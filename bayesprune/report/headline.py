@@ -86,7 +86,9 @@ def _good(seeds: Sequence[dict[str, Any]], alike: bool) -> Card:
     if key is None:
         return Card("How good?", "unknown", "the run kept no test score", tuple(lines))
     name, unit = SCORES.get(key, (key.replace("_", " "), ""))
-    lines.append("On rows that it did not learn from; the dense network was not trained for comparison.")
+    compared = all("baseline" in s for s in seeds)
+    dense = "see what the pruning cost" if compared else "the dense network was not trained for comparison"
+    lines.append(f"On rows that it did not learn from; {dense}.")
     return Card("How good?", figure([s[key] for s in seeds], 2, unit, alike), name, tuple(lines))
 
 

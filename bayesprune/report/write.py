@@ -16,6 +16,7 @@ from bayesprune.files import write_atomically
 from bayesprune.posterior import Diagnosis, diagnose, join, read
 from bayesprune.posterior.arviz import unwrap
 from bayesprune.posterior.evidence import EVIDENCE, read_evidence
+from bayesprune.report.baseline import comparisons
 from bayesprune.report.certificates import certificate_rows
 from bayesprune.report.commands import afterwards, checksums, page_again, place, reproduce
 from bayesprune.report.drawing import Plot
@@ -118,6 +119,7 @@ def render(
         cards=cards(seeds, answers, not apart),
         answers=diagnosis_rows(answers),
         certificates=certificate_rows(runs),
+        compared=comparisons(runs),
         groups=group_rows(seeds, groups),
         seeds=seed_rows(labels, seeds, not apart),
         score=score_name(seeds),

@@ -16,6 +16,7 @@ from bayesprune.rows import CallRows, Form, RowForm, finite_example
 from bayesprune.selection.masks import Masks, whole
 from bayesprune.structure import ExpectedCost, Group, Slot
 from bayesprune.structure.copying import copy_of
+from bayesprune.structure.expected import Expected
 from bayesprune.structure.graph import GraphNetwork, provable_structure
 from bayesprune.structure.groups import close_over
 from bayesprune.svi.result import FitResult
@@ -130,8 +131,14 @@ class Subject:
 
     def parameters(self, masks: Mapping[str, Tensor]) -> int:
         """Parameters of the network that the masks leave: exact, without building it."""
-        probs = {name: mask.double() for name, mask in self.closed(masks).items()}
-        return round(self._cost(probs).parameters.item())
+        return round(self._expected(masks).parameters.item())
+
+    def macs(self, masks: Mapping[str, Tensor]) -> int:
+        """Multiply-accumulates of one row of the network that the masks leave, likewise."""
+        return round(self._expected(masks).macs.item())
+
+    def _expected(self, masks: Mapping[str, Tensor]) -> Expected:
+        return self._cost({name: mask.double() for name, mask in self.closed(masks).items()})
 
     def cut(self, masks: Mapping[str, Tensor]) -> nn.Module:
         """The smaller network, as plain PyTorch; outputs are those under gates of zero and one.

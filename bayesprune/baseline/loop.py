@@ -1,0 +1,146 @@
+"""A plain loop: an optimiser's steps on a model whose gates nobody asks."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bayesprune.baseline.plan import Plan, Rival
+from bayesprune.baseline.widths import cut_
+from bayesprune.errors import DivergedError
+from bayesprune.gated import GatedModel
+from bayesprune.rows import Pair
+from bayesprune.selection.masks import Masks
+from bayesprune.svi.batches import Batches
+from bayesprune.svi.checks import check_rows, device_of
+from bayesprune.svi.optimisers import adam
+from bayesprune.svi.own_unit import start_in_own_unit_
+from bayesprune.svi.schedule import Schedule
+from bayesprune.svi.threads import threads_for, using_threads
+
+
+def learnt(model: GatedModel, plan: Plan, cut: Callable[[], Masks] | None = None) -> Rival:
+    """Learn a model's weights by a plain loop.
+
+    Args:
+        model: is moved in place; its gates are open.
+        plan: of the fit.
+        cut: what stays after half of the steps; None for no cut.
+    """
+    where = device_of(plan.device)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(plan.seed)  # of dropout and its like, as in fit
+        model.to(where)
+        batches = Batches(plan.train, plan.batch_size, where, plan.seed, form=model.form)
+        check_rows(model, batches)
+        batches.teach_(model.likelihood)
+        start_in_own_unit_(model, batches)
+        threads = threads_for(model.dense_macs, batches.batch_size)
+        with using_threads(threads) if where.type == "cpu" else nullcontext(), _denormals_as_zero():
+            began = time.perf_counter(), time.process_time()
+            Loop(model, batches, plan, cut).run_()
+            seconds, processor = time.perf_counter() - began[0], time.process_time() - began[1]
+    model.to("cpu").eval()
+    model.likelihood.fitted = True
+    network = model.network.plain().eval()
+    parameters = sum(p.numel() for p in network.parameters())
+    return Rival(network, model.likelihood, parameters, model.network.macs(), seconds, processor)
+
+
+@contextmanager
+def _denormals_as_zero() -> Iterator[None]:
+    """Numbers below 1e-38 are zero for a while: a processor is many times slower at them.
+
+    Weights of inputs that are always zero decay until they are such numbers, with their moments, and a whole
+    network of them took three times as long as it does here. That would flatter whoever removes them.
+    """
+    already = float(torch.full((), 1e-38) * 0.01) == 0
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(already)
+
+
+class Loop:
+    """Passes over the rows, with nothing but an optimiser's steps.
+
+    Args:
+        model: its network is learnt.
+        batches: of the rows.
+        plan: of the fit.
+        cut: as for ``learnt``.
+    """
+
+    def __init__(
+        self, model: GatedModel, batches: Batches, plan: Plan, cut: Callable[[], Masks] | None
+    ) -> None:
+        self.model, self.batches, self.plan, self.cut = model, batches, plan, cut
+        self.steps = batches.steps * plan.epochs
+        self.schedule = Schedule(plan.recipe, self.steps)
+        self.turn = self.steps // 2 if cut else self.schedule.decide  # from here on the rate falls
+        self.optimiser = adam(model, self.schedule.rate)
+        self.average: dict[str, Tensor] = {}
+        self.averaged = 0
+
+    def run_(self) -> None:
+        """All steps."""
+        self.model.train()
+        loss = torch.zeros(())
+        for step, (x, y) in enumerate(self._passes()):
+            if step == self.turn:
+                self._turn_()
+            loss = self._step(step, x, y)
+        if not bool(torch.isfinite(loss)):
+            raise DivergedError(f"The loss became {float(loss)} by step {self.steps}. Lower learning_rate.")
+        self._finish_()
+
+    def _passes(self) -> Iterator[Pair]:
+        return itertools.chain.from_iterable(self.batches.epoch(number) for number in range(self.plan.epochs))
+
+    def _step(self, step: int, x: Any, y: Tensor) -> Tensor:
+        turned = self.turn if step >= self.turn else None
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.schedule.learning_rate(step, turned)
+        likelihood = self.model.likelihood
+        y = likelihood.taught(x, y)
+        loss = likelihood.nll(self.model.network(x), y).mean()
+        loss.backward()
+        self.optimiser.step()
+        self.optimiser.zero_grad(set_to_none=True)
+        likelihood.follow_(y, min(max(round(likelihood.rows / len(y)), 10), 100))
+        if self.schedule.averages(step, turned):
+            self._average_()
+        return loss.detach()
+
+    def _turn_(self) -> None:
+        """Cut, where there is something to cut, and take up the prior of the weights from now on."""
+        if self.cut is not None:
+            cut_(self.model, self.cut(), self.optimiser)
+        scale, moments = self.plan.recipe.compact_scale, self.optimiser.state
+        if scale != 1.0:
+            self.model.weights = self.model.weights.scaled(scale)
+        self.optimiser = adam(self.model, self.schedule.rate)
+        self.optimiser.state.update({p: s for p, s in moments.items() if s})
+
+    def _average_(self) -> None:
+        self.averaged += 1
+        for name, parameter in self.model.network.named_parameters():
+            if name not in self.average:
+                self.average[name] = parameter.detach().clone()
+            else:
+                self.average[name].lerp_(parameter.detach(), 1 / self.averaged)
+
+    def _finish_(self) -> None:
+        """Put averaged weights in place, and take the statistics of batch normalisation afresh."""
+        if not self.average:
+            return
+        for name, parameter in self.model.network.named_parameters():
+            parameter.data.copy_(self.average[name])
+        self.model.network.eval().renormalise_(x for x, _ in self.batches.epoch(0))

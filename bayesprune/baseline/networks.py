@@ -1,0 +1,79 @@
+"""The three networks: dense, small dense, and pruned by magnitude."""
+
+from __future__ import annotations
+
+from bayesprune.baseline.loop import learnt
+from bayesprune.baseline.plan import Limit, Plan, Rival
+from bayesprune.baseline.widths import by_width, check_whole, masks_within, narrow_, opened
+from bayesprune.gated import GatedModel
+from bayesprune.selection import Magnitude, RandomNodes
+
+
+def dense(gated: GatedModel, plan: Plan) -> Rival:
+    """The whole network, learnt without gates from the weights that it has now.
+
+    Args:
+        gated: from ``gate``, before ``fit``; left alone.
+        plan: of the fit.
+
+    Raises:
+        SettingsError: units were removed from the model.
+        DivergedError: the loss is not finite at the end.
+        DataError, LikelihoodError: as ``fit``.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> import bayesprune as bp
+        >>> x, y = torch.randn(64, 4), torch.randint(3, (64,))
+        >>> network = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+        >>> gated = bp.gate(network, x[:2], prior=bp.Budget(macs=0.4), likelihood=bp.Categorical(rows=64))
+        >>> plan = bp.baseline.Plan((x, y), epochs=2, batch_size=16)
+        >>> whole = bp.baseline.dense(gated, plan)
+        >>> narrow = bp.baseline.small_dense(gated, plan, bp.baseline.Limit("macs", most=25))
+        >>> (whole.parameters, whole.macs), (narrow.parameters, narrow.macs)
+        ((67, 56), (27, 21))
+    """
+    check_whole(gated)
+    return learnt(opened(gated), plan)
+
+
+def small_dense(fresh: GatedModel, plan: Plan, limit: Limit) -> Rival:
+    r"""The same layers, of widths cut to one share of each before anything is learnt.
+
+    Which units stay is drawn at random: before learning they are all alike. What reads n of N units has its
+    weights multiplied by :math:`\sqrt{N/n}`, so that what a layer says is as large as in the whole network.
+
+    Args:
+        fresh: the model anew, under another seed of its first weights; left alone.
+        plan: of the fit.
+        limit: what it may cost. The widest network is taken that does not cost more.
+
+    Raises:
+        SelectionError: even one unit in each group costs more.
+        NothingToGateError: it has no units but its inputs.
+        SettingsError, DivergedError, DataError, LikelihoodError: as ``dense``.
+    """
+    check_whole(fresh)
+    model = by_width(fresh, plan)
+    narrow_(model, masks_within(model, RandomNodes(), limit, plan.seed))
+    return learnt(model, plan)
+
+
+def magnitude(gated: GatedModel, plan: Plan, limit: Limit) -> Rival:
+    """The whole network for half of the steps, cut once by the norms of its units, and the rest of the steps.
+
+    Args:
+        gated: as for ``dense``; left alone.
+        plan: of the fit.
+        limit: what it may cost after the cut. Of each group the same share stays, and of all such networks
+            the largest is taken that does not cost more.
+
+    Raises:
+        SelectionError, NothingToGateError, SettingsError, DivergedError, DataError, LikelihoodError: as
+            ``small_dense``.
+    """
+    check_whole(gated)
+    model = by_width(gated, plan)
+    masks_within(model, Magnitude(), limit, plan.seed)  # complains now, not after half of the training
+    return learnt(model, plan, cut=lambda: masks_within(model, Magnitude(), limit, plan.seed))
