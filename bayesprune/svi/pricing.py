@@ -24,7 +24,7 @@ from bayesprune.svi.trim import trim
 from bayesprune.svi.within import within
 
 SURE = 1e9
-"""Nats of a unit that is not for sale: it goes where nothing else is left to go."""
+"""Nats of a section that is not for sale, until it is measured what it saves."""
 
 SLACK, NEAR = 1.5, 3.0
 """How far above its measured limits a network stays until gates are decided, and from how many budgets on it
@@ -52,6 +52,7 @@ class Pricing:
         self._rows: Inputs | None = None
         self._begun = False  # what the buffer says, without asking the device at every step
         self.held: Tensor | None = None  # (units of all groups,), which are not for sale
+        self.gains: Tensor | None = None  # (units of all groups,), nats that these save, once measured
         self._free: set[bytes] = set()  # choices whose sizes could not be held
         if prior.budget is not None:
             counted = len(KINDS)
@@ -212,7 +213,9 @@ class Pricing:
     def _evidence(self, velocity: Tensor) -> Tensor:
         """(units of all groups,), nats that each unit saves."""
         evidence = self.prior.evidence(velocity, self.gates.momentum)
-        return evidence if self.held is None else evidence.masked_fill(self.held, SURE)
+        if self.held is None:
+            return evidence
+        return torch.where(self.held, SURE if self.gains is None else self.gains, evidence)
 
     def _slack(self) -> Tensor | None:
         """(costs,), factors on budgets: what is measured in the end stays further above till then."""

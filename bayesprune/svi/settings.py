@@ -83,8 +83,8 @@ class Recipe:
         averaging: share of the compact part, at its end, over which weights are averaged; the statistics of
             batch normalisation are then taken afresh.
         start: ``"scratch"``, or ``"trained"`` where the network has learnt already: gates start open, whole
-            sections are not for sale, and statistics of batch normalisation are taken afresh at the end.
-            ``Recipe.trained`` sets the schedule too.
+            sections are judged by what they save when gates are decided, and statistics of batch
+            normalisation are taken afresh at the end. ``Recipe.trained`` sets the schedule too.
         frozen: share of the training, at most ``decide``, in which weights stand still and gates alone move.
     """
 

@@ -487,6 +487,13 @@ class Engine:
         gated.log_odds.data.copy_(log_odds)
         return velocity
 
+    def prices(self) -> Tensor:
+        """(units of all groups,), nats that the prior asks for each unit now."""
+        slope = self._prior_slope()
+        for parameter in self._hyper:
+            parameter.grad = None
+        return slope.detach().double()
+
     def _prior_slope(self) -> Tensor:
         """(units of all groups,), ∂(prior's nats)/∂q(z = 1); gradients of hyper-parameters go to
         ``.grad``.

@@ -33,6 +33,7 @@ from bayesprune.svi.pricing import Pricing
 from bayesprune.svi.processes import Processes, digest
 from bayesprune.svi.result import Epoch, FitResult, prune
 from bayesprune.svi.schedule import Schedule
+from bayesprune.svi.sections import exact_gains, optional_units, unpaid
 from bayesprune.svi.settings import Recipe, describe
 from bayesprune.svi.step import Engine, Info, State
 from bayesprune.svi.stepping import Stepping
@@ -152,6 +153,7 @@ class Training:
         self.finished = self.stopping = False
         self._records, self._may_run_over = True, False
         self.passed = Passed(self.state.velocity.device)
+        self._last: Pair | None = None  # the batch of this step, by which sections are judged
         self._hooks: list[Any] = []
         self._hook_()
         self._ready: tuple[Tensor, Tensor | None] | None = None
@@ -339,6 +341,7 @@ class Training:
         if self.state.decided:
             return
         self.engine.freeze_(False)
+        self._judge_sections_()
         velocity, probs = self.state.velocity, self.gated.inclusion_prob().detach()
         if self.pricing and self.pricing.has_budget:
             dead = self.pricing.surplus(velocity)
@@ -414,6 +417,7 @@ class Training:
     # ---- a step in parts: around the optimiser's own, whoever calls it
 
     def _loss(self, batch: Pair, unscaled: bool = False) -> Tensor:
+        self._last = batch if self.engine.held is not None and not self.state.decided else None
         if not self.engine.opened:
             kind = self.state.velocity.device.type
             if torch.is_autocast_enabled(kind):
@@ -589,16 +593,24 @@ class Training:
 
     def _open_gates_(self) -> None:
         """Trained weights rely on all units and sections: the first are likely, the others certain."""
-        gated, parts = self.gated, self.gated.slices()
-        held = torch.zeros_like(gated.alive)
-        for group in gated.groups:
-            held[parts[group.name]] = group.optional
+        gated, held = self.gated, optional_units(self.gated)
         gated.log_odds.data[gated.alive] = gated.log_odds.data[gated.alive].clamp_min(OPEN)
         gated.log_odds.data[held & gated.alive] = CERTAIN
         if bool(held.any()):
             self.engine.held = held
             if self.pricing:
                 self.pricing.held = held
+
+    def _judge_sections_(self) -> None:
+        """Ask sections that were held open what they save, for what they cost or against their price."""
+        held = self.engine.held
+        if held is None or self._last is None:
+            return
+        if self.pricing and self.pricing.has_budget:
+            self.pricing.gains = exact_gains(self.gated, self._last, self.gated.alive)
+        else:
+            dead = unpaid(self.gated, self._last, self.engine.prices())
+            self.gated.log_odds.data[dead] = -CERTAIN
 
     def _begin_with_(self, batches: Batches) -> None:
         """Look at the training rows, and start in the targets' own unit."""

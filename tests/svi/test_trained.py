@@ -11,6 +11,7 @@ import bayesprune as bp
 from bayesprune import priors
 from bayesprune.errors import ClockWarning, EmptyGroupWarning, SettingsError
 from bayesprune.svi.schedule import Schedule
+from bayesprune.svi.sections import exact_gains, unpaid
 from tests.svi.fits import FAST, same
 
 ROWS = 96
@@ -121,12 +122,62 @@ def test_gates_start_open_but_none_is_shut_further():
     assert bool((probs["layers"] == 1).all())
 
 
-def test_a_section_that_a_price_takes_from_scratch_is_not_for_sale_where_weights_are_trained():
-    price = priors.Flattening({"layers": 1e4, "*": 0.01})
-    gone = fitted(residual(priors.BernoulliGates(price)), recipe=bp.Recipe(**FAST))
-    kept = fitted(residual(priors.BernoulliGates(price)), recipe=bp.Recipe(**QUICK), start="trained")
-    assert gone.gated.kept()["layers"] == 0
-    assert kept.gated.kept()["layers"] == 1 and kept.gated.kept()["inner"] > 0
+def section_at(price, inner=0.01, **settings):
+    prior = priors.BernoulliGates(priors.Flattening({"layers": price, "*": inner}))
+    return fitted(residual(prior), **settings).gated.kept()["layers"]
+
+
+def plain_gain(gated):
+    """(rows,), more nats of the user's own network without its section."""
+    network, (x, y) = gated.network.network.eval(), rows()
+    with torch.no_grad():
+        h = network.norm(network.stem(x)).relu()
+        outputs = [network.head(h), network.head(h + network.outer(network.inner(h).relu()))]
+        without, whole = (nn.functional.cross_entropy(o, y, reduction="none") for o in outputs)
+    return without - whole
+
+
+def test_a_section_goes_where_its_exact_gain_is_below_its_price_and_not_by_its_slope():
+    gain = ROWS * float(plain_gain(residual(flat(1.0))).mean())
+    assert section_at(0.7 * gain, recipe=bp.Recipe(**FAST)) == 0  # the slope at a gate that is nearly open
+    assert section_at(0.7 * gain, recipe=bp.Recipe(**QUICK), start="trained") == 1
+    assert section_at(20 * gain, recipe=bp.Recipe(**QUICK), start="trained") == 0
+
+
+def test_the_gain_is_that_with_and_without_the_section():
+    gated = residual(flat(1.0)).train()
+    statistics = {n: b.clone() for n, b in gated.named_buffers()}
+    gains, more = exact_gains(gated, rows(), gated.alive), plain_gain(gated)
+    expected = ROWS * float(more.mean() + 2 * more.std() / ROWS**0.5)
+    assert gains[-1].item() == pytest.approx(expected, rel=1e-4) and not bool(gains[:-1].any())
+    assert gated.training and all(torch.equal(b, statistics[n]) for n, b in gated.named_buffers())
+
+
+class Two(nn.Module):
+    """Two sections, one on top of the other."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.one, self.two = nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 4)
+        self.head = nn.Linear(4, 2)
+
+    def forward(self, x):
+        x = self.stem(x)
+        x = x + self.one(x).tanh()
+        return self.head(x + self.two(x).tanh())
+
+
+def test_a_section_is_asked_anew_once_another_is_gone():
+    torch.manual_seed(0)
+    gated = bp.gate(learnt(Two()), rows()[0][:2], prior=flat(1.0), likelihood=bp.Categorical(rows=ROWS))
+    assert gated.groups[-1].size == 2
+    without_the_first = gated.alive.clone()
+    without_the_first[-2] = False
+    alone, later = (float(exact_gains(gated, rows(), o)[-1]) for o in (gated.alive, without_the_first))
+    prices = torch.full((len(gated.alive),), -1e9).double()
+    prices[-2:] = torch.tensor([1e9, (alone + later) / 2])
+    gone = unpaid(gated, rows(), prices)
+    assert bool(gone[-2]) and bool(gone[-1]) == (later < alone) and not bool(gone[:-2].any())
 
 
 @pytest.mark.filterwarnings("ignore::bayesprune.errors.BudgetWarning")  # units are coarse
