@@ -47,6 +47,8 @@ from bayesprune.svi.step import Engine
 
 RATES = (0.1, 0.03, 0.01)
 TP_STEPS, TAYLOR_BATCHES = 400, 4
+TP_MOST = 0.9
+"""Share of a layer that Torch-Pruning may take: with 1, Taylor's rule left a layer one channel, at 22 % error."""
 OPEN = 0.99
 Rows = tuple[Tensor, Tensor]
 
@@ -190,7 +192,7 @@ def torch_pruned(
     )
     pruner = torch_pruning.pruner.BasePruner(
         network, rows[0][:1], importance=importance, global_pruning=True, pruning_ratio=1.0,
-        iterative_steps=TP_STEPS, ignored_layers=[network.fc],
+        max_pruning_ratio=TP_MOST, iterative_steps=TP_STEPS, ignored_layers=[network.fc],
     )  # fmt: skip
     whole, stages = setup.count(dense).macs, max(setup.epochs // 2, 1)
     for stage in range(1, stages + 1):

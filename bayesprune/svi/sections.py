@@ -8,6 +8,8 @@ are few, and can be asked one by one.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -55,12 +57,12 @@ def exact_gains(gated: GatedModel, batch: Pair, open_units: Tensor) -> Tensor:
     return gains
 
 
-def unpaid(gated: GatedModel, batch: Pair, prices: Tensor) -> Tensor:
+def unpaid(gated: GatedModel, gains_of: Callable[[Tensor], Tensor], prices: Tensor) -> Tensor:
     """The sections whose gain is below their price, the one furthest below first, one after the other.
 
     Args:
         gated: the model.
-        batch: inputs (rows, ...) and targets.
+        gains_of: what every section saves, given which units are open, as ``exact_gains`` says it.
         prices: (units of all groups,), nats.
 
     Returns:
@@ -68,7 +70,7 @@ def unpaid(gated: GatedModel, batch: Pair, prices: Tensor) -> Tensor:
     """
     left, sections = gated.alive.clone(), optional_units(gated)
     while bool((left & sections).any()):
-        above = exact_gains(gated, batch, left) - prices
+        above = gains_of(left) - prices
         worst = int(torch.where(left & sections, above, torch.inf).argmin())
         if float(above[worst]) >= 0:
             break

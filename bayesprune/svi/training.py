@@ -607,10 +607,19 @@ class Training:
         if held is None or self._last is None:
             return
         if self.pricing and self.pricing.has_budget:
-            self.pricing.gains = exact_gains(self.gated, self._last, self.gated.alive)
+            self.pricing.gains = self._gains(self.gated.alive)
         else:
-            dead = unpaid(self.gated, self._last, self.engine.prices())
-            self.gated.log_odds.data[dead] = -CERTAIN
+            self.gated.log_odds.data[unpaid(self.gated, self._gains, self.engine.prices())] = -CERTAIN
+
+    def _gains(self, open_units: Tensor) -> Tensor:
+        """(units of all groups,), nats that each section saves, by the rows of all processes."""
+        assert self._last is not None
+        gains = exact_gains(self.gated, self._last, open_units)
+        if self.processes is None:
+            return gains
+        (averaged,) = self.processes.mean([gains])
+        assert averaged is not None
+        return averaged
 
     def _begin_with_(self, batches: Batches) -> None:
         """Look at the training rows, and start in the targets' own unit."""

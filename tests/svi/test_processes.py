@@ -64,6 +64,14 @@ def test_processes_of_other_beginnings_and_noise_stay_equal_to_the_bit(tmp_path)
     assert int(first["steps"]) == 200 and not bool(first["alive"].all())
 
 
+def test_sections_of_trained_networks_are_judged_by_the_rows_of_all(tmp_path):
+    first, second = together(tmp_path, "trained_first")
+    own = first.pop("own"), second.pop("own")
+    assert not torch.equal(*own)
+    alike(first, second)
+    assert int(first["layers"]) == 0
+
+
 def test_one_that_was_killed_goes_on_to_the_bit_equal_result_on_any_number(tmp_path):
     texts, unbroken = run(tmp_path, "killed")
     assert "Process 0 of 2 cannot reach the others" in texts[0] and "go on from the last" in texts[0]

@@ -176,7 +176,7 @@ def test_a_section_is_asked_anew_once_another_is_gone():
     alone, later = (float(exact_gains(gated, rows(), o)[-1]) for o in (gated.alive, without_the_first))
     prices = torch.full((len(gated.alive),), -1e9).double()
     prices[-2:] = torch.tensor([1e9, (alone + later) / 2])
-    gone = unpaid(gated, rows(), prices)
+    gone = unpaid(gated, lambda open_units: exact_gains(gated, rows(), open_units), prices)
     assert bool(gone[-2]) and bool(gone[-1]) == (later < alone) and not bool(gone[:-2].any())
 
 

@@ -21,6 +21,7 @@ from torch.utils.data.distributed import DistributedSampler
 import bayesprune as bp
 from bayesprune.errors import BayespruneError, ClockWarning, EmptyGroupWarning
 from bayesprune.svi.estimators.problem import Estimate, gradient_of
+from bayesprune.svi.sections import exact_gains
 from bayesprune.svi.training_state import TrainingState
 from tests.svi.fits import FAST, data, gated_for
 
@@ -162,6 +163,34 @@ def others_beginning(rank, count):
         warnings.simplefilter("ignore", ClockWarning)
         small = training.finish()
     return {**found, "outputs": small(data()[0]).detach(), "noise": torch.stack(noise).sum(0)}
+
+
+class Residual(nn.Module):
+    """One section beside a shortcut."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.inner, self.outer, self.head = (
+            nn.Linear(a, b) for a, b in ((36, 8), (8, 4), (4, 8), (8, 2))
+        )
+
+    def forward(self, x):
+        x = self.stem(x.flatten(1))
+        return self.head(x + self.outer(self.inner(x).relu()))
+
+
+def trained_first(rank, count):
+    """A section that is not worth its price by the rows of both, though by those of one it is."""
+    torch.manual_seed(0)
+    recipe = bp.Recipe.trained(frozen=0.1, decide=0.5)
+    training = begun(gated_for(net=Residual(), price=0.5), recipe=recipe)
+    loop(training, random_part(rank, count), 40)
+    training._judge_sections_()
+    own = exact_gains(training.gated, training._last, training.gated.alive)
+    (mean,) = training.processes.mean([own])
+    training.engine.prices = lambda: mean * 1.0001
+    training.decide()
+    return {**all_of(training), "own": own, "layers": torch.tensor(training.gated.kept()["layers"])}
 
 
 def other_steps(rank, count):
