@@ -48,7 +48,7 @@ from bayesprune.svi.step import Engine
 RATES = (0.1, 0.03, 0.01)
 TP_STEPS, TAYLOR_BATCHES = 400, 4
 TP_MOST = 0.9
-"""Share of a layer that Torch-Pruning may take: with 1, Taylor's rule left a layer one channel, at 22 % error."""
+"""Share of a layer that Torch-Pruning may take at most: with 1, Taylor's rule ended at 22 % error."""
 OPEN = 0.99
 Rows = tuple[Tensor, Tensor]
 
