@@ -2,6 +2,7 @@
 
 import gzip
 import struct
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -201,7 +202,8 @@ def test_an_interruption_before_the_first_epoch(cli: Any, monkeypatch: pytest.Mo
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("bayesprune.svi.fit._Loop._epoch_", interrupt)
+    loop = import_module("bayesprune.svi.fit")._Loop  # the room has a function of that name
+    monkeypatch.setattr(loop, "_epoch_", interrupt)
     done = cli("run", "./mine.py", "--out", "out")
     assert done.code == 130
     assert "nothing was kept" in done.err
