@@ -97,8 +97,10 @@ class Training:
 
     Example:
         >>> import bayesprune as bp
-        >>> x, y = torch.randn(64, 4), torch.randint(3, (64,))
-        >>> network = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+        >>> _ = torch.manual_seed(0)
+        >>> x = torch.randn(64, 4)
+        >>> y = (x[:, 0] > x[:, 1]).long()
+        >>> network = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
         >>> prior = bp.priors.BernoulliGates(bp.priors.Flattening(price=1.0))
         >>> gated = bp.gate(network, x[:2], prior=prior, likelihood=bp.Categorical(rows=len(x)))
         >>> training = Training(gated, steps=400, optimizer=torch.optim.SGD(gated.parameters(), lr=0.1))
