@@ -30,7 +30,7 @@ STEPS, ROWS = 200, 96
 SGD = 0.1
 
 
-def run(folder, case, count=2, rank=None, timeout=60):
+def run(folder, case, count=2, rank=None, timeout=150):
     """Start so many processes of a case, and wait for them; texts of those that failed, and what they saved.
 
     Args:
