@@ -122,7 +122,7 @@ def set_up(name: str, arguments: argparse.Namespace) -> Setup:
     train, test = (data.train.x, data.train.y), (data.test.x, data.test.y)
     if arguments.validation:
         at = limit or len(train[0]) * 4 // 5
-        test = (train[0][at : at + 10_000], train[1][at : at + 10_000])
+        test = (train[0][at : at + 8_000], train[1][at : at + 8_000])
         train = (train[0][:at], train[1][:at])
     train = (train[0][:limit], train[1][:limit])
     if name == "mnist-32":
@@ -200,6 +200,10 @@ def torch_pruned(
         if taylor:
             _gradients(network, rows, setup.batch, seed + stage)  # they are cut with their weights
         while setup.count(network).macs > goal:
+            if pruner.current_step >= TP_STEPS:
+                raise RuntimeError(
+                    f"Torch-Pruning cannot get down to {100 * macs:g} % with {TP_MOST} a layer."
+                )
             pruner.step()
         network.zero_grad()
         if stage < stages:
