@@ -217,7 +217,7 @@ class Call:
         return " and ".join(f"{name} {tuple(x.shape)}, {x.dtype}" for name, x in named)
 
 
-Inputs: TypeAlias = "Tensor | Call"
+Inputs: TypeAlias = Tensor | Call
 """Inputs (rows, ...) of a network: the tensor itself where there is one, by position."""
 
 
