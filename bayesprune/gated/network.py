@@ -51,6 +51,8 @@ class GatedNetwork(nn.Module):
     """
 
     alive: Tensor
+    is_gated = True
+    """By which rooms below this one tell it from a network of a user's."""
 
     def __init__(self, network: GraphNetwork, log_odds: Tensor, form: Form) -> None:
         super().__init__()

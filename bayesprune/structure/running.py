@@ -120,10 +120,14 @@ def check_plain(network: Any, caller: str) -> None:
             f"The network is TorchScript ({kind}), whose code cannot be traced: hand over the module that it "
             "was made from."
         )
+    if getattr(network, "is_gated", False):
+        raise UnsupportedNetworkError(
+            f"The network is a {kind}, whose gates are part of it: {caller} takes a network without. Of a "
+            "gated model that is bp.prune(gated)."
+        )
     if getattr(network.forward, "__func__", None) is nn.Module.forward:
         raise UnsupportedNetworkError(
-            f"The network is a {kind}, which has no forward: {caller} takes a network that runs. Of a gated "
-            "model that is bp.prune(gated)."
+            f"The network is a {kind}, which has no forward: {caller} takes a network that runs."
         )
 
 

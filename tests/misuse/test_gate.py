@@ -401,17 +401,26 @@ REFUSED = {
     "budget str": (
         lambda folder: bp.Budget(macs="a"),
         errors.PriorError,
-        ("A Budget is a share", "example Budget(macs=0.1), or Budget(params=0.05)"),
+        (
+            "A Budget is a share",
+            "example Budget(macs=0.1), Budget(params=0.05), or Budget(latency_ms=2.0",
+        ),
     ),
     "budget none": (
         lambda folder: bp.Budget(),
         errors.PriorError,
-        ("A Budget is a share", "example Budget(macs=0.1), or Budget(params=0.05)"),
+        (
+            "A Budget is a share",
+            "example Budget(macs=0.1), Budget(params=0.05), or Budget(latency_ms=2.0",
+        ),
     ),
     "budget 2": (
         lambda folder: bp.Budget(macs=2.0),
         errors.PriorError,
-        ("A Budget is a share", "example Budget(macs=0.1), or Budget(params=0.05)"),
+        (
+            "A Budget is a share",
+            "example Budget(macs=0.1), Budget(params=0.05), or Budget(latency_ms=2.0",
+        ),
     ),
 }
 

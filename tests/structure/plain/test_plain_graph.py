@@ -72,9 +72,10 @@ def test_its_repr_shows_layers_and_sizes():
         "  (constants): Constants(c0 (5,))\n"
         ")"
     )
-    network, _ = pruned("EncoderLayers")
-    assert "(self_attn): MultiheadAttention(\n" in repr(network)
-    assert "in_proj_weight (12, 6), in_proj_bias (12,)" in repr(network)
+    case = CASES["EncoderLayers"]
+    told = repr(as_plain_graph(case.network(torch.float32).eval(), case.batch(2, torch.float32)))
+    assert "(self_attn): MultiheadAttention(\n" in told
+    assert "in_proj_weight (24, 8), in_proj_bias (24,)" in told
 
 
 def test_parts_are_not_run():

@@ -45,17 +45,23 @@ def observed(calls: Calls, graph: fx.GraphModule, network: nn.Module, inputs: In
     Args:
         calls: of a graph that was traced.
         graph: that, for any number of rows.
-        network: in the graph's mode; its buffers are afterwards what they were.
+        network: in the graph's mode; its tensors are afterwards what they were, also where its forward
+            writes into its parameters.
         inputs: two rows of each.
 
     Returns:
         The calls; one of which it cannot be told is as it was.
     """
     batches = [inputs, tuple(torch.cat([x.roll(1, 0), x[:1]]) for x in inputs)]
+    weights = [(p, p.detach().clone()) for p in network.parameters()]
     try:
         runs = [_run(graph, network, batch) for batch in batches]
     except Exception:  # a forward that hands a module what cannot be kept
         return calls
+    finally:
+        for parameter, values in weights:
+            if not torch.equal(parameter, values):
+                parameter.data.copy_(values)
     nodes = {node.name: node for node in graph.graph.nodes}
     number = {name: n for n, name in enumerate(calls.order)}
 
