@@ -13,9 +13,10 @@ from bayesprune.files import write_atomically
 
 
 def write_results(path: Path, arguments: dict[str, Any], results: Any, quiet: bool = False) -> None:
-    """Write one benchmark's results as JSON."""
+    """Write one benchmark's results as JSON; of paths in the command only the names."""
+    words = [Path(word).name if Path(word).is_absolute() else word for word in sys.argv[1:]]
     record = {
-        "command": " ".join(["python", "benchmarks/" + Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": " ".join(["python", "benchmarks/" + Path(sys.argv[0]).name, *words]),
         "arguments": {name: value for name, value in arguments.items() if not isinstance(value, Path)},
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "machine": {"processor": _processor(), "cores": os.cpu_count(), "python": platform.python_version()},
