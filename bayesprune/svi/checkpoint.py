@@ -219,7 +219,9 @@ def restore_(
     own = ("loader/", "callback/", "torch_noise")
     state = TrainingState({k: v for k, v in tensors.items() if not k.startswith(own)}, plain)
     try:
-        if plain["step"] != len(plain["epochs"]) * batches.steps:
+        steps = len(plain["epochs"]) * -(-batches.steps // settings.get("accumulate", 1))
+        skips = settings.get("autocast") == str(torch.float16)  # a scaler leaves steps out that overflow
+        if plain["step"] > steps or (plain["step"] < steps and not skips):
             raise ValueError(f"step {plain['step']} is not the end of epoch {len(plain['epochs'])}")
         noise.check(loader)
         torch.Generator().set_state(tensors["torch_noise"])

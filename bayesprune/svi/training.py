@@ -300,7 +300,7 @@ class Training:
         scheduler need is their owner's to keep.
 
         Returns:
-            Copies, on the CPU; ``save`` writes them without pickle.
+            Copies, on the CPU: tensors by name, which safetensors can hold, and plain values, which JSON can.
         """
         return taken(self)
 
@@ -539,7 +539,6 @@ class Training:
             return
         before = self.gated.kept()
         self.engine.remove_(dead)
-        torch.clear_autocast_cache()  # of casts of weights that were larger
         self.follow_removals_()
         after = self.gated.kept()
         for callback in self.callbacks:

@@ -659,8 +659,9 @@ def test_a_state_that_does_not_fit_is_refused_and_changes_nothing():
         late.load_state_dict(state)
 
 
+@pytest.mark.parametrize("accumulate", [1, 4])
 @pytest.mark.parametrize("every", ["step", "epoch"])
-def test_a_fit_with_ones_own_optimiser_resumes_bit_equal(tmp_path, every):
+def test_a_fit_with_ones_own_optimiser_resumes_bit_equal(tmp_path, every, accumulate):
     class Stop(Exception):
         pass
 
@@ -676,6 +677,7 @@ def test_a_fit_with_ones_own_optimiser_resumes_bit_equal(tmp_path, every):
                 gated_for(), data(), epochs=6, batch_size=16, recipe=bp.Recipe(**FAST), progress=False,
                 optimizer=lambda ps: torch.optim.SGD(ps, lr=0.1, momentum=0.9), scheduler_every=every,
                 scheduler=lambda o: torch.optim.lr_scheduler.CosineAnnealingLR(o, 36), clip_norm=1.0,
+                accumulate=accumulate,
                 **settings,
             )  # fmt: skip
 
