@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -22,6 +22,7 @@ from bayesprune.svi.checks import check_rows, device_of
 from bayesprune.svi.optimisers import adam
 from bayesprune.svi.own_unit import start_in_own_unit_
 from bayesprune.svi.schedule import Schedule
+from bayesprune.svi.subnormals import subnormals_as_zero
 from bayesprune.svi.threads import threads_for, using_threads
 
 
@@ -42,7 +43,7 @@ def learnt(model: GatedModel, plan: Plan, cut: Callable[[], Masks] | None = None
         batches.teach_(model.likelihood)
         start_in_own_unit_(model, batches)
         threads = threads_for(model.dense_macs, batches.batch_size)
-        with using_threads(threads) if where.type == "cpu" else nullcontext(), _denormals_as_zero():
+        with using_threads(threads) if where.type == "cpu" else nullcontext(), subnormals_as_zero():
             began = time.perf_counter(), time.process_time()
             Loop(model, batches, plan, cut).run_()
             seconds, processor = time.perf_counter() - began[0], time.process_time() - began[1]
@@ -51,21 +52,6 @@ def learnt(model: GatedModel, plan: Plan, cut: Callable[[], Masks] | None = None
     network = model.network.plain().eval()
     parameters = sum(p.numel() for p in network.parameters())
     return Rival(network, model.likelihood, parameters, model.network.macs(), seconds, processor)
-
-
-@contextmanager
-def _denormals_as_zero() -> Iterator[None]:
-    """Numbers below 1e-38 are zero for a while: a processor is many times slower at them.
-
-    Weights of inputs that are always zero decay until they are such numbers, with their moments, and a whole
-    network of them took three times as long as it does here. That would flatter whoever removes them.
-    """
-    already = float(torch.full((), 1e-38) * 0.01) == 0
-    torch.set_flush_denormal(True)
-    try:
-        yield
-    finally:
-        torch.set_flush_denormal(already)
 
 
 class Loop:

@@ -33,6 +33,7 @@ from bayesprune.svi.row_digest import describe_rows
 from bayesprune.svi.scheduler import Scheduler
 from bayesprune.svi.settings import Recipe, Shrink, describe
 from bayesprune.svi.stepping import Stepping
+from bayesprune.svi.subnormals import subnormals_as_zero
 from bayesprune.svi.threads import threads_for, using_threads
 from bayesprune.svi.training import Training
 
@@ -143,6 +144,7 @@ def fit(
         batches.deal_(Processes.of(None, where))
         count = threads or threads_for(working.dense_macs, batches.batch_size)
         stack.enter_context(using_threads(count) if where.type == "cpu" else nullcontext())
+        stack.enter_context(subnormals_as_zero())
         count_steps = -(-batches.steps // accumulate) * epochs
         training = Training(
             working, steps=count_steps, optimizer=optimizer, recipe=recipe, seed=seed, rows=batches,
