@@ -31,6 +31,9 @@ EQUAL = 1e-9
 """Log-weights that differ by less are equal."""
 FITTED = 5
 """Weights that a tail is fitted to at the least."""
+SPLIT = 4
+"""Draws that a chain needs to be split in halves whose spread can be told."""
+TAILS = (0.05, 0.95)
 
 
 def wrap(groups: Mapping[str, xr.Dataset], tree: bool | None = None) -> Any:
@@ -175,14 +178,15 @@ def pareto_k(log_weights: npt.NDArray[np.float64]) -> float:
         log_weights: (draws,), up to a constant.
 
     Returns:
-        k̂; below 0.7 the weights can be trusted. NaN where it cannot be told, since the tail takes fewer than
-        five values: all weights are equal, or a few gates are drawn over and over. Infinity where some are
-        zero, where there are too few draws, or one outweighs all others beyond what floating point can tell.
+        k̂; below a limit, 0.7 at most, the weights can be trusted. NaN where it cannot be told, since the
+        tail takes fewer than five values: all weights are equal, or a few gates are drawn over and over.
+        Infinity where some are zero, where there are too few draws, or one outweighs all others beyond what
+        floating point can tell.
     """
     if not np.isfinite(log_weights).all():
         return float("inf")  # draws that the posterior forbids
-    if np.ptp(log_weights) < EQUAL or _few_values(log_weights):
-        return float("nan")
+    if np.ptp(log_weights) < EQUAL or len(_tail(log_weights)) >= FITTED > values_in_tail(log_weights):
+        return float("nan")  # a fit to steps says anything
     if hasattr(arviz, "psislw"):
         psislw: Any = arviz.psislw
         k = float(psislw(log_weights.copy())[1])
@@ -196,12 +200,60 @@ def pareto_k(log_weights: npt.NDArray[np.float64]) -> float:
     return float("inf") if np.isnan(k) else k  # no tail can be fitted to a single weight
 
 
-def _few_values(log_weights: npt.NDArray[np.float64]) -> bool:
-    """Whether the tail that would be fitted is one of a few values: a fit to steps says anything."""
+def values_in_tail(log_weights: npt.NDArray[np.float64]) -> int:
+    """Different values among the largest weights, those that a tail is fitted to.
+
+    Args:
+        log_weights: (draws,), up to a constant.
+    """
+    tail = _tail(log_weights)
+    return min(len(tail), 1 + int((np.diff(tail) > EQUAL).sum()))
+
+
+def _tail(log_weights: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """The largest weights, in order: as many as PSIS takes."""
+    finite = log_weights[np.isfinite(log_weights)]
     draws = len(log_weights)
-    tail = np.sort(log_weights)[-math.ceil(min(0.2 * draws, 3 * math.sqrt(draws))) :]
-    values = 1 + int((np.diff(tail) > EQUAL).sum())
-    return len(tail) >= FITTED > values
+    return np.sort(finite)[-math.ceil(min(0.2 * draws, 3 * math.sqrt(draws))) :]
+
+
+def rank_rhat(values: npt.NDArray[Any]) -> float:
+    """R̂ of ranks, the larger of that of the values and of their distance from the median, by ArviZ.
+
+    Args:
+        values: (chains, draws).
+
+    Returns:
+        R̂ (Vehtari, Gelman, Simpson, Carpenter & Bürkner 2021): chains that differ in place or in width are
+        above 1.01. 1 where all values are the same; infinity where each chain is constant and they differ;
+        NaN of fewer than four draws.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    if values.shape[1] < SPLIT:
+        return float("nan")
+    if not np.ptp(values, axis=1).any():
+        return 1.0 if np.ptp(values) == 0 else float("inf")
+    return float(_statistics().rhat(values, method="rank"))
+
+
+def effective_draws(values: npt.NDArray[Any]) -> tuple[float, float]:
+    """Effective sample size of the bulk and of the tails (5 and 95 %), of all chains together, by ArviZ.
+
+    Args:
+        values: (chains, draws), at least four draws.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    found = _statistics()
+    return float(found.ess(values, method="bulk")), float(found.ess(values, method="tail", prob=TAILS))
+
+
+def _statistics() -> Any:
+    """Functions of arrays (chains, draws)."""
+    if hasattr(arviz, "psislw"):
+        return arviz
+    from arviz_stats.base import array_stats
+
+    return array_stats
 
 
 def forest(fits: Mapping[str, xr.Dataset], colours: Sequence[str], ax: Any | None = None) -> Any:

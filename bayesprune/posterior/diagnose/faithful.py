@@ -2,53 +2,27 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
-from bayesprune.posterior.arviz import Groups, pareto_k
+from bayesprune.posterior.arviz import Groups, pareto_k, values_in_tail
 from bayesprune.posterior.diagnose.answer import Answer, Evidence, Measure, judged, not_asked
+from bayesprune.posterior.diagnose.confidence import FALSE_ALARM, against_chance, brier
 from bayesprune.posterior.diagnose.decided import ENTROPY, entropy, inclusion_prob
 from bayesprune.posterior.diagnose.joint import why_not
 from bayesprune.posterior.diagnose.neighbours import bound, certainty
 
 QUESTION = "faithful"
-K = 0.7
+MOST_K = 0.7
+"""Of PSIS, however many draws there are."""
 POINTS, SCORE_SHARE = 1.0, 0.05
-ECE = 0.05
 OVERCONFIDENCE = 0.1
-BINS = 10
 EFFECTIVE = 0.5
 """Share of the draws that count, under the posterior's weights, from which on nothing is said of it."""
 
 Array = np.ndarray[Any, Any]
-
-
-def calibration_error(probs: Array, labels: Array, bins: int = BINS) -> float:
-    """Expected calibration error: |accuracy − confidence|, weighted by rows, in bins of confidence.
-
-    Args:
-        probs: (rows, classes).
-        labels: (rows,), class numbers.
-        bins: of equal width.
-    """
-    confidence, right = probs.max(-1), probs.argmax(-1) == labels
-    which = np.minimum((confidence * bins).astype(int), bins - 1)
-    gaps = [
-        abs(right[which == b].mean() - confidence[which == b].mean()) * (which == b).mean()
-        for b in np.unique(which)
-    ]
-    return float(sum(gaps))
-
-
-def brier(probs: Array, labels: Array) -> float:
-    """Mean over rows of Σ_c (p_c − 1[y = c])², between 0 and 2.
-
-    Args:
-        probs: (rows, classes).
-        labels: (rows,), class numbers.
-    """
-    return float(np.square(probs - np.eye(probs.shape[-1])[labels]).sum(-1).mean())
 
 
 def faithful(evidence: Evidence) -> Answer:
@@ -61,14 +35,14 @@ def faithful(evidence: Evidence) -> Answer:
             "give rows=(x, y) to diagnose or to to_arviz: training rows for k̂ and the mask's probability, "
             "held-out ones for the calibration error.",
         )
-    measures = [_tail(groups), *_scores(groups), *_calibration(groups)]
+    tail, limit = _tail(groups)
+    measures = [_tail_measure(tail, limit), *_scores(groups), *_calibration(groups)]
     overconfident, missing = _overconfidence(evidence)
     measures += overconfident
     notes = [missing] if missing else []
-    tail = measures[0].value
     if np.isnan(tail):
         notes += _effective(groups)
-    if tail > K:
+    if tail > limit:
         notes.append(f"k̂ = {tail:.2g} warns that draws of the guide cannot stand for the posterior")
     certain = float(entropy(inclusion_prob(groups)).max()) <= ENTROPY
     if certain and not overconfident:
@@ -87,11 +61,41 @@ def faithful(evidence: Evidence) -> Answer:
     )
 
 
-def _tail(groups: Groups) -> Measure:
-    """Of the weights p(z, y)/q(z): a warning only, since good guides of many gates have a high one too."""
-    tails = np.array([pareto_k(values) for values in groups["sample_stats"]["elbo"].values])
-    worst = float(np.nanmax(tails)) if not np.isnan(tails).all() else float("nan")
-    return Measure("PSIS k̂ of the guide", worst, f"≤ {K}, a warning; NaN: it cannot be told")
+def tail_limit(draws: int, values: int) -> float:
+    r"""How large k̂ may be for weights of so many draws to be trusted.
+
+    .. math:: \min(1 - 1 / \log_{10} S,\ 0.7)
+
+    after Vehtari, Simpson, Gelman, Yao & Gabry, arXiv 1507.02646 (JMLR 2024). A tail is fitted to the largest
+    min(S / 5, 3√S) of S weights. Where draws repeat and it has only D different values, it tells no more than
+    that of fewer draws would, and S is as many as have a tail of D.
+
+    Args:
+        draws: S.
+        values: D, different ones in the tail.
+
+    Returns:
+        The limit; below zero where so few draws tell nothing.
+
+    Example:
+        >>> [round(tail_limit(s, s), 2) for s in (50, 200, 1000, 10_000)], round(tail_limit(1000, 10), 2)
+        ([0.41, 0.57, 0.67, 0.7], 0.41)
+    """
+    worth = min(draws, max(5 * values, values**2 / 9))
+    return min(1 - 1 / math.log10(worth), MOST_K) if worth > 1 else -math.inf
+
+
+def _tail(groups: Groups) -> tuple[float, float]:
+    """k̂ of the weights p(z, y)/q(z), and its limit, of the worst fit; NaN where none can be told."""
+    logs = groups["sample_stats"]["elbo"].values
+    found = [(pareto_k(values), tail_limit(len(values), values_in_tail(values))) for values in logs]
+    return max(found, key=lambda pair: -np.inf if np.isnan(pair[0]) else pair[0] - pair[1])
+
+
+def _tail_measure(tail: float, limit: float) -> Measure:
+    """A warning only, since good guides of many gates have a high one too."""
+    against = "a warning; NaN: it cannot be told"
+    return Measure("PSIS k̂ of the guide", tail, against if np.isnan(tail) else f"≤ {limit:.2g}, {against}")
 
 
 def _effective(groups: Groups) -> list[str]:
@@ -130,12 +134,14 @@ def _calibration(groups: Groups) -> list[Measure]:
     classes = "mean" in predictive and predictive["y"].dtype == np.int16 and predictive["mean"].ndim == 3
     if observed is None or not classes:
         return []
-    labels = observed["y"].values
-    errors = [calibration_error(probs, labels) for probs in predictive["mean"].values]
-    soft = [brier(probs, labels) for probs in predictive["mean"].values]
+    labels, means = observed["y"].values, predictive["mean"].values
+    found = [against_chance(probs, labels, FALSE_ALARM / len(means)) for probs in means]
+    worst = max(found, key=lambda one: (not one.holds, one.error - one.limit))
+    soft = [brier(probs, labels) for probs in means]
     hard = [brier(probs, labels) for probs in predictive["hard_mean"].values]
     return [
-        Measure("expected calibration error", max(errors), f"≤ {ECE}", max(errors) <= ECE),
+        Measure("expected calibration error", worst.error, worst.threshold, worst.holds),
+        Measure("the same of a calibrated predictor, mean", worst.mean),
         Measure("Brier score of the averaged draws", max(soft)),
         Measure("Brier score of the hard mask", max(hard)),
     ]

@@ -10,14 +10,22 @@ from itertools import combinations
 from typing import Any
 
 import numpy as np
+from scipy.stats import chi2
 
 from bayesprune.gated.dead import median_units
+from bayesprune.posterior.arviz import effective_draws, rank_rhat
 from bayesprune.posterior.diagnose.answer import Answer, Evidence, Measure, judged, not_asked
+from bayesprune.posterior.diagnose.decided import BETWEEN, inclusion_prob
 from bayesprune.posterior.diagnose.matching import matched_jaccard
 
 QUESTION = "reproducible"
 LEAST_FITS = 4
-RHAT = 1.1
+RHAT = 1.01
+"""Of ranks (Vehtari, Gelman, Simpson, Carpenter & Bürkner 2021)."""
+LEAST_DRAWS = 200
+"""Of each fit, from which on equal fits are above 1.01 in 1 % of cases; with half as many, in 10 %."""
+ESS = 100
+"""Effective draws of a fit that R-hat can be relied on with (the same source)."""
 UNITS, SHARE_OF_UNITS = 1.0, 0.05
 SHARE_OF_MACS = 0.1
 JACCARD = 0.8
@@ -25,37 +33,34 @@ JACCARD = 0.8
 Array = np.ndarray[Any, Any]
 
 
-def split_rhat(values: Array) -> float:
-    """R-hat of chains that are split in halves (Gelman et al., Bayesian Data Analysis, 3rd ed., 11.4).
-
-    Args:
-        values: (chains, draws).
-
-    Returns:
-        R̂; 1 where all values are the same, infinity where each half is constant and they differ.
-    """
-    half = values.shape[1] // 2
-    if half < 2:
-        return float("nan")
-    parts = np.concatenate([values[:, :half], values[:, -half:]]).astype(np.float64)
-    within = parts.var(axis=1, ddof=1).mean()
-    between = parts.mean(axis=1).var(ddof=1)
-    if within < 1e-12:
-        return 1.0 if between < 1e-12 else float("inf")
-    return float(np.sqrt((half - 1) / half + between / within))
-
-
 def spread(values: Array) -> tuple[float, float]:
-    """How far the means of the chains lie apart.
+    """How far the chains lie apart, in their means and, of many draws, in their 5, 50 and 95 % quantiles.
 
     Args:
         values: (chains, draws).
 
     Returns:
-        Largest minus smallest mean; and that as a share of the mean of all.
+        Largest minus smallest, of whichever differs most; and that as a share of the mean of all.
     """
-    means = values.mean(axis=1, dtype=np.float64)
-    return float(np.ptp(means)), float(np.ptp(means) / max(means.mean(), 1e-12))
+    places = [values.mean(axis=1, dtype=np.float64)]
+    if values.shape[1] >= LEAST_DRAWS:
+        places += list(np.quantile(values, (0.05, 0.5, 0.95), axis=1))
+    apart = max(float(np.ptp(place)) for place in places)
+    return apart, apart / max(float(places[0].mean()), 1e-12)
+
+
+def factor_of_spread(fits: int) -> tuple[float, float]:
+    """What the standard deviation of so few numbers has to be multiplied with: a 95 % interval.
+
+    Args:
+        fits: numbers, one a fit, of which no more is known than that they are a sample (normal).
+
+    Example:
+        >>> [round(factor, 2) for factor in factor_of_spread(4)]
+        [0.57, 3.73]
+    """
+    low, high = chi2.ppf((0.975, 0.025), fits - 1)
+    return float(np.sqrt((fits - 1) / low)), float(np.sqrt((fits - 1) / high))
 
 
 def jaccard(kept: Array) -> float:
@@ -82,36 +87,70 @@ def reproducible(evidence: Evidence) -> Answer:
             f"needs {LEAST_FITS} fits, and has {fits}",
             "fit with four seeds, and give all: bp.diagnose([first, second, …]); bayesprune run … --seeds 4.",
         )
+    if bool((inclusion_prob(evidence.groups) > BETWEEN[1]).all()):
+        return not_asked(
+            QUESTION,
+            "nothing was pruned: every fit keeps all units, so that nothing could have come out otherwise",
+            "raise the price, or set a budget, so that something has to go; then compare the fits.",
+        )
+    counts = {
+        f"units kept in {str(name)[5:]}": gates.values.sum(-1, dtype=np.int64)
+        for name, gates in posterior.items()
+        if str(name).startswith("gate/")
+    }
+    macs = stats["macs"].values
     measures, apart = [], []
-    for name, gates in posterior.items():
-        if str(name).startswith("gate/"):
-            kept = gates.values.sum(-1, dtype=np.int64)
-            group, (units, share) = str(name)[5:], spread(kept)
-            rhat = split_rhat(kept)
-            agree = rhat <= RHAT or units <= UNITS or share <= SHARE_OF_UNITS
-            against = f"≤ {RHAT}, or {UNITS:g} unit or {SHARE_OF_UNITS:.0%} between the fits"
-            measures.append(Measure(f"R-hat of units kept in {group}", rhat, against, agree))
-            if not agree:
-                means = kept.mean(1)
-                apart.append(f"{group} keeps {means.min():.3g} to {means.max():.3g} units")
-    rhat, (_, share) = split_rhat(stats["macs"].values), spread(stats["macs"].values)
-    agree = rhat <= RHAT or share <= SHARE_OF_MACS
-    against = f"≤ {RHAT}, or {SHARE_OF_MACS:.0%} between the fits"
-    measures += [
-        Measure("R-hat of expected MACs", rhat, against, agree),
-        Measure("spread of MACs, share", share),
-    ]
-    if not agree:
+    for name, kept in counts.items():
+        measure, fine = _rhat(name, kept, f"{UNITS:g} unit or {SHARE_OF_UNITS:.0%}", UNITS, SHARE_OF_UNITS)
+        measures.append(measure)
+        if not fine:
+            means = kept.mean(1)
+            apart.append(f"{name[14:]} keeps {means.min():.3g} to {means.max():.3g} units")
+    measure, fine = _rhat("expected MACs", macs, f"{SHARE_OF_MACS:.0%}", 0.0, SHARE_OF_MACS)
+    share = spread(macs)[1]
+    measures += [measure, Measure("spread of MACs, share", share)]
+    if not fine:
         apart.append(f"expected MACs differ by {share:.0%}")
+    measures += _draws_that_count([*counts.values(), macs])
     measures += _same_units(evidence)
-    note = "; ".join(apart) if apart else _identity_note(measures)
+    notes = ["; ".join(apart) if apart else _identity_note(measures)]
+    if not any(np.ptp(values, axis=1).any() for values in (*counts.values(), macs)):
+        low, high = factor_of_spread(fits)
+        notes.append(
+            "Each fit has one mask, so that R-hat says nothing and sizes are compared as they are: of "
+            f"{fits} numbers the standard deviation is known to a factor of {low:.2g} to {high:.2g}"
+        )
     return judged(
         QUESTION,
         tuple(measures),
         f"{fits} fits agree in size",
         "train for longer; or take the size as uncertain, and choose among the fits on held-out rows.",
-        note,
+        ". ".join(note for note in notes if note),
     )
+
+
+def _rhat(name: str, values: Array, else_: str, apart: float, share: float) -> tuple[Measure, bool]:
+    """R-hat of a number, which holds too where fits lie no further apart than matters."""
+    rhat, (difference, relative) = rank_rhat(values), spread(values)
+    close = difference <= apart or relative <= share
+    if values.shape[1] >= LEAST_DRAWS or np.isinf(rhat):
+        fine = rhat <= RHAT or close
+        return Measure(f"R-hat of {name}", rhat, f"≤ {RHAT}, or {else_} between the fits", fine), fine
+    against = f"{else_} between the fits; R-hat asks for {LEAST_DRAWS} draws a fit"
+    return Measure(f"R-hat of {name}", rhat, against, close), close
+
+
+def _draws_that_count(numbers: list[Array]) -> list[Measure]:
+    """The smallest effective sample sizes, where there are enough draws for R-hat, and they differ."""
+    vary = [values for values in numbers if np.ptp(values, axis=1).any()]
+    if not vary or vary[0].shape[1] < LEAST_DRAWS:
+        return []
+    bulk, tail = (min(sizes) for sizes in zip(*map(effective_draws, vary), strict=True))
+    least = f"of {vary[0].size} draws; R-hat asks for {ESS * len(vary[0])}"
+    return [
+        Measure("smallest bulk ESS of these", bulk, least),
+        Measure("smallest tail ESS of these", tail, least),
+    ]
 
 
 def _same_units(evidence: Evidence) -> list[Measure]:

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from scipy.stats import beta
 
 from bayesprune.errors import PosteriorError
-from bayesprune.posterior.diagnose.faithful import BINS, calibration_error
+from bayesprune.posterior.diagnose.confidence import BINS, calibration_error
 from bayesprune.posterior.plots.colours import REFERENCE, label, mark_style
 from bayesprune.posterior.plots.figures import legend, panel
 from bayesprune.posterior.plots.source import Array, Source, source_of
