@@ -78,6 +78,10 @@ class ClockWarning(UserWarning):
     """The end of the selection decides gates, not what is known of them: there were too few steps."""
 
 
+class RoundingWarning(UserWarning):
+    """Gates that a fit has left undecided were put at the nearer vertex, since a network has to be one."""
+
+
 class BudgetWarning(UserWarning):
     """The network could not be brought close to its budget, or need not be; what it comes to is named."""
 

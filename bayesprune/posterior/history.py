@@ -68,7 +68,8 @@ def constant_data(fits: Sequence[FitResult]) -> xr.Dataset:
 
     Returns:
         By group: size, parameters_per_unit, macs_per_unit, optional; ``alive/<group>`` by original unit id;
-        dense_macs, dense_parameters, rows; by chain: decided_at (NaN if never), rounded.
+        dense_macs, dense_parameters, rows; by chain: decided_at (NaN if never), rounded; and, where a fit
+        was decided, ``at_decision/<group>``, q(z = 1) just before (NaN for fits that have not kept it).
     """
     gated, groups = fits[0].gated, fits[0].gated.groups
     variables: dict[str, Any] = {
@@ -88,6 +89,18 @@ def constant_data(fits: Sequence[FitResult]) -> xr.Dataset:
     for name, part in gated.slices().items():
         alive = np.stack([f.gated.alive[part].cpu().numpy() for f in fits]).astype(np.int8)
         variables[f"alive/{name}"] = (("chain", f"{name}_unit"), alive, {"description": "1: not removed"})
+        if any(f.at_decision is not None for f in fits):
+            about = {"units": "probability", "description": "q(gate = 1) just before it was decided"}
+            variables[f"at_decision/{name}"] = (
+                ("chain", f"{name}_unit"), np.stack([_known(f, part) for f in fits]), about,
+            )  # fmt: skip
     coords = {"chain": np.arange(len(fits)), "group": [g.name for g in groups]}
     units = {f"{g.name}_unit": np.arange(g.size) for g in groups}
     return xr.Dataset(variables, coords=coords | units, attrs=MARK)
+
+
+def _known(fit: FitResult, part: slice) -> Any:
+    """(units,), q(z = 1) just before gates were decided; NaN where that is not known."""
+    if fit.at_decision is None:
+        return np.full(part.stop - part.start, np.nan, np.float32)
+    return fit.at_decision.inclusion_prob().detach().cpu().numpy()[part].astype(np.float32)

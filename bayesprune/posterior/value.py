@@ -42,14 +42,17 @@ class Posterior:
     fits: tuple[FitResult, ...]
 
     @staticmethod
-    def of(results: FitResult | GatedModel | Sequence[FitResult | GatedModel]) -> Posterior:
+    def of(results: FitResult | GatedModel | Sequence[FitResult | GatedModel], at: str = "end") -> Posterior:
         """The posterior of one fit, or of several of the same network.
 
         Args:
             results: of ``fit``, or gated models, which have no history.
+            at: ``"end"``, or ``"decision"`` for gates and weights as they were just before gates were
+                decided.
 
         Raises:
-            PosteriorError: none, something else, or networks whose groups differ.
+            PosteriorError: none, something else, or networks whose groups differ; or a fit has not kept what
+                it knew at the decision.
         """
         given = list(results) if isinstance(results, Sequence) else [results]
         wrong = [type(r).__name__ for r in given if not isinstance(r, FitResult | GatedModel)]
@@ -67,7 +70,7 @@ class Posterior:
                     f"Fit {number} is of another network than fit 0 (groups and sizes that only one has: "
                     f"{differs}): chains are independent fits of the same network."
                 )
-        return Posterior(fits)
+        return Posterior(tuple(_seen_at(fit, at) for fit in fits))
 
     def to_arviz(
         self,
@@ -158,6 +161,20 @@ def to_arviz(result: FitResult | GatedModel, draws: int = 1000, seed: int = 0) -
     groups = unwrap(Posterior.of(result).to_arviz(draws, seed=seed, weights=True, prior=0))
     kept = groups["posterior"]
     return wrap({"posterior": kept.drop_vars([v for v in kept if str(v).startswith("inclusion_prob/")])})
+
+
+def _seen_at(fit: FitResult, at: str) -> FitResult:
+    """A fit as it was at its end, or before its gates were decided."""
+    if at not in ("end", "decision"):
+        raise PosteriorError(f"at={at!r} must be 'end' or 'decision'.")
+    if at == "end":
+        return fit
+    if fit.at_decision is None:
+        why = "left its gates undecided: take at='end'" if fit.left_undecided else (
+            "has kept nothing of a decision: it had none, or an earlier version of bayesprune began it"
+        )  # fmt: skip
+        raise PosteriorError(f"at='decision': the fit {why}.")
+    return FitResult(fit.at_decision, fit.history, fit.seconds, 0, None, left_undecided=True)
 
 
 def _check_numbers(**numbers: int) -> None:

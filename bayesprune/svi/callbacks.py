@@ -86,6 +86,11 @@ class EarlyStopping(Callback):
                 "EarlyStopping gives back the best epoch's weights, and Recipe(averaging="
                 f"{training.recipe.averaging:g}) the average over many: choose one, Recipe(averaging=0)."
             )
+        if not training.recipe.decides:
+            raise SettingsError(
+                "EarlyStopping compares networks whose gates are decided, and Recipe(decides=False) leaves "
+                "them undecided: leave one of them out."
+            )
 
     def on_epoch(self, training: Training, epoch: Epoch) -> None:
         """See ``Callback``."""

@@ -21,6 +21,7 @@ from bayesprune.svi.batches import Batches
 from bayesprune.svi.checkpoint_file import FORMAT, REMEDY, pack, run_of, unpack
 from bayesprune.svi.loader_noise import LoaderNoise
 from bayesprune.svi.processes import Processes
+from bayesprune.svi.settings import Recipe, describe
 from bayesprune.svi.training import Training
 from bayesprune.svi.training_state import TrainingState, put_, taken
 
@@ -204,6 +205,8 @@ def restore_(
     """
     tensors, plain = unpack(path)
     was = plain["settings"]
+    if isinstance(was.get("recipe"), dict):  # what an earlier version could not be told is as it was then
+        was = was | {"recipe": describe(Recipe()) | was["recipe"]}
     differs = [k for k in settings if was.get(k) != settings[k]]
     if differs:
         told = ", ".join(f"{k}={was.get(k)!r} (now {settings[k]!r})" for k in differs)

@@ -75,6 +75,7 @@ def check_settings(
     clip_norm: Any = None,
     autocast: Any = None,
     callbacks: Any = (),
+    decide: Any = None,
 ) -> None:
     """Every setting must be of its kind and in range.
 
@@ -150,6 +151,10 @@ def check_settings(
         (
             isinstance(callbacks, tuple | list) and all(isinstance(c, Callback) for c in callbacks),
             f"callbacks={callbacks!r} must be a list of bp.Callback",
+        ),
+        (
+            decide is None or isinstance(decide, bool),
+            f"decide={decide!r} must be True or False; when gates are decided is Recipe(decide=...)",
         ),
     ]
     wrong = [message for holds, message in rules if not holds]

@@ -63,6 +63,7 @@ def fit(
     autocast: torch.dtype | None = None,
     callbacks: Iterable[Callback] = (),
     start: str | None = None,
+    decide: bool | None = None,
 ) -> FitResult:
     """Learn a gated model's posterior, removing units physically as their gates die.
 
@@ -102,6 +103,8 @@ def fit(
         callbacks: told of steps, removals, the decision and epochs; they may end the training.
         start: ``"trained"`` where the network has learnt already: what the recipe leaves at its default is
             then ``Recipe.trained``'s.
+        decide: False leaves gates undecided, as ``Recipe(decides=False)``: the result is a posterior over
+            masks.
 
     Returns:
         The fitted model and its history.
@@ -127,9 +130,10 @@ def fit(
         epochs=epochs, seed=seed, recipe=recipe, shrink=shrink, threads=threads, checkpoint=checkpoint,
         resume=resume, progress=progress, on_epoch=on_epoch, optimizer=optimizer, scheduler=scheduler,
         scheduler_every=scheduler_every, accumulate=accumulate, clip_norm=clip_norm, autocast=autocast,
-        callbacks=callbacks,
+        callbacks=callbacks, decide=decide,
     )  # fmt: skip
     recipe = (recipe or Recipe()).begun(start)
+    recipe = recipe if decide is None else replace(recipe, decides=decide)
     recipe = replace(recipe, shrink=shrink) if shrink else recipe
     where, held_out = device_of(device), None
     refuse_autocast("fit", where.type)

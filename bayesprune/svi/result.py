@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from bayesprune.errors import SettingsError
+from bayesprune.callers import level
+from bayesprune.errors import RoundingWarning, SettingsError
 from bayesprune.gated import GatedModel
 from bayesprune.gated.dead import dead_units
 from bayesprune.likelihoods import Likelihood, Member
@@ -65,6 +67,9 @@ class FitResult:
         rounded: gates that were still undecided when they were put at the nearer vertex; under a budget, all
             that were put where they were not already.
         decided_at: the epoch, from 1, in which that happened; None if it never did.
+        at_decision: the model just before: its gates undecided, with the weights of the units that were then
+            rounded away. None where nothing was decided, and of fits that an earlier version has begun.
+        left_undecided: whether gates were to stay undecided, ``Recipe(decides=False)``.
     """
 
     gated: GatedModel
@@ -72,9 +77,13 @@ class FitResult:
     seconds: float
     rounded: int
     decided_at: int | None
+    at_decision: GatedModel | None = field(default=None, repr=False)
+    left_undecided: bool = False
 
     def __post_init__(self) -> None:
         self.gated.likelihood.fitted = True
+        if self.at_decision is not None:
+            self.at_decision.likelihood.fitted = True
 
     @property
     def decided_by_clock(self) -> bool:
@@ -97,11 +106,19 @@ class FitResult:
         """Units kept per group, in order."""
         return list(self.gated.kept().values())
 
-    def posterior(self) -> Posterior:
-        """What was learnt, as a value: ``.to_arviz()`` makes draws of it. ``bp.Posterior.of`` joins fits."""
+    def posterior(self, at: str = "end") -> Posterior:
+        """What was learnt, as a value: ``.to_arviz()`` makes draws of it. ``bp.Posterior.of`` joins fits.
+
+        Args:
+            at: ``"end"``, gates and weights as they are now: one mask, if gates were decided; or
+                ``"decision"``, as they were just before they were rounded.
+
+        Raises:
+            PosteriorError: ``at`` is neither, or there was no decision.
+        """
         from bayesprune.posterior import Posterior  # here: ArviZ takes long to import
 
-        return Posterior((self,))
+        return Posterior.of(self, at)
 
     def as_teacher(self, draws: int = 32, seed: int = 0) -> tuple[Member, ...]:
         """Its predictive, as a teacher for ``bp.Distilled``: the mean over draws of masks and weights.
@@ -154,12 +171,28 @@ def pruned(result: FitResult | GatedModel) -> GatedModel:
 
     Warns:
         EmptyGroupWarning: all of a group's probabilities are below one half; it is named.
+        RoundingWarning: the fit has left gates undecided; how many is said.
     """
     if not isinstance(result, FitResult | GatedModel):
         raise SettingsError(
             f"prune takes what fit returned, or a gated model, and got a {type(result).__name__}: a plain "
             "trained network is pruned by bp.selection.prune(network, rule, example=…)."
         )
+    if isinstance(result, FitResult) and result.left_undecided:
+        _say_rounded(result)
     gated = copy_of(result.gated if isinstance(result, FitResult) else result)
     gated.remove_(dead_units(gated, 0.5))
     return gated
+
+
+def _say_rounded(result: FitResult) -> None:
+    probs = result.gated.inclusion_prob().detach()
+    open_to_doubt = int(((probs > 0.01) & (probs < 0.99)).sum())
+    if open_to_doubt:
+        warnings.warn(
+            f"The fit has left {open_to_doubt} of {len(probs)} gates undecided, and a network has to be one: "
+            "units below q(z = 1) = 1/2 were removed, the others kept. Weights were learnt under drawn "
+            "masks; bp.predict(result, x) averages over them.",
+            RoundingWarning,
+            stacklevel=level(),
+        )

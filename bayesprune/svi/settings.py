@@ -77,6 +77,9 @@ class Recipe:
         warmup: share of the training before gates move.
         ramp: share of the training over which the prior's weight rises from 0 to 1 after the warm-up.
         decide: share of the training after which every gate is put at the nearer vertex.
+        decides: whether it is. If not, gates go on moving to the end of the training, dead units go on being
+            removed, and from ``decide`` on the learning rate falls all the same: what is left is a posterior
+            over masks, under whose draws the weights were learnt, and ``bp.prune`` rounds it.
         compact_weights: ``"points"``, or ``"normal"`` to give the weights a Gaussian posterior in the compact
             part.
         compact_scale: factor on the weights' prior standard deviation in the compact part.
@@ -97,6 +100,7 @@ class Recipe:
     warmup: float = 0.02
     ramp: float = 0.35
     decide: float = 0.7
+    decides: bool = True
     compact_weights: str = "points"
     compact_scale: float = 1.0
     averaging: float = 0.0
@@ -178,7 +182,9 @@ def _of_other_kinds(recipe: Recipe) -> list[str]:
             value, kind, *optional = (getattr(settings, item.name), *str(item.type).split(" | "))
             if value is None and optional:
                 continue
-            if kind == "int" and not is_whole(value):
+            if kind == "bool" and not isinstance(value, bool):
+                found.append(f"{where}{item.name}={value!r} must be True or False")
+            elif kind == "int" and not is_whole(value):
                 found.append(f"{where}{item.name}={value!r} must be a whole number")
             elif kind == "float" and (isinstance(value, bool) or not isinstance(value, int | float)):
                 found.append(f"{where}{item.name}={value!r} must be a number")

@@ -20,6 +20,7 @@ from bayesprune.gated.precision import refuse_autocast
 from bayesprune.rows import Inputs, Pair
 from bayesprune.rows.checks import check_whole
 from bayesprune.rows.pairs import pair_of
+from bayesprune.structure.copying import copy_of
 from bayesprune.structure.graph import GraphNetwork
 from bayesprune.svi.batches import Batches, Train
 from bayesprune.svi.callbacks import Callback
@@ -142,12 +143,18 @@ class Training:
         self.engine = Engine(gated, self.recipe, seed, self.schedule, own, self.processes)
         self.state: State = self.engine.init()
         self.pricing = Pricing.of(gated, self.schedule)
+        if self.pricing and self.pricing.has_budget and not self.recipe.decides:
+            raise SettingsError(
+                "Recipe(decides=False) leaves gates undecided, and a budget is met by deciding them: ask for "
+                "a price, bp.Price(...), or decide: what was known before is result.posterior('decision')."
+            )
         if self.recipe.start == "trained":
             self._open_gates_()
         self.also = [_copy_within(copy) for copy in also]
         self.callbacks = tuple(callbacks)
         self.history: list[Epoch] = []
         self.decided_at: int | None = None
+        self.at_decision: GatedModel | None = None
         self.rounded = 0
         self.seconds = 0.0
         self.average: dict[str, Tensor] = {}
@@ -169,6 +176,13 @@ class Training:
         return self.processes is None or self.processes.rank == 0
 
     # ---- what a loop calls
+
+    @property
+    def turned_at(self) -> int | None:
+        """The step from which the learning rate falls: of the decision, or where it would have been."""
+        if self.recipe.decides:
+            return self.decided_at
+        return self.schedule.decide if self.state.step > self.schedule.decide else None
 
     @property
     def optimizer(self) -> torch.optim.Optimizer:
@@ -279,6 +293,7 @@ class Training:
 
         Warns:
             ClockWarning: more than 0.05 of the gates were decided because time was up.
+            RoundingWarning: the recipe leaves gates undecided, and a network has to be one.
         """
         return prune(self.result())
 
@@ -291,7 +306,10 @@ class Training:
         history = self.history
         if history:
             history = [*history[:-1], replace(history[-1], **self.standing())]
-        found = FitResult(self.gated.eval(), tuple(history), self.seconds, self.rounded, epoch)
+        found = FitResult(
+            self.gated.eval(), tuple(history), self.seconds, self.rounded, epoch,
+            at_decision=self.at_decision, left_undecided=not self.recipe.decides,
+        )  # fmt: skip
         warn_after(found)
         return found
 
@@ -332,7 +350,7 @@ class Training:
         shrink = self.recipe.shrink
         dead = dead_units(self.gated, shrink.below, self.state.velocity, shrink.least)
         self._remove_(self.pricing.spare(dead, self.state.velocity) if self.pricing else dead)
-        done = self.state.prior_weight == 1.0 and self.undecided() == 0
+        done = self.recipe.decides and self.state.prior_weight == 1.0 and self.undecided() == 0
         if done and (self.pricing is None or self.pricing.reached()):
             self.decide()
 
@@ -344,6 +362,7 @@ class Training:
             return
         self.engine.freeze_(False)
         self._judge_sections_()
+        self.at_decision = copy_of(self.gated).eval()
         velocity, probs = self.state.velocity, self.gated.inclusion_prob().detach()
         if self.pricing and self.pricing.has_budget:
             dead = self.pricing.surplus(velocity)
@@ -443,10 +462,13 @@ class Training:
             self.pricing.begin_(x)
         if not self.state.decided:
             self.engine.freeze_(step < self.schedule.frozen)
-            if step >= self.schedule.decide:
+            if self.recipe.decides and step >= self.schedule.decide:
                 self.decide()
+            elif step == self.schedule.decide:
+                self.enter_compact_()
         if self.engine.is_default:
-            rate = self.schedule.learning_rate(step, self.decided_at)
+            turned = self.decided_at if self.recipe.decides else self.schedule.decide
+            rate = self.schedule.learning_rate(step, turned if turned is None or step >= turned else None)
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
         moving, weight = step >= self.schedule.warmup, self.schedule.prior_weight(step)
@@ -474,7 +496,7 @@ class Training:
         self.passed.add(self._ready[0], self.engine.rows)
         before, (self.state, self._info) = self.state.step, self.engine.conclude(self.state, self._ready)
         self._ready = None
-        if self.schedule.averages(before, self.decided_at):
+        if self.schedule.averages(before, self.turned_at):
             self._average_()
         if self.state.step % self.schedule.look_every == 0:
             self._check(self._info.nll)
@@ -640,10 +662,12 @@ class Training:
         self._check_targets = check_first(self.gated, x, y)
 
     def _finish_(self) -> None:
-        """Decide what is not, and put averaged weights in place; once."""
+        """Decide what is not and is to be, and put averaged weights in place; once."""
         if self.finished:
             return
-        if not self.state.decided:
+        if not self.recipe.decides:
+            self._judge_sections_()
+        elif not self.state.decided:
             self.decide()
         parameters = dict(self.gated.network.named_parameters())
         for name, value in self.average.items():

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from bayesprune.svi.training import Training
 
 SINGLE = ("velocity", "gate_noise", "history")
-PARTS = ("model", "optimiser", "average")
+PARTS = ("model", "optimiser", "average", "decision")
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,8 @@ def taken(training: Training) -> TrainingState:
                 what = f"{type(training.optimizer).__name__} keeps {key!r} as a {type(value).__name__}"
                 raise ValueError(f"{what}, which cannot be saved: it must be a tensor or a number")
     tensors |= {f"average/{name}": value for name, value in training.average.items()}
+    if training.at_decision is not None:
+        tensors |= {f"decision/{name}": value for name, value in training.at_decision.state_dict().items()}
     tensors["velocity"] = training.state.velocity
     tensors["gate_noise"] = training.engine.generator.get_state()
     epochs = training.history
@@ -87,9 +89,11 @@ def put_(training: Training, state: TrainingState) -> None:
     parts = _parted(state.tensors)
     _try_on_copy(training, parts, state.plain)
     plain, single = state.plain, parts[""]
+    if parts["decision"]:  # checkpoints of earlier versions kept none
+        training.at_decision = _at_decision(training, parts["decision"])
     training.engine.remove_(~parts["model"]["alive"].to(training.gated.alive.device))
     training.follow_removals_()
-    if plain["decided"]:
+    if _turned(training, plain):
         training.enter_compact_()
     training.gated.load_state_dict(dict(parts["model"]))
     _put_moments_(training, parts["optimiser"], plain)
@@ -181,7 +185,9 @@ def _try_on_copy(training: Training, parts: dict[str, dict[str, Tensor]], plain:
     check_names(parts[""], SINGLE)
     gated: GatedModel = copy_of(training.gated)
     gated.remove_(~parts["model"]["alive"].to(gated.alive.device))
-    if plain["decided"] and training.recipe.compact_weights == "normal" and not gated.log_scales:
+    if parts["decision"]:
+        _at_decision(training, parts["decision"])
+    if _turned(training, plain) and training.recipe.compact_weights == "normal" and not gated.log_scales:
         gated.spread_weights_(gated.weights.initial_scale)
     _check_model(gated, parts["model"])
     by_name = moved(gated)
@@ -195,7 +201,7 @@ def _try_on_copy(training: Training, parts: dict[str, dict[str, Tensor]], plain:
         _check_kinds(parts["optimiser"], plain["kept"], alike_named)
     if not set(plain["kept"]) <= set(by_name):
         raise KeyError(f"missing or unknown: {', '.join(sorted(set(plain['kept']) - set(by_name))[:5])}")
-    if len(plain["groups"]) != len(training.optimizer.param_groups) and not plain["decided"]:
+    if len(plain["groups"]) != len(training.optimizer.param_groups) and not _turned(training, plain):
         raise ValueError("its optimiser had another number of parameter groups")
     named = dict(gated.network.named_parameters())
     check_names(parts["average"], named if plain["averaged"] else ())
@@ -206,6 +212,21 @@ def _try_on_copy(training: Training, parts: dict[str, dict[str, Tensor]], plain:
     wanted = velocity.new_zeros(len(epochs), len(velocity)) if epochs else torch.empty(0)
     alike(parts[""]["history"], wanted, "history")
     torch.Generator(velocity.device).set_state(parts[""]["gate_noise"])
+
+
+def _turned(training: Training, plain: Mapping[str, Any]) -> bool:
+    """Whether the compact part has begun: with the decision, or where it would have been."""
+    late = not training.recipe.decides and plain["step"] > training.schedule.decide
+    return bool(plain["decided"]) or late
+
+
+def _at_decision(training: Training, saved: Mapping[str, Tensor]) -> GatedModel:
+    """The model as it was before gates were decided."""
+    gated: GatedModel = copy_of(training.gated).eval()
+    gated.remove_(~saved["alive"].to(gated.alive.device))
+    _check_model(gated, saved)
+    gated.load_state_dict(dict(saved))
+    return gated
 
 
 def _check_model(gated: GatedModel, saved: Mapping[str, Tensor]) -> None:
