@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         gated,
         likelihoods,
         posterior,
+        prediction,
         priors,
         programs,
         report,
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from bayesprune.posterior import Posterior, plots
     from bayesprune.posterior.diagnose import Diagnosis, diagnose
     from bayesprune.posterior.evidence import EvidenceTable, evidence
+    from bayesprune.prediction import Prediction, predict, temperature
     from bayesprune.priors import BernoulliGates, Budget, Flattening, Price
     from bayesprune.structure import Cost, Group, Pass, count, measure
     from bayesprune.structure.graph import analyse
@@ -88,6 +90,7 @@ _PLACES: dict[str, str | None] = {
     "Pass": "bayesprune.structure",
     "Poisson": "bayesprune.likelihoods",
     "Posterior": "bayesprune.posterior",
+    "Prediction": "bayesprune.prediction",
     "Price": "bayesprune.priors",
     "Quality": "bayesprune.svi",
     "Recipe": "bayesprune.svi",
@@ -111,6 +114,8 @@ _PLACES: dict[str, str | None] = {
     "measure": "bayesprune.structure",
     "plots": "bayesprune.posterior",
     "posterior": None,
+    "predict": "bayesprune.prediction",
+    "prediction": None,
     "priors": None,
     "programs": None,
     "prune": "bayesprune.svi",
@@ -119,6 +124,7 @@ _PLACES: dict[str, str | None] = {
     "selection": None,
     "structure": None,
     "svi": None,
+    "temperature": "bayesprune.prediction",
     "theory": None,
 }
 """Name → the module that has it; None where it is itself a room of the library."""
@@ -150,6 +156,7 @@ __all__ = [
     "Pass",
     "Poisson",
     "Posterior",
+    "Prediction",
     "Price",
     "Quality",
     "Recipe",
@@ -173,6 +180,8 @@ __all__ = [
     "measure",
     "plots",
     "posterior",
+    "predict",
+    "prediction",
     "priors",
     "programs",
     "prune",
@@ -181,6 +190,7 @@ __all__ = [
     "selection",
     "structure",
     "svi",
+    "temperature",
     "theory",
 ]
 
