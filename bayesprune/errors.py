@@ -57,6 +57,10 @@ class ProcessError(BayespruneError):
     """The processes of one training are not alike any more, or one of them has ended."""
 
 
+class EndedElsewhereError(ProcessError):
+    """Another process of the training has failed, and says why."""
+
+
 class EmptyGroupWarning(UserWarning):
     """A prior wants every unit of a group gone; the library kept the most probable ones."""
 

@@ -12,6 +12,7 @@ import time
 
 import pyro
 import torch
+import torch.distributed as dist
 from pyro import poutine
 from pyro.infer import MCMC, NUTS, config_enumerate
 
@@ -25,6 +26,8 @@ MOST_DOUBLINGS = 6  # of a trajectory: at most 63 steps a draw
 
 def infer(gated, train, *, epochs, batch_size, seed, recipe, device, checkpoint, resume, progress):
     """The posterior of a small gated model; noise scales and the like stay as they are in ``gated``."""
+    if dist.is_initialized() and dist.get_world_size() > 1:
+        raise SettingsError("nuts_reference samples in one process: give the command without torchrun.")
     gated = copy.deepcopy(gated).to(device).eval().requires_grad_(False)
     x, y = train.x.to(device), train.y.to(device)
     units, began = len(gated.log_odds), time.perf_counter()

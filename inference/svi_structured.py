@@ -12,9 +12,11 @@ import time
 
 import pyro
 import torch
+import torch.distributed as dist
 from pyro.infer import TraceEnum_ELBO, config_enumerate
 
 import bayesprune as bp
+from bayesprune.errors import SettingsError
 
 LEARNING_RATE = 0.1
 WARMUP = 0.3  # share of the steps before gates move
@@ -24,6 +26,8 @@ ENUMERABLE = 12
 
 def infer(gated, train, *, epochs, batch_size, seed, recipe, device, checkpoint, resume, progress):
     """Fit a gated model of at most 1,000 weights; the recipe, of gates that get decided, is unused."""
+    if dist.is_initialized() and dist.get_world_size() > 1:
+        raise SettingsError("svi_structured learns in one process: give the command without torchrun.")
     gated = copy.deepcopy(gated).to(device).eval()
     x, y = train.x.to(device), train.y.to(device)
     guide = bp.svi.guides.StructuredGuide(gated).to(device)

@@ -39,10 +39,11 @@ class Clock:
 
     Args:
         folder: of the run or seed.
+        total: the sum of a number over the processes that fit.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, total: Callable[[float], float]) -> None:
+        self.folder, self.total = folder, total
         checkpoints = folder / "checkpoints"
         self.whole = not (checkpoints.is_dir() and any(checkpoints.iterdir()))
         self.seconds: float | None = None
@@ -54,8 +55,9 @@ class Clock:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is None and self.whole:
-            self.seconds = time.process_time() - self._began
+        if kind is None:
+            used = self.total(time.process_time() - self._began)
+            self.seconds = used if self.whole else None
 
 
 def compared(

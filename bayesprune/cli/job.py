@@ -7,12 +7,14 @@ import os
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from bayesprune.cli import folder as folders
 from bayesprune.cli.calibration import keep_apart
-from bayesprune.cli.settings import Settings, resumed, versions
+from bayesprune.cli.processes import check_devices
+from bayesprune.cli.settings import Settings, from_json, resumed, versions
 from bayesprune.cli.streams import complain
 from bayesprune.cli.trust import INFERENCE_FILE, MODEL_FILE, Admitted, Trust
 from bayesprune.data import Dataset, load
@@ -43,6 +45,7 @@ class Job:
         folder: where it goes, claimed.
         device: 'cpu' or 'cuda'.
         quiet: print nothing.
+        digests: SHA-256 of programs and data, by kind.
     """
 
     settings: Settings
@@ -52,6 +55,7 @@ class Job:
     folder: Path
     device: str
     quiet: bool
+    digests: dict[str, str]
 
     def say(self, text: str) -> None:
         """Tell the user something on the way, on stderr."""
@@ -81,10 +85,11 @@ def begin(asked: Settings, out: Path | None, quiet: bool, stack: ExitStack) -> J
     device = _device(settings)
     folder = out or folders.new_folder(model.name, data.name)
     stack.enter_context(folders.sole_use(folder))
-    folders.begin(folder, settings, _digests(model, inference, data), versions())
+    digests = _digests(model, inference, data)
+    folders.begin(folder, settings, digests, versions())
     stack.callback(folders.give_back, folder)
     left = keep_apart(data, settings.calibration)[0]
-    return _noted(Job(settings, model, inference, left, folder, device, quiet))
+    return _noted(Job(settings, model, inference, left, folder, device, quiet, digests))
 
 
 def resume(
@@ -113,10 +118,11 @@ def resume(
     stack.enter_context(folders.sole_use(folder))
     admitted = Admitted(trust, folder, record)
     settings, model, inference, data = _load(resumed(saved, asked, given, folder), quiet, admitted)
-    folders.check_unchanged(folder, record, _digests(model, inference, data))
+    digests = _digests(model, inference, data)
+    folders.check_unchanged(folder, record, digests)
     sweep(folder)
     left = keep_apart(data, settings.calibration)[0]
-    job = _noted(Job(settings, model, inference, left, folder, _device(settings), quiet))
+    job = _noted(Job(settings, model, inference, left, folder, _device(settings), quiet, digests))
     began = record.get("versions", {})
     changed = [
         f"{name} {began.get(name)} → {now}" for name, now in versions().items() if began.get(name) != now
@@ -124,6 +130,42 @@ def resume(
     if changed:
         job.say(f"Note: begun with other versions ({', '.join(changed)}); the last bits may differ.")
     return job
+
+
+def to_others(job: Job) -> dict[str, Any]:
+    """What the other processes of a run have to know of it, as plain values.
+
+    Args:
+        job: of the first process.
+    """
+    paths = {"model": job.model, "inference": job.inference}
+    return {
+        "settings": job.settings.to_json(),
+        "folder": str(job.folder),
+        "digests": job.digests,
+        **{kind: str(program.path) if program.own else program.name for kind, program in paths.items()},
+    }
+
+
+def follow(told: dict[str, Any]) -> Job:
+    """Make a run ready in a process that is not its first: nothing is claimed, written or printed.
+
+    Args:
+        told: what ``to_others`` gave. Programs that differ from those of the first process do not run.
+
+    Returns:
+        The job.
+
+    Raises:
+        BayespruneError: a program or the data cannot be used here.
+    """
+    settings, digests = from_json(told["settings"], Path(told["folder"])), told["digests"]
+    model = load_model(told["model"], digests[MODEL_FILE])
+    inference = load_inference(told["inference"], digests[INFERENCE_FILE])
+    data = _read_data(settings, model, quiet=True)
+    found = _digests(model, inference, data)
+    left = keep_apart(data, settings.calibration)[0]
+    return Job(settings, model, inference, left, Path(told["folder"]), _device(settings), True, found)
 
 
 def data_of(folder: Path, trust: Trust) -> tuple[Settings, Dataset]:
@@ -246,6 +288,7 @@ def _device(settings: Settings) -> str:
     if settings.device == "cpu":
         return "cpu"
     if torch.cuda.is_available():
+        check_devices()
         return "cuda"
     if settings.device == "cuda":
         raise SettingsError(

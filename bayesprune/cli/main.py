@@ -17,7 +17,7 @@ from typing import Any, cast
 import click
 
 import bayesprune
-from bayesprune.cli.streams import complain, open_all
+from bayesprune.cli.streams import complain, first_of_several, open_all
 from bayesprune.errors import BayespruneError, BudgetWarning, CertificateWarning, EmptyGroupWarning
 
 USER_ERROR = 2
@@ -152,8 +152,9 @@ def _run(words: list[str]) -> int:
     try:
         return int(command.main(words, prog_name="bayesprune", standalone_mode=False, obj=started) or 0)
     except click.ClickException as problem:
-        with contextlib.suppress(OSError):  # stderr has no reader
-            problem.show()
+        if first_of_several() or not isinstance(problem, click.UsageError):  # all were given the same words
+            with contextlib.suppress(OSError):  # stderr has no reader
+                problem.show()
         return problem.exit_code
     except (click.Abort, KeyboardInterrupt) as problem:
         if isinstance(problem.__cause__, EOFError):  # click takes it for a Ctrl-D

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+import warnings
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
@@ -25,11 +26,12 @@ from bayesprune.cli.gains import write_gains
 from bayesprune.cli.job import Job
 from bayesprune.cli.measure import history, measure, over_seeds
 from bayesprune.cli.prices import parse_price
+from bayesprune.cli.processes import Together, together
 from bayesprune.cli.settings import Settings, versions
 from bayesprune.cli.streams import complain, quoted, tell
 from bayesprune.cli.summary import summary
 from bayesprune.cli.trust import Trust, trust_option
-from bayesprune.errors import ProgramError, SettingsError
+from bayesprune.errors import ProgramError
 from bayesprune.export import check_savable, save
 from bayesprune.files import read_json, write_atomically, write_json
 from bayesprune.gated import GatedModel
@@ -133,21 +135,16 @@ def run_command(
     bayesprune run lenet5 --data mnist --seeds 5 --out runs/five
     bayesprune run --resume --out runs/five
     bayesprune run ./mine.py --resume --out runs/mine-digits
+    torchrun --nproc-per-node 2 -m bayesprune run lenet5
 
     A run of a file of your own is resumed by naming the file again: a folder that names one does not make it
-    run.
+    run. Processes that torchrun starts learn together, each on its share of every batch.
     """  # fmt: skip
     if not options["program"] and not (resume and out):
         raise click.UsageError(
             "Name a PROGRAM ('bayesprune list' shows them), or a run to continue: --resume --out DIR."
         )
     check_exclusive(options["price"], options["budget"])
-    if int(os.environ.get("WORLD_SIZE") or 1) > 1:
-        raise SettingsError(
-            f"'bayesprune run' is of one process, and WORLD_SIZE={os.environ['WORLD_SIZE']}: give "
-            "the command without torchrun, or train in several processes by bayesprune.fit in a script that "
-            "calls torch.distributed.init_process_group first."
-        )
     last = options["seed"] + options["seeds"] - 1
     if last >= SEEDS:
         raise click.UsageError(
@@ -157,29 +154,54 @@ def run_command(
     said = click.core.ParameterSource.COMMANDLINE
     given = {name for name in options if ctx.get_parameter_source(name) is said and options[name] is not None}
     asked = jobs.absolute(Settings(**{**options, "program": options["program"] or ""}))
-    with ExitStack() as stack:
-        if resume:
+    with together() as processes, ExitStack() as stack:
+
+        def ready() -> Job:
+            if not resume:
+                return jobs.begin(asked, out, quiet, stack)
             trust = Trust.of(trusted, (asked.program, asked.inference))
-            job = jobs.resume(asked, given, out, quiet, trust, stack)
-        else:
-            job = jobs.begin(asked, out, quiet, stack)
+            return jobs.resume(asked, given, out, quiet, trust, stack)
+
+        job = _ready(processes, ready)
         try:
             with asked_threads(job.settings.threads):
-                _run_seeds(job, ctx.obj or time.perf_counter())
+                _run_seeds(job, processes, ctx.obj or time.perf_counter())
         except KeyboardInterrupt:
             raise _interruption(job) from None
 
 
-def _run_seeds(job: Job, started: float) -> None:
+def _ready(processes: Together, ready: Callable[[], Job]) -> Job:
+    """The run made ready: by the first process, and by the others as it tells them."""
+    own: list[Job] = []
+
+    def make() -> dict[str, Any]:
+        own.append(ready())
+        return jobs.to_others(own[0])
+
+    told = processes.first(make)
+    if not own:
+        warnings.simplefilter("ignore")  # the first process has the same to say
+        own.append(jobs.follow(told))
+    processes.agree({**own[0].digests, "device": own[0].device})
+    return own[0]
+
+
+def _run_seeds(job: Job, processes: Together, started: float) -> None:
     """All seeds, but for those that have finished before; then the figures over them, and the report."""
     settings = job.settings
-    figures = []
+    figures: list[dict[str, Any]] = []
     for number, seed in enumerate(range(settings.seed, settings.seed + settings.seeds), start=1):
         folder = folders.seed_folder(job.folder, settings, seed)
-        found = _finished(job, folder)
+        found = processes.first(partial(_finished, job, folder))
         if settings.seeds > 1:
             job.say(f"Seed {seed} ({number} of {settings.seeds}){': finished before' if found else ''}")
-        figures.append(found or _run_seed(job, seed, folder))
+        figures.append(found or _run_seed(job, processes, seed, folder))
+    processes.first(partial(_conclude, job, figures, started))
+
+
+def _conclude(job: Job, figures: list[dict[str, Any]], started: float) -> None:
+    """Write what is over all seeds, and tell it."""
+    settings = job.settings
     result = {
         "program": job.model.name,
         "inference": job.inference.name,
@@ -223,13 +245,19 @@ def _finished(job: Job, folder: Path) -> dict[str, Any] | None:
     return None
 
 
-def _run_seed(job: Job, seed: int, folder: Path) -> dict[str, Any]:
-    """One seed, from its first step or its last checkpoint to its files; the figures are written last."""
+def _run_seed(job: Job, processes: Together, seed: int, folder: Path) -> dict[str, Any]:
+    """One seed, from its first step or its last checkpoint to its files; the figures are written last.
+
+    Returns:
+        The figures; none in a process that is not the first, whose part ends with the fit.
+    """
     gated = _model(job, seed)
     threads = threads_for(gated.dense_macs, job.settings.batch_size or 1)
     with using_threads(threads):
-        with baselines.Clock(folder) as clock:
+        with baselines.Clock(folder, processes.total) as clock:
             result = _fit(job, gated, seed, folder / "checkpoints")
+        if not processes.leads:
+            return {}
         build = partial(_model, job)
         compare = partial(baselines.compared, job, seed, gated, build, clock)
         figures = {"seed": seed, "threads": threads, **_written(job, result, folder, compare)}

@@ -12,6 +12,14 @@ from typing import Any
 
 import click
 
+WORLD_SIZE, RANK = "WORLD_SIZE", "RANK"
+"""Where torchrun says how many processes it has started, and which of them this one is."""
+
+
+def first_of_several() -> bool:
+    """Whether this process is the first, or the only one, that was started with its words."""
+    return os.environ.get(WORLD_SIZE, "1") == "1" or os.environ.get(RANK, "0") == "0"
+
 
 def open_all() -> None:
     """Give the process its three streams, where it was started without one (``2>&-``, some supervisors).

@@ -251,7 +251,7 @@ def follow_(training: Training, processes: Processes, begin: Callable[[], dict[s
         These values, in each process.
 
     Raises:
-        ProcessError: in the others, where the first cannot begin.
+        EndedElsewhereError: in the others, where the first cannot begin.
         CheckpointError: what it sent does not fit.
     """
 

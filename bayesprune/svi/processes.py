@@ -22,7 +22,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from bayesprune.errors import ProcessError, SettingsError
+from bayesprune.errors import EndedElsewhereError, ProcessError, SettingsError
 from bayesprune.gated import GatedModel
 
 MEETINGS = ("the start", "a step", "a look at the states", "a removal", "the end", "a state to go on from")
@@ -231,7 +231,7 @@ class Processes:
             parts: how many it makes.
 
         Raises:
-            ProcessError: in the others, where it fails there.
+            EndedElsewhereError: in the others, where it fails there.
         """
         made: tuple[bytes, ...] = (b"",) * parts
         problem: BaseException | None = None
@@ -245,9 +245,7 @@ class Processes:
         if problem is not None:
             raise problem
         if lengths[0] == NONE:
-            raise ProcessError(
-                "Process 0 could not begin where a checkpoint left off, and says why; this one ends with it."
-            )
+            raise EndedElsewhereError("Process 0 has failed, and says why; this one ends with it.")
         return tuple(self._send(part) for part in made)
 
     # ---- messages
