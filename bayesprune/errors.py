@@ -126,5 +126,9 @@ class LikelihoodWarning(UserWarning):
     """A network's outputs are of another kind than the likelihood takes them for."""
 
 
+class RowsWarning(UserWarning):
+    """Some of the rows that a question rests on are not of the kind that it needs."""
+
+
 class UnitWarning(UserWarning):
     """Targets are far from mean 0 and standard deviation 1, and the last layer does not take that up."""

@@ -8,11 +8,11 @@ from typing import Any
 
 from torch import Tensor
 
-from bayesprune.certify.digests import repeated
 from bayesprune.certify.hashes import hash_of_rows
 from bayesprune.certify.training_rows import TrainingRows
 from bayesprune.errors import CertificateError, CertificateWarning, DataError
 from bayesprune.rows import Form, Inputs, rows_from
+from bayesprune.rows.digests import repeated
 
 NONE, ONCE, EACH = "none", "once", "each"
 REPEATS = ("refuse", ONCE, EACH)

@@ -18,10 +18,10 @@ from safetensors.torch import save as tensors_to_bytes
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset
 
-from bayesprune.certify.digests import TYPES, Digests, coarsest, digests_in, numbers_of
 from bayesprune.errors import CertificateError, DataError
 from bayesprune.files import write_atomically
 from bayesprune.rows import Form, Inputs, rows_from, rows_of_loader
+from bayesprune.rows.digests import TYPES, Digests, coarsest, digests_in, numbers_of
 
 HALVES = {"float16", "bfloat16"}
 

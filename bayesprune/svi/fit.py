@@ -18,6 +18,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from bayesprune.gated import GatedModel
 from bayesprune.gated.precision import refuse_autocast, refuse_no_grad
 from bayesprune.rows import InMemory, Rows, rows_from
+from bayesprune.rows.digests import known_by
 from bayesprune.structure.copying import copy_of
 from bayesprune.svi.batches import Batches, Train, grouped
 from bayesprune.svi.callbacks import Callback
@@ -168,7 +169,8 @@ def fit(
                 loop.keeper = stack.enter_context(Keeper(Path(checkpoint), settings, noise))
             loop.begin_(resume)
         loop.run_(progress and training.leads)
-        return training.result()
+        known = known_by(batches.source.x) if isinstance(batches.source, InMemory) else None
+        return replace(training.result(), trained_on=known)
 
 
 def _identity(training: Training, batches: Batches, epochs: int, seed: int, train: Train) -> dict[str, Any]:

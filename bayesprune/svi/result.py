@@ -13,6 +13,7 @@ from bayesprune.errors import RoundingWarning, SettingsError
 from bayesprune.gated import GatedModel
 from bayesprune.gated.dead import dead_units
 from bayesprune.likelihoods import Likelihood, Member
+from bayesprune.rows.digests import Digests
 from bayesprune.structure.copying import copy_of
 
 if TYPE_CHECKING:
@@ -70,6 +71,8 @@ class FitResult:
         at_decision: the model just before: its gates undecided, with the weights of the units that were then
             rounded away. None where nothing was decided, and of fits that an earlier version has begun.
         left_undecided: whether gates were to stay undecided, ``Recipe(decides=False)``.
+        trained_on: digests of the training rows, by which ``bp.diagnose`` knows them from held-out ones; None
+            where they were not in memory.
     """
 
     gated: GatedModel
@@ -79,6 +82,7 @@ class FitResult:
     decided_at: int | None
     at_decision: GatedModel | None = field(default=None, repr=False)
     left_undecided: bool = False
+    trained_on: Digests | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         self.gated.likelihood.fitted = True

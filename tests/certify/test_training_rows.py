@@ -10,10 +10,10 @@ from torch.utils.data import DataLoader, SubsetRandomSampler, TensorDataset, Wei
 
 import bayesprune as bp
 from bayesprune.certify import CalibrationRows, TrainingRows, verify
-from bayesprune.certify.digests import TYPES, coarsest, digests_in, numbers_of, repeated
 from bayesprune.certify.rows import held_out
 from bayesprune.data import Split
 from bayesprune.errors import CertificateError
+from bayesprune.rows.digests import TYPES, coarsest, digests_in, numbers_of, repeated
 
 X = torch.rand(40, 2, 4, generator=torch.Generator().manual_seed(1))
 Y = torch.arange(40) % 3
@@ -166,7 +166,7 @@ def test_every_block_of_rows_is_looked_at(monkeypatch):
     thirds = torch.cat([whole, torch.tensor([[1 / 3]])])
     expected = {name: digests_in(numbers_of(X), name) for name in TYPES}
     for block in (2**20, 16, 1):
-        monkeypatch.setattr("bayesprune.certify.digests.BLOCK", block)
+        monkeypatch.setattr("bayesprune.rows.digests.BLOCK", block)
         assert (coarsest(whole), coarsest(thirds)) == ("bfloat16", "float32")
         assert all(np.array_equal(digests_in(numbers_of(X), name), expected[name]) for name in TYPES)
         assert repeated(whole).tolist() == [False] * 7 + [True] * 33

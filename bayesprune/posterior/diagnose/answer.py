@@ -19,12 +19,17 @@ class Evidence:
     Attributes:
         groups: the draws, group → variables.
         fits: the fits themselves, one a chain, where they are at hand.
-        rows: (inputs, targets), where they are at hand.
+        rows: (inputs, targets) that were trained on, where they are at hand.
+        held_out: what the draws say of rows that were not, group → variables; of draws alone those in
+            ``groups``, whose rows are whichever they were made with.
+        trained_on: whether ``rows`` are known to be training rows; None where that cannot be told.
     """
 
     groups: Groups
     fits: tuple[FitResult, ...] = ()
     rows: Rows | None = None
+    held_out: Groups | None = None
+    trained_on: bool | None = None
 
 
 @dataclass(frozen=True)

@@ -27,20 +27,23 @@ Array = np.ndarray[Any, Any]
 
 def faithful(evidence: Evidence) -> Answer:
     """PSIS k̂ of the guide (a warning), sampled masks against the hard one, ECE, Brier, the mask's bound."""
-    groups = evidence.groups
-    if "log_likelihood" not in groups:
+    groups, seen = evidence.groups, evidence.held_out or evidence.groups
+    if "log_likelihood" not in seen:
         return not_asked(
             QUESTION,
             "needs rows to predict",
-            "give rows=(x, y) to diagnose or to to_arviz: training rows for k̂ and the mask's probability, "
-            "held-out ones for the calibration error.",
+            "give diagnose training rows, rows=(x, y), for k̂ and the mask's probability, and held_out=(x, y) "
+            "for the calibration error; or make the draws with rows=.",
         )
     tail, limit = _tail(groups)
-    measures = [_tail_measure(tail, limit), *_scores(groups), *_calibration(groups)]
+    learnt = evidence.held_out is None and evidence.trained_on is True
+    measures = [_tail_measure(tail, limit), *_scores(seen), *_calibration(seen, learnt)]
     overconfident, missing = _overconfidence(evidence)
     measures += overconfident
     notes = [missing] if missing else []
-    if np.isnan(tail):
+    if learnt and any(m.name.startswith("expected calibration") for m in measures):
+        notes.append("The calibration error is of training rows, and not judged: give held_out=(x, y)")
+    if np.isnan(tail) and "elbo" in groups["sample_stats"]:
         notes += _effective(groups)
     if tail > limit:
         notes.append(f"k̂ = {tail:.2g} warns that draws of the guide cannot stand for the posterior")
@@ -87,6 +90,8 @@ def tail_limit(draws: int, values: int) -> float:
 
 def _tail(groups: Groups) -> tuple[float, float]:
     """k̂ of the weights p(z, y)/q(z), and its limit, of the worst fit; NaN where none can be told."""
+    if "elbo" not in groups["sample_stats"]:
+        return math.nan, math.nan
     logs = groups["sample_stats"]["elbo"].values
     found = [(pareto_k(values), tail_limit(len(values), values_in_tail(values))) for values in logs]
     return max(found, key=lambda pair: -np.inf if np.isnan(pair[0]) else pair[0] - pair[1])
@@ -129,7 +134,8 @@ def _scores(groups: Groups) -> list[Measure]:
     ]
 
 
-def _calibration(groups: Groups) -> list[Measure]:
+def _calibration(groups: Groups, learnt: bool) -> list[Measure]:
+    """On training rows the error says how sure the network is of what it has seen: told, and not judged."""
     predictive, observed = groups["posterior_predictive"], groups.get("observed_data")
     classes = "mean" in predictive and predictive["y"].dtype == np.int16 and predictive["mean"].ndim == 3
     if observed is None or not classes:
@@ -140,7 +146,7 @@ def _calibration(groups: Groups) -> list[Measure]:
     soft = [brier(probs, labels) for probs in means]
     hard = [brier(probs, labels) for probs in predictive["hard_mean"].values]
     return [
-        Measure("expected calibration error", worst.error, worst.threshold, worst.holds),
+        Measure("expected calibration error", worst.error, worst.threshold, None if learnt else worst.holds),
         Measure("the same of a calibrated predictor, mean", worst.mean),
         Measure("Brier score of the averaged draws", max(soft)),
         Measure("Brier score of the hard mask", max(hard)),

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from bayesprune.posterior.diagnose.answer import Answer, Evidence, Measure, judged, not_asked
+from bayesprune.posterior.diagnose.still import gain_of_steps
 
 QUESTION = "optimised"
 LEAST_EPOCHS = 5
@@ -18,6 +19,8 @@ RISE = 0.02
 RISE_A_ROW = 0.01
 """Nats a row over the window: smaller than that is at rest, however small the range is."""
 MOVED, MOVED_SHARE = 0.05, 0.01
+GAIN = 0.01
+"""Nats a row that a few steps at full rates may gain: a learning rate of nothing is at rest anywhere."""
 
 Array = np.ndarray[Any, Any]
 
@@ -53,7 +56,7 @@ def moved(inclusion_prob: Array) -> float:
 
 
 def optimised(evidence: Evidence) -> Answer:
-    """Slope of the ELBO, and drift of the inclusion probabilities, over the last tenth of the epochs."""
+    """Slope of the ELBO, and drift of the gates, over the last epochs; and what further steps would gain."""
     history = evidence.groups.get("history")
     if history is None:
         return not_asked(
@@ -82,16 +85,25 @@ def optimised(evidence: Evidence) -> Answer:
     rests = all(s <= RISE or a <= RISE_A_ROW for s, a in zip(shares, a_row, strict=True))
     known, drift = None if math.isnan(shares[worst]) else rests, max(drifts)
     against = f"≤ {RISE}, or {RISE_A_ROW} nats a row"
-    measures = (
+    measures = [
         Measure("epochs", min(epochs), f"at least {LEAST_EPOCHS}", min(epochs) >= LEAST_EPOCHS),
         Measure("change of the ELBO, share of its range", shares[worst], against, known),
         Measure("change of the ELBO, nats a row", a_row[worst]),
         Measure(f"gates that moved by {MOVED}, share", drift, f"≤ {MOVED_SHARE}", drift <= MOVED_SHARE),
-    )
+    ]
+    remedy = "train for more epochs (epochs=), or let the learning rate fall further."
+    note = "Whether the weights could still gain was not asked: that needs the results of fit() and rows="
+    if evidence.fits and evidence.rows is not None:
+        gain, note = max(gain_of_steps(fit.gated, evidence.rows) for fit in evidence.fits), ""
+        measures.append(
+            Measure("gain of 20 steps at full rates, nats a row", gain, f"≤ {GAIN}", gain <= GAIN)
+        )
+        if gain > GAIN:
+            remedy = (
+                "the weights have not arrived: raise the learning rate (Recipe(learning_rate=...)), let it "
+                "fall later, or train for more epochs. A rate that falls further makes it worse."
+            )
     last = window(min(epochs))
-    return judged(
-        QUESTION,
-        measures,
-        f"over the last {last} epochs neither the ELBO nor the gates went anywhere",
-        "train for more epochs (epochs=), or let the learning rate fall further.",
-    )
+    fine = f"over the last {last} epochs neither the ELBO nor the gates went anywhere"
+    fine += "" if note else ", and steps at full rates gain nothing"
+    return judged(QUESTION, tuple(measures), fine, remedy, note)

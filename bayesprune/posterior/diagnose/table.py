@@ -12,15 +12,16 @@ import torch
 
 from bayesprune.errors import PosteriorError
 from bayesprune.gated import GatedModel
-from bayesprune.posterior.arviz import unwrap
+from bayesprune.posterior.arviz import Groups, unwrap
 from bayesprune.posterior.contents import check_contents
 from bayesprune.posterior.diagnose.answer import Answer, Evidence
+from bayesprune.posterior.diagnose.apart import told_apart
 from bayesprune.posterior.diagnose.calibrated import calibrated
 from bayesprune.posterior.diagnose.decided import decided
 from bayesprune.posterior.diagnose.faithful import faithful
 from bayesprune.posterior.diagnose.optimised import optimised
 from bayesprune.posterior.diagnose.reproducible import reproducible
-from bayesprune.posterior.rows import check_rows
+from bayesprune.posterior.rows import Rows, check_rows
 from bayesprune.posterior.value import Posterior
 from bayesprune.ranges import check_seed, is_whole
 from bayesprune.rows import Source
@@ -87,23 +88,30 @@ def diagnose(
     draws: int = 1000,
     seed: int = 0,
     ranks: tuple[np.ndarray[Any, Any], int] | None = None,
+    held_out: Source | None = None,
 ) -> Diagnosis:
     """Is the mask converged, and can it be trusted? Five answers, reported apart.
 
     Args:
         source: results of ``fit`` (one, several, or a ``Posterior``), or draws from ``to_arviz``. Draws alone
             cannot be asked what needs the networks: matching of hidden units, exact enumeration.
-        rows: to be predicted, as ``fit`` takes them: training rows, on which the exact answers rest.
+        rows: training rows, as ``fit`` takes them, on which the exact answers rest.
         draws: from each fit, where results are given.
         seed: of the draws.
         ranks: (ranks, draws) of simulation-based calibration, if you have made one.
+        held_out: rows that were not trained on, for the calibration error and the scores of masks. A fit to
+            rows in memory knows those again, so that either kind in the other's place is found.
 
     Returns:
         The answers; ``print`` shows them as a table.
 
     Raises:
-        DataError: rows that are none, not whole, or not like those that the network was gated on.
+        DataError: rows that are none, not whole, or not like those that the network was gated on; or more
+            than half of ``rows`` were not trained on, or of ``held_out`` were.
         PosteriorError: a source of another program, or rows given with draws that were made without them.
+
+    Warns:
+        RowsWarning: some, up to half, are of the other kind.
 
     Example:
         >>> import torch
@@ -119,7 +127,7 @@ def diagnose(
         raise PosteriorError(
             f"ranks={ranks!r} must be a pair (ranks, draws): of each simulation its rank among so many draws."
         )
-    evidence = _evidence(source, rows, draws, seed)
+    evidence = _evidence(source, rows, held_out, draws, seed)
     with using_threads(_threads(evidence)):
         return Diagnosis(
             optimised(evidence),
@@ -137,19 +145,25 @@ def _threads(evidence: Evidence) -> int:
     return threads_for(evidence.fits[0].gated.dense_macs, len(evidence.rows[0]), learns=False)
 
 
-def _evidence(source: Any, rows: Source | None, draws: int, seed: int) -> Evidence:
+def _evidence(source: Any, rows: Source | None, held_out: Source | None, draws: int, seed: int) -> Evidence:
     check_seed(seed, PosteriorError)
     if isinstance(source, FitResult | GatedModel | Sequence):
         source = Posterior.of(source)
     if isinstance(source, Posterior):
-        rows = None if rows is None else check_rows(source.fits[0].gated, rows)
-        made = source.to_arviz(draws, seed=seed, prior=0, rows=rows, observed=rows is not None)
-        return Evidence(unwrap(made), source.fits, rows)
+        fits = source.fits
+        learnt = None if rows is None else check_rows(fits[0].gated, rows)
+        others = None if held_out is None else check_rows(fits[0].gated, held_out)
+        known = told_apart(fits, learnt, others)
+
+        def drawn(part: Rows | None) -> Groups:
+            return unwrap(source.to_arviz(draws, seed=seed, prior=0, rows=part, observed=part is not None))
+
+        return Evidence(drawn(learnt), fits, learnt, None if others is None else drawn(others), known)
     groups = unwrap(source)
-    if rows is not None:
+    if rows is not None or held_out is not None:
         raise PosteriorError(
-            "rows= can only be given with the results of fit(): draws alone have no network to run. Make the "
-            "draws with to_arviz(rows=(x, y), observed=True), or diagnose the results."
+            "rows= and held_out= can only be given with the results of fit(): draws alone have no network to "
+            "run. Make the draws with to_arviz(rows=(x, y), observed=True), or diagnose the results."
         )
     check_contents(groups, "The draws")
     return Evidence(groups)

@@ -17,6 +17,7 @@ from bayesprune.posterior.diagnose.decided import entropy, undecided
 from bayesprune.posterior.diagnose.matching import matched_jaccard, same_units
 from bayesprune.posterior.diagnose.optimised import moved, rise
 from bayesprune.posterior.diagnose.reproducible import jaccard
+from bayesprune.posterior.diagnose.still import gain_of_steps
 
 ROWS = 60
 X = torch.randn(ROWS, 4, generator=torch.Generator().manual_seed(0))
@@ -63,6 +64,59 @@ def test_a_fit_of_one_epoch_is_not_optimised_and_a_long_one_is(long):
     assert bp.diagnose(few, draws=20).optimised.verdict == "no"
     none = bp.diagnose(long.gated, draws=20).optimised
     assert none.verdict == "not asked" and "no history" in none.why
+
+
+def line(learning_rate, seed, epochs=60):
+    """A regression that a fit of the default rate learns, noise 1, and one at next to no rate does not."""
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(200, 6, generator=generator)
+    y = 3 * x[:, :1] - 2 * x[:, 1:2] + 2 * (2 * x[:, 2:3]).tanh()
+    y = y + torch.randn(200, 1, generator=generator)
+    torch.manual_seed(seed)
+    network = nn.Sequential(nn.Linear(6, 16), nn.Tanh(), nn.Linear(16, 1))
+    prior = bp.priors.BernoulliGates(bp.priors.Flattening(price=5.0))
+    gated = bp.gate(network, x[:1], prior=prior, likelihood=bp.Gaussian(rows=200))
+    recipe = bp.Recipe(learning_rate=learning_rate)
+    result = bp.fit(gated, (x, y), epochs=epochs, batch_size=20, recipe=recipe, seed=seed, progress=False)
+    return result, (x, y)
+
+
+@pytest.mark.filterwarnings("ignore::bayesprune.errors.ClockWarning")
+@pytest.mark.parametrize("seed", range(3))
+def test_a_learning_rate_of_nothing_is_not_optimised(seed):
+    """All three of either kind are told right; over twenty seeds see the page of error rates."""
+    result, rows = line(1e-5, seed)
+    still = bp.diagnose(result, draws=20).optimised  # by its history alone
+    assert still.verdict == "yes" and "could still gain was not asked" in still.why
+    answer = bp.diagnose(result, rows=rows, draws=20).optimised
+    assert answer.verdict == "no" and answer["gain of 20 steps"] > 0.05, answer
+    assert "raise the learning rate" in answer.next and "falls further makes it worse" in answer.next
+    result, rows = line(None, seed)
+    answer = bp.diagnose(result, rows=rows, draws=20).optimised
+    assert answer.verdict == "yes" and answer["gain of 20 steps"] < 0.005, answer
+
+
+def test_steps_gain_nothing_at_the_optimum_and_no_more_than_there_is_to_gain():
+    """A linear regression with known noise, whose optimum and gap are in closed form."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(400, 3, generator=generator).double()
+    y = x @ torch.tensor([[1.0], [-1.0], [0.5]]).double()
+    y = y + 0.05 * torch.randn(400, 1, generator=generator)
+    network = nn.Sequential(nn.Linear(3, 1, bias=False)).double()
+    prior = bp.priors.BernoulliGates(bp.priors.Fixed(0.5))
+    likelihood = bp.Gaussian(rows=400, scale=1.0, learn_scale=False)
+    gated = bp.gate(network, x[:1], prior=prior, likelihood=likelihood)
+    gated.log_odds.data.fill_(12.0)
+    scale = gated.weights.scale_of("0.weight")
+    best = torch.linalg.solve(x.T @ x + torch.eye(3).double() / scale**2, x.T @ y).T
+    weight = gated.weight_tensors()["0.weight"]
+    before = weight.detach().clone()
+    weight.data.copy_(best)
+    assert gain_of_steps(gated, (x, y)) < 1e-4
+    weight.data.copy_(best + 0.1)  # ten steps of 0.01 away
+    gap = float((x @ torch.full((3, 1), 0.1).double()).square().mean() / 2)
+    assert 0.85 * gap < gain_of_steps(gated, (x, y)) < 1.15 * gap  # of half of the rows
+    assert not torch.equal(weight.data, before) and torch.equal(weight.data, best + 0.1)
 
 
 def test_open_questions_are_not_decided_and_vertices_are(long):

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from bayesprune.rows import Inputs
+from bayesprune.rows.call import Inputs
 
 Digests = npt.NDArray[np.uint64]
 
@@ -27,6 +27,8 @@ TYPES = {
 BLOCK = 2**20
 """Numbers at a time: rounding needs no copy of all rows."""
 FEW = 16
+MOST = 200_000_000
+"""Numbers that are digested without being asked to; 60,000 rows of 784 are 47 million."""
 _WHOLE = {2: "<i2", 4: "<i4", 8: "<i8"}
 
 
@@ -90,6 +92,34 @@ def repeated(x: Inputs) -> npt.NDArray[np.bool_]:
     again = np.ones(len(digests), dtype=np.bool_)
     again[np.unique(digests, return_index=True)[1]] = False
     return again
+
+
+def known_by(x: Inputs) -> Digests | None:
+    """Digests by which rows are known again, whichever type they come in: of their numbers in float32.
+
+    Args:
+        x: (rows, ...).
+
+    Returns:
+        (rows,), sorted; None of more numbers than are read in a second or so.
+    """
+    numbers = numbers_of(x)
+    return None if numbers.numel() > MOST else np.sort(digests_in(numbers, "float32"))
+
+
+def found_among(x: Inputs, known: Digests) -> npt.NDArray[np.bool_]:
+    """(rows,), whether each of these rows is one that is known.
+
+    Args:
+        x: (rows, ...).
+        known: of ``known_by``.
+
+    Example:
+        >>> known = known_by(torch.tensor([[1.0], [2.0]]))
+        >>> found_among(torch.tensor([[2.0], [3.0]]).double(), known).tolist()
+        [True, False]
+    """
+    return np.isin(digests_in(numbers_of(x), "float32"), known)
 
 
 def _holds(name: str, x: Tensor) -> bool:
