@@ -159,6 +159,7 @@ class Training:
         self.seconds = 0.0
         self.average: dict[str, Tensor] = {}
         self.averaged = 0
+        self._learnt: list[nn.Parameter] | None = None  # of the network, in the order of their averages
         self.finished = self.stopping = False
         self._records, self._may_run_over = True, False
         self.passed = Passed(self.state.velocity.device)
@@ -687,11 +688,15 @@ class Training:
 
     def _average_(self) -> None:
         self.averaged += 1
-        for name, parameter in self.gated.network.named_parameters():
-            if name not in self.average:
-                self.average[name] = parameter.detach().clone()
-            else:
-                self.average[name].lerp_(parameter.detach(), 1 / self.averaged)
+        if not self.average:
+            named = self.gated.network.named_parameters()
+            self.average = {name: parameter.detach().clone() for name, parameter in named}
+            return
+        if self._learnt is None:  # nothing is removed any more
+            parameters = dict(self.gated.network.named_parameters())
+            self._learnt = [parameters[name] for name in self.average]
+        now = [parameter.data for parameter in self._learnt]
+        torch._foreach_lerp_(list(self.average.values()), now, 1 / self.averaged)
 
     def _check(self, value: Tensor) -> None:
         if bool(torch.isfinite(value)):

@@ -49,10 +49,11 @@ class _Insertion:
         self.values = stand_ins(graph)  # name in the whole network → what holds that value now
         self.open = len(alive)  # where the gate lies that is always one
         self.alive = torch.cat([alive, torch.ones(1, dtype=torch.bool)])  # index −1 finds the last
-        self.living, start = dict[bytes, str](), 0
+        self.living, self.group_of, start = dict[bytes, str](), list[str](), 0
         for group in structure.groups:
             units = start + self.alive[start : start + group.size].nonzero().squeeze(1)
             self.living.setdefault(key_of(units), group.name)
+            self.group_of += [group.name] * group.size
             start += group.size
         last = [node for node in graph.graph.nodes if node.op == "placeholder"][-1]
         with graph.graph.inserting_after(last):
@@ -106,7 +107,8 @@ class _Insertion:
                 continue
             rows = self.found.rows.get(branch.last, (None, 1, 1))
             dim = 0 if rows[0] else len(sizes[branch.last]) - 1  # any but that of the rows
-            units = UnitGates(torch.tensor([self.structure.first_section + section.unit]), dim, *rows)
+            unit = torch.tensor([self.structure.first_section + section.unit])
+            units = UnitGates(unit, dim, *rows, groups=self._groups(unit))
             node.replace_input_with(source, self._gate(f"bp_section_{number}", units, source, node))
 
     def _units(self, source: str, dim: int, labels: Tensor) -> UnitGates | None:
@@ -118,16 +120,22 @@ class _Insertion:
         columns, channels = (torch.where(u < 0, self.open, u)[alive] for u in (units, owners))
         owned = channels if bool((owners >= 0).any()) else None
         rows, inner, outer = self.found.rows.get(source, (None, 1, 1))
-        return UnitGates(columns, dim, rows, inner, outer, owned, self._group(columns))
+        groups = self._groups(columns, *(() if owned is None else (owned,)))
+        return UnitGates(columns, dim, rows, inner, outer, owned, self._group(columns), groups)
 
     def _group(self, columns: Tensor) -> str | None:
         """The group whose living units columns are, all and in order."""
         return self.living.get(key_of(columns))
 
+    def _groups(self, *columns: Tensor) -> frozenset[str]:
+        """The groups that columns are units of; the gate that is always open is of none."""
+        units = torch.cat(columns).unique().tolist()
+        return frozenset(self.group_of[unit] for unit in units if unit != self.open)
+
     def _gate(self, name: str, units: UnitGates, source: fx.Node, before: fx.Node) -> fx.Node:
         """A node that multiplies ``source`` by its gates, just before the one that reads it."""
         place = (units.dim, units.rows, units.inner, units.outer)
-        gate = Gate(units.columns, *place, units.owners, units.group)
+        gate = Gate(units.columns, *place, units.owners, units.group, units.groups)
         self.graph.add_submodule(name, gate)
         with self.graph.graph.inserting_before(before):
             return self.graph.graph.call_module(name, (source, self.gates))

@@ -62,6 +62,10 @@ class GroupGates:
         z = self.gates.get(name)
         return z if z is not None and z.shape[-1] == units and z.ndim < 3 else None
 
+    def are_open(self, groups: frozenset[str]) -> bool:
+        """Whether none of these groups has gates."""
+        return groups.isdisjoint(self.gates)
+
     def index_select(self, dim: int, columns: Tensor) -> Tensor:
         """(..., columns), gates by their position among all units; the last one is open."""
         if self._flat is None:

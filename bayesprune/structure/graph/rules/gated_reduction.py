@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor, fx, nn
 from torch.utils._pytree import tree_map_only
 
-from bayesprune.structure.graph.rules.gates import Gates
+from bayesprune.structure.graph.rules.gates import Gates, UnitGates
 
 Formula = Callable[[Tensor, Tensor, dict[str, Any]], Any]
 
@@ -48,7 +48,9 @@ class Weighted(nn.Module):
         tensor([3.])
     """
 
-    def __init__(self, units: nn.Module, target: Any) -> None:
+    units: UnitGates
+
+    def __init__(self, units: UnitGates, target: Any) -> None:
         super().__init__()
         self.units, self.target = units, target
 
@@ -63,19 +65,20 @@ class Weighted(nn.Module):
         Returns:
             What the operation returns.
         """
-        if gates is None:
+        if self.units.are_open(gates):
             return self.target(*args, **kwargs)
+        assert gates is not None
         schema = self.target._schema
         given = dict(zip((a.name for a in schema.arguments), args, strict=False)) | kwargs
         x = given.pop("self") if "self" in given else given.pop("input")
-        z = self.units.spread(x.ndim, gates)  # type: ignore[operator]
+        z = self.units.spread(x.ndim, gates)
         value = WEIGHTED[schema.name.replace("::", ".")](x, z, given)
         dtype = given.get("dtype") or x.dtype  # that of the operation, whatever the type of the gates
         return tree_map_only(Tensor, lambda t: t.to(dtype) if t.is_floating_point() else t, value)
 
 
 def weighted_node(
-    graph: fx.GraphModule, node: fx.Node, name: str, units: nn.Module, gates: fx.Node
+    graph: fx.GraphModule, node: fx.Node, name: str, units: UnitGates, gates: fx.Node
 ) -> fx.Node:
     """Put the gated form of an operation in its place.
 

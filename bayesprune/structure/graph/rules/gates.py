@@ -15,6 +15,9 @@ class ByGroup(Protocol):
     def of_group(self, name: str, units: int) -> Tensor | None:
         """Gates of a group's living units, where they lie by themselves."""
 
+    def are_open(self, groups: frozenset[str]) -> bool:
+        """Whether none of these groups has gates."""
+
     def index_select(self, dim: int, columns: Tensor) -> Tensor:
         """Gates by position."""
 
@@ -35,6 +38,7 @@ class UnitGates(nn.Module):
             it too; None where none is one.
         group: name of the group whose living units these are, all of them and in order; None where they are
             other ones.
+        groups: names of all groups that they and their owners are of; None where nobody said.
     """
 
     columns: Tensor
@@ -49,13 +53,20 @@ class UnitGates(nn.Module):
         outer: int,
         owners: Tensor | None = None,
         group: str | None = None,
+        groups: frozenset[str] | None = None,
     ) -> None:
         super().__init__()
         self.register_buffer("columns", columns, persistent=False)
         self.register_buffer("owners", owners, persistent=False)
         self.dim, self.rows, self.inner, self.outer = dim, rows, inner, outer
-        self.group, self.size = group, len(columns)
+        self.group, self.groups, self.size = group, groups, len(columns)
         self.plain = (dim, rows, inner, outer) == (1, 0, 1, 1)  # rows, then units, as gates come
+
+    def are_open(self, gates: Gates | None) -> bool:
+        """Whether no unit has a gate, so that the plain operation is what is to be computed."""
+        if gates is None:
+            return True
+        return self.groups is not None and not isinstance(gates, Tensor) and gates.are_open(self.groups)
 
     def spread(self, ndim: int, gates: Gates) -> Tensor:
         """Gates in a shape that broadcasts against the value.
@@ -117,7 +128,10 @@ class Gate(Direct, UnitGates):
         Returns:
             The same shape and type, which need not be that of the parameters.
         """
-        return x if gates is None else (x * self.spread(x.ndim, gates)).to(x.dtype)
+        if self.are_open(gates):
+            return x
+        assert gates is not None
+        return (x * self.spread(x.ndim, gates)).to(x.dtype)
 
 
 class WeightedNorm(UnitGates):
@@ -135,7 +149,7 @@ class WeightedNorm(UnitGates):
 
     def __init__(self, gates: UnitGates, centred: bool, eps: float) -> None:
         rows = (gates.rows, gates.inner, gates.outer)
-        super().__init__(gates.columns, gates.dim, *rows, gates.owners, gates.group)
+        super().__init__(gates.columns, gates.dim, *rows, gates.owners, gates.group, gates.groups)
         self.centred, self.eps = centred, eps
 
     def forward(self, x: Tensor, weight: Tensor | None, bias: Tensor | None, gates: Gates | None) -> Tensor:
@@ -151,10 +165,11 @@ class WeightedNorm(UnitGates):
             The same shape.
         """
         size = x.shape[-1:]
-        if gates is None:
+        if self.are_open(gates):
             if self.centred:
                 return F.layer_norm(x, size, weight, bias, self.eps)
             return F.rms_norm(x, size, weight, self.eps)
+        assert gates is not None
         z, dtype = self.spread(x.ndim, gates), x.dtype
         total = z.sum(-1, keepdim=True)
         z = z / total.masked_fill(total == 0, 1.0)  # all closed: a mean of nothing is zero
