@@ -8,7 +8,8 @@ that a busy machine slows both alike; the wall ratio is that of the two sums. Th
 group magnitude: it takes the dense twin's weights at half time, is cut to as many parameters as our network
 of that seed, and is fine-tuned for the other half under a learning rate of its own. ``--validation`` scores
 on 5,000 rows set aside from the training rows, which is how settings are chosen; without it the score is on
-the test rows.
+the test rows. ``--alone`` trains ours and nothing else, from the same weights: for whether it is still what
+it was.
 """
 
 import argparse
@@ -41,8 +42,10 @@ def splits(name: str, data_dir: Path | None, validation: bool) -> tuple[bp.data.
     return (bp.data.Split(data.train.x[rows], data.train.y[rows]) for rows in (rest, held_out))
 
 
-def one_seed(program, data: str, train, test, seed: int, epochs: int, classes: int) -> dict[str, Outcome]:
-    """Ours, dense and peer from the same initial weights."""
+def one_seed(
+    program, data: str, train, test, seed: int, epochs: int, classes: int, alone: bool = False
+) -> dict[str, Outcome]:
+    """Ours, dense and peer from the same initial weights; or ours alone."""
     torch.manual_seed(seed)
     gated = program.model(train, classes, None)
     rows, test = (train.x, train.y), (test.x, test.y)
@@ -52,6 +55,10 @@ def one_seed(program, data: str, train, test, seed: int, epochs: int, classes: i
     ours = Ours(program, gated, rows, epochs, seed, data)
     dense = Plain(twin, rows, batch_size, epochs, recipe.learning_rate, penalty, seed)
     half = None
+    if alone:
+        for _ in tqdm(range(epochs), desc=f"{program.name}, seed {seed}", unit="epoch", disable=None):
+            ours.epoch()
+        return {"bayesprune": ours.outcome(test)}
     for epoch in tqdm(range(epochs), desc=f"{program.name}, seed {seed}", unit="epoch"):
         for contender in (ours, dense) if epoch % 2 else (dense, ours):
             contender.epoch()
@@ -84,9 +91,11 @@ def summarise(by_seed: list[dict[str, Outcome]]) -> dict[str, dict[str, float]]:
             values = [getattr(outcome, key) for outcome in outcomes]
             row[key] = statistics.mean(values)
             row[key + "_sd"] = statistics.stdev(values) if len(values) > 1 else 0.0
-        ratios = [seed[name].seconds / seed["dense"].seconds for seed in by_seed]
-        row["wall_ratio"] = sum(o.seconds for o in outcomes) / sum(s["dense"].seconds for s in by_seed)
-        row["wall_ratio_sd"] = statistics.stdev(ratios) if len(ratios) > 1 else 0.0
+        if "dense" in by_seed[0]:
+            twins = [seed["dense"].seconds for seed in by_seed]
+            ratios = [o.seconds / twin for o, twin in zip(outcomes, twins, strict=True)]
+            row["wall_ratio"] = sum(o.seconds for o in outcomes) / sum(twins)
+            row["wall_ratio_sd"] = statistics.stdev(ratios) if len(ratios) > 1 else 0.0
         row["undecided"] = max(outcome.undecided for outcome in outcomes)
         table[name] = row
     return table
@@ -100,6 +109,7 @@ def show(table: dict[str, dict[str, float]]) -> None:
         cells = [
             f"{row[key]:{width}.2f} ± {row[key + '_sd']:.2f}"
             for key, width in (("error", 6), ("parameters", 8), ("macs", 8), ("wall_ratio", 7))
+            if key in row
         ]
         print(f"{name:26} {' '.join(cells)} {row['undecided']:6}")
 
@@ -116,6 +126,7 @@ def main() -> None:
     parser.add_argument(
         "--validation", action="store_true", help="score on rows held out from the training rows"
     )
+    parser.add_argument("--alone", action="store_true", help="ours only")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument(
         "--out", type=Path, help="JSON; benchmarks/results/lenet_<data>_<network>.json by default"
@@ -128,11 +139,12 @@ def main() -> None:
     train, test = splits(arguments.data, arguments.data_dir, arguments.validation)
     epochs = arguments.epochs or program.epochs_on(arguments.data)
     out = arguments.out or Path(__file__).parent / "results" / (
-        f"lenet_{arguments.data}_{arguments.network}{'_validation' if arguments.validation else ''}.json"
+        f"lenet_{arguments.data}_{arguments.network}{'_validation' if arguments.validation else ''}"
+        f"{'_alone' if arguments.alone else ''}.json"
     )
     by_seed = []
     for seed in range(arguments.seeds):
-        by_seed.append(one_seed(program, arguments.data, train, test, seed, epochs, 10))
+        by_seed.append(one_seed(program, arguments.data, train, test, seed, epochs, 10, arguments.alone))
         ours = by_seed[-1]["bayesprune"]
         print(
             f"seed {seed}: {'-'.join(map(str, ours.kept.values()))}",

@@ -105,10 +105,10 @@ class _Insertion:
             node, source = self.nodes.get(branch.add), self.values.get(branch.last)
             if node is None or source is None:
                 continue
-            rows = self.found.rows.get(branch.last, (None, 1, 1))
-            dim = 0 if rows[0] else len(sizes[branch.last]) - 1  # any but that of the rows
+            rows, inner, outer = self.found.rows.get(branch.last, (None, 1, 1))
+            dim = 0 if rows else len(sizes[branch.last]) - 1  # any but that of the rows
             unit = torch.tensor([self.structure.first_section + section.unit])
-            units = UnitGates(unit, dim, *rows, groups=self._groups(unit))
+            units = UnitGates(unit, dim, rows, inner, outer, groups=self._groups(unit))
             node.replace_input_with(source, self._gate(f"bp_section_{number}", units, source, node))
 
     def _units(self, source: str, dim: int, labels: Tensor) -> UnitGates | None:
