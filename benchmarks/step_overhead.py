@@ -3,7 +3,7 @@
 bayesprune is there three times: as ``bp.fit`` takes a step on rows in memory, on batches that come from a
 loader, which are looked at when they come, and as a loop of one's own does, by ``bp.Training``.
 
-    python benchmarks/step_overhead.py [--rounds 40] [--steps 25]
+    python benchmarks/step_overhead.py [--rounds 40] [--steps 25] [--compile]
 
 The contenders take turns within one process, a few steps each, so that a busy machine slows them alike; the
 table gives the median over rounds of each contender's time relative to the plain step of the same round.
@@ -135,6 +135,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--steps", type=int, default=25)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--compile", action="store_true", help="the first under torch.compile too")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "step_overhead.json")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -152,6 +153,12 @@ def main() -> None:
             "own loop": own_loop(program.model(rows, 10, None), program.recipe, x, y),
             "natural Pyro": natural_pyro(program.model(rows, 10, None), x, y),
         }
+        if arguments.compile:
+            gated = program.model(rows, 10, None)
+            gated.network.compile()
+            contenders["compiled"] = ours(gated, program.recipe, x, y)
+            for _ in range(10):  # both of its forms, with gates that learn and that stand still
+                contenders["compiled"]()
         times = race(contenders, arguments.rounds, arguments.steps)
         results[name] = {}
         for contender, values in times.items():

@@ -13,7 +13,7 @@ from bayesprune.errors import SelectionError
 from bayesprune.rows import Inputs
 from bayesprune.structure.graph import GraphNetwork
 from bayesprune.structure.graph.analysis.weights import kind_of, listed
-from bayesprune.structure.graph.gating.pack import pack_gates
+from bayesprune.structure.graph.gating.pack import living, pack_gates
 from bayesprune.structure.graph.rules.call import arguments
 from bayesprune.structure.graph.rules.gates import Gate
 from bayesprune.structure.groups import ByGroup
@@ -89,7 +89,7 @@ def _of_graph(
     graph = network._graphs[False]
     recorder = _Recorder(graph, only)
     given = None if gates is None else {g: z.to(_like(network)) for g, z in gates.items()}
-    flat = pack_gates(network.groups, network.alive, given)
+    flat = pack_gates(network.groups, living(network.groups, network.alive), given) if given else None
     like, tensors = _like(network), (rows,) if isinstance(rows, Tensor) else rows.tensors
     inputs = (x.to(like) if x.is_floating_point() else x.to(like.device) for x in tensors)
     recorder.run(*inputs, flat, None)

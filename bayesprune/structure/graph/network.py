@@ -21,7 +21,7 @@ from bayesprune.structure.frame import Framed
 from bayesprune.structure.graph.analysis.costs import living_terms
 from bayesprune.structure.graph.analysis.structure import Structure
 from bayesprune.structure.graph.analysis.weights import weight_names
-from bayesprune.structure.graph.capture.bind import adopt_, alike, graph_forward, same, share
+from bayesprune.structure.graph.capture.bind import CompiledGraph, adopt_, alike, graph_forward, same, share
 from bayesprune.structure.graph.capture.capture import find_tensor
 from bayesprune.structure.graph.capture.experts import experts_routed
 from bayesprune.structure.graph.capture.flat import flat
@@ -31,7 +31,7 @@ from bayesprune.structure.graph.capture.same import outputs_of
 from bayesprune.structure.graph.gating.batch_norm import renormalise_
 from bayesprune.structure.graph.gating.insert import gated_graph
 from bayesprune.structure.graph.gating.noise import Noise, insert_noise_
-from bayesprune.structure.graph.gating.pack import GroupGates, batch_shape, flat_rows
+from bayesprune.structure.graph.gating.pack import GroupGates, batch_shape, flat_rows, living
 from bayesprune.structure.graph.own.excerpt import Excerpts
 from bayesprune.structure.graph.own.noted import noted_sizes, without_shortcuts
 from bayesprune.structure.graph.shipped import plain_graph_of
@@ -82,6 +82,8 @@ class GraphNetwork(Framed):
     structure: Structure
     alive: Tensor
     _graphs: _Graphs
+    _left: dict[str, Tensor]
+    _compiling: dict[str, Any] | None
     _slots: tuple[Slot, ...]
     _weights: frozenset[str]
     _form: CallForm
@@ -95,6 +97,7 @@ class GraphNetwork(Framed):
         object.__setattr__(self, "structure", structure)
         object.__setattr__(self, "_weights", weight_names(structure.captured))
         object.__setattr__(self, "_reads", None)
+        object.__setattr__(self, "_compiling", None)
         object.__setattr__(self, "_cut", {})  # graphs after a last cut, where it is only handed over
         whole = torch.ones(sum(group.size for group in structure.groups), dtype=torch.bool)
         object.__setattr__(self, "alive", whole if alive is None else alive)
@@ -142,8 +145,12 @@ class GraphNetwork(Framed):
             tensors = tuple(x.expand(lead + x.shape).reshape(-1, *x.shape[1:]) for x in tensors)
             gates = {group: flat_rows(z, lead, rows) for group, z in gates.items()}
         graph = self._graphs[self.training]
-        given = GroupGates(self.structure.groups, self.alive, gates) if gates else None
-        leaves = graph_forward(graph, self, *tensors, gates=given, noise=noise)
+        given = GroupGates(self.structure.groups, self._left, gates) if gates else None
+        leaves = None
+        if self._compiling is not None and noise is None and not lead:
+            leaves = self._graphs.compiled(self.training, self._compiling).run(self, *tensors, gates=given)
+        if leaves is None:
+            leaves = graph_forward(graph, self, *tensors, gates=given, noise=noise)
         if self._reads is not None:
             outputs = leaves[self._reads.leaf[self.training]]
             outputs = outputs.expand(len(tensors[0])) if self._reads.of_batch else outputs
@@ -174,6 +181,26 @@ class GraphNetwork(Framed):
             leaves = graph_forward(self._graphs[False], self, *self._example(), gates=None)
         object.__setattr__(self, "_reads", _Reads(leaf, of_batch and leaves[leaf[False]].ndim == 0))
 
+    def compile(self, *args: Any, **options: Any) -> None:
+        """Run under gates by ``torch.compile`` from now on: each graph, as it is after every removal.
+
+        Draws of masks one beside the other, noise of weights, and parameters that somebody has put in the
+        place of the network's own (as Pyro does) run as they did. Graphs are compiled for the rows of a
+        batch, for other numbers of them, and for steps in which gates learn or stand still: a few times for
+        each removal.
+
+        Args:
+            args: there are none; here because modules have a method of this name.
+            options: of ``torch.compile``.
+
+        Raises:
+            TypeError: something by position.
+        """
+        if args:
+            raise TypeError("options of torch.compile are given by name: compile(mode=…, backend=…).")
+        object.__setattr__(self, "_compiling", options)
+        self._graphs.compiled_ones.clear()
+
     @property
     def call_form(self) -> CallForm:
         """How the user's network is called, and of which sizes its inputs must be now."""
@@ -193,6 +220,7 @@ class GraphNetwork(Framed):
             return graph.to(self._like().device)
 
         object.__setattr__(self, "_graphs", _Graphs(gated))
+        object.__setattr__(self, "_left", living(self.structure.groups, alive))
         object.__setattr__(self, "_slots", living_slots(self.structure, self.alive))
 
     def _follow_form_(self, plain: Mapping[bool, fx.GraphModule]) -> None:
@@ -288,6 +316,7 @@ class GraphNetwork(Framed):
             getattr(network, hooks).update(getattr(self, hooks))
         network.take_frame_(self)
         object.__setattr__(network, "_reads", self._reads)
+        object.__setattr__(network, "_compiling", self._compiling)
         memo[id(self)] = network
         return network
 
@@ -518,6 +547,13 @@ class _Graphs(dict[bool, fx.GraphModule]):
     def __init__(self, made: Callable[[bool], fx.GraphModule]) -> None:
         super().__init__()
         self.made = made
+        self.compiled_ones: dict[bool, CompiledGraph] = {}
+
+    def compiled(self, training: bool, options: dict[str, Any]) -> CompiledGraph:
+        """The graph of a mode, compiled when it is asked for first."""
+        if training not in self.compiled_ones:
+            self.compiled_ones[training] = CompiledGraph(self[training], options)
+        return self.compiled_ones[training]
 
     def __missing__(self, training: bool) -> fx.GraphModule:
         with torch.device("cpu"), torch.inference_mode(False):  # whatever it is asked for inside of

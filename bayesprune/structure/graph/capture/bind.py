@@ -51,6 +51,35 @@ class _Bound:
         return getattr(self._graph, name)
 
 
+class CompiledGraph:
+    """A graph that ``torch.compile`` runs.
+
+    Args:
+        graph: over a network's own parameters.
+        options: of ``torch.compile``.
+    """
+
+    def __init__(self, graph: fx.GraphModule, options: dict[str, Any]) -> None:
+        if isinstance(graph, LateGraph):
+            graph._write_code()
+        self._graph, self._forward = graph, torch.compile(graph, **options)
+        self._read = {str(node.target) for node in graph.graph.nodes if node.op == "get_attr"}
+
+    def run(self, module: nn.Module, *inputs: Any, **more: Any) -> Any:
+        """Run it; None where the module has other tensors now than the graph, lent for a while by somebody.
+
+        Args:
+            module: that has the network's parameters.
+            inputs: of the graph.
+            more: by name.
+        """
+        for name in self._read:
+            there = find_tensor(module, name)
+            if there is not None and there is not find_tensor(self._graph, name):
+                return None
+        return self._forward(*inputs, **more)
+
+
 def share(graph: fx.GraphModule, network: nn.Module) -> None:
     """Let a graph compute with a network's own parameters and buffers."""
     for node in graph.graph.nodes:

@@ -11,31 +11,41 @@ from torch import Tensor
 from bayesprune.structure.groups import Group
 
 
-def pack_gates(groups: Sequence[Group], alive: Tensor, gates: Mapping[str, Tensor] | None) -> Tensor | None:
-    """All gates side by side; groups that are not named are open.
+def living(groups: Sequence[Group], alive: Tensor) -> dict[str, Tensor]:
+    """Group → (units that are left,), their places in it.
 
     Args:
         groups: of the network.
         alive: (units of all groups,), bool: not cut.
-        gates: group → (size,) or (rows, size), by original unit, or by the units that are left.
+    """
+    parts = alive.split([group.size for group in groups])
+    return {g.name: part.nonzero().squeeze(1) for g, part in zip(groups, parts, strict=True)}
+
+
+def pack_gates(groups: Sequence[Group], left: Mapping[str, Tensor], gates: Mapping[str, Tensor]) -> Tensor:
+    """All gates side by side; groups that are not named are open.
+
+    Args:
+        groups: of the network.
+        left: group → (units that are left,), their places in it.
+        gates: group → (size,) or (rows, size), by original unit, or by the units that are left; one at least.
 
     Returns:
-        (units + 1,) or (rows, units + 1), the last one open, for what belongs to no unit; None where no gates
-        are given.
+        (units + 1,) or (rows, units + 1), the last one open, for what belongs to no unit.
     """
-    if not gates:
-        return None
     like = next(iter(gates.values()))
-    rows = max((len(z) for z in gates.values() if z.ndim == 2), default=0)
+    rows = 0
+    for z in gates.values():
+        rows = max(rows, len(z)) if z.ndim == 2 else rows
     lead = (rows,) if rows else ()
-    parts, start = [], 0
+    parts = []
     for group in groups:
-        z = gates.get(group.name, like.new_ones(group.size))
+        given = gates.get(group.name)
+        z = like.new_ones(group.size) if given is None else given
         if z.shape[-1] != group.size:  # only the units that are left
-            left = alive[start : start + group.size].nonzero().squeeze(1).to(z.device)
-            z = z.new_zeros(*z.shape[:-1], group.size).index_copy(-1, left, z)
+            places = left[group.name].to(z.device)
+            z = z.new_zeros(*z.shape[:-1], group.size).index_copy(-1, places, z)
         parts.append(z.expand(*lead, group.size))
-        start += group.size
     return torch.cat([*parts, like.new_ones(*lead, 1)], -1)
 
 
@@ -47,12 +57,14 @@ class GroupGates:
 
     Args:
         groups: of the network.
-        alive: (units of all groups,), bool: not cut.
+        left: group → (units that are left,), their places in it.
         gates: as in :func:`pack_gates`.
     """
 
-    def __init__(self, groups: Sequence[Group], alive: Tensor, gates: Mapping[str, Tensor]) -> None:
-        self.groups, self.alive, self.gates = groups, alive, gates
+    def __init__(
+        self, groups: Sequence[Group], left: Mapping[str, Tensor], gates: Mapping[str, Tensor]
+    ) -> None:
+        self.groups, self.left, self.gates = groups, left, gates
         self._flat: Tensor | None = None
 
     def of_group(self, name: str, units: int) -> Tensor | None:
@@ -69,8 +81,7 @@ class GroupGates:
     def index_select(self, dim: int, columns: Tensor) -> Tensor:
         """(..., columns), gates by their position among all units; the last one is open."""
         if self._flat is None:
-            self._flat = pack_gates(self.groups, self.alive, self.gates)
-            assert self._flat is not None
+            self._flat = pack_gates(self.groups, self.left, self.gates)
         return self._flat.index_select(dim, columns)
 
 
