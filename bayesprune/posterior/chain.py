@@ -12,7 +12,7 @@ from torch import Tensor
 from bayesprune.gated import GatedModel
 from bayesprune.posterior.density import gates_and_hyper, point_weights, weight_draws, weights_log_probs
 from bayesprune.posterior.draws import Draws, draw, over_draws
-from bayesprune.posterior.rows import Rows, RowScorer, RowScores, distinct, outputs_of
+from bayesprune.posterior.rows import Asked, RowScorer, RowScores, distinct, outputs_of
 from bayesprune.structure import ExpectedCost
 
 
@@ -37,7 +37,7 @@ class Chain:
     rows: RowScores | None
 
 
-def run_chain(gated: GatedModel, draws: int, thin: int, weights: bool, rows: Rows | None) -> Chain:
+def run_chain(gated: GatedModel, draws: int, thin: int, weights: bool, rows: Asked | None) -> Chain:
     """Draw, thin, and score.
 
     Args:
@@ -101,7 +101,7 @@ def costs(gated: GatedModel, masks: Tensor) -> tuple[Tensor, Tensor]:
 
 def elbo_of(chain: Chain, dataset_rows: int) -> Any:
     """(draws,), nats: log p + the rows' nats scaled up to the data set − log q."""
-    if chain.rows is None:
+    if chain.rows is None or chain.rows.log_likelihood is None:
         return np.full(len(chain.lp), np.nan)
     scale = dataset_rows / chain.rows.log_likelihood.shape[1]
     return (chain.lp - chain.draws.log_q).numpy() + scale * chain.rows.learnt_from

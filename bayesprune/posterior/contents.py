@@ -63,7 +63,7 @@ CONTENTS: Mapping[str, Mapping[str, Values]] = {
         "lp": LOG, "log_q": LOG, "macs": COUNT, "parameters": COUNT,
         "elbo": Values(impossible=True, needed=False), "score": OWN,
     },
-    "posterior_predictive": {"y": NUMBER, "mean": OWN, "hard_mean": OWN, "hard_score": NUMBER},
+    "posterior_predictive": {"y": NUMBER, "mean": OWN, "hard_mean": OWN, "hard_score": OWN},
     "log_likelihood": {"y": LOG},
     "history": {
         "elbo": Values(missing=True), "nll": Values(missing=True), "macs": Values(0, missing=True),
@@ -116,6 +116,8 @@ def _problems(groups: Mapping[str, xr.Dataset]) -> Iterator[str]:
         yield from (f"sample_stats/{n} is missing" for n in ("elbo", "score") if n not in stats)
         if "posterior_predictive" not in groups:
             yield "there is no group 'posterior_predictive'"
+        elif "hard_score" not in groups["posterior_predictive"]:
+            yield "posterior_predictive/hard_score is missing"
     yield from _of_rows(groups)
 
 

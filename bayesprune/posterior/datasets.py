@@ -13,7 +13,7 @@ from bayesprune.errors import PosteriorError
 from bayesprune.posterior.arviz import FORMAT, MAKER, Groups
 from bayesprune.posterior.chain import Chain, elbo_of
 from bayesprune.posterior.history import constant_data, history
-from bayesprune.posterior.rows import Rows
+from bayesprune.posterior.rows import Asked
 from bayesprune.svi.result import FitResult
 
 Array = np.ndarray[Any, Any]
@@ -25,7 +25,7 @@ def assemble(
     chains: Sequence[Chain],
     thin: int,
     prior: tuple[dict[str, Tensor], dict[str, Tensor]] | None,
-    observed: Rows | None,
+    observed: Asked | None,
 ) -> Groups:
     """All groups.
 
@@ -44,14 +44,14 @@ def assemble(
         groups["prior"] = _prior(fits[0], *prior)
     if chains[0].rows is not None:
         groups["posterior_predictive"] = _predictive(fits, chains, thin)
-        values = np.stack([c.rows.log_likelihood for c in chains if c.rows is not None])
-        groups["log_likelihood"] = _dataset(
-            {"y": ((*SAMPLES, "row"), values, {"units": "nats"})}, _samples(chains, thin)
-        )
+        of_rows = _known(chains, "log_likelihood")
+        if of_rows is not None:
+            nats = {"y": ((*SAMPLES, "row"), of_rows, {"units": "nats"})}
+            groups["log_likelihood"] = _dataset(nats, _samples(chains, thin))
     if any(fit.history for fit in fits):
         groups["history"] = history(fits)
-    if observed is not None:
-        y = observed[1].detach().cpu().numpy()
+    if observed is not None and observed[1] is not None:
+        y = _as_predicted(fits[0], observed[1].detach().cpu())
         groups["observed_data"] = _dataset({"y": (_row_dims(y.ndim), y, {})}, {})
     groups["constant_data"] = constant_data(fits)
     return groups
@@ -100,7 +100,8 @@ def _sample_stats(fits: Sequence[FitResult], chains: Sequence[Chain], thin: int)
         ),
         "parameters": (SAMPLES, np.stack([c.parameters.numpy() for c in chains]), {"units": "numbers"}),
     }
-    if chains[0].rows is not None:
+    score = _known(chains, "score")
+    if score is not None:
         elbo = np.stack([elbo_of(c, f.gated.likelihood.rows) for c, f in zip(chains, fits, strict=True)])
         variables["elbo"] = (
             SAMPLES,
@@ -110,7 +111,6 @@ def _sample_stats(fits: Sequence[FitResult], chains: Sequence[Chain], thin: int)
                 "description": "lp + log-likelihood of the rows, scaled up to the training set, − log_q",
             },
         )
-        score = np.stack([c.rows.score for c in chains if c.rows is not None])
         variables["score"] = SAMPLES, score, {"units": fits[0].gated.likelihood.score_name}
     return _dataset(variables, _samples(chains, thin))
 
@@ -126,9 +126,22 @@ def _predictive(fits: Sequence[FitResult], chains: Sequence[Chain], thin: int) -
             what = "averaged over draws" if name == "mean" else "under the hard mask"
             about = {"description": f"class probabilities, or the mean target, {what}"}
             variables[name] = ("chain", *_row_dims(values.ndim - 1, "output")), values, about
-    hard = np.array([r.hard_score for r in rows])
-    variables["hard_score"] = ("chain",), hard, {"units": fits[0].gated.likelihood.score_name}
+    hard = _known(chains, "hard_score")
+    if hard is not None:
+        variables["hard_score"] = ("chain",), hard, {"units": fits[0].gated.likelihood.score_name}
     return _dataset(variables, _samples(chains, thin))
+
+
+def _known(chains: Sequence[Chain], name: str) -> Array | None:
+    """(chains, ...), what the draws say of targets; None where there are none."""
+    values = [getattr(c.rows, name) for c in chains if c.rows is not None]
+    return np.stack(values) if values and all(value is not None for value in values) else None
+
+
+def _as_predicted(fit: FitResult, targets: Tensor) -> Array:
+    """Targets in the shape of drawn ones, so that ArviZ's predictive checks set one beside the other."""
+    columns: Tensor = fit.gated.likelihood.plain.observe(targets)
+    return (columns if columns.ndim > targets.ndim else targets).numpy()
 
 
 def _prior(fit: FitResult, gates: dict[str, Tensor], hyper: dict[str, Tensor]) -> xr.Dataset:

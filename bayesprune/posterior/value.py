@@ -15,7 +15,7 @@ from bayesprune.posterior.arviz import wrap
 from bayesprune.posterior.chain import Chain, run_chain
 from bayesprune.posterior.datasets import assemble
 from bayesprune.posterior.draws import draw_prior, quiet
-from bayesprune.posterior.rows import Rows, check_rows
+from bayesprune.posterior.rows import Asked, check_asked
 from bayesprune.ranges import check_seed, is_whole
 from bayesprune.rows import Source
 from bayesprune.svi.result import FitResult
@@ -93,15 +93,17 @@ class Posterior:
             weights: the weights that have a posterior, too.
             prior: draws from the prior, as it was for the first fit at its end; 0 for none.
             rows: to predict, as ``fit`` takes them, at a cost of a forward pass for each distinct mask
-                (each draw, where weights have a posterior). Then ``sample_stats`` has the ELBO of each draw.
-            observed: keep the targets of these rows in ``observed_data``.
+                (each draw, where weights have a posterior). With targets ``sample_stats`` has the ELBO of
+                each draw; inputs alone are predicted, and nothing else.
+            observed: keep the targets of these rows in ``observed_data``, in the shape of drawn ones, as
+                ``az.plot_ppc`` wants them.
 
         Returns:
             ``arviz.InferenceData`` (ArviZ 0.x) or ``xarray.DataTree`` (1.x, names with ``:`` for ``/``).
             Groups ``posterior`` (``gate/<group>``, ``inclusion_prob/<group>``, hyper-sites, weights),
             ``sample_stats`` (``lp``, ``log_q``, nats; ``macs``, ``parameters`` of each draw's mask),
             ``prior``, ``history`` (over epochs, NaN where a fit had fewer), ``constant_data``, and with rows
-            ``posterior_predictive`` and ``log_likelihood``.
+            ``posterior_predictive`` and, where they have targets, ``log_likelihood``.
 
         Raises:
             DataError: rows that are none, not whole, or not like those that the network was gated on.
@@ -113,12 +115,14 @@ class Posterior:
             raise PosteriorError(f"prior={prior!r}: a whole number of draws, or 0 for none.")
         if observed and rows is None:
             raise PosteriorError("observed=True keeps the targets of rows=, and there are none: give rows=.")
-        pair = None if rows is None else check_rows(self.fits[0].gated, rows)
+        pair = None if rows is None else check_asked(self.fits[0].gated, rows)
+        if observed and pair is not None and pair[1] is None:
+            raise PosteriorError("observed=True keeps the targets of rows=, which are inputs alone.")
         chains = [self._chain(number, draws, thin, seed, weights, pair) for number in range(len(self.fits))]
         return wrap(assemble(self.fits, chains, thin, self._prior(prior, seed), pair if observed else None))
 
     def _chain(
-        self, number: int, draws: int, thin: int, seed: int, weights: bool, rows: Rows | None
+        self, number: int, draws: int, thin: int, seed: int, weights: bool, rows: Asked | None
     ) -> Chain:
         gated = self.fits[number].gated
         threads = threads_for(gated.dense_macs, 1 if rows is None else len(rows[0]), learns=False)

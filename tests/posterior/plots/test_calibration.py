@@ -60,7 +60,7 @@ def known(scale, rows=2000, draws=400):
     x, y = torch.zeros(rows, 2), torch.zeros(rows)
     groups = unwrap(gated_draws(gated, draws, x, y))
     generator = np.random.default_rng(0)
-    groups["observed_data"]["y"][:] = generator.standard_normal(rows)
+    groups["observed_data"]["y"][:] = generator.standard_normal((rows, 1))
     predictive = groups["posterior_predictive"]["y"]
     predictive[:] = scale * generator.standard_normal(predictive.shape)
     return wrap(groups)
