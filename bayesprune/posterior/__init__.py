@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from bayesprune.posterior.arviz import read, write
+from bayesprune.posterior.corrected import CorrectedInclusion, corrected_inclusion
 from bayesprune.posterior.diagnose import Diagnosis
 from bayesprune.posterior.evidence import EvidenceTable
 from bayesprune.posterior.join import join
@@ -15,10 +16,12 @@ if TYPE_CHECKING:  # when it runs, these are the packages, which can be called
     from bayesprune.posterior.evidence import evidence
 
 __all__ = [
+    "CorrectedInclusion",
     "Diagnosis",
     "EvidenceTable",
     "Posterior",
     "Ranks",
+    "corrected_inclusion",
     "diagnose",
     "evidence",
     "join",
