@@ -12,11 +12,13 @@ from torch import Tensor, nn
 from bayesprune.errors import LikelihoodError, SettingsError
 from bayesprune.gated.checks import check_outputs, check_settings, checked_input, read_part_
 from bayesprune.gated.held import check_network_held
-from bayesprune.gated.model import GatedModel, Prior
+from bayesprune.gated.model import GatedModel
 from bayesprune.gated.network import number_type
 from bayesprune.likelihoods import Likelihood
 from bayesprune.priors import NormalWeights
 from bayesprune.priors.naming import by_name, check_tables
+from bayesprune.priors.priors import weights_of
+from bayesprune.priors.program import Prior
 from bayesprune.priors.protocol import bound
 from bayesprune.rows import Call, CallRows, Form, RowForm
 from bayesprune.structure import Group
@@ -104,7 +106,7 @@ def gate(
     names = check_settings(prior=prior, weights=weights, exclude=exclude, layers=layers, inputs=inputs)
     call = checked_input(network, example)
     check_network_held(network, call)
-    weights = weights or getattr(prior, "weights", None) or NormalWeights()
+    weights = weights or weights_of(prior) or NormalWeights()
     found = GraphNetwork(provable_structure(network, call, names, layers, inputs))
     read_part_(found, likelihood)
     check_outputs(found, network, call)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyro
@@ -10,7 +10,6 @@ import pyro.distributions as dist
 import torch
 from pyro import poutine
 from pyro.distributions import TorchDistribution
-from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
 
 from bayesprune.errors import PriorError
@@ -18,19 +17,18 @@ from bayesprune.gated.announce import announce_parameters
 from bayesprune.gated.checks import check_prior
 from bayesprune.gated.dead import median_units
 from bayesprune.gated.held import check_held
+from bayesprune.gated.meant import check_penalty, pins_of
 from bayesprune.gated.network import GatedNetwork
 from bayesprune.gated.predictive import members_of
 from bayesprune.likelihoods import Likelihood, Member
 from bayesprune.priors import Gates, NormalWeights
-from bayesprune.priors.default_guide import DefaultGuide, member
+from bayesprune.priors.default_guide import DefaultGuide
+from bayesprune.priors.program import GatePriors, Prior, run_guide, run_prior
 from bayesprune.priors.protocol import bound
 from bayesprune.rows import Call, Form, Inputs
 from bayesprune.structure import Group
 from bayesprune.structure.copying import copy_of
 from bayesprune.structure.graph import GraphNetwork
-
-Prior = Callable[[Group], TorchDistribution]
-"""Any function of a group that returns a distribution over its gates."""
 
 
 class GatedModel(GatedNetwork):
@@ -65,9 +63,7 @@ class GatedModel(GatedNetwork):
         self.unit_noise = dict(unit_noise)
         self.default_guide = DefaultGuide(prior, self.groups, dtype=log_odds.dtype)
         with poutine.block():  # as in an inference: a prior may hold a pyro.factor
-            for group in self.groups:
-                # Complains now, not in the middle of a fit.
-                check_held(self.gate_prior, self.hyper_guide, group, self.parameters())
+            self._check_prior()  # complains now, not in the middle of a fit
         if weights.posterior == "normal":
             self.spread_weights_(weights.initial_scale)
 
@@ -106,9 +102,10 @@ class GatedModel(GatedNetwork):
             (..., batch, outputs), the network's outputs.
         """
         x = self._inputs(x)
-        gates = {
-            group.name: pyro.sample(f"gate/{group.name}", self.gate_prior(group)) for group in self.groups
-        }
+        gates: dict[str, Tensor] = {}
+        priors = self.gate_priors()
+        for group in self.groups:
+            gates[group.name] = pyro.sample(f"gate/{group.name}", priors.given(group.name, gates))
         weights = {}
         for name, tensor in self.weight_tensors().items():
             prior = dist.Normal(tensor.new_zeros(()), self.weights.scale_of(name)).expand(tensor.shape)
@@ -136,9 +133,10 @@ class GatedModel(GatedNetwork):
         """
         x = self._inputs(x)
         self._announce_parameters()
-        for group, probs in zip(self.groups, self.by_group(self.inclusion_prob()).values(), strict=True):
-            self.hyper_guide(group, probs)
-            pyro.sample(f"gate/{group.name}", Gates(probs=probs))
+        probs = self.by_group(self.inclusion_prob())
+        self.hyper_guides(probs)
+        for group in self.groups:
+            pyro.sample(f"gate/{group.name}", Gates(probs=probs[group.name]))
         scales = self.log_scales_by_tensor()
         for name, tensor in self.weight_tensors().items():
             if name in scales:
@@ -169,7 +167,7 @@ class GatedModel(GatedNetwork):
                 f"{int((~self.alive).sum())} units were removed from this model, and a prior speaks of the "
                 "dense network: call with_prior on what gate() returned, before fit()."
             )
-        network, log_odds = copy_of(self.network), self.log_odds.detach().clone()
+        network, log_odds = copy_of(self.network), self.unpinned()
         if hasattr(prior, "bind"):
             prior = bound(prior, network, log_odds, self.likelihood.rows)
         new = GatedModel(network, prior, self.likelihood, self.weights, log_odds, self.unit_noise, self.form)
@@ -189,8 +187,40 @@ class GatedModel(GatedNetwork):
 
     # ---- parts of both
 
+    def gate_priors(self, groups: Sequence[Group] | None = None) -> GatePriors:
+        """Run the prior for several groups as one program: a site that several of them name is one site.
+
+        Args:
+            groups: those groups; all by default.
+
+        Returns:
+            The distributions of their gates given the hyper-sites, discrete ones summed out.
+
+        Raises:
+            PriorError: what the prior returned is no distribution over a group's gates.
+        """
+        groups = self.groups if groups is None else groups
+        return run_prior(self.prior, groups, self.default_guide, self.log_odds.device)
+
+    def hyper_guides(
+        self, inclusion_prob: Mapping[str, Tensor], groups: Sequence[Group] | None = None
+    ) -> None:
+        """Sample the hyper-sites of several groups from the prior's own guide, else from the default one.
+
+        Args:
+            inclusion_prob: group → (size,), q(z = 1).
+            groups: those groups; all by default.
+        """
+        groups = self.groups if groups is None else groups
+        run_guide(self.prior, groups, self.default_guide, inclusion_prob, self.log_odds.device)
+
+    def groups_together(self) -> list[tuple[Group, ...]]:
+        """Groups by the hyper-sites that they share: what is drawn in one tuple says nothing of another."""
+        named = {group.name: group for group in self.groups}
+        return [tuple(named[name] for name in names) for names in self.default_guide.together]
+
     def gate_prior(self, group: Group) -> TorchDistribution:
-        """Run the prior for one group and bring what it returns into the form of one vector event.
+        """The prior of one group by itself, as ``gate_priors`` has it for several.
 
         Args:
             group: the group.
@@ -201,36 +231,29 @@ class GatedModel(GatedNetwork):
         Raises:
             PriorError: what the prior returned is no distribution over that group's gates.
         """
-        with torch.device(self.log_odds.device):  # priors need not think of devices
-            gates = self.prior(group)
-        if (
-            isinstance(gates, TorchDistributionMixin)
-            and gates.event_shape == ()
-            and gates.batch_shape[-1:] == (group.size,)
-        ):
-            gates = gates.to_event(1)
-        if not isinstance(gates, TorchDistributionMixin) or gates.event_shape != (group.size,):
-            shape = tuple(gates.shape()) if isinstance(gates, TorchDistributionMixin) else None
-            raise PriorError(
-                f"The prior returned {type(gates).__name__} (shape {shape}) for group {group.name!r}, which "
-                f"has {group.size} gates: return a distribution over {{0,1}}^{group.size}, "
-                "such as bp.priors.Gates(probs=rate.expand(group.size))."
-            )
-        return gates
+        return self.gate_priors([group]).given(group.name, {})
 
     def hyper_guide(self, group: Group, inclusion_prob: Tensor) -> None:
-        """Sample the hyper-sites of one group from the prior's own guide, else from the default one.
+        """Sample the hyper-sites of one group, as ``hyper_guides`` does for several.
 
         Args:
             group: the group.
             inclusion_prob: (group.size,), q(z = 1).
         """
-        own = member(self.prior, group)
-        with torch.device(self.log_odds.device):
-            if hasattr(own, "guide"):
-                own.guide(group, inclusion_prob)
-            else:
-                self.default_guide(group)
+        self.hyper_guides({group.name: inclusion_prob}, [group])
+
+    def _check_prior(self) -> None:
+        """Whether the prior can be meant, and learnt; gates of probability 0 and 1 are pinned."""
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            pins: dict[str, Tensor] = {}
+            for groups in self.groups_together():
+                found = pins_of(self, groups)
+                pins.update(zip((g.name for g in groups), found.split([g.size for g in groups]), strict=True))
+        self.pin_(torch.cat([pins[group.name] for group in self.groups]))
+        for group in self.groups:
+            check_held(self.gate_prior, self.hyper_guide, group, self.parameters())
+            with torch.random.fork_rng(devices=[]), torch.no_grad():
+                check_penalty(self, group)
 
     def _inputs(self, x: Any) -> Inputs:
         """Inputs as they come, in tuples or dicts; tensors are taken as they are."""

@@ -42,6 +42,8 @@ class GatedNetwork(nn.Module):
         network: the working copy of the user's network.
         log_odds: (units of all groups,), log q(z=1)/q(z=0), a parameter.
         alive: (units of all groups,), bool: still in the network.
+        pinned: (units of all groups,), log-odds of gates that the prior is certain of, which stay; zeros for
+            all others; None where there are no such gates.
         log_scales: tensor name → log standard deviation of the weights' posterior; empty where weights are
             points. Names are written with ``/`` for ``.``, as a ``ParameterDict`` needs.
         dense_numel: tensor name → numbers in the dense network's weight or bias.
@@ -51,6 +53,7 @@ class GatedNetwork(nn.Module):
     """
 
     alive: Tensor
+    pinned: Tensor | None
     is_gated = True
     """By which rooms below this one tell it from a network of a user's."""
 
@@ -60,6 +63,7 @@ class GatedNetwork(nn.Module):
         self.form = form
         self.log_odds = nn.Parameter(log_odds)
         self.register_buffer("alive", torch.ones_like(log_odds, dtype=torch.bool))
+        self.register_buffer("pinned", None, persistent=False)
         self.log_scales = nn.ParameterDict()
         self._made: dict[str, list[Slot]] | None = None
         self.dense_numel = {name: tensor.numel() for name, tensor in self.weight_tensors().items()}
@@ -206,6 +210,24 @@ class GatedNetwork(nn.Module):
         """
         for name, tensor in self.weight_tensors().items():
             self.log_scales[name.replace(".", "/")] = nn.Parameter(torch.full_like(tensor, math.log(scale)))
+
+    def pin_(self, pinned: Tensor | None = None) -> None:
+        """Put the gates that the prior is certain of where they belong.
+
+        Args:
+            pinned: (units of all groups,), their log-odds, zeros for all others; as before by default.
+        """
+        if pinned is not None:
+            self.pinned = pinned.to(self.log_odds) if bool(pinned.any()) else None
+            self._start = self.log_odds.detach().clone()
+        if self.pinned is not None:
+            self.log_odds.data.copy_(torch.where(self.pinned != 0, self.pinned, self.log_odds.data))
+
+    def unpinned(self) -> Tensor:
+        """(units of all groups,), a copy of the log-odds; of pinned gates those that they began with."""
+        if self.pinned is None:
+            return self.log_odds.detach().clone()
+        return torch.where(self.pinned != 0, self._start.to(self.log_odds), self.log_odds.detach())
 
     def remove_(self, dead: Tensor, optimiser: Moments | None = None) -> None:
         """Remove units from network, optimiser and guide; outputs stay what they were at gate zero.

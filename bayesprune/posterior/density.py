@@ -31,17 +31,20 @@ def gates_and_hyper(gated: GatedModel, draws: Draws) -> Tensor:
     """
     total = torch.zeros(len(draws.gates), dtype=torch.double)
     by_group = gated.slices()
-    for group in gated.groups:
-        gates = draws.gates[:, by_group[group.name]].to(gated.log_odds)
-        total += _group(gated, group, gates, draws.hyper[group.name]).double().cpu()
+    for groups in gated.groups_together():
+        gates = {g.name: draws.gates[:, by_group[g.name]].to(gated.log_odds) for g in groups}
+        hyper = {name: value for g in groups for name, value in draws.hyper[g.name].items()}
+        total += _together(gated, groups, gates, hyper).double().cpu()
     return total
 
 
-def _group(gated: GatedModel, group: Group, gates: Tensor, hyper: dict[str, Tensor]) -> Tensor:
-    def one(z: Tensor, values: dict[str, Tensor]) -> Tensor:
+def _together(
+    gated: GatedModel, groups: tuple[Group, ...], gates: dict[str, Tensor], hyper: dict[str, Tensor]
+) -> Tensor:
+    def one(z: dict[str, Tensor], values: dict[str, Tensor]) -> Tensor:
         with poutine.block():
-            program = poutine.condition(gated.gate_prior, data=values)
-            trace: Any = poutine.trace(program).get_trace(group)
+            program = poutine.condition(gated.gate_priors, data=values)
+            trace: Any = poutine.trace(program).get_trace(groups)
         trace.compute_log_prob()
         score = trace.nodes["_RETURN"]["value"].log_prob(z)
         return torch.as_tensor(score + trace.log_prob_sum())

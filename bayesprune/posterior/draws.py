@@ -14,7 +14,8 @@ from pyro import poutine
 from torch import Tensor
 
 from bayesprune.gated import GatedModel
-from bayesprune.priors.default_guide import member
+from bayesprune.priors.one_program import is_plate
+from bayesprune.priors.protocol import member
 from bayesprune.structure import Group
 
 
@@ -25,6 +26,7 @@ class Draws:
     Attributes:
         gates: (draws, units of all groups), int8, units by their number in the dense network.
         hyper: group → hyper-site → (draws, ...); the same memory for every draw where the guide is a point.
+            A site that several groups name is there for the first of them.
         log_q: (draws,), float64, nats: log-density of both under the guide.
     """
 
@@ -49,8 +51,9 @@ def draw(gated: GatedModel, draws: int) -> Draws:
     """Draw from the guide, by torch's random state.
 
     Gates are drawn from their probabilities in one go. A hyper-site is drawn in one go too where the guide
-    has no other random site in that group, or is the default one, whose sites are independent; a user's own
-    guide of several sites, which may depend on each other, is run draw by draw.
+    has no other random site in that group, or in those that share sites with it, or is the default one, whose
+    sites are independent; a user's own guide of several sites, which may depend on each other, is run draw by
+    draw. Discrete sites that are summed out have no draws.
 
     Args:
         gated: a fitted model.
@@ -59,9 +62,12 @@ def draw(gated: GatedModel, draws: int) -> Draws:
     theta = gated.inclusion_prob().detach().cpu()
     gates = torch.rand(draws, len(theta), dtype=theta.dtype) < theta
     log_q = gates_log_prob(gates, theta)
-    hyper = {}
-    for group, probs in zip(gated.groups, gated.by_group(gated.inclusion_prob()).values(), strict=True):
-        hyper[group.name], score = _hyper_draws(gated, group, probs, draws)
+    hyper: dict[str, dict[str, Tensor]] = {group.name: {} for group in gated.groups}
+    probs = gated.by_group(gated.inclusion_prob())
+    for groups in gated.groups_together():
+        values, score = _hyper_draws(gated, groups, probs, draws)
+        for name, value in values.items():
+            hyper[_first(gated, groups, name)][name] = value
         log_q += score
     return Draws(gates.to(torch.int8), hyper, log_q)
 
@@ -81,17 +87,17 @@ def gates_log_prob(gates: Tensor, theta: Tensor) -> Tensor:
 
 
 def random_sites(trace: Any) -> dict[str, Any]:
-    """The sample sites of a Pyro trace that are not points: name → site."""
-    return {
-        name: site
-        for name, site in trace.nodes.items()
-        if site["type"] == "sample" and not _is_point(site["fn"])
-    }
+    """The latent sample sites of a Pyro trace that are not points: name → site."""
+    return {name: site for name, site in sample_sites(trace).items() if not _is_point(site["fn"])}
 
 
 def sample_sites(trace: Any) -> dict[str, Any]:
-    """All latent sample sites of a Pyro trace: name → site."""
-    return {n: s for n, s in trace.nodes.items() if s["type"] == "sample" and not s["is_observed"]}
+    """All latent sample sites of a Pyro trace, without those of plates: name → site."""
+    return {
+        name: site
+        for name, site in trace.nodes.items()
+        if site["type"] == "sample" and not site["is_observed"] and not is_plate(site["fn"])
+    }
 
 
 def _is_point(fn: Any) -> bool:
@@ -100,15 +106,21 @@ def _is_point(fn: Any) -> bool:
     return isinstance(fn, dist.Delta)
 
 
+def _first(gated: GatedModel, groups: tuple[Group, ...], site: str) -> str:
+    """The first of these groups whose prior names a site; the first of all where only its guide does."""
+    named = gated.default_guide.by_group
+    return next((group.name for group in groups if site in named[group.name]), groups[0].name)
+
+
 def _hyper_draws(
-    gated: GatedModel, group: Group, probs: Tensor, draws: int
+    gated: GatedModel, groups: tuple[Group, ...], probs: dict[str, Tensor], draws: int
 ) -> tuple[dict[str, Tensor], Tensor]:
     def trace() -> Any:
         with poutine.block():
-            return poutine.trace(gated.hyper_guide).get_trace(group, probs)
+            return poutine.trace(gated.hyper_guides).get_trace(probs, groups)
 
     first = trace()
-    own = hasattr(member(gated.prior, group), "guide")
+    own = any(hasattr(member(gated.prior, group), "guide") for group in groups)
     if own and len(random_sites(first)) > 1:
         return _one_by_one(trace, draws)
     values, score = {}, torch.zeros(draws, dtype=torch.double)
@@ -140,21 +152,23 @@ def draw_prior(gated: GatedModel, draws: int) -> tuple[dict[str, Tensor], dict[s
         Group → (draws, size) int8 gates, and hyper-site → (draws, ...).
     """
     gates, hyper = {}, {}
-    for group in gated.groups:
+    for groups in gated.groups_together():
         with poutine.block():
-            first = poutine.trace(gated.gate_prior).get_trace(group)
+            first = poutine.trace(gated.gate_priors).get_trace(groups)
         sites = random_sites(first)
-        if len(sites) > 1:
-            values, drawn = _prior_one_by_one(gated, group, draws)
+        if len(sites) > 1 or len(groups) > 1:
+            values, drawn = _prior_one_by_one(gated, groups, draws)
         elif sites:
             ((name, site),) = sites.items()
             values = {name: site["fn"].sample(torch.Size([draws]))}
-            drawn = over_draws(lambda v, g=group: _gates_given(gated, g, v).sample(), values)
+            one = groups[0]
+            drawn = {one.name: over_draws(lambda v, g=one: _gates_given(gated, g, v).sample(), values)}
         else:
-            values, drawn = {}, _gates_of(first).sample(torch.Size([draws]))
-        gates[group.name] = drawn.to(torch.int8)
+            prior = _gates_of(first).given(groups[0].name, {})
+            values, drawn = {}, {groups[0].name: prior.sample(torch.Size([draws]))}
+        gates.update({name: z.to(torch.int8) for name, z in drawn.items()})
         hyper.update(values)
-    return gates, hyper
+    return {group.name: gates[group.name] for group in gated.groups}, hyper
 
 
 def _gates_of(trace: Any) -> Any:
@@ -166,16 +180,23 @@ def _gates_given(gated: GatedModel, group: Group, values: dict[str, Tensor]) -> 
         return poutine.condition(gated.gate_prior, data=values)(group)
 
 
-def _prior_one_by_one(gated: GatedModel, group: Group, draws: int) -> tuple[dict[str, Tensor], Tensor]:
-    traces, gates = [], []
+def _prior_one_by_one(
+    gated: GatedModel, groups: tuple[Group, ...], draws: int
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    traces: list[Any] = []
+    drawn: list[dict[str, Tensor]] = []
     for _ in range(draws):
         with poutine.block():
-            traces.append(poutine.trace(gated.gate_prior).get_trace(group))
-        gates.append(_gates_of(traces[-1]).sample())
-    names = random_sites(traces[0])
-    return {
-        n: torch.stack([torch.as_tensor(t.nodes[n]["value"]) for t in traces]) for n in names
-    }, torch.stack(gates)
+            traces.append(poutine.trace(gated.gate_priors).get_trace(groups))
+        gates: dict[str, Tensor] = {}
+        for group in groups:
+            gates[group.name] = _gates_of(traces[-1]).given(group.name, gates).sample()
+        drawn.append(gates)
+    values = {
+        n: torch.stack([torch.as_tensor(t.nodes[n]["value"]) for t in traces])
+        for n in random_sites(traces[0])
+    }
+    return values, {group.name: torch.stack([z[group.name] for z in drawn]) for group in groups}
 
 
 def over_draws(function: Any, *arguments: Any) -> Tensor:

@@ -143,7 +143,7 @@ class Gates(TorchDistribution):
         if self._validate_args:
             self._validate_sample(value)
         log_on, log_off = self._log_probs()
-        never_on, never_off = self._impossible()
+        never_on, never_off = self.impossible()
         terms = value * log_on + (1 - value) * log_off
         impossible = (never_on & (value > 0)) | (never_off & (value < 1))
         return terms.masked_fill(impossible, -torch.inf).sum(-1)
@@ -175,17 +175,8 @@ class Gates(TorchDistribution):
         Raises:
             PriorError: more than 12 units, which would be more than 4096 configurations.
         """
-        units = self.event_shape[0]
-        if units > MOST_ENUMERABLE_UNITS:
-            raise PriorError(
-                f"{units} gates have 2^{units} configurations: enumerate at most {MOST_ENUMERABLE_UNITS} in "
-                "a group, or sample them (Trace_ELBO)."
-            )
         like = self.__dict__["probs" if self._from_probs else "logits"]
-        counter = torch.arange(2**units, device=like.device).unsqueeze(-1)
-        values = ((counter >> torch.arange(units, device=like.device)) & 1).to(like.dtype)
-        values = values.reshape((-1,) + (1,) * len(self.batch_shape) + (units,))
-        return values.expand((-1, *self.batch_shape, units)) if expand else values
+        return configurations(self.event_shape[0], self.batch_shape, like, expand)
 
     def _log_probs(self) -> tuple[Tensor, Tensor]:
         """log π and log(1 - π), with finite stand-ins where they are -inf: those are multiplied by zero."""
@@ -200,11 +191,34 @@ class Gates(TorchDistribution):
         logits = self.logits.nan_to_num(torch.nan, largest, -largest)
         return torch.nn.functional.logsigmoid(logits), torch.nn.functional.logsigmoid(-logits)
 
-    def _impossible(self) -> tuple[Tensor, Tensor]:
-        """Where a gate can never be on, and where it can never be off."""
+    def impossible(self) -> tuple[Tensor, Tensor]:
+        """(..., units) each: where a gate can never be on, and where it can never be off."""
         if self._from_probs:
             return self.probs == 0, self.probs == 1
         return self.logits == -torch.inf, self.logits == torch.inf
+
+
+def configurations(units: int, batch_shape: torch.Size, like: Tensor, expand: bool = True) -> Tensor:
+    """All values of a group's gates, (2^units,) + batch_shape + (units,).
+
+    Args:
+        units: gates of the group.
+        batch_shape: of the distribution that they are values of.
+        like: a tensor of the type and device that they are to have.
+        expand: repeat the configurations over the batch, else leave batch dimensions of size 1.
+
+    Raises:
+        PriorError: more than 12 units.
+    """
+    if units > MOST_ENUMERABLE_UNITS:
+        raise PriorError(
+            f"{units} gates have 2^{units} configurations: enumerate at most {MOST_ENUMERABLE_UNITS} in "
+            "a group, or sample them (Trace_ELBO)."
+        )
+    counter = torch.arange(2**units, device=like.device).unsqueeze(-1)
+    values = ((counter >> torch.arange(units, device=like.device)) & 1).to(like.dtype)
+    values = values.reshape((-1,) + (1,) * len(batch_shape) + (units,))
+    return values.expand((-1, *batch_shape, units)) if expand else values
 
 
 def log_odds(probability: Tensor) -> Tensor:
@@ -218,7 +232,7 @@ def log_odds(probability: Tensor) -> Tensor:
 
 def _kl_gates_gates(q: Gates, p: Gates) -> Tensor:
     log_on, log_off = p._log_probs()
-    never_on, never_off = p._impossible()
+    never_on, never_off = p.impossible()
     q_log_on, q_log_off = q._log_probs()
     terms = q.probs * (q_log_on - log_on) + (1 - q.probs) * (q_log_off - log_off)
     impossible = (never_on & (q.probs > 0)) | (never_off & (q.probs < 1))

@@ -115,6 +115,12 @@ class SpikeAndSlab(BernoulliGates):
         self.weights = NormalWeights(scale=slab_scale, posterior="normal", masked=True)
 
 
+def weights_of(prior: Any) -> NormalWeights | None:
+    """The prior of the weights that a prior of gates brings along; other ``weights`` are its own affair."""
+    weights = getattr(prior, "weights", None)
+    return weights if isinstance(weights, NormalWeights) else None
+
+
 class PerGroup(nn.Module):
     """A prior for each group, by name.
 
@@ -139,7 +145,7 @@ class PerGroup(nn.Module):
             raise PriorError("PerGroup needs at least one prior: add a catch-all '*'.")
         self.table = dict(table)
         self.members = nn.ModuleList(p for p in self.table.values() if isinstance(p, nn.Module))
-        weights = [getattr(prior, "weights", None) for prior in self.table.values()]
+        weights = [weights_of(prior) for prior in self.table.values()]
         if any(other != weights[0] for other in weights):
             raise PriorError(
                 "PerGroup has members that disagree on the prior of the weights (SpikeAndSlab has its own): "

@@ -98,6 +98,18 @@ def bound(prior: Any, network: Costed, log_odds: Tensor, rows: int) -> Any:
     return prior.bind(network, {g.name: p for g, p in zip(network.groups, parts, strict=True)}, rows)
 
 
+def member(prior: Any, group: Group) -> Any:
+    """The prior that holds for one group, where a prior stands for several, as PerGroup does with ``of``.
+
+    Args:
+        prior: any prior; one inside another is followed to the end.
+        group: the group.
+    """
+    while callable(getattr(prior, "of", None)):
+        prior = prior.of(group)
+    return prior
+
+
 def closed_form(prior: Any, group: Group) -> ClosedFormPrior | None:
     """The prior of one group, if its hyper-posterior and penalty are known in closed form.
 
@@ -108,8 +120,7 @@ def closed_form(prior: Any, group: Group) -> ClosedFormPrior | None:
     Returns:
         The prior that holds for the group, or None where it is a plain program, left to Pyro's ELBO.
     """
-    while callable(getattr(prior, "of", None)):
-        prior = prior.of(group)
+    prior = member(prior, group)
     known = callable(getattr(prior, "penalty", None)) and callable(getattr(prior, "guide", None))
     found: ClosedFormPrior | None = prior if known else None
     return found

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -25,7 +26,8 @@ def gate_nats(gated: GatedModel, inclusion_prob: Tensor) -> Tensor:
     """E_q[log q(gates, hyper) − log p(gates, hyper)] over all groups.
 
     Closed form where the prior knows its own (``penalty``); else one draw of the hyper-sites from their
-    guide, and the exact KL of the gates given them where Pyro knows one.
+    guide, and the exact KL of the gates given them where Pyro knows one. What several groups share is drawn
+    and counted once; discrete hyper-sites that no guide samples are summed out.
 
     Args:
         gated: the model.
@@ -34,21 +36,32 @@ def gate_nats(gated: GatedModel, inclusion_prob: Tensor) -> Tensor:
     Returns:
         Scalar, nats, differentiable in ``inclusion_prob`` and in the hyper-guide's parameters.
     """
-    parts = gated.by_group(inclusion_prob)
-    return torch.stack([_group_nats(gated, group, parts[group.name]) for group in gated.groups]).sum()
+    parts, nats, program = gated.by_group(inclusion_prob), [], []
+    for group in gated.groups:
+        known = closed_form(gated.prior, group)
+        if known is None:
+            program.append(group)
+        else:
+            nats.append(known.penalty(group, parts[group.name]))
+    if program:
+        nats.append(_program_nats(gated, program, parts))
+    return torch.stack(nats).sum()
 
 
-def _group_nats(gated: GatedModel, group: Group, probs: Tensor) -> Tensor:
-    known = closed_form(gated.prior, group)
-    if known is not None:
-        return known.penalty(group, probs)
+def _program_nats(gated: GatedModel, groups: Sequence[Group], probs: Mapping[str, Tensor]) -> Tensor:
+    """The same of groups whose prior is a plain program, all in one trace: what they share counts once."""
     with poutine.block():
-        guide = poutine.trace(gated.hyper_guide).get_trace(group, probs)
-        model = poutine.trace(poutine.replay(gated.gate_prior, trace=guide)).get_trace(group)
+        guide = poutine.trace(gated.hyper_guides).get_trace(probs, groups)
+        model = poutine.trace(poutine.replay(gated.gate_priors, trace=guide)).get_trace(groups)
         guide.compute_log_prob()
         model.compute_log_prob()
-    gates: Any = model.nodes["_RETURN"]["value"]
-    return guide.log_prob_sum() - model.log_prob_sum() + gate_divergence(probs, gates)
+    priors: Any = model.nodes["_RETURN"]["value"]
+    nats = guide.log_prob_sum() - model.log_prob_sum()
+    for name, gates in priors.plain.items():
+        nats = nats + gate_divergence(probs[name], gates)
+    for block in priors.blocks:
+        nats = nats + block.divergence(probs)
+    return torch.as_tensor(nats)
 
 
 def gate_divergence(probs: Tensor, prior: TorchDistribution) -> Tensor:

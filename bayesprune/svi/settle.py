@@ -57,6 +57,7 @@ def settle_(gated: GatedModel, inclusion_prob: Tensor, weights: Mapping[str, Ten
     """
     tiny = torch.finfo(gated.log_odds.dtype).eps
     gated.log_odds.copy_(torch.logit(inclusion_prob.to(gated.log_odds), eps=tiny))
+    gated.pin_()
     for name, tensor in gated.weight_tensors().items():
         tensor.copy_(weights[name])
     gated.remove_(dead_units(gated, 0.5))

@@ -481,6 +481,11 @@ class Engine:
         velocity, log_odds = mirror_step(
             self.gates, state.velocity, gated.log_odds.data, full, self._typical(slope)
         )
+        if gated.pinned is not None:
+            log_odds = torch.where(gated.pinned != 0, gated.pinned, log_odds)
+            velocity = torch.where(
+                gated.pinned != 0, -gated.pinned, velocity
+            )  # shut gates go, open ones stay
         if self.held is not None:
             log_odds = torch.where(self.held, gated.log_odds.data, log_odds)
             velocity = velocity.masked_fill(self.held, 0.0)
@@ -509,7 +514,9 @@ class Engine:
         for parameter, slope in zip(self._hyper, slopes[1:], strict=True):
             parameter.grad = slope
         of_gates = slopes[0]
-        return torch.zeros_like(probs) if of_gates is None else of_gates
+        if of_gates is None:
+            return torch.zeros_like(probs)
+        return of_gates if gated.pinned is None else of_gates.masked_fill(gated.pinned != 0, 0.0)
 
     def _typical(self, slope: Tensor) -> Tensor:
         """(units of all groups,), mean size of the prior's slope over a group's living units, at least a

@@ -374,6 +374,7 @@ class Training:
             self.rounded = self.undecided()
         self._remove_(dead)
         self.gated.log_odds.data[self.gated.alive] = CERTAIN
+        self.gated.pin_()
         for copy in self.also:
             if isinstance(copy, GatedModel):
                 copy.log_odds.data.copy_(self.gated.log_odds.data)
@@ -620,6 +621,7 @@ class Training:
         gated, held = self.gated, optional_units(self.gated)
         gated.log_odds.data[gated.alive] = gated.log_odds.data[gated.alive].clamp_min(OPEN)
         gated.log_odds.data[held & gated.alive] = CERTAIN
+        gated.pin_()
         if bool(held.any()):
             self.engine.held = held
             if self.pricing:
@@ -634,6 +636,7 @@ class Training:
             self.pricing.gains = self._gains(self.gated.alive)
         else:
             self.gated.log_odds.data[unpaid(self.gated, self._gains, self.engine.prices())] = -CERTAIN
+            self.gated.pin_()
 
     def _gains(self, open_units: Tensor) -> Tensor:
         """(units of all groups,), nats that each section saves, by the rows of all processes."""

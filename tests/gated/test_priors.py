@@ -115,10 +115,10 @@ def test_a_factor_of_the_prior_counts_and_gates_without_a_warning():
     assert torch.isfinite(Trace_ELBO().differentiable_loss(with_factor.model, with_factor.guide, x, y))
 
 
-def test_discrete_hyper_site_needs_a_guide():
+def test_discrete_hyper_site_without_end_needs_a_guide():
     def mixture(group):
-        which = pyro.sample(f"which/{group.name}", dist.Bernoulli(0.5))
-        return priors.Gates(probs=(0.2 + 0.5 * which).expand(group.size))
+        which = pyro.sample(f"which/{group.name}", dist.Geometric(0.5))
+        return priors.Gates(probs=(1 / (2 + which)).expand(group.size))
 
     with pytest.raises(PriorError, match=r"'which/input'.*discrete.*guide\(group, inclusion_prob\)"):
         gate(mixture)

@@ -72,7 +72,7 @@ def test_groups_without_hyper_sites_have_none():
 
 
 def discrete(group):
-    return priors.Gates(probs=pyro.sample("which", dist.Bernoulli(0.5)).expand(group.size))
+    return priors.Gates(probs=1 / (2 + pyro.sample("which", dist.Poisson(2.0)).expand(group.size)))
 
 
 def broken(group):
@@ -82,8 +82,9 @@ def broken(group):
 MESSAGES = {
     "discrete": (
         discrete,
-        "Hyper-site 'which' of the prior is discrete (Bernoulli), and the default guide is Gaussian: give "
-        "the prior a method guide(group, inclusion_prob) that samples it, or make it continuous.",
+        "Hyper-site 'which' of the prior is discrete (Poisson), and has no finite list of values to sum "
+        "over: take one that has (Categorical, Bernoulli, Binomial), make it continuous, or give the prior a "
+        "method guide(group, inclusion_prob) that samples it from a distribution without anything to learn.",
     ),
     "broken": (
         broken,

@@ -23,6 +23,7 @@ from bayesprune.gated import GatedModel
 from bayesprune.posterior.draws import random_sites
 from bayesprune.priors import Gates
 from bayesprune.priors.protocol import ClosedFormPrior, closed_form
+from bayesprune.priors.summed import Block
 from bayesprune.structure import Group
 from bayesprune.svi.objective import weight_nats
 
@@ -40,15 +41,17 @@ def unit_prices(gated: GatedModel, probs: Tensor) -> Tensor:
     Returns:
         (units of all groups,), float64, nats, on the CPU; of no meaning for removed units.
     """
-    prices = []
-    for group, theta in zip(gated.groups, gated.by_group(probs).values(), strict=True):
-        known = closed_form(gated.prior, group)
+    parts, prices = gated.by_group(probs), {}
+    for groups in gated.groups_together():
         with torch.no_grad():
-            if known is not None:
-                prices.append(_by_penalty(known, group, theta, gated.by_group(gated.alive)[group.name]))
+            known = closed_form(gated.prior, groups[0])
+            if known is not None and len(groups) == 1:
+                alive = gated.by_group(gated.alive)[groups[0].name]
+                prices[groups[0].name] = _by_penalty(known, groups[0], parts[groups[0].name], alive)
             else:
-                prices.append(_by_draws(gated, group, theta))
-    return torch.cat(prices).cpu() + _of_weights(gated, probs).cpu()
+                prices.update(_by_draws(gated, groups, parts))
+    found = torch.cat([prices[group.name].cpu() for group in gated.groups])
+    return found + _of_weights(gated, probs).cpu()
 
 
 def _by_penalty(prior: ClosedFormPrior, group: Group, theta: Tensor, alive: Tensor) -> Tensor:
@@ -61,20 +64,36 @@ def _by_penalty(prior: ClosedFormPrior, group: Group, theta: Tensor, alive: Tens
     return prices
 
 
-def _by_draws(gated: GatedModel, group: Group, theta: Tensor) -> Tensor:
-    """(group.size,), mean log-odds against each unit over draws of hyper-sites and, if need be, of gates."""
-    total, draws = torch.zeros(group.size, dtype=torch.double), 0
+def _by_draws(gated: GatedModel, groups: tuple[Group, ...], probs: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Group → (size,), mean log-odds against each unit over draws of hyper-sites and, if need be, gates."""
+    total = {group.name: torch.zeros(group.size, dtype=torch.double) for group in groups}
+    draws = 0
     while draws < DRAWS:
         with poutine.block():
-            guide: Any = poutine.trace(gated.hyper_guide).get_trace(group, theta)
-            model: Any = poutine.trace(poutine.replay(gated.gate_prior, trace=guide)).get_trace(group)
-        gates = model.nodes["_RETURN"]["value"]
-        given = _logits(gates)
-        total += (_against(gates, theta) if given is None else -given).double().cpu()
+            guide: Any = poutine.trace(gated.hyper_guides).get_trace(probs, groups)
+            model: Any = poutine.trace(poutine.replay(gated.gate_priors, trace=guide)).get_trace(groups)
+        priors, drawn = model.nodes["_RETURN"]["value"], bool(random_sites(guide))
+        for name, gates in priors.plain.items():
+            given = _logits(gates)
+            drawn = drawn or given is None
+            against = _against(gates, probs[name]) if given is None else -given
+            total[name] += against.double().cpu()
+        for block in priors.blocks:
+            drawn = True
+            for name, against in _against_block(block, probs).items():
+                total[name] += against.double().cpu()
         draws += 1
-        if given is not None and not random_sites(guide):
-            break  # nothing is drawn
-    return total / draws
+        if not drawn:
+            break
+    return {name: prices / draws for name, prices in total.items()}
+
+
+def _against_block(block: Block, probs: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Group → (units,), as ``_against``, where discrete hyper-sites are summed out."""
+    z = {name: (torch.rand_like(probs[name]) < probs[name]).to(probs[name].dtype) for name in block.groups}
+    if block.independent:
+        return {name: -gains[0] for name, gains in block.gains({n: v[None] for n, v in z.items()}).items()}
+    return {name: _against(block.given(name, z), probs[name]) for name in block.groups}
 
 
 def _logits(gates: Any) -> Tensor | None:

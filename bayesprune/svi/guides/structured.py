@@ -94,9 +94,9 @@ class StructuredGuide(nn.Module):
         gates: dict[str, Tensor] = {}
         theta = self.gated.by_group(self.inclusion_prob().detach())
         with poutine.trace() as seen:
+            # Detached: the hyper-posterior is the best one given θ, so its slope in θ is zero (envelope).
+            self.gated.hyper_guides(theta)
             for group in self.gated.groups:
-                # Detached: the hyper-posterior is the best one given θ, so its slope in θ is zero (envelope).
-                self.gated.hyper_guide(group, theta[group.name])
                 gates[group.name] = pyro.sample(f"gate/{group.name}", self.gate_dist(group.name, gates))
         frames = seen.trace.nodes[f"gate/{self.gated.groups[0].name}"]["cond_indep_stack"]
         in_plate = any(frame.vectorized for frame in frames)
