@@ -181,7 +181,7 @@ def test_stored_parameters_are_saved_and_gone_on_from(tmp_path):
         if record.epoch == 2:
             raise Enough
 
-    settings = {"epochs": 3, "batch_size": 8, "progress": False, "checkpoint": tmp_path}
+    settings = {"epochs": 3, "batch_size": 16, "progress": False, "checkpoint": tmp_path}
     with pytest.raises(Enough):
         bp.fit(gate(StoredGuide()), (x, y), **settings, on_epoch=stop)
     resumed = bp.fit(gate(StoredGuide()), (x, y), **settings, resume=True)
