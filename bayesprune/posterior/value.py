@@ -16,6 +16,7 @@ from bayesprune.posterior.chain import Chain, run_chain
 from bayesprune.posterior.datasets import assemble
 from bayesprune.posterior.draws import draw_prior, quiet
 from bayesprune.posterior.rows import Asked, check_asked
+from bayesprune.posterior.sizes import Sizes, sizes_of
 from bayesprune.ranges import check_seed, is_whole
 from bayesprune.rows import Source
 from bayesprune.svi.result import FitResult
@@ -120,6 +121,35 @@ class Posterior:
             raise PosteriorError("observed=True keeps the targets of rows=, which are inputs alone.")
         chains = [self._chain(number, draws, thin, seed, weights, pair) for number in range(len(self.fits))]
         return wrap(assemble(self.fits, chains, thin, self._prior(prior, seed), pair if observed else None))
+
+    def sizes(self, draws: int = 10_000, seed: int = 0) -> Sizes:
+        """How large the network may be under independent gates: units by group and in all, parameters, MACs.
+
+        Numbers of units are exact, sums of independent gates. So are parameters and MACs where they are
+        linear in the gates that are undecided (those of one layer's units, say); else masks are drawn.
+        Several fits count equally.
+
+        Args:
+            draws: of masks, where they are needed.
+            seed: of them.
+
+        Raises:
+            PosteriorError: a number out of range.
+
+        Example:
+            >>> import bayesprune as bp
+            >>> network = torch.nn.Sequential(torch.nn.Linear(4, 3))
+            >>> prior = bp.priors.BernoulliGates(bp.priors.Flattening(price=5.0))
+            >>> gated = bp.gate(network, torch.zeros(1, 4), prior=prior, likelihood=bp.Categorical(rows=100))
+            >>> gated.log_odds.data.zero_()
+            tensor([0., 0., 0., 0.])
+            >>> sizes = bp.Posterior.of(gated).sizes()
+            >>> sizes.kept["input"].probs.tolist(), sizes.macs.interval(0.8)
+            ([0.0625, 0.25, 0.375, 0.25, 0.0625], (3.0, 9.0))
+        """
+        _check_numbers(draws=draws)
+        check_seed(seed, PosteriorError)
+        return sizes_of([fit.gated for fit in self.fits], draws, seed)
 
     def _chain(
         self, number: int, draws: int, thin: int, seed: int, weights: bool, rows: Asked | None

@@ -81,7 +81,8 @@ class Recipe:
             removed, and from ``decide`` on the learning rate falls all the same: what is left is a posterior
             over masks, under whose draws the weights were learnt, and ``bp.prune`` rounds it.
         compact_weights: ``"points"``, or ``"normal"`` to give the weights a Gaussian posterior in the compact
-            part.
+            part. None for a posterior where noise is learnt from fewer than 10 rows a weight that is left,
+            since points would take the noise for a part of what they fit (``few_rows``), else points.
         compact_scale: factor on the weights' prior standard deviation in the compact part.
         averaging: share of the compact part, at its end, over which weights are averaged; the statistics of
             batch normalisation are then taken afresh.
@@ -101,7 +102,7 @@ class Recipe:
     ramp: float = 0.35
     decide: float = 0.7
     decides: bool = True
-    compact_weights: str = "points"
+    compact_weights: str | None = None
     compact_scale: float = 1.0
     averaging: float = 0.0
     start: str = "scratch"
@@ -219,8 +220,8 @@ def _problems(recipe: Recipe) -> list[str]:
         (_positive(recipe.compact_scale), f"compact_scale={recipe.compact_scale} must be positive"),
         (0 <= recipe.averaging <= 1, f"averaging={recipe.averaging} must lie in [0, 1]"),
         (
-            recipe.compact_weights in ("points", "normal"),
-            f"compact_weights={recipe.compact_weights!r} must be 'points' or 'normal'",
+            recipe.compact_weights in (None, "points", "normal"),
+            f"compact_weights={recipe.compact_weights!r} must be 'points' or 'normal', or left out",
         ),
         (
             recipe.warmup >= 0 and recipe.ramp >= 0 and recipe.warmup + recipe.ramp <= recipe.decide <= 1,

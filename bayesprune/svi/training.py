@@ -27,6 +27,7 @@ from bayesprune.svi.callbacks import Callback
 from bayesprune.svi.checks import check_first, check_model, check_rows, check_training
 from bayesprune.svi.clock import warn_after, warn_before
 from bayesprune.svi.estimators.problem import backward
+from bayesprune.svi.few_rows import spreads
 from bayesprune.svi.objective import gate_nats, prior_nats, weight_nats
 from bayesprune.svi.optimisers import Optimizer, given
 from bayesprune.svi.own_unit import start_in_own_unit_
@@ -384,12 +385,17 @@ class Training:
         for callback in self.callbacks:
             callback.on_decision(self)
 
-    def enter_compact_(self) -> None:
-        """Switch on what stands in for the gates' noise from now on."""
+    def enter_compact_(self, spread: bool | None = None) -> None:
+        """Switch on what stands in for the gates' noise from now on.
+
+        Args:
+            spread: whether weights get a posterior; by default as the recipe says.
+        """
         recipe, gated = self.recipe, self.gated
         if recipe.compact_scale != 1.0:
             gated.weights = gated.weights.scaled(recipe.compact_scale)
-        if recipe.compact_weights == "normal" and not gated.log_scales:
+        spread = spreads(recipe, gated) if spread is None else spread
+        if spread and not gated.log_scales:
             gated.spread_weights_(gated.weights.initial_scale)
         before = self.optimizer
         self.engine.enter_compact_()

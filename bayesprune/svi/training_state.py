@@ -94,7 +94,7 @@ def put_(training: Training, state: TrainingState) -> None:
     training.engine.remove_(~parts["model"]["alive"].to(training.gated.alive.device))
     training.follow_removals_()
     if _turned(training, plain):
-        training.enter_compact_()
+        training.enter_compact_(_spread(parts["model"]))
     training.gated.load_state_dict(dict(parts["model"]))
     _put_moments_(training, parts["optimiser"], plain)
     device = training.state.velocity.device
@@ -187,7 +187,7 @@ def _try_on_copy(training: Training, parts: dict[str, dict[str, Tensor]], plain:
     gated.remove_(~parts["model"]["alive"].to(gated.alive.device))
     if parts["decision"]:
         _at_decision(training, parts["decision"])
-    if _turned(training, plain) and training.recipe.compact_weights == "normal" and not gated.log_scales:
+    if _turned(training, plain) and _spread(parts["model"]) and not gated.log_scales:
         gated.spread_weights_(gated.weights.initial_scale)
     _check_model(gated, parts["model"])
     by_name = moved(gated)
@@ -218,6 +218,11 @@ def _turned(training: Training, plain: Mapping[str, Any]) -> bool:
     """Whether the compact part has begun: with the decision, or where it would have been."""
     late = not training.recipe.decides and plain["step"] > training.schedule.decide
     return bool(plain["decided"]) or late
+
+
+def _spread(saved: Mapping[str, Tensor]) -> bool:
+    """Whether weights had a posterior."""
+    return any(name.startswith("log_scales.") for name in saved)
 
 
 def _at_decision(training: Training, saved: Mapping[str, Tensor]) -> GatedModel:
