@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, overload
 
 import torch
-from torch import nn
+from safetensors.torch import load as tensors_from_bytes
+from torch import Tensor, nn
 
 from bayesprune.errors import CheckpointError
 from bayesprune.export.architecture import (
@@ -23,7 +25,7 @@ from bayesprune.export.inside import inside_data, inside_from_data
 from bayesprune.export.layers import is_sequence, sequence_data, sequence_from_data, sequence_tensors
 from bayesprune.export.own_class import put_into_, sizes_of
 from bayesprune.export.read_back import check_same_outputs, check_same_tensors, held, outputs_of
-from bayesprune.export.tensors import TENSORS, digest, read_tensors, tensor_bytes
+from bayesprune.export.tensors import TENSORS, architecture_of, digest, read_tensors, tensor_bytes
 from bayesprune.files import path_of, write_together
 from bayesprune.rows.call import Call
 from bayesprune.rows.example import example_call
@@ -32,9 +34,13 @@ from bayesprune.structure.copying import Foreign, copy_of
 from bayesprune.structure.graph import as_plain_graph
 from bayesprune.structure.plain import PlainGraph
 from bayesprune.structure.running import check_plain
+from bayesprune.structure.weight_posterior import WeightPosterior
+
+DEVIATIONS = "deviations.safetensors"
+"""The file of a saved network that holds the standard deviations of its weights, where they were kept."""
 
 
-def save(network: nn.Module, folder: str | Path, example: Any) -> None:
+def save(network: nn.Module | WeightPosterior, folder: str | Path, example: Any) -> None:
     """Write a network as `pruned.safetensors` and `architecture.json`.
 
     A sequence of plain layers is written as its layers. Any other network is written as the operations that
@@ -43,7 +49,9 @@ def save(network: nn.Module, folder: str | Path, example: Any) -> None:
     what was there.
 
     Args:
-        network: what `bayesprune.prune` returns, or any other that PyTorch can trace; left alone.
+        network: what `bayesprune.prune` returns, or any other that PyTorch can trace; left alone. Of
+            ``prune(…, posterior=True)`` the standard deviations go into a third file,
+            `deviations.safetensors`.
         folder: where the two files go; made as needed. A network already there is replaced.
         example: (rows, ...), a batch that the network accepts, in any form that ``bp.gate`` takes: it is run
             on it, and names, shapes and types are noted, for whoever loads it.
@@ -67,6 +75,9 @@ def save(network: nn.Module, folder: str | Path, example: Any) -> None:
           (1): ReLU()
         )
     """
+    deviations: Mapping[str, Tensor] | None = None
+    if isinstance(network, WeightPosterior):
+        deviations, network = network.deviations, network.network
     check_plain(network, "save")
     check_no_global_hooks("save")
     folder = path_of(folder, "save: the folder")
@@ -99,12 +110,34 @@ def save(network: nn.Module, folder: str | Path, example: Any) -> None:
             raise CheckpointError(f"{folder}: what was written cannot be read back. {problem}") from problem
         check_same_tensors({**held(written), **held(network)}, held(again), str(folder))
         check_same_outputs(runs, again, inputs, str(folder))
+        if deviations is not None:
+            found = _read_deviations(aside[folder / DEVIATIONS], said["tensors_sha256"], again)
+            check_same_tensors({n: t.cpu() for n, t in deviations.items()}, found, str(folder))
 
     # the architecture last: it names the tensors it belongs to, so a crash in between is noticed
-    write_together({folder / TENSORS: content, folder / ARCHITECTURE: architecture_bytes(description)}, check)
+    files = {folder / TENSORS: content, folder / ARCHITECTURE: architecture_bytes(description)}
+    if deviations is not None:
+        files = {folder / DEVIATIONS: tensor_bytes(deviations, description["tensors_sha256"]), **files}
+    write_together(files, check)
+    if deviations is None:  # those of a network that was there before
+        (folder / DEVIATIONS).unlink(missing_ok=True)
 
 
-def load(folder: str | Path, into: nn.Module | None = None) -> nn.Module:
+@overload
+def load(
+    folder: str | Path, into: nn.Module | None = None, *, posterior: Literal[False] = False
+) -> nn.Module: ...
+
+
+@overload
+def load(
+    folder: str | Path, into: nn.Module | None = None, *, posterior: Literal[True]
+) -> WeightPosterior: ...
+
+
+def load(
+    folder: str | Path, into: nn.Module | None = None, *, posterior: bool = False
+) -> nn.Module | WeightPosterior:
     """Rebuild a saved network: plain PyTorch, on the CPU, in eval mode; outputs equal bit for bit.
 
     Args:
@@ -114,8 +147,10 @@ def load(folder: str | Path, into: nn.Module | None = None) -> nn.Module:
             graphs inside of it do so again. By default the network comes back as plain layers, or as a module
             of the same parameter names that runs its operations.
 
+        posterior: with the standard deviations of its weights, which must have been saved with it.
+
     Returns:
-        The network; ``into`` itself where that is given.
+        The network; ``into`` itself where that is given. With ``posterior``, a ``WeightPosterior`` of it.
 
     Raises:
         RunFolderError: ``folder`` is no path.
@@ -132,7 +167,41 @@ def load(folder: str | Path, into: nn.Module | None = None) -> nn.Module:
     if into is not None:
         inside = inside_from_data(network, description.get("inside", []), folder / ARCHITECTURE)
         put_into_(into, network, description.get("sizes", sizes_of(network)), folder, inside)
-    return network if into is None else into
+    loaded = network if into is None else into
+    if not posterior:
+        return loaded
+    return WeightPosterior(
+        loaded, _read_deviations(folder / DEVIATIONS, description["tensors_sha256"], loaded)
+    )
+
+
+def _read_deviations(path: Path, tensors_sha256: str, network: nn.Module) -> dict[str, Tensor]:
+    """Standard deviations of a network's weights, which must be its own."""
+    try:
+        content = path.read_bytes()
+        found = tensors_from_bytes(content)
+        of = architecture_of(content)
+    except FileNotFoundError:
+        raise CheckpointError(
+            f"{path}: there is no such file: the network was saved without a posterior of its weights. Save "
+            "bp.prune(result, posterior=True), or load without posterior=."
+        ) from None
+    except Exception as problem:  # the format's own errors have no common base
+        raise CheckpointError(f"{path}: is truncated or corrupt ({problem}). Save it again.") from problem
+    parameters = dict(network.named_parameters())
+    wrong = [
+        name
+        for name, value in found.items()
+        if name not in parameters
+        or value.shape != parameters[name].shape
+        or not bool((value.isfinite() & (value >= 0)).all())
+    ]
+    if of != tensors_sha256 or wrong:
+        raise CheckpointError(
+            f"{path}: does not belong to {TENSORS} beside it{f' ({wrong[0]})' if wrong else ''}. Save the "
+            "network again with its posterior."
+        )
+    return found
 
 
 def _read(architecture: Path, tensors: Path) -> tuple[nn.Module, dict[str, Any]]:

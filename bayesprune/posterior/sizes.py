@@ -198,7 +198,7 @@ def _drawn(at: Any, theta: Tensor, draws: int, seed: int) -> Tensor:
 def _law(values: Floats, probs: Floats, exact: bool) -> Law:
     """Equal values taken together."""
     ordered, which = np.unique(values.round(3), return_inverse=True)
-    return Law(ordered, np.bincount(which.reshape(-1), weights=probs), exact)
+    return Law(ordered, np.bincount(which.reshape(-1), weights=probs).astype(np.float64), exact)
 
 
 def _mean(laws: Sequence[Law]) -> Law:

@@ -9,6 +9,7 @@ from bayesprune.structure.plain.routed import routed_linear
 from bayesprune.structure.plain_weights import plain_weights
 from bayesprune.structure.taken import Pass, measure
 from bayesprune.structure.terms import Term
+from bayesprune.structure.weight_posterior import WeightPosterior
 
 __all__ = [
     "Call",
@@ -21,6 +22,7 @@ __all__ = [
     "Raw",
     "Slot",
     "Term",
+    "WeightPosterior",
     "count",
     "measure",
     "minimal_masks",

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
+import torch
 from torch import Tensor, nn
 
 from bayesprune.callers import level
-from bayesprune.errors import RoundingWarning, SettingsError
+from bayesprune.errors import RoundingWarning, SettingsError, UnsupportedNetworkError
 from bayesprune.gated import GatedModel
 from bayesprune.gated.dead import dead_units
 from bayesprune.likelihoods import Likelihood, Member
 from bayesprune.rows.digests import Digests
 from bayesprune.structure.copying import copy_of
+from bayesprune.structure.weight_posterior import WeightPosterior
 
 if TYPE_CHECKING:
     from bayesprune.posterior import EvidenceTable, Posterior
@@ -145,17 +147,57 @@ class FitResult:
         return evidence(self, rows, **settings)
 
 
-def prune(result: FitResult | GatedModel) -> nn.Module:
+@overload
+def prune(result: FitResult | GatedModel, *, posterior: Literal[False] = False) -> nn.Module: ...
+
+
+@overload
+def prune(result: FitResult | GatedModel, *, posterior: Literal[True]) -> WeightPosterior: ...
+
+
+def prune(result: FitResult | GatedModel, *, posterior: bool = False) -> nn.Module | WeightPosterior:
     """The small network, as plain PyTorch in eval mode.
 
     Args:
         result: of a fit, or a gated model; left alone.
+        posterior: with the standard deviations of its weights, where they have a posterior.
 
     Returns:
         Layers in order under their original names, with the posterior means of the weights: of the
-        median-probability model, as `pruned` has it.
+        median-probability model, as `pruned` has it. With ``posterior``, that network and the deviations,
+        from which networks can be drawn, and which ``bp.save`` keeps.
+
+    Raises:
+        SettingsError: something else; or ``posterior`` where weights are points.
+        UnsupportedNetworkError: weights of the small network have no deviations of their shape.
     """
-    return pruned(result).network.plain().eval()
+    cut = pruned(result)
+    network = cut.network.plain().eval()
+    return WeightPosterior(network, _deviations(cut, network)) if posterior else network
+
+
+@torch.no_grad()
+def _deviations(gated: GatedModel, network: nn.Module) -> dict[str, Tensor]:
+    """Parameter name → standard deviation, in the unit that the plain network has its weights in."""
+    scales = gated.log_scales_by_tensor()
+    if not scales:
+        raise SettingsError(
+            "prune(posterior=True): the weights are points. Fit with Recipe(compact_weights='normal'), or "
+            "gate with NormalWeights(posterior='normal')."
+        )
+    head, parameters, found = gated.network.frame, dict(network.named_parameters()), {}
+    unit = gated.network.get_buffer("_frame_unit") if head is not None else None
+    for name, log_scale in scales.items():
+        deviation = log_scale.exp()
+        if head is not None and unit is not None and name in (head.weight, head.bias):
+            deviation = (deviation.double() * unit.double()).to(deviation)
+        if name not in parameters or parameters[name].shape != deviation.shape:
+            raise UnsupportedNetworkError(
+                f"prune(posterior=True): {name!r} has standard deviations of shape {tuple(deviation.shape)}, "
+                "and the small network no such parameter. Take bp.predict, or prune without posterior=."
+            )
+        found[name] = deviation.clone()
+    return found
 
 
 def pruned(result: FitResult | GatedModel) -> GatedModel:
