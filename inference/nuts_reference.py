@@ -2,6 +2,8 @@
 
 Every density that the sampler asks for is a sum over all 2^K gate configurations, at most 12 gates, and
 every inclusion probability is the mean over draws of the exact p(gates | weights, y): no gate is ever drawn.
+Where a prior of gates has a penalty, its hyper-sites are not sampled but gone: the prior of a mask is then
+e^-penalty, the one that ``fit`` works under, a price for each unit under ``Flattening``.
 It is for problems of a few hundred rows and a few dozen weights. ``epochs`` is the number of posterior draws
 divided by 10, after half as many of warm-up; batches, recipe and checkpoints do not apply: an interrupted run
 starts again, with the same draws for the same seed.
@@ -35,7 +37,8 @@ def infer(gated, train, *, epochs, batch_size, seed, recipe, device, checkpoint,
         raise SettingsError(
             f"nuts_reference sums over 2^{units} configurations of {units} gates: at most {MOST_GATES}."
         )
-    model = config_enumerate(gated.model, "parallel")
+    collapsed = gated.with_prior(bp.priors.Collapsed(gated.prior)).to(device).requires_grad_(False)
+    model = config_enumerate(collapsed.model, "parallel")
     with torch.random.fork_rng(devices=[]):
         pyro.set_rng_seed(seed)
         count = DRAWS_PER_EPOCH * epochs

@@ -1,10 +1,12 @@
 """Priors: a prior is a Pyro program of one argument, ``prior(group)`` → the distribution of its gates."""
 
 from bayesprune.priors.budget import Budget
+from bayesprune.priors.collapsed import Collapsed
 from bayesprune.priors.cost_gates import CostGates
 from bayesprune.priors.cost_price import Price
 from bayesprune.priors.flattening import FlatteningDistribution
 from bayesprune.priors.gates import Gates
+from bayesprune.priors.integrated import IntegratedFlattening
 from bayesprune.priors.known_rate import Fixed, LayerAdaptive
 from bayesprune.priors.latency import Latency
 from bayesprune.priors.price import Flattening
@@ -19,6 +21,7 @@ __all__ = [
     "Beta",
     "Budget",
     "ClosedFormPrior",
+    "Collapsed",
     "CostGates",
     "Fixed",
     "Flattening",
@@ -26,6 +29,7 @@ __all__ = [
     "GatePrior",
     "Gates",
     "HyperPrior",
+    "IntegratedFlattening",
     "Latency",
     "LayerAdaptive",
     "NetworkPrior",

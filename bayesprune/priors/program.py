@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,7 +74,7 @@ def run_prior(prior: Prior, groups: Sequence[Group], extra: DefaultGuide, device
     Raises:
         PriorError: what it returned is no distribution over a group's gates.
     """
-    with OneProgram(extra.stored, extra.summed) as program, torch.device(device):
+    with OneProgram(extra.stored, extra.summed) as program, _made_on(device):
 
         def run(group: Group) -> TorchDistribution:
             return as_gates(prior(group), group)
@@ -108,7 +109,7 @@ def run_guide(
         inclusion_prob: group → (size,), q(z = 1).
         device: where tensors are made.
     """
-    with OneProgram(extra.stored) as program, torch.device(device):
+    with OneProgram(extra.stored) as program, _made_on(device):
         for group in groups:
             program.begin()
             own = member(prior, group)
@@ -116,6 +117,11 @@ def run_guide(
                 own.guide(group, inclusion_prob[group.name])
             else:
                 extra(group)
+
+
+def _made_on(device: torch.device) -> AbstractContextManager[Any]:
+    """Make tensors there; without a mode, for which every operation pays, where that is so anyway."""
+    return nullcontext() if torch.get_default_device() == device else torch.device(device)
 
 
 def as_gates(gates: Any, group: Group) -> TorchDistribution:

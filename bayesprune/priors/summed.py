@@ -26,7 +26,7 @@ from bayesprune.structure.groups import Group
 
 MOST_COMBINATIONS = 256
 """Of values of discrete sites: in a group, and of those that groups share."""
-DRAWS = 16
+DRAWS = 8
 """Of gates, over which the logarithm of a mixture is averaged."""
 NUMBERS_AT_ONCE = 4_000_000
 CERTAIN = 1e4

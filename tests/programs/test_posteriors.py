@@ -2,7 +2,9 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
+import pyro
 import pytest
 import torch
 from torch import nn
@@ -46,7 +48,8 @@ def double_precision():
 
 
 def infer(name, gated, x, y, epochs, seed=0):
-    return load_inference(name).infer(
+    run = load_inference(name).infer if isinstance(name, str) else name
+    return run(
         gated, bp.data.Split(x, y), epochs=epochs, batch_size=len(x), seed=seed, recipe=bp.Recipe(),
         device="cpu", checkpoint=None, resume=False, progress=False,
     )  # fmt: skip
@@ -86,6 +89,43 @@ def test_draws_given_weights_are_the_enumerated_masks():
     share = torch.softmax(torch.stack(scores), 0)
     torch.testing.assert_close(marginals, share @ masks, rtol=1e-9, atol=1e-9)
     assert nll == pytest.approx((share * torch.stack(rows).mean(-1)).sum().item(), rel=1e-9)
+
+
+@pytest.mark.usefixtures("double_precision")
+def test_nuts_and_fit_are_under_the_same_price(monkeypatch):
+    """Weights as one draw has them: the log-odds of a gate are what its unit saves, minus the price."""
+    torch.manual_seed(0)
+    x = torch.randn(12, 2)
+    x[:, 1] = 0.0  # no evidence: its log-odds are minus the price
+    prior = bp.priors.BernoulliGates(bp.priors.Flattening(20.0))
+    network, likelihood = nn.Sequential(nn.Linear(2, 1)), bp.Gaussian(rows=12, learn_scale=False)
+    gated = bp.gate(network, x, prior=prior, likelihood=likelihood)
+    y = 0.8 * torch.randn(12, 1)
+    found = load_inference("nuts_reference").infer
+    program, seen = found.__globals__, {}
+
+    class Sampler:
+        def __init__(self, kernel, count, **settings):
+            self.kernel = kernel
+
+        def run(self, x, y):
+            seen["sites"] = set(pyro.poutine.trace(self.kernel.model).get_trace(x, y).nodes)
+
+        def get_samples(self):
+            tensors = gated.weight_tensors().items()
+            return {f"weight/{n}": p.detach().expand(10, *p.shape) for n, p in tensors}
+
+    monkeypatch.setitem(program, "MCMC", Sampler)
+    monkeypatch.setitem(program, "NUTS", lambda model, **settings: SimpleNamespace(model=model))
+    with pytest.warns(EmptyGroupWarning):
+        result = infer(found, gated, x, y, epochs=1)
+    on, off = (
+        gated.likelihood.nll(gated.outputs(x, {"input": torch.tensor([z, 0.0])}), y).sum() for z in (1.0, 0.0)
+    )
+    assert "pi/input" not in seen["sites"] and "gate/input" in seen["sites"]
+    expected = torch.sigmoid(torch.stack([off - on - 20.0, torch.tensor(-20.0)])).tolist()
+    assert result.history[-1].inclusion.tolist() == pytest.approx(expected, rel=1e-6)
+    assert max(expected) < 5e-5
 
 
 @pytest.mark.parametrize(

@@ -494,7 +494,8 @@ def test_a_prior_that_does_not_hang_on_the_gates_has_no_slope():
         def penalty(self, group, inclusion_prob):
             return torch.zeros((), requires_grad=True).sum()
 
-    gated = small_gated(Constant(priors.Flattening(1.0)))
+    gated = small_gated(priors.BernoulliGates(priors.Flattening(1.0)))
+    gated.prior = Constant(priors.Flattening(1.0))  # gate would refuse a penalty that is not the program's
     engine = Engine(gated, Recipe(estimator="enumeration", gates=FREE))
     assert torch.equal(engine._prior_slope(), torch.zeros(5))
 
