@@ -6,6 +6,7 @@ from bayesprune.posterior.arviz import read, write
 from bayesprune.posterior.corrected import CorrectedInclusion, corrected_inclusion
 from bayesprune.posterior.diagnose import Diagnosis
 from bayesprune.posterior.evidence import EvidenceTable
+from bayesprune.posterior.integrate import Integrated, integrate_weights
 from bayesprune.posterior.join import join
 from bayesprune.posterior.plots import plot_evidence, plot_gates, plot_inputs
 from bayesprune.posterior.simulate import Ranks, simulate_ranks
@@ -19,11 +20,13 @@ __all__ = [
     "CorrectedInclusion",
     "Diagnosis",
     "EvidenceTable",
+    "Integrated",
     "Posterior",
     "Ranks",
     "corrected_inclusion",
     "diagnose",
     "evidence",
+    "integrate_weights",
     "join",
     "plot_evidence",
     "plot_gates",

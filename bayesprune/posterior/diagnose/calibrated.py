@@ -11,6 +11,7 @@ from scipy.stats import chisquare
 
 from bayesprune.posterior.diagnose.answer import Answer, Evidence, Measure, judged, not_asked
 from bayesprune.posterior.diagnose.joint import log_joint, why_not
+from bayesprune.posterior.integrate import affordable, integrate_weights, what_of, why_not_integrated
 from bayesprune.posterior.rows import Rows
 from bayesprune.priors.gates import MOST_ENUMERABLE_UNITS
 from bayesprune.svi.estimators import all_configurations
@@ -20,8 +21,8 @@ QUESTION = "calibrated"
 DISTANCE = 0.05
 FALSE_ALARM = 0.01
 UNLIKE = (
-    "Either units stand for each other, which independent gates cannot say, or a unit's gain is so near its "
-    "price that certainty is an artefact of the price"
+    "Either units stand for each other, which independent gates cannot say, or they share work that fewer "
+    "could do, or a unit's gain is so near its price that certainty is an artefact of the price"
 )
 
 Array = np.ndarray[Any, Any]
@@ -98,7 +99,10 @@ def exact_of(fit: FitResult, rows: Rows) -> tuple[Array, Array]:
 
 
 def calibrated(evidence: Evidence, ranks: tuple[Array, int] | None = None) -> Answer:
-    """Distance from the enumerated posterior, where at most 12 units are left; and SBC ranks, where given.
+    """Distance from enumerated posteriors, where at most 12 units are left; and SBC ranks, where given.
+
+    One is over masks given the weights as they were fitted, one with the weights integrated out, where these
+    are few enough. Both are given the removals: units that are gone are not asked about.
 
     Args:
         evidence: draws, fits and rows.
@@ -106,30 +110,45 @@ def calibrated(evidence: Evidence, ranks: tuple[Array, int] | None = None) -> An
     """
     measures: list[Measure] = []
     missing = _why_no_enumeration(evidence)
+    apart = missing or next((text for fit in evidence.fits if (text := _why_as_they_are(fit, evidence))), "")
     if not missing and evidence.rows is not None:
-        pairs = [exact_of(fit, evidence.rows) for fit in evidence.fits]
-        distance = max(float(np.abs(q - p).max(initial=0)) for q, p in pairs)
-        squared = max(float(np.square(q - p).mean()) if len(q) else 0.0 for q, p in pairs)
-        against = f"≤ {DISTANCE}"
-        measures += [
-            Measure("largest |q − exact| of a gate", distance, against, distance <= DISTANCE),
-            Measure("mean squared |q − exact|", squared),
-        ]
+        given = [fit for fit in evidence.fits if not why_not(fit.gated)]
+        if len(given) == len(evidence.fits):
+            measures += _distances("given these weights", [exact_of(fit, evidence.rows) for fit in given])
+        if not apart:
+            pairs = [integrated_of(fit, evidence.rows) for fit in evidence.fits]
+            measures += _distances(what_of(evidence.fits[0].gated), pairs)
     if ranks is not None:
         p = rank_uniformity(*ranks)
         measures.append(Measure("p-value of uniform SBC ranks", p, f"≥ {FALSE_ALARM}", p >= FALSE_ALARM))
     if not measures:
+        missing = missing or next(why_not(fit.gated) for fit in evidence.fits)
         remedy = "exclude= groups until 12 gates are left, or give ranks=(ranks, draws) of your simulations."
         return not_asked(QUESTION, missing, remedy)
-    wrong = any(m.holds is False for m in measures[:1]) and not missing
+    fine = [m.name.removeprefix("largest |q − exact| of a gate, ") for m in measures if m.name[:1] == "l"]
+    notes = [UNLIKE] if any(m.holds is False and m.name.startswith("largest") for m in measures) else []
+    if measures and not missing:
+        notes.append(apart and f"The weights are as they were fitted: {apart}")
     return judged(
         QUESTION,
         tuple(measures),
-        "inclusion probabilities are those of the exact posterior" if not missing else "ranks are uniform",
-        "use a guide that knows of dependence between gates, or enumerate (inference/enumerate_exact.py) and "
-        "read the exact probabilities.",
-        UNLIKE * wrong,
+        f"inclusion probabilities are those of all masks, {' and '.join(fine)}, given these removals"
+        if fine
+        else "ranks are uniform",
+        "use a guide that knows of dependence between gates, enumerate (inference/enumerate_exact.py), or "
+        "read the probabilities of bp.posterior.integrate_weights(result, rows).",
+        ". ".join(note for note in notes if note),
     )
+
+
+def _distances(name: str, pairs: list[tuple[Array, Array]]) -> list[Measure]:
+    """How far q and exact probabilities are apart, in the fit where that is most."""
+    distance = max(float(np.abs(q - p).max(initial=0)) for q, p in pairs)
+    squared = max(float(np.square(q - p).mean()) if len(q) else 0.0 for q, p in pairs)
+    return [
+        Measure(f"largest |q − exact| of a gate, {name}", distance, f"≤ {DISTANCE}", distance <= DISTANCE),
+        Measure(f"mean squared |q − exact|, {name}", squared),
+    ]
 
 
 def _why_no_enumeration(evidence: Evidence) -> str:
@@ -138,4 +157,33 @@ def _why_no_enumeration(evidence: Evidence) -> str:
     most = max(int(fit.gated.alive.sum()) for fit in evidence.fits)
     if most > MOST_ENUMERABLE_UNITS:
         return f"{most} gates are left, and enumeration is for at most {MOST_ENUMERABLE_UNITS}"
-    return next((text for fit in evidence.fits if (text := why_not(fit.gated))), "")
+    return next(
+        (t for fit in evidence.fits if (t := why_not(fit.gated)) and _why_as_they_are(fit, evidence)), ""
+    )
+
+
+def _why_as_they_are(fit: FitResult, evidence: Evidence) -> str:
+    """Why the weights are not integrated out under every mask; empty if they are."""
+    gated = fit.gated
+    missing = why_not_integrated(gated)
+    if missing or evidence.rows is None:
+        return missing
+    masks, most = 2 ** int(gated.alive.sum()), affordable(gated, evidence.rows)
+    if masks > most:
+        return f"{masks:,} masks would take long, for these weights and rows (unasked: {most:,})"
+    return ""
+
+
+def integrated_of(fit: FitResult, rows: Rows) -> tuple[Array, Array]:
+    """Inclusion probabilities of the living units: of the guide, and by enumeration, weights integrated out.
+
+    Args:
+        fit: of a model for which ``why_not_integrated`` is empty.
+        rows: (inputs, targets), the training rows.
+
+    Returns:
+        (living units,) and (living units,).
+    """
+    living = fit.gated.alive.cpu().numpy().astype(bool)
+    theta = fit.gated.inclusion_prob().detach().cpu().double().numpy()
+    return theta[living], integrate_weights(fit.gated, rows).inclusion_prob()[living]

@@ -12,13 +12,16 @@ from bayesprune.posterior.diagnose.answer import Answer, Evidence, Measure, judg
 from bayesprune.posterior.diagnose.confidence import FALSE_ALARM, against_chance, brier
 from bayesprune.posterior.diagnose.decided import ENTROPY, entropy, inclusion_prob
 from bayesprune.posterior.diagnose.joint import why_not
-from bayesprune.posterior.diagnose.neighbours import bound, certainty
+from bayesprune.posterior.diagnose.neighbours import bound, certainty, integrated_bound
+from bayesprune.posterior.integrate import affordable, what_of, why_not_integrated
 
 QUESTION = "faithful"
 MOST_K = 0.7
 """Of PSIS, however many draws there are."""
 POINTS, SCORE_SHARE = 1.0, 0.05
 OVERCONFIDENCE = 0.1
+NEIGHBOURS = 12
+"""Masks beside the hard one, at the least, that are worth asking with the weights integrated out."""
 EFFECTIVE = 0.5
 """Share of the draws that count, under the posterior's weights, from which on nothing is said of it."""
 
@@ -26,7 +29,7 @@ Array = np.ndarray[Any, Any]
 
 
 def faithful(evidence: Evidence) -> Answer:
-    """PSIS k̂ of the guide (a warning), sampled masks against the hard one, ECE, Brier, the mask's bound."""
+    """PSIS k̂ of the guide (a warning), sampled masks against the hard one, ECE, Brier, the mask's bounds."""
     groups, seen = evidence.groups, evidence.held_out or evidence.groups
     if "log_likelihood" not in seen:
         return not_asked(
@@ -54,10 +57,16 @@ def faithful(evidence: Evidence) -> Answer:
         notes.insert(
             0, "The mask is certain but unfaithful: the guide is sure of it, and the posterior is not"
         )
+    if any(m.holds is False and "integrated out" in m.name for m in overconfident):
+        notes.append(
+            "With the weights free to follow each mask another is as probable: units may share work that "
+            "fewer can do, or not be worth the weights that they need"
+        )
     return judged(
         QUESTION,
         tuple(measures),
-        "sampled masks predict as the hard mask does, and nothing that was looked at contradicts the guide",
+        "sampled masks predict as the hard mask does, and given these removals no mask beside it contradicts "
+        "the guide",
         "do not read the inclusion probabilities as beliefs: compare masks by their held-out score, look for "
         "correlated units that can stand for each other, or enumerate the units in doubt.",
         ". ".join(notes),
@@ -156,14 +165,27 @@ def _calibration(groups: Groups, learnt: bool) -> list[Measure]:
 def _overconfidence(evidence: Evidence) -> tuple[list[Measure], str]:
     if not evidence.fits or evidence.rows is None:
         return [], "Whether the posterior is as sure of the mask needs the results of fit() and rows"
-    missing = next((text for fit in evidence.fits if (text := why_not(fit.gated))), "")
-    if missing:
+    models = [fit.gated for fit in evidence.fits]
+    found = [Measure("probability of the hard mask under the guide", max(map(certainty, models)))]
+    missing = next((text for gated in models if (text := why_not(gated))), "")
+    apart = next((text for gated in models if (text := why_not_integrated(gated))), "")
+    if not apart and min(affordable(gated, evidence.rows) for gated in models) < NEIGHBOURS:
+        apart = "so many weights and rows would take long; compare masks by bp.posterior.integrate_weights"
+    if not missing:
+        found += _excess("given these weights", [(certainty(g), bound(g, evidence.rows)) for g in models])
+    if not apart:
+        pairs = [(certainty(g), integrated_bound(g, evidence.rows)) for g in models]
+        found += _excess(what_of(models[0]), pairs)
+    if missing and apart:
         return [], f"The posterior's own certainty is not known: {missing}"
-    pairs = [(certainty(fit.gated), bound(fit.gated, evidence.rows)) for fit in evidence.fits]
+    return found, f"Co-adapted weights were not looked for: {apart}" if apart else ""
+
+
+def _excess(name: str, pairs: list[tuple[float, float]]) -> list[Measure]:
+    """What the guide gives the mask beyond what the posterior can, in the fit where that is most."""
     given, most = max(pairs, key=lambda pair: pair[0] - pair[1])
     excess = given - most
     return [
-        Measure("probability of the hard mask under the guide", given),
-        Measure("the same under the posterior, at most", most),
-        Measure("overconfidence, at least", excess, f"≤ {OVERCONFIDENCE}", excess <= OVERCONFIDENCE),
-    ], ""
+        Measure(f"the same under the posterior {name}, at most", most),
+        Measure(f"overconfidence {name}, at least", excess, f"≤ {OVERCONFIDENCE}", excess <= OVERCONFIDENCE),
+    ]

@@ -12,10 +12,13 @@ from torch import Tensor
 from bayesprune.gated import GatedModel
 from bayesprune.gated.dead import median_units
 from bayesprune.posterior.diagnose.joint import log_joint
+from bayesprune.posterior.integrate import affordable, integrate_weights
 from bayesprune.posterior.rows import Rows
 
 MOST_NEIGHBOURS, MOST_ROW_PASSES = 500, 30_000
 """A bound from few neighbours is a bound, only not as tight; many rows leave time for fewer of them."""
+MOST_INTEGRATED = 30
+"""Neighbours whose weights are integrated out."""
 
 
 def neighbours(gated: GatedModel, most: int = MOST_NEIGHBOURS) -> tuple[Tensor, Tensor]:
@@ -59,6 +62,13 @@ def certainty(gated: GatedModel) -> float:
     """q(z*), what the guide gives the hard mask."""
     theta = gated.inclusion_prob().detach().double().cpu()
     return float(torch.where(median_units(gated).cpu(), theta, 1 - theta).log().sum().exp())
+
+
+def integrated_bound(gated: GatedModel, rows: Rows) -> float:
+    """The same with the weights integrated out: they follow each mask, as far as there are few of them."""
+    hard, others = neighbours(gated, min(MOST_INTEGRATED, affordable(gated, rows)))
+    scores = integrate_weights(gated, rows, torch.cat([hard[None], others])).log_joint
+    return highest_probability(float(scores[0]), scores[1:])
 
 
 def bound(gated: GatedModel, rows: Rows) -> float:

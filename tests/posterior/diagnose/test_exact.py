@@ -38,6 +38,7 @@ def regression(correlation, weight=1.0, seed=0):
     likelihood = bp.Gaussian(rows=ROWS, scale=1.0, learn_scale=False).double()
     prior = bp.priors.BernoulliGates(bp.priors.Fixed(PRIOR))
     gated = bp.gate(network, x[:1], prior=prior, likelihood=likelihood, initial_inclusion=0.5)
+    gated.network.requires_grad_(False)  # the weights are known
     return gated, (x, y.unsqueeze(1))
 
 
