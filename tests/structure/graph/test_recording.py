@@ -1,12 +1,14 @@
 """Graphs written down while a network runs: they are those of ``torch.export``, or there are none."""
 
+import contextlib
+
 import numpy as np
 import pytest
 import torch
 from torch import fx, nn
 from torch.nn import functional as F
 
-from bayesprune.structure.graph.capture import tracing
+from bayesprune.structure.graph.capture import tracing, unmultiplied
 from bayesprune.structure.graph.capture.recording import NotRecorded, recorded
 
 X = torch.randn(2, 4, 6, generator=torch.Generator().manual_seed(0))
@@ -169,3 +171,66 @@ def test_a_dropout_knows_its_module():
     module, _, _ = recorded(Of(FOLLOWED["modules"]).train(), (X,))
     stacks = [n.meta["nn_module_stack"] for n in module.graph.nodes if "dropout" in str(n.target)]
     assert stacks == [{"drop": ("drop", nn.Dropout)}]
+
+
+def attribute(self, x):
+    if self.kept is None:
+        self.kept = self.linear(torch.eye(6))
+    return x @ self.kept
+
+
+def in_a_dict(self, x):
+    if not self.inside:
+        self.inside["y"] = self.linear(torch.eye(6))
+    return x @ self.inside["y"]
+
+
+def in_place(self, x):
+    self.plain.copy_(self.linear(torch.eye(6))[0])
+    return x * self.plain
+
+
+@pytest.mark.parametrize("forward", [attribute, in_a_dict, in_place])
+def test_modules_keep_no_zeros_of_products_that_were_not_computed(forward, monkeypatch):
+    monkeypatch.setattr(unmultiplied, "LARGE", 0)
+    network = Of(forward)
+    network.kept, network.inside = None, {}
+    with contextlib.suppress(NotRecorded):
+        recorded(network, (X,))
+    with torch.no_grad():
+        expected = network.linear(torch.eye(6))
+    kept = {attribute: network.kept, in_a_dict: network.inside.get("y"), in_place: network.plain}[forward]
+    assert torch.allclose(kept, expected[0] if forward is in_place else expected)
+
+
+def test_products_are_not_computed_that_only_say_how_large_things_are(monkeypatch):
+    monkeypatch.setattr(unmultiplied, "LARGE", 0)
+    seen = []
+    network = Of(lambda self, x: seen.append(self.linear(x).detach()) or x + self.linear(x))
+    graph, *_ = recorded(network, (X,))
+    assert seen[0].shape == X.shape and not bool(seen[0].any())
+    with torch.no_grad():
+        assert torch.allclose(graph(X)[0], X + network.linear(X))
+
+
+def test_what_fails_on_zeros_is_recorded_on_numbers(monkeypatch):
+    monkeypatch.setattr(unmultiplied, "LARGE", 0)
+    network = Of(lambda self, x: x @ torch.linalg.inv(self.linear.weight @ self.linear.weight.T))
+    graph, *_ = recorded(network, (X,))
+    with torch.no_grad():
+        assert torch.allclose(graph(X)[0], network(X))
+
+
+@pytest.mark.parametrize("shape", [(3, 5), (2, 3, 5), (2, 4, 3, 5)])
+@pytest.mark.parametrize("strided", [False, True])
+def test_zeros_of_a_product_are_of_its_shape_and_type(shape, strided):
+    x = torch.randn(*shape).double()
+    x = x.transpose(0, 1).contiguous().transpose(0, 1) if strided else x
+    pairs = [(torch.ops.aten.linear.default, torch.randn(7, 5).double())]
+    pairs += [(torch.ops.aten.matmul.default, torch.randn(5, 7).double())]
+    for func, other in pairs:
+        product = func(x, other)
+        zeros = unmultiplied.zeros_of(func, (x, other), {})
+        assert (zeros.shape, zeros.dtype) == (product.shape, product.dtype) and not bool(zeros.any())
+    with pytest.raises(RuntimeError):
+        unmultiplied.zeros_of(torch.ops.aten.linear.default, (x, torch.randn(7, 4).double()), {})

@@ -10,7 +10,7 @@ from bayesprune.structure.graph import analyse
 from bayesprune.structure.graph.analysis import structure as structures
 from bayesprune.structure.graph.analysis.costs import _counted
 from bayesprune.structure.graph.analysis.shape_counts import macs_by_shapes
-from bayesprune.structure.graph.capture.leading import rows_in_front
+from bayesprune.structure.graph.capture.leading import places_of_rows
 from bayesprune.structure.graph.capture.rows import row_dimensions
 from bayesprune.structure.graph.capture.sizes import _far_together
 from bayesprune.structure.graph.capture.twins import twins
@@ -41,8 +41,8 @@ def test_nothing_is_run_that_shapes_and_the_other_mode_tell(name, monkeypatch):
     captured = found.captured
     for training, findings in found.findings.items():
         graph = captured.graphs[training]
-        front = rows_in_front(graph, findings.sizes, 2)
-        assert row_dimensions(graph, captured.example, front) == dict.fromkeys(front, (0, 1, 1))
+        told = places_of_rows(graph, findings.sizes, 2)
+        assert row_dimensions(graph, captured.example, told.keys()) == told
     counts = macs_by_shapes(captured.graphs[False], captured.network, found.findings[False])
     assert counts is None or counts == _counted(captured)
     monkeypatch.setattr(structures, "mirrored", lambda *_: None)
@@ -158,3 +158,40 @@ def test_twins_hold_the_same_numbers():
     assert twins(graph(1.0, [1]), graph(1.0, [1])) is not None
     assert twins(graph(1.0, [1]), graph(2.0, [1])) is None
     assert twins(graph(1.0, [1]), graph(1.0, [0])) is None
+
+
+class Windows(nn.Module):
+    """Heads, windows that are rows of their own, a sum over letters, and what mixes rows at the end."""
+
+    def __init__(self, last):
+        super().__init__()
+        self.qkv, self.head, self.last = nn.Linear(8, 24), nn.Linear(8, 8), last
+
+    def forward(self, x):  # (B, 16, 8)
+        b = x.shape[0]
+        x = x.reshape(b, 4, 4, 8).roll((1, 1), (1, 2)).permute(0, 2, 1, 3).reshape(b * 4, 4, 8)
+        q, k, v = self.qkv(x).reshape(b * 4, 4, 3, 2, 4).permute(2, 0, 3, 1, 4).unbind(0)
+        weights = torch.einsum("bhid,bhjd->bhij", q, k).softmax(-1)
+        x = (weights @ v).swapaxes(1, 2).reshape(b, 4, 4, 8).mean(2).unsqueeze(0).select(0, 0)
+        return self.last(self, x)
+
+
+MIXED = {
+    "in order": lambda self, x: self.head(x.transpose(0, 1)).relu().sum(0),
+    "rolled": lambda self, x: self.head(x).roll(1, 0),
+    "flipped": lambda self, x: self.head(x).flip(0),
+    "summed": lambda self, x: self.head(x) + self.head(x).sum(0, keepdim=True),
+    "summed up": lambda self, x: self.head(x).cumsum(0),
+    "letters": lambda self, x: torch.einsum("bij,cij->bc", self.head(x), x).sum(1, keepdim=True),
+}
+
+
+@pytest.mark.parametrize("last", MIXED)
+def test_operations_tell_where_rows_are_as_marks_do(last):
+    found = analyse(Windows(MIXED[last]), torch.randn(3, 16, 8)).structure
+    graph, findings = found.captured.graphs[True], found.findings[True]
+    told = places_of_rows(graph, findings.sizes, 2)
+    assert row_dimensions(graph, found.captured.example, told.keys()) == told
+    after = [n.name for n in graph.graph.nodes if n.op == "call_function" and n in findings.sizes]
+    assert told[after[0]] == (0, 1, 1) and (0, 4, 1) in told.values() and (1, 4, 1) in told.values()
+    assert (after[-1] in told) == (last == "in order")

@@ -1,9 +1,11 @@
 """A graph of what a network does when it is run: no symbols, so that it takes little more than the run.
 
 ``torch.export`` computes with symbols in place of sizes, which takes forty times as long as the network does.
-Here the network runs on numbers and its operations are written down. Sizes are numbers then: the tracing runs
-it at another number of rows too, and sees which of them are the rows'. Whatever cannot be written down this
-way, for certain, is left to ``torch.export``, which finds a graph for it or says why there is none.
+Here the network runs on numbers and its operations are written down. No number decides what is written, so
+that large products are not computed: what stands for them are zeros of their sizes. Sizes are numbers then:
+the tracing runs it at another number of rows too, and sees which of them are the rows'. Whatever cannot be
+written down this way, for certain, is left to ``torch.export``, which finds a graph for it or says why there
+is none.
 """
 
 from __future__ import annotations
@@ -23,11 +25,13 @@ from torch.fx.experimental.proxy_tensor import ProxyTorchDispatchMode
 from torch.nn.modules.dropout import _DropoutNd
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten, tree_leaves
+from torch.utils._pytree import tree_flatten
 
 from bayesprune.structure.graph.capture.called import Calling, Calls
+from bayesprune.structure.graph.capture.keeping import Kept, kept_in
 from bayesprune.structure.graph.capture.late_graph import LateGraph
 from bayesprune.structure.graph.capture.lent import WouldWrite, check_writes, memory
+from bayesprune.structure.graph.capture.unmultiplied import Products
 from bayesprune.structure.plain.routed import OPERATION
 
 aten = torch.ops.aten
@@ -55,9 +59,23 @@ def recorded(network: nn.Module, inputs: Inputs) -> tuple[fx.GraphModule, Any, C
     Raises:
         NotRecorded: it depends on values, or does something that no graph would do again.
     """
+    kept, products = Kept(network), Products(computed=False)
+    try:
+        made = _written(network, inputs, products)
+        if not (products.left_out and kept.changed()):
+            return made
+    except NotRecorded as problem:
+        if not products.left_out or (problem.__cause__ is None and not kept.changed()):
+            raise
+    kept.restore_()  # or else modules would go on with zeros
+    return _written(network, inputs, Products(computed=True))
+
+
+def _written(network: nn.Module, inputs: Inputs, products: Products) -> tuple[fx.GraphModule, Any, Calls]:
+    """Run a network, and write its operations down; numbers of large products may be left out."""
     tensors, copies = _attributes(network), tuple(x.clone() for x in inputs)
     try:
-        recorder = _Recorder(network, inputs)
+        recorder = _Recorder(network, inputs, products)
         with _watched(recorder, network, copies):
             returned = network(*copies)
     except Exception as problem:  # of a user's forward, or another PyTorch's modes: torch.export decides
@@ -157,9 +175,11 @@ class _Recorder(ProxyTorchDispatchMode):
     Args:
         network: whose tensors get their names.
         inputs: get placeholders.
+        products: how large ones are computed.
     """
 
-    def __init__(self, network: nn.Module, inputs: Inputs) -> None:
+    def __init__(self, network: nn.Module, inputs: Inputs, products: Products) -> None:
+        self.products = products
         TorchDispatchMode.__init__(self, _dispatch_key=torch._C.DispatchKey.PreDispatch)
         self._mode_key = torch._C._TorchDispatchModeKey.PROXY
         self.graph, self.holder = fx.Graph(), nn.Module()
@@ -172,7 +192,7 @@ class _Recorder(ProxyTorchDispatchMode):
         ):
             _hold(self.holder, name, tensor)
             self.note(tensor, self.graph.get_attr(name))
-        self.plain = {id(t) for m in network.modules() for t in _held(m)} - self.known.keys()
+        self.plain = {id(t) for m in network.modules() for t in kept_in(m)} - self.known.keys()
         self.placeholders = [self.graph.placeholder(name) for name in _names(network, inputs)]
         self.calling = Calling(self.graph, self._known, {m: name for name, m in network.named_modules()})
 
@@ -247,7 +267,7 @@ class _Recorder(ProxyTorchDispatchMode):
     def _run(self, func: Any, args: Any, kwargs: Any) -> Any:
         """Do it, and look into what is made of other operations, unless it is well known."""
         if func in KNOWN or not made_of_others(func):
-            return func(*args, **kwargs)
+            return self.products.run(func, args, kwargs)
         with _Inside(self):
             return func(*args, **kwargs)
 
@@ -360,18 +380,7 @@ class _Inside(TorchDispatchMode):
         """Look, then do it."""
         if reads_values(func, args):
             self.recorder.fail()
-        return func(*args, **(kwargs or {}))
-
-
-def _held(module: nn.Module) -> Iterator[Tensor]:
-    """Tensors in a module's attributes of its own, which are neither parameters nor buffers."""
-    for key, value in vars(module).items():
-        if isinstance(value, Tensor | list | tuple | dict) and key not in PARTS:
-            yield from (leaf for leaf in tree_leaves(value) if isinstance(leaf, Tensor))
-
-
-PARTS = set(vars(nn.Module()))
-"""Attributes of every module."""
+        return self.recorder.products.run(func, args, kwargs or {})
 
 
 def _hold(holder: nn.Module, name: str, tensor: Tensor) -> None:

@@ -12,11 +12,8 @@ from torch import Tensor, fx
 from torch.utils._pytree import tree_leaves, tree_map
 
 from bayesprune.structure.graph.capture.capture import Inputs
-from bayesprune.structure.graph.capture.leading import rows_in_front
+from bayesprune.structure.graph.capture.leading import Place, places_of_rows
 from bayesprune.structure.plain.routed import NAME
-
-Place = tuple[int, int, int]
-"""The dimension that rows run along, how often each comes one after the other, how often all come."""
 
 
 def row_dimensions(
@@ -27,7 +24,7 @@ def row_dimensions(
 ) -> dict[str, Place]:
     """Find the rows in values, by marking the first row of the inputs and looking where the mark arrives.
 
-    Where operations alone tell of all that is asked for that its rows stay in front, nothing is run.
+    Where operations alone tell where the rows of all that is asked for are, nothing is run.
     The mark is NaN, which goes through products with zero: what is found depends neither on the weights that
     a network happens to have (a residual branch may begin at zero), nor on what it draws (stochastic depth
     may drop the very row), nor on units that are dead on this batch. Integers cannot be marked and are
@@ -45,8 +42,9 @@ def row_dimensions(
         Name of a value → (the dimension that its rows run along, how often each row comes one after the
         other, how often the whole sequence comes). Values without such a dimension are left out.
     """
-    if sizes is not None and wanted <= rows_in_front(graph, sizes, len(example[0])):
-        return dict.fromkeys(wanted, (0, 1, 1))
+    told = {} if sizes is None else places_of_rows(graph, sizes, len(example[0]))
+    if wanted <= told.keys():
+        return {name: told[name] for name in wanted}
     found: dict[str, Place] = {}
     for other in _batches(example, marked=True):
         found = {**_search(graph, example, other, wanted, {}, _marked_with_nan), **found}

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor, nn
@@ -18,7 +18,18 @@ from torch import Tensor, nn
 from bayesprune.structure.graph.capture.bind import alike
 from bayesprune.structure.graph.own.around import shortcuts
 from bayesprune.structure.graph.own.excerpt import Excerpt, Excerpts
+from bayesprune.structure.graph.own.noted_values import (
+    MOST_VALUES,
+    SIZED,
+    Change,
+    Entries,
+    entries_of,
+    scaled_by,
+    sizes_noted_by,
+    values_after,
+)
 from bayesprune.structure.graph.own.signs import (
+    Passed,
     Progress,
     Reference,
     Run,
@@ -27,7 +38,6 @@ from bayesprune.structure.graph.own.signs import (
     reference_of,
 )
 from bayesprune.structure.graph.own.stand_in import KINDS, ZERO, Module, StandIn, modules_gone
-from bayesprune.structure.layers import SIZES
 
 MOST_TRIALS = 64
 """Runs for one place at which a network and its graph go apart."""
@@ -36,17 +46,11 @@ MOST_IN_VAIN, LEAST_IN_VAIN = 16.0, 4.0
 """How often the network may be run from start to end in vain: for all places at which nothing helps, and for
 one of them, whatever the others have taken. A run that stops half way is half of one."""
 
-MOST_VALUES = 6
-"""Values that are tried for one attribute at one place."""
-
-LONGEST = 16
-"""Entries of a list of sizes, at most."""
+NEXT = 10**9
+"""More values than there are between two uses of parameters."""
 
 RunIn = Callable[[nn.Module, bool], list[Tensor]]
 """Runs a module on the example, in training or not: the tensors of what it returns."""
-
-Change = tuple[int, int]
-"""A size before the cut and after it."""
 
 
 @dataclass(frozen=True)
@@ -93,11 +97,13 @@ class Found:
         changes: that are to be made; none where there is a problem.
         module: name of the module in which it goes apart from what it follows; None where it does not.
         problem: what the module raises there, if anything.
+        outputs: training or not → what the network returned with all changes, and what it ought to.
     """
 
     changes: tuple[Noted | StandIn | Excerpt, ...]
     module: str | None = None
     problem: Exception | None = None
+    outputs: Mapping[bool, tuple[list[Tensor], list[Tensor]]] = field(default_factory=dict)
 
     def told(self) -> str:
         """Why the network cannot be of its own class."""
@@ -145,16 +151,32 @@ def noted_sizes(
     Returns:
         What is to be changed so that it computes that; or the module in which nothing helps.
     """
-    search = _Search(network, before, gone, excerpts)
+    search, outputs = _Search(network, before, gone, excerpts), dict[bool, Any]()
     for training, graph in followed.items():
 
         def run_(module: nn.Module, training: bool = training) -> list[Tensor]:
             return run(module, training)
 
-        stuck = search.stuck(reference_of(graph, of, run_), run_)
-        if stuck is not None:
-            return Found((), search.place(stuck), stuck.problem)
-    return Found((*search.standing.values(), *search.noted.values(), *search.taken.values()))
+        if outputs:  # what was found in another mode most often serves in this one too
+            outputs[training] = _both(network, graph, run_)
+            if outputs[training] is not None:
+                continue
+        reference = reference_of(graph, of, run_)
+        progress, done = search.follow(reference, run_)
+        if not done:
+            return Found((), search.place(progress), progress.problem)
+        outputs = {training: (progress.outputs, reference.outputs)}
+    return Found((*search.standing.values(), *search.noted.values(), *search.taken.values()), outputs=outputs)
+
+
+def _both(network: nn.Module, graph: nn.Module, run: Run) -> tuple[list[Tensor], list[Tensor]] | None:
+    """What a network returns and what it ought to, if these are alike."""
+    try:
+        ours = run(network)
+    except Exception:  # whatever a forward says to sizes that it was not written for
+        return None
+    theirs = run(graph)
+    return (ours, theirs) if alike(ours, theirs) else None
 
 
 class _Search:
@@ -181,14 +203,14 @@ class _Search:
         }
         self._keep_([StandIn(name, ZERO) for name in modules_gone(network, gone)])
 
-    def stuck(self, reference: Reference, run: Run) -> Progress | None:
-        """Follow a reference: how far it comes where that is not to the end."""
+    def follow(self, reference: Reference, run: Run) -> tuple[Progress, bool]:
+        """Follow a reference: how far it comes, and whether that is to the end."""
         self.reference, self.run = reference, run
         progress: Progress | None = self._progress()
         while progress is not None and not self._done(progress):
             last = progress
             progress = self._taken_out(last, alike=True) or self._further(last) or self._taken_out(last)
-        return None if progress is not None else last
+        return (last, False) if progress is None else (progress, True)
 
     def place(self, progress: Progress) -> str:
         """Name of the innermost module that may read a size other than its parameters' own."""
@@ -196,8 +218,8 @@ class _Search:
         at = [m for m in modules if progress.problem is not None or not isinstance(m, SIZED)]
         return self.names[at[0]] if at else ""
 
-    def _progress(self, known: int = 0) -> Progress:
-        return progress_of(self.network, self.reference, self.run, known)
+    def _progress(self, known: int = 0, passed: Mapping[nn.Module, Passed] | None = None) -> Progress:
+        return progress_of(self.network, self.reference, self.run, known, passed)
 
     def _done(self, progress: Progress) -> bool:
         outputs = progress.outputs
@@ -205,7 +227,7 @@ class _Search:
 
     def _further(self, start: Progress) -> Progress | None:
         """One more size noted, or several, so that the network follows further; None where none helps."""
-        base, ran = self._progress(start.uses), 0.0
+        base, ran = self._progress(start.uses, start.passed), 0.0
         most = max(LEAST_IN_VAIN, MOST_IN_VAIN - self.in_vain)
         left = MOST_TRIALS
         for alternatives in self._trials(base):
@@ -213,18 +235,21 @@ class _Search:
             for trial in itertools.islice(alternatives, left):
                 if ran >= most:
                     break
-                progress = self._tried(trial, base.uses)
+                best_yet = base if best is None else best[0]
+                progress = self._tried(trial, base, best_yet)
                 left, ran = left - 1, ran + self._share(progress)
-                done = self._done(progress) or progress.uses > base.uses
-                if done or progress.score > (base if best is None else best[0]).score:
+                if self._is_further(progress, best_yet):
                     best = progress, trial
-                if done:
+                if self._done(progress) or progress.uses > base.uses:
                     break
             if best is not None:
                 self._keep_(best[1])
                 return best[0]
         self.in_vain += ran
         return None
+
+    def _is_further(self, progress: Progress, than: Progress) -> bool:
+        return self._done(progress) or progress.score > than.score
 
     def _share(self, progress: Progress) -> float:
         """How much of the network was run."""
@@ -249,7 +274,7 @@ class _Search:
             excerpt = self.excerpts.of(name, why)
             if excerpt is None:
                 continue
-            progress = self._tried([excerpt], start.uses)
+            progress = self._tried([excerpt], start)
             if self._done(progress) or progress.uses > start.uses:
                 self.taken_kinds.add(kind)
                 return self._with_others(excerpt, why, progress)
@@ -264,7 +289,7 @@ class _Search:
         others = [self.excerpts.of(n, why) for n in names if self._lost(n) == lost]  # type: ignore[union-attr]
         together = [excerpt, *(other for other in others if other is not None)]
         if len(together) > 1:
-            progress = self._tried(together, alone.uses)
+            progress = self._tried(together, alone)
             if self._done(progress) or progress.uses >= alone.uses:
                 self._keep_(together)
                 return progress
@@ -275,16 +300,35 @@ class _Search:
         """Which parameters of a module have lost units, under their names in it."""
         return {name for name, changes in self._below(f"{module}.").items() if changes}
 
-    def _tried(self, trial: Trial, known: int) -> Progress:
+    def _tried(self, trial: Trial, start: Progress, best: Progress | None = None) -> Progress:
+        """How far the network gets with changes.
+
+        Modules that it is beyond are not run again, where nothing is changed in them, until it gets further:
+        what they are given could be something else then.
+
+        Args:
+            trial: the changes, which are taken back.
+            start: where it gets without.
+            best: where it gets with others; by default to the next use of a parameter.
+        """
+        passed = {module: of for module, of in start.passed.items() if not self._changes(module, trial)}
         before = []
         for change in trial:
             before.append(change.now(self.network))
             change.set_(self.network)
         try:
-            return self._progress(known)
+            progress = self._progress(start.uses, passed)
+            if passed and self._is_further(progress, best or Progress(start.uses, NEXT)):
+                progress = self._progress(start.uses)
+            return progress
         finally:
             for change in before[::-1]:
                 change.set_(self.network)
+
+    def _changes(self, module: nn.Module, trial: Trial) -> bool:
+        """Whether changes are made in a module, or are not known to be made elsewhere."""
+        name = self.names.get(module)
+        return name is None or any(f"{change.module}.".startswith(f"{name}.") for change in trial)
 
     def _keep_(self, trial: Trial) -> None:
         for change in trial:
@@ -374,15 +418,15 @@ class _Search:
         old = self._old(module, attribute)
         own = [c for of in self._below(self._prefix(module)).values() for c in of]
         everywhere = [c for of in self.changes.values() for c in of]
-        values = dict.fromkeys([old, *_values(old, [*near, *own], everywhere)])
-        values.pop(_entries(vars(module)[attribute]), None)
+        values = dict.fromkeys([old, *values_after(old, [*near, *own], everywhere)])
+        values.pop(entries_of(vars(module)[attribute]), None)
         for value in list(values)[:MOST_VALUES]:
             yield self._size(module, attribute, value)
 
     def _old(self, module: nn.Module, attribute: str) -> Entries:
         """What it noted of the old sizes."""
         noted = self.original.get((self.names[module], attribute))
-        return _entries(vars(module)[attribute] if noted is None else noted.value)
+        return entries_of(vars(module)[attribute] if noted is None else noted.value)
 
     def _size(self, module: nn.Module, attribute: str, entries: Entries) -> Noted:
         """In the form in which the module notes it."""
@@ -412,75 +456,14 @@ class _Search:
         module = self.network.get_submodule(size.module)
         old = self._old(module, size.attribute)
         of = self._below(self._prefix(module))
-        new = _entries(size.value)
-        return [(t, i) for t, changes in of.items() for i, c in enumerate(changes) if _scaled(old, c) == new]
+        new = entries_of(size.value)
+        return [
+            (t, i) for t, changes in of.items() for i, c in enumerate(changes) if scaled_by(old, c) == new
+        ]
 
     def _scaled(self, module: nn.Module, attribute: str, rules: list[tuple[str, int]]) -> Entries | None:
         """A size that follows the first of such changes; None where it stays what it was."""
         of, old = self._below(self._prefix(module)), self._old(module, attribute)
         changes = [of[t][i] for t, i in rules if i < len(of.get(t, ()))]
-        scaled = next(filter(None, (_scaled(old, change) for change in changes)), old)
+        scaled = next(filter(None, (scaled_by(old, change) for change in changes)), old)
         return None if scaled == old else scaled
-
-
-Entries = tuple[int, ...]
-"""A size, or several, as they are tried."""
-
-NO_SIZES = frozenset(vars(nn.Module()))
-"""Attributes of every module."""
-
-SIZED = (
-    nn.Linear, nn.Bilinear, nn.Embedding, nn.EmbeddingBag, nn.LayerNorm, nn.RMSNorm, nn.GroupNorm,
-    nn.modules.conv._ConvNd, nn.modules.batchnorm._NormBase, nn.RNNBase, nn.RNNCellBase,
-)  # fmt: skip
-"""Layers whose sizes follow their parameters already."""
-
-
-def sizes_noted_by(module: nn.Module) -> list[str]:
-    """Attributes of a module that may be sizes: whole numbers, and lists of them."""
-    names = [name for name, value in vars(module).items() if name not in NO_SIZES and _is_size(value)]
-    return [name for name in names if not (isinstance(module, SIZED) and name in SIZES)]
-
-
-def _is_size(value: Any) -> bool:
-    if type(value) in (list, tuple):
-        return 0 < len(value) <= LONGEST and all(map(_is_number, value))
-    return _is_number(value)
-
-
-def _is_number(value: Any) -> bool:
-    return type(value) is int and value > 0
-
-
-def _entries(value: Any) -> Entries:
-    return (value,) if type(value) is int else tuple(value)
-
-
-def _scaled(entries: Entries, change: Change) -> Entries | None:
-    """Sizes in the proportion of a change; None where that gives no whole numbers."""
-    before, after = change
-    if any(entry * after % before for entry in entries):
-        return None
-    return tuple(entry * after // before for entry in entries)
-
-
-def _values(entries: Entries, near: list[Change], everywhere: list[Change]) -> Iterator[Entries]:
-    """What noted sizes could be after some changes: the new size, or as many times less; of lists, each."""
-    yield tuple(next((after for before, after in near if before == entry), entry) for entry in entries)
-    for change in near:
-        if change[0] in entries:
-            yield _replaced(entries, change)
-    for change in near:
-        scaled = _scaled(entries, change)
-        if scaled is not None:
-            yield scaled
-    if len(entries) > 1:
-        choices = [dict.fromkeys([entry, *(n for o, n in near if o == entry)]) for entry in entries]
-        yield from itertools.islice(itertools.product(*choices), MOST_VALUES)
-    for change in everywhere:
-        if change[0] in entries:
-            yield _replaced(entries, change)
-
-
-def _replaced(entries: Entries, change: Change) -> Entries:
-    return tuple(change[1] if entry == change[0] else entry for entry in entries)

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map
 
 Run = Callable[[nn.Module], list[Tensor]]
 """Runs a network on the example, in one mode: the tensors of what it returns."""
@@ -140,6 +141,26 @@ def reference_of(graph: nn.Module, network: nn.Module, run: Run) -> Reference:
     return Reference(watch.uses, watch.between, outputs)
 
 
+@dataclass(frozen=True)
+class Passed:
+    """A module's one call, behind which a network has been followed further.
+
+    Attributes:
+        uses: so many uses of parameters had been seen when it returned.
+        returned: what it returned.
+        versions: of its tensors, which nobody has written into since.
+    """
+
+    uses: int
+    returned: Any
+    versions: list[int]
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether nobody has."""
+        return _versions(self.returned) == self.versions
+
+
 @dataclass
 class Progress:
     """How far a network follows a reference.
@@ -151,6 +172,8 @@ class Progress:
             innermost first, and those that had been since the last use.
         problem: what the network raised, if it did.
         outputs: what it returned; None where it did not get there.
+        passed: modules that need not be run again to come here: they were called once, draw nothing, and are
+            inside of no other such module.
     """
 
     uses: int = 0
@@ -158,6 +181,7 @@ class Progress:
     modules: list[nn.Module] = field(default_factory=list)
     problem: Exception | None = None
     outputs: list[Tensor] | None = None
+    passed: dict[nn.Module, Passed] = field(default_factory=dict)
 
     @property
     def score(self) -> tuple[int, int]:
@@ -169,24 +193,69 @@ class _Apart(BaseException):
     """The network does something else. Not an ``Exception``: no handler in a ``forward`` may swallow it."""
 
 
+@dataclass(frozen=True)
+class _Call:
+    """A module that is being run: what had been drawn and passed before, and what it was given."""
+
+    module: nn.Module
+    draws: int
+    passed: int
+    given: Any
+    versions: list[int]
+
+
 class _Following(_Watch):
     def __init__(self, network: nn.Module, reference: Reference, known: int) -> None:
         super().__init__(network)
         self.reference, self.known, self.progress = reference, known, Progress()
         self.used = reference.used
-        self.inside: list[nn.Module] = []
+        self.calls: list[_Call] = []
         self.since: dict[nn.Module, None] = {}
+        self.called: dict[nn.Module, int] = {}
+        self.draws = 0
 
-    def enter(self, module: nn.Module, inputs: Any) -> None:
+    @property
+    def inside(self) -> list[nn.Module]:
+        """The modules that are being run, the innermost last."""
+        return [call.module for call in self.calls]
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Do it, and look at it."""
+        self.draws += torch.Tag.nondeterministic_seeded in func.tags
+        return super().__torch_dispatch__(func, types, args, kwargs)
+
+    def enter(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         """A module is being run."""
-        self.inside.append(module)
+        given, passed = (args, kwargs), len(self.progress.passed)
+        self.calls.append(_Call(module, self.draws, passed, given, _versions(given)))
+        self.called[module] = self.called.get(module, 0) + 1
         self.since.pop(module, None)
         self.since[module] = None
 
-    def leave(self, module: nn.Module, inputs: Any, outputs: Any) -> None:
+    def leave(self, module: nn.Module, args: Any, kwargs: Any, outputs: Any) -> None:
         """And has been."""
-        if module in self.inside:
-            del self.inside[len(self.inside) - 1 - self.inside[::-1].index(module) :]
+        while module in self.inside:
+            call = self.calls.pop()
+            if call.module is module:
+                self._pass(call, outputs)
+                return
+
+    def _pass(self, call: _Call, outputs: Any) -> None:
+        """Keep what a module returned, instead of what those inside of it did."""
+        module, own = call.module, vars(call.module).get("forward")
+        plain = all(leaf is None or isinstance(leaf, KEPT) for leaf in tree_leaves(outputs))
+        others = own is not None and getattr(own, "func", None) != self.again
+        if not plain or others or isinstance(module, torch.jit.ScriptModule):
+            return
+        if self.draws == call.draws and _versions(call.given) == call.versions:
+            for part in list(self.progress.passed)[call.passed :]:
+                del self.progress.passed[part]
+            self.progress.passed[module] = Passed(self.progress.uses, outputs, _versions(outputs))
+
+    def again(self, passed: Passed, *args: Any, **kwargs: Any) -> Any:
+        """What a module returned that is not run again."""
+        self.progress.uses, self.progress.values = passed.uses, 0
+        return tree_map(lambda x: x.clone() if isinstance(x, Tensor) else x, passed.returned)
 
     def see(self, names: frozenset[str], value: Tensor) -> None:
         progress = self.progress
@@ -204,7 +273,17 @@ class _Following(_Watch):
         self.since = dict.fromkeys(self.inside)
 
 
-def progress_of(network: nn.Module, reference: Reference, run: Run, known: int = 0) -> Progress:
+KEPT = (Tensor, bool, int, float, str)
+"""What a module may return that is not run again, in tuples, lists and dicts."""
+
+
+def progress_of(
+    network: nn.Module,
+    reference: Reference,
+    run: Run,
+    known: int = 0,
+    passed: Mapping[nn.Module, Passed] | None = None,
+) -> Progress:
     """Run a network as far as it does what a reference does.
 
     Args:
@@ -212,14 +291,19 @@ def progress_of(network: nn.Module, reference: Reference, run: Run, known: int =
         reference: what it ought to compute.
         run: how.
         known: so many uses are known to agree; values in front of them are not looked at.
+        passed: modules that are not run again, and return what they did; none by default.
     """
-    watch = _Following(network, reference, known)
+    watch, passed = _Following(network, reference, known), passed or {}
+    left_out = {part for module in passed for part in module.modules()} - passed.keys()
     hooks = []
     for module in network.modules():
-        hooks.append(module.register_forward_pre_hook(watch.enter))
-        hooks.append(module.register_forward_hook(watch.leave))
+        if module not in left_out:
+            hooks.append(module.register_forward_pre_hook(watch.enter, with_kwargs=True))
+            hooks.append(module.register_forward_hook(watch.leave, with_kwargs=True))
     progress = watch.progress
     try:
+        for module, call in passed.items():
+            module.forward = partial(watch.again, call)
         with watch:
             progress.outputs = run(network)
     except _Apart:
@@ -227,10 +311,22 @@ def progress_of(network: nn.Module, reference: Reference, run: Run, known: int =
     except Exception as problem:  # whatever a forward says to sizes that it was not written for
         progress.problem = problem
     finally:
+        for module in passed:
+            del module.forward
         for hook in hooks:
             hook.remove()
     progress.modules = list(dict.fromkeys([*watch.inside[::-1], *list(watch.since)[::-1]]))
+    progress.passed = {
+        module: passed.get(module, call)
+        for module, call in progress.passed.items()
+        if call.uses < progress.uses and watch.called[module] == 1 and call.is_whole
+    }
     return progress
+
+
+def _versions(values: Any) -> list[int]:
+    """How often tensors were written into."""
+    return [leaf._version for leaf in tree_leaves(values) if isinstance(leaf, Tensor)]
 
 
 Shapes = Mapping[str, torch.Size]

@@ -15,6 +15,7 @@ from bayesprune.rows.call import CallForm, parameters_of
 from bayesprune.structure.graph.analysis.sections import stand_ins
 from bayesprune.structure.graph.capture.called import Called, Calls
 from bayesprune.structure.graph.capture.capture import Inputs, find_tensor
+from bayesprune.structure.graph.capture.unmultiplied import Products
 from bayesprune.structure.plain.written import copy_written_
 
 aten = torch.ops.aten
@@ -67,6 +68,11 @@ class _Looking(fx.Interpreter):
         self.seen: dict[str, Any] = {}
         self.kept = dict[str, Tensor]()
         self.keep = keep
+        self.products = Products(computed=bool(keep))  # shapes alone need no numbers
+
+    def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
+        """One operation."""
+        return self.products.run(target, args, kwargs)
 
     def run_node(self, n: fx.Node) -> Any:
         value = super().run_node(n)

@@ -7,10 +7,12 @@ import copy
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 import bayesprune as bp
 from bayesprune.errors import UnsupportedNetworkError
 from bayesprune.structure.graph import PlainGraph
+from bayesprune.structure.graph.own.signs import progress_of, reference_of
 from bayesprune.structure.plain import graphs_inside
 from tests.structure.graph.own.networks import ATTENTIONS, HEADS, SIZE, WIDTH, Fused, Transformer
 
@@ -208,3 +210,45 @@ def test_what_differs_by_little_more_than_rounding_is_not_taken_for_the_network(
         bp.load(tmp_path / "small", into=NearlyItself())
     whole = structure.cut({name: torch.ones_like(mask) for name, mask in keep.items()})
     assert type(whole) is NearlyItself
+
+
+class Counting(nn.Module):
+    """A layer that counts its calls, and does something else beside it where told."""
+
+    def __init__(self, beside=None):
+        super().__init__()
+        self.linear, self.calls, self.beside = nn.Linear(4, 4), 0, beside
+
+    def forward(self, x):
+        self.calls += 1
+        y = self.linear(x)
+        if self.beside == "writes":
+            x.add_(1)
+        return F.dropout(y, 0.5) if self.beside == "draws" else y
+
+
+@pytest.mark.parametrize("beside, runs_again", [(None, False), ("writes", True), ("draws", True)])
+def test_a_module_that_was_passed_is_not_run_again(beside, runs_again):
+    torch.manual_seed(0)
+    x = torch.randn(3, 4)
+    network = nn.Sequential(Counting(beside), Counting(), Counting(), Counting()).train()
+    with torch.no_grad():
+        other = copy.deepcopy(network)
+        other[3].linear.weight.add_(1)
+
+    def run(module):
+        with torch.no_grad(), torch.random.fork_rng():
+            torch.manual_seed(0)
+            return [module(x.clone())]
+
+    reference = reference_of(other, other, run)
+    first = progress_of(network, reference, run)
+    assert first.uses == 3 and first.outputs is None
+    before = [layer.calls for layer in network]
+    with torch.no_grad():
+        network[3].linear.weight.add_(1)
+    second = progress_of(network, reference, run, first.uses, first.passed)
+    assert second.uses == 4 and torch.equal(second.outputs[0], reference.outputs[0])
+    again = [layer.calls > calls for layer, calls in zip(network, before, strict=True)]
+    assert again == [runs_again, False, True, True]
+    assert all("forward" not in vars(layer) for layer in network)
