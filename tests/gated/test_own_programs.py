@@ -249,6 +249,16 @@ def now_and_then(runs=[]):  # noqa: B006
     return prior
 
 
+def another_shape(runs=[]):  # noqa: B006
+    def prior(group):
+        runs.append(group)
+        places = torch.zeros(1 + (len(runs) > 4))  # from the second of the runs that are compared
+        tilt = pyro.sample(f"tilt/{group.name}", dist.Normal(places, 1.0).to_event(1))
+        return priors.Gates(logits=tilt.sum().expand(group.size))
+
+    return prior
+
+
 REFUSED = {
     "a plate of a part": (subsampled, r"Plate 'units' .* takes 2 of its 6 places.*leave subsample_size out"),
     "a support that moves": (moving_support, r"support of hyper-site 'rate/input'.*depends on other sites"),
@@ -259,6 +269,7 @@ REFUSED = {
     "a whole number": (whole_number, r"pyro.param\('center'\).*starts from tensor\(3\)"),
     "no start": (without_start, r"pyro.param\('center'\).*starts from None"),
     "outside of its constraint": (beyond, r"pyro.param\('scale'\).*not inside of its constraint"),
+    "another shape": (another_shape(), r"'tilt/input' of the prior has another shape in another run"),
     "in some runs": (now_and_then(), r"'tilt/input' of the prior is there in some runs and not in others"),
 }
 
