@@ -252,8 +252,7 @@ def main():
     for (name, line), row in means.items():
         beside = means.get((name, "laplace"))
         right &= line != "default" or beside is None or row["nll"] <= beside["nll"]
-    plain = {k: str(v) if isinstance(v, Path) else v for k, v in vars(arguments).items()}
-    write_results(arguments.out, plain, {"right": right, "means": summary(table), "table": table})
+    write_results(arguments.out, vars(arguments), {"right": right, "means": summary(table), "table": table})
     return 0 if right else 1
 
 

@@ -1,4 +1,4 @@
-r"""Whether weights need a posterior for what is said of the noise to be honest.
+r"""Whether weights get a posterior beside a noise that is learnt, so that less of it is taken for signal.
 
 Where p weights are fitted to N rows as points, and the noise is learnt beside them, residuals of a linear
 model have the variance :math:`\sigma^2 (1 - p/N)`, and what comes differs from its prediction by
