@@ -126,6 +126,10 @@ class LikelihoodWarning(UserWarning):
     """A network's outputs are of another kind than the likelihood takes them for."""
 
 
+class CorrelationWarning(UserWarning):
+    """Units are correlated, and what is said of them takes them as independent."""
+
+
 class RowsWarning(UserWarning):
     """Some of the rows that a question rests on are not of the kind that it needs."""
 

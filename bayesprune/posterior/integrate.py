@@ -19,6 +19,7 @@ from torch import Tensor
 
 from bayesprune.errors import PosteriorError
 from bayesprune.gated import GatedModel
+from bayesprune.likelihoods.curvature import in_outputs, root_of
 from bayesprune.posterior.draws import quiet
 from bayesprune.posterior.rows import Rows, check_rows
 from bayesprune.priors.gates import MOST_ENUMERABLE_UNITS
@@ -307,10 +308,10 @@ class _Problem:
         for start in range(0, len(self.y), step):
             part = slice(start, start + step)
             outputs, y = self._outputs(w, gates, part), self.y[part]
-            first, second = _of_outputs(self.gated.likelihood, outputs, y)  # (n, o), (n, o, o)
+            first, second = in_outputs(self.gated.likelihood, outputs, y)  # (n, o), (n, o, o)
             jacobian = self._jacobian(w, gates, part)  # (n, o, weights)
             slope = slope + self._scale * first.flatten() @ jacobian.flatten(0, 1)
-            root = (_root(second) @ jacobian).flatten(0, 1)  # (n o, weights)
+            root = (root_of(second) @ jacobian).flatten(0, 1)  # (n o, weights)
             curvature = curvature + self._scale * root.T @ root
         return slope, curvature
 
@@ -328,29 +329,3 @@ class _Problem:
                 for some in torch.eye(len(w), dtype=w.dtype).split(CHUNK)
             ]
         return torch.cat(parts).movedim(0, -1)
-
-
-def _of_outputs(likelihood: Any, outputs: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """(n, o) and (n, o, o), first and second derivatives of each row's nats in its outputs."""
-    with torch.enable_grad():
-        free = outputs.detach().requires_grad_(True)
-        (first,) = torch.autograd.grad(likelihood.nll(free, y).sum(), free, create_graph=True)
-        flat = first.flatten(1)
-        columns = [
-            torch.autograd.grad(flat[:, o].sum(), free, retain_graph=True, allow_unused=True)[0]
-            if flat.requires_grad
-            else None
-            for o in range(flat.shape[1])
-        ]
-    zero = torch.zeros_like(outputs)
-    second = torch.stack([zero if c is None else c for c in columns], 1).flatten(2)
-    return flat.detach(), second
-
-
-def _root(second: Tensor) -> Tensor:
-    """(n, o, o), R with RᵀR the curvature; what is below zero is taken as flat."""
-    if second.shape[-1] == 1:
-        return second.clamp_min(0).sqrt()
-    values, vectors = torch.linalg.eigh((second + second.mT) / 2)
-    root: Tensor = values.clamp_min(0).sqrt()[..., None] * vectors.mT
-    return root

@@ -1,4 +1,4 @@
-"""BayesFactor: a unit goes where the network without it is the more probable one."""
+"""BayesFactor: a unit goes where the network without it has the higher evidence."""
 
 from __future__ import annotations
 
@@ -13,22 +13,26 @@ from bayesprune.priors import NormalWeights
 from bayesprune.selection.descent import GainRule
 from bayesprune.selection.magnitude import summed_scaled
 from bayesprune.selection.masks import Scores
+from bayesprune.selection.occam import occam
 from bayesprune.selection.subject import Subject
 
 
 @dataclass(frozen=True, eq=False)
 class BayesFactor(GainRule):
-    r"""Posterior density of the weights without a unit, over that with it.
+    r"""Evidence of the network without a unit, over that with it, all other weights as they are.
 
-    .. math:: \log \mathrm{BF}_u = \log\frac{p(D \mid W_{-u})\, p(W_{-u})}{p(D \mid W)\, p(W)}
-              = -\mathrm{gain}_u + \sum_{w \in u} \frac{w^2}{2 s_w^2}
+    .. math:: \log \mathrm{BF}_u = \log\frac{p(D \mid w_u = 0)}{\int p(D \mid w_u)\, p(w_u)\, dw_u}
+              \approx -\mathrm{gain}_u + \sum_{w \in u} \Big( \frac{w^2}{2 s_w^2}
+              + \tfrac12 \log(1 + s_w^2 h_w) \Big)
 
-    W_{−u} has the weights that read u at zero, and p(w) = N(0, s²), whose normalisers cancel as both
-    networks are points of the same space. A unit stays where log BF < log ``least_evidence``. After Mathew
-    & Rowe, Pruning a Neural Network Using Bayesian Inference (arXiv 2308.02451), of which only the
+    over the weights w that read u, with p(w) = N(0, s²) and h the curvature of the training rows' nats, by
+    Laplace's method at the weights as they are, which should be at a mode. The last term is Occam's factor,
+    of how many values the data rule out; without it a unit at a mode would never go. Exact in a linear
+    Gaussian model with the other weights held; what other units could take over is not counted (see
+    ``bayesprune.posterior.integrate_weights``). A unit stays where log BF < log ``least_evidence``. After
+    Mathew & Rowe, Pruning a Neural Network Using Bayesian Inference (arXiv 2308.02451), of which only the
     abstract was at hand (posterior probabilities before and after pruning give Bayes factors, which guide
-    iterative pruning); the formula is derived here. It is a ratio of densities at two points, and no ratio
-    of marginal likelihoods: with a Gaussian posterior of the weights, ``ModelReduction`` gives that.
+    iterative pruning); the formula is derived here, Occam's factor after MacKay (1992).
 
     Attributes:
         weight_scale: s, one for all or by parameter name or glob; by default the posterior's.
@@ -39,13 +43,17 @@ class BayesFactor(GainRule):
     least_evidence: float = 1.0
 
     def line(self, subject: Subject) -> Scores:
-        """group → (size,), Σ w² / 2s² − log ``least_evidence``: what a unit's gain has to pass, nats."""
+        """group → (size,), Σ w² / 2s² + occam − log ``least_evidence``: what a gain has to pass, nats."""
         if not 0 < self.least_evidence < math.inf:
             raise SelectionError(f"BayesFactor(least_evidence={self.least_evidence!r}): a number above 0.")
         prior = self._prior(subject)
         nats = summed_scaled(subject, prior.scale_of)
         zero = {g.name: torch.zeros(g.size, dtype=torch.float64) for g in subject.groups}
-        return {name: nats.get(name, zero[name]) / 2 - math.log(self.least_evidence) for name in zero}
+        free = occam(self._loss(subject), prior.scale_of)
+        return {
+            name: nats.get(name, none) / 2 + free.get(name, none) - math.log(self.least_evidence)
+            for name, none in zero.items()
+        }
 
     def _prior(self, subject: Subject) -> NormalWeights:
         if self.weight_scale is not None:

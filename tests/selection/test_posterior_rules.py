@@ -1,5 +1,6 @@
 """Posterior rules against enumeration and closed forms."""
 
+import warnings
 from itertools import product
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 from torch import nn
 
 import bayesprune as bp
-from bayesprune.errors import SelectionError, TiesWarning
+from bayesprune.errors import CorrelationWarning, SelectionError, TiesWarning
 from bayesprune.selection import (
     BayesFactor,
     FlatteningVertex,
@@ -17,6 +18,7 @@ from bayesprune.selection import (
     select,
 )
 from bayesprune.selection.gains import Loss, gains
+from bayesprune.selection.occam import occam
 from bayesprune.selection.vertex import prior_prices
 from tests.selection.networks import example_of, posterior_of
 
@@ -126,26 +128,95 @@ def test_removed_units_have_no_price():
     assert prices[1] == 0 and (prices[gated.alive] == 7.5).all()
 
 
-@torch.no_grad()
-def test_bayes_factors_are_ratios_of_posterior_densities():
-    network, x, y = small()
-    subject, likelihood, scale = Subject.of(network, x), bp.Gaussian(rows=ROWS, scale=0.3), 0.7
-    rule = BayesFactor(x, y, weight_scale=scale, likelihood=likelihood)
-    scores = rule.scores(subject)["0"]
-    prior = torch.distributions.Normal(torch.zeros(()).double(), scale)
+def design(correlation, rows=200, units=4):
+    """(rows, units), every pair correlated as asked, and targets that the first unit tells of."""
+    generator = torch.Generator().manual_seed(0)
+    raw = torch.linalg.qr(torch.randn(rows, units, generator=generator).double())[0] * rows**0.5
+    covariance = (1 - correlation) * torch.eye(units).double() + correlation
+    x = raw @ torch.linalg.cholesky(covariance).T
+    y = 0.35 * x[:, :1] + torch.randn(rows, 1, generator=generator).double()
+    return x, y
 
-    def log_posterior(weight: torch.Tensor) -> float:
-        outputs = network[1](network[0](x)) @ weight.T + network[2].bias
-        return float(-likelihood.nll(outputs, y).sum() + prior.log_prob(weight).sum())
 
-    weight = network[2].weight.detach()
-    for unit in range(7):
-        without = weight.clone()
-        without[:, unit] = 0
-        log_factor = log_posterior(without) - log_posterior(weight)  # for removal
-        assert float(scores[unit]) == pytest.approx(-log_factor, rel=1e-8)
-    stricter = BayesFactor(x, y, weight_scale=scale, likelihood=likelihood, least_evidence=1e3)
-    assert torch.allclose(stricter.scores(subject)["0"], scores + torch.log(torch.tensor(1e3).double()))
+def regression_at_its_mode(x, y, slab, posterior="delta"):
+    network = nn.Sequential(nn.Linear(x.shape[1], 1, bias=False)).double()
+    gated = bp.gate(
+        network,
+        x[:1],
+        prior=bp.priors.BernoulliGates(bp.priors.Fixed(0.5)),
+        likelihood=bp.Gaussian(rows=len(x), scale=1.0, learn_scale=False).double(),
+        weights=bp.priors.NormalWeights(scale=slab, posterior=posterior),
+    )
+    precision = x.T @ x + torch.eye(x.shape[1]).double() / slab**2
+    gated.weight_tensors()["0.weight"].data = torch.linalg.solve(precision, x.T @ y).T
+    if posterior == "normal":
+        gated.log_scales["0/weight"].data = (-0.5 * precision.diagonal().log())[None]
+    gated.log_odds.data.fill_(5.0)
+    return gated
+
+
+def log_evidence(x, y, slab, kept):
+    covariance = torch.eye(len(x)).double() + slab**2 * x[:, kept] @ x[:, kept].T
+    zero = torch.zeros(len(x)).double()
+    return float(torch.distributions.MultivariateNormal(zero, covariance).log_prob(y[:, 0]))
+
+
+def test_bayes_factors_are_ratios_of_evidences_of_an_orthogonal_linear_model():
+    """Without Occam's factor every score at a mode is above zero, and every unit stays."""
+    (x, y), slab = design(0.0), 0.5
+    subject = Subject.of(regression_at_its_mode(x, y, slab))
+    scores = BayesFactor(x, y).scores(subject)["input"]
+    for unit in range(4):
+        without = [u for u in range(4) if u != unit]
+        exact = log_evidence(x, y, slab, list(range(4))) - log_evidence(x, y, slab, without)
+        assert float(scores[unit]) == pytest.approx(exact, abs=1e-6)
+    assert scores[0] > 3 and (scores[1:] < 0).all()
+    assert BayesFactor(x, y).masks(subject)["input"].tolist() == [True, False, False, False]
+    stricter = BayesFactor(x, y, least_evidence=1e3)
+    assert torch.allclose(stricter.scores(subject)["input"], scores + torch.log(torch.tensor(1e3).double()))
+
+
+def test_bayes_factors_are_evidences_with_the_other_weights_held():
+    """Correlated inputs: the integral over one weight alone, by quadrature."""
+    (x, y), slab = design(0.6), 0.5
+    gated = regression_at_its_mode(x, y, slab)
+    weight = gated.weight_tensors()["0.weight"].detach()[0]
+    scores = BayesFactor(x, y).scores(Subject.of(gated))["input"]
+    grid = torch.linspace(-4, 4, 8001, dtype=torch.double)
+    prior = torch.distributions.Normal(torch.zeros(()).double(), slab).log_prob(grid) + torch.log(
+        grid[1] - grid[0]
+    )
+    for unit in range(4):
+        rest = y[:, 0] - x @ weight + x[:, unit] * weight[unit]
+        nats = -0.5 * (rest[:, None] - x[:, [unit]] * grid).square().sum(0)
+        exact = torch.logsumexp(prior + nats, 0) + 0.5 * rest.square().sum()
+        assert float(scores[unit]) == pytest.approx(float(exact), abs=1e-5)
+
+
+def test_curvature_of_classes_is_that_of_the_softmax():
+    """A linear classifier: h of a weight is Σ x² p (1 − p); Occam's factor sums over classes."""
+    torch.manual_seed(0)
+    x, network = torch.randn(50, 3).double(), nn.Sequential(nn.Linear(3, 4)).double()
+    y = torch.randint(4, (50,))
+    prior = bp.priors.BernoulliGates(bp.priors.Fixed(0.5))
+    gated = bp.gate(network, x[:1], prior=prior, likelihood=bp.Categorical(rows=500))
+    found = occam(Loss(Subject.of(gated), gated.likelihood, x, y), lambda _: 0.7)["input"]
+    probs = network(x).softmax(-1).detach()
+    curvature = 10 * x.square().T @ (probs * (1 - probs))  # (3, 4), for 500 rows
+    assert torch.allclose(found, 0.5 * torch.log1p(0.49 * curvature).sum(1), rtol=1e-9)
+
+
+@pytest.mark.parametrize("correlation, warns", [(0.0, False), (0.4, False), (0.95, True)])
+def test_model_reduction_warns_where_units_are_correlated(correlation, warns):
+    (x, y), slab = design(correlation), 0.5
+    subject = Subject.of(regression_at_its_mode(x, y, slab, "normal"))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        ModelReduction(rows=x).scores(subject)
+    told = [w for w in caught if issubclass(w.category, CorrelationWarning)]
+    assert len(told) == warns
+    if warns:
+        assert "'input' (units" in str(told[0].message) and "0.95" in str(told[0].message)
 
 
 def test_model_reduction_is_the_exact_bayes_factor_of_an_orthogonal_linear_model():

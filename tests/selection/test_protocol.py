@@ -75,6 +75,7 @@ def test_a_trained_network_is_pruned(name, example, trained):
     check(TRAINED[name](example), name, trained, example)
 
 
+@pytest.mark.filterwarnings("ignore::bayesprune.errors.CorrelationWarning")  # random units are alike
 @pytest.mark.parametrize("name", POSTERIOR)
 def test_a_posterior_is_pruned(name, example, fitted):
     check(POSTERIOR[name](example), name, fitted, example)
