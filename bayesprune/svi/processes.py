@@ -313,6 +313,24 @@ class Processes:
             ) from problem
 
 
+def refuse_late(step: int) -> None:
+    """Make sure that a training of one process is not one of several that met after it was made.
+
+    Args:
+        step: steps taken.
+
+    Raises:
+        ProcessError: it is.
+    """
+    if dist.is_available() and dist.is_initialized() and (count := dist.get_world_size()) > 1:
+        raise ProcessError(
+            f"At step {step + 1} there are {count} processes, which had not met yet when this training was "
+            "made: each would prune a network of its own. Make it after torch.distributed."
+            "init_process_group, or whatever of your framework calls that; or say that it trains alone, "
+            "processes=torch.distributed.new_group([rank])."
+        )
+
+
 def digest(tensor: Tensor) -> str:
     """A few characters that differ where a bit does."""
     content = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data

@@ -7,8 +7,10 @@ the weight decay of the default Adam, and is added to the gradients of any other
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import weakref
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -65,7 +67,7 @@ class Info:
     moved: bool
 
 
-@dataclass
+@dataclass(eq=False)
 class _Opened:
     """A batch whose loss has been handed out, and may have been differentiated.
 
@@ -106,24 +108,26 @@ class _Seen:
         nll: scalar, mean negative log-likelihood of a row, nats.
         gradient: (living units,), of the gates, or None.
         rows: how many.
+        batches: of this process.
     """
 
     nll: Tensor
     gradient: Tensor | None
     rows: int
+    batches: int
 
 
 class _Handed(torch.autograd.Function):
-    """The identity, which notes what its output was multiplied by when it is differentiated."""
+    """The identity, which says what its output is multiplied by before it is differentiated."""
 
     @staticmethod
-    def forward(ctx: Any, nll: Tensor, factors: list[Factor]) -> Tensor:
-        ctx.factors = factors
+    def forward(ctx: Any, nll: Tensor, told: Callable[[Factor], None]) -> Tensor:
+        ctx.told = told
         return nll.view_as(nll)
 
     @staticmethod
     def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor, None]:
-        ctx.factors.append(slopes[0].detach())
+        ctx.told(slopes[0].detach())
         return slopes[0], None
 
 
@@ -241,8 +245,27 @@ class Engine:
             return nll
         if not nll.requires_grad:  # frozen weights, gates at rest: nothing to learn, but loops differentiate
             nll = nll.detach().requires_grad_()
-        handed: Tensor = _Handed.apply(nll, opened.factors)  # type: ignore[no-untyped-call]
+        told = partial(self._begin_backward_, weakref.ref(opened))  # a loss that is held, holds no batch
+        handed: Tensor = _Handed.apply(nll, told)  # type: ignore[no-untyped-call]
         return handed
+
+    def _begin_backward_(self, reference: weakref.ref[_Opened], factor: Factor) -> None:
+        """A batch is about to be differentiated. Where gradients were set to None since the batches before it
+        were, these belong to a step that their owner has left out, as by a GradScaler that others call.
+        """
+        opened = reference()
+        if opened is None or opened not in self._opened:
+            return
+        before = self._opened[: self._opened.index(opened)]
+        if before and not self._still and self._without_gradients():
+            gone = [other for other in before if other.factors]
+            self._opened = [other for other in self._opened if all(other is not one for one in gone)]
+            self._joined = None
+        opened.factors.append(factor)
+
+    def _without_gradients(self) -> bool:
+        learnt = [p for group in self.optimiser.param_groups for p in group["params"] if p.requires_grad]
+        return bool(learnt) and all(p.grad is None for p in learnt)
 
     def advance(self, state: State) -> tuple[State, Info]:
         """Move weights, and every few steps gates, along the gradients that lie in ``.grad``.
@@ -302,6 +325,7 @@ class Engine:
                 "A step is to be taken, and no loss was: call training.loss(batch), and differentiate it."
             )
         if self._joined is not None:
+            self._check_joined(self._joined)
             return
         rows = self.rows
         share = [o.rows / rows for o in self._opened]
@@ -315,7 +339,14 @@ class Engine:
             gradient = gradients[0] if len(gradients) == 1 else torch.stack(gradients).sum(0)
         if self.processes is not None:
             nll, gradient, rows = self.processes.average_(self.gated, state.step, rows, nll, gradient)
-        self._joined = _Seen(nll, gradient, rows)
+        self._joined = _Seen(nll, gradient, rows, self.opened)
+
+    def _check_joined(self, joined: _Seen) -> None:
+        if joined.batches != self.opened:
+            raise SettingsError(
+                f"Gradients were averaged over {joined.batches} batches, and {self.opened} were taken for "
+                "this step: call training.reduce() once all batches of a step are differentiated."
+            )
 
     def prepare(self, state: State, scale: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """Before the optimiser steps: priors of weights, then gates, and slopes of what their prior learns.
@@ -393,10 +424,10 @@ class Engine:
 
     def enter_compact_(self) -> None:
         """Take up that weights have another prior, or scales of their own, from now on."""
-        if self.is_default:
-            moments = self.optimiser.state
-            self.optimiser = adam(self.gated, self.schedule.rate)
-            self.optimiser.state.update({p: s for p, s in moments.items() if s})
+        if self.is_default:  # in place: whoever steps it holds this one
+            self.optimiser.param_groups[:] = adam(self.gated, self.schedule.rate).param_groups
+            for parameter in [p for p, kept in self.optimiser.state.items() if not kept]:
+                del self.optimiser.state[parameter]
         self.weigh_()
 
     def remove_(self, dead: Tensor) -> None:

@@ -32,7 +32,7 @@ from bayesprune.svi.objective import gate_nats, prior_nats, weight_nats
 from bayesprune.svi.optimisers import Optimizer, given
 from bayesprune.svi.own_unit import start_in_own_unit_
 from bayesprune.svi.pricing import Pricing
-from bayesprune.svi.processes import Processes, digest
+from bayesprune.svi.processes import Processes, digest, refuse_late
 from bayesprune.svi.result import Epoch, FitResult, prune
 from bayesprune.svi.schedule import Schedule
 from bayesprune.svi.sections import exact_gains, optional_units, unpaid
@@ -141,6 +141,7 @@ class Training:
             self._begin_with_(dealt)
         own = None if optimizer is None else given(gated, optimizer)
         self.processes = Processes.of(processes, gated.log_odds.device)
+        self._by_default = processes is None
         self.engine = Engine(gated, self.recipe, seed, self.schedule, own, self.processes)
         self.state: State = self.engine.init()
         self.pricing = Pricing.of(gated, self.schedule)
@@ -165,8 +166,10 @@ class Training:
         self._records, self._may_run_over = True, False
         self.passed = Passed(self.state.velocity.device)
         self._last: Pair | None = None  # the batch of this step, by which sections are judged
-        self._hooks: list[Any] = []
-        self._hook_()
+        self._hooks = [
+            self.optimizer.register_step_pre_hook(self._prepare),
+            self.optimizer.register_step_post_hook(self._conclude),
+        ]
         self._ready: tuple[Tensor, Tensor | None] | None = None
         self._join_()
         self._info: Info | None = None
@@ -397,10 +400,7 @@ class Training:
         spread = spreads(recipe, gated) if spread is None else spread
         if spread and not gated.log_scales:
             gated.spread_weights_(gated.weights.initial_scale)
-        before = self.optimizer
         self.engine.enter_compact_()
-        if self.optimizer is not before:
-            self._hook_()
 
     def undecided(self) -> int:
         """Living gates with 0.01 < q(z = 1) < 0.99."""
@@ -459,6 +459,8 @@ class Training:
     def _open_(self, x: Inputs) -> None:
         """What is due before the first batch of a step: the decision, learning rate, prices."""
         step = self.state.step
+        if self.processes is None and self._by_default:
+            refuse_late(step)
         self.start_()
         if self.finished or (step >= self.schedule.steps and not self._may_run_over):
             raise SettingsError(
@@ -488,13 +490,38 @@ class Training:
         if self.processes is not None:
             self.processes.open_(self.gated, self.engine.generator, self.seed, step)
 
-    def _prepare(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
-        """Before the optimiser's own step: priors, and the gates."""
+    def _prepare(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> Any:
+        """Before the optimiser's own step, or after the closure that it begins with: priors, and gates."""
+        closure = args[1] if len(args) > 1 else kwargs.get("closure")
+        if closure is None:
+            self._make_ready(optimizer)
+            return None
+
+        def first() -> Any:  # Lightning takes losses, and differentiates them, within the optimiser's step
+            found = closure()
+            self._make_ready(optimizer)
+            return found
+
+        return args[:1], {**kwargs, "closure": first}
+
+    def _make_ready(self, optimizer: torch.optim.Optimizer) -> None:
         self._ready = None
+        if self.processes is not None and self.state.step == 0 and not self.engine.gathered:
+            self._check_unscaled()
         skips: Tensor | None = getattr(optimizer, "found_inf", None)
         if skips is not None and bool(skips):
             return
         self._ready = self.engine.prepare(self.state, getattr(optimizer, "grad_scale", None))
+
+    def _check_unscaled(self) -> None:
+        """A scaler that others call looks at each process's own gradients, and may skip a step in one."""
+        factor = self.engine.factor()
+        if factor > 1.1:
+            raise SettingsError(
+                f"Losses were multiplied by {factor:g}, as a GradScaler does, which looks for infinities in "
+                "each process by itself, and would skip the step in one alone: call training.reduce() after "
+                "backward, before gradients are unscaled, clipped or stepped on."
+            )
 
     def _conclude(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         """After it: what has a closed form, averages, and a look for what has died."""
@@ -553,14 +580,6 @@ class Training:
                 LossScaleWarning,
                 stacklevel=level(),
             )
-
-    def _hook_(self) -> None:
-        for hook in self._hooks:
-            hook.remove()
-        self._hooks = [
-            self.optimizer.register_step_pre_hook(self._prepare),
-            self.optimizer.register_step_post_hook(self._conclude),
-        ]
 
     def _remove_(self, dead: Tensor) -> None:
         if self.processes is not None:

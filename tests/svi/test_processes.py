@@ -23,6 +23,8 @@ EXPECTED = {
     "seed": r"ProcessError: .* differ in seed: 0 and 1",
     "weights": r"ProcessError: At a look at the states, step 3, .* differ in sum of 1.weight",
     "clipped": r"SettingsError: scaler.unscale_ was called before .*training.reduce\(\)",
+    "scaled by others": r"SettingsError: Losses were multiplied by 1024, .* call training.reduce\(\) after",
+    "averaged early": r"SettingsError: Gradients were averaged over 1 batches, and 2 were taken",
     "DDP": r"SettingsError: .*DistributedDataParallel around the gated model.* \.module",
     "FSDP2": r"SettingsError: log_odds and 6 more are shared out .*leave that out",
     "measured": r"SettingsError: 2 processes would each measure .*macs=",

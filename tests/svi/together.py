@@ -299,6 +299,17 @@ def refusals(rank, count):
         scaler.unscale_(training.optimizer)
         training.step(scaler)
 
+    def scaled_by_others():
+        training = begun()
+        (1024 * training.loss((data()[0][:8], data()[1][:8]))).backward()
+        training.optimizer.step()
+
+    def averaged_early():
+        training = begun()
+        for _ in range(2):
+            (training.loss((data()[0][:8], data()[1][:8])) / 2).backward()
+            training.reduce()
+
     def sharded():
         gated = gated_for(net=network())
         begun(fully_shard(gated, mesh=init_device_mesh("cpu", (2,))))
@@ -315,6 +326,8 @@ def refusals(rank, count):
         "seed": told(lambda: begun(seed=rank)),
         "weights": told(faster),
         "clipped": told(clipped_early),
+        "scaled by others": told(scaled_by_others),
+        "averaged early": told(averaged_early),
         "DDP": told(lambda: begun(DistributedDataParallel(gated_for(net=network())))),
         "FSDP2": told(sharded),
         "measured": told(lambda: begun(bp.gate(
