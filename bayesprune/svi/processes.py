@@ -147,7 +147,7 @@ class Processes:
         gradients, statistics = found[3 : 3 + len(held)], found[3 + len(held) :]
         for number, (parameter, value) in enumerate(zip(held, gradients, strict=True)):
             if parameter.grad is not None:
-                parameter.grad.copy_(value)
+                parameter.grad = value  # a part of what was averaged: copying it would take as long as that
             elif bool(found[2][number] > 0):  # of another process's rows the loss does hang on it
                 parameter.grad = value.clone()
         for buffer, before, change in zip(buffers, self._before, statistics, strict=True):

@@ -535,12 +535,14 @@ class Engine:
         ``.grad``.
         """
         gated = self.gated
+        before = None if self.processes is None else _noise(self.device)
         probs = gated.inclusion_prob().detach().requires_grad_()
         prior = gate_nats(gated, probs)
         if gated.weights.masked:
             prior = prior + _slab_nats(gated, probs)
         slopes: Sequence[Tensor | None] = torch.autograd.grad(prior, [probs, *self._hyper], allow_unused=True)
-        if self.processes is not None:  # some priors draw
+        if before is not None and not torch.equal(before, _noise(self.device)):  # this prior draws
+            assert self.processes is not None
             slopes = self.processes.mean(slopes)
         for parameter, slope in zip(self._hyper, slopes[1:], strict=True):
             parameter.grad = slope
@@ -557,6 +559,12 @@ class Engine:
         parts = [sizes[part].sum() / max(self._units[name], 1) for name, part in self.gated.slices().items()]
         typical = torch.stack(parts).clamp_min(1.0)
         return typical.repeat_interleave(self._sizes, output_size=len(slope))
+
+
+def _noise(device: torch.device) -> Tensor:
+    """The state of the random numbers that a prior would draw from: equal to what it was where none were."""
+    own = torch.get_rng_state()
+    return own if device.type != "cuda" else torch.cat([own, torch.cuda.get_rng_state(device)])
 
 
 def _window(rows: int, batch: int) -> int:

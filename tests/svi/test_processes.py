@@ -56,6 +56,12 @@ def test_two_at_unequal_shares_of_a_batch_are_one_at_the_whole(tmp_path):
         torch.testing.assert_close(first[name], value, atol=1e-5, rtol=1e-5, msg=name)
 
 
+def test_what_a_prior_draws_is_averaged(tmp_path):
+    first, second = together(tmp_path, "drawn")
+    alike(first, second)
+    assert int(first["steps"]) == 30
+
+
 def test_processes_of_other_beginnings_and_noise_stay_equal_to_the_bit(tmp_path):
     """Statistics of batch normalisation too, of which each has seen its own rows."""
     first, second = together(tmp_path, "others_beginning")

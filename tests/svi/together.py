@@ -165,6 +165,21 @@ def others_beginning(rank, count):
     return {**found, "outputs": small(data()[0]).detach(), "noise": torch.stack(noise).sum(0)}
 
 
+class Drawn(nn.Module):
+    """A prior whose slope is drawn."""
+
+    def forward(self, group):
+        return bp.priors.Gates(probs=torch.rand(()).clamp(0.2, 0.8).expand(group.size))
+
+
+def drawn(rank, count):
+    """Processes of other global noise agree on what a prior draws."""
+    gated = bp.gate(network(), data()[0][:2], prior=Drawn(), likelihood=bp.Categorical(rows=ROWS))
+    training = begun(gated)
+    torch.manual_seed(rank)
+    return all_of(loop(training, random_part(rank, count), 30))
+
+
 class Residual(nn.Module):
     """One section beside a shortcut."""
 
