@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 FRAMEWORKS = ROOT / "examples/frameworks"
 STARTED_BY_TORCHRUN = ("plain", "with_accelerate", "with_trainer")
 NIGHTLY = ("with_accelerate", "with_fabric")
-EPOCHS = 4
+EPOCHS = 8
 
 
 def test_every_example_is_tested():
