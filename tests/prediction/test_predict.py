@@ -199,7 +199,7 @@ def fit(seed=0, **settings):
 
 @pytest.mark.filterwarnings("ignore::bayesprune.errors.ClockWarning")
 def test_a_decided_fit_predicts_what_its_pruned_network_does_and_knows_no_doubt():
-    result, (x, _) = fit(), known()
+    result, (x, _) = fit(recipe=bp.Recipe(compact_weights="points")), known()
     found = bp.predict(result, x, batch_size=7)
     torch.testing.assert_close(found.mean.float(), bp.prune(result)(x), atol=1e-4, rtol=1e-4)
     assert len(found.shares) == 1 and (found.epistemic == 0).all()
