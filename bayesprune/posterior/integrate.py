@@ -119,7 +119,7 @@ def integrate_weights(
         >>> prior = bp.priors.BernoulliGates(bp.priors.Fixed(0.5))
         >>> gated = bp.gate(network, x, prior=prior, likelihood=bp.Gaussian(rows=50, scale=1.0))
         >>> integrate_weights(gated, (x, 2 * x[:, :1])).inclusion_prob().round(2)
-        array([1.  , 0.07])
+        array([1.  , 0.21])
     """
     gated = source.gated if isinstance(source, FitResult) else source
     pair = check_rows(gated, rows)
