@@ -84,7 +84,7 @@ def line(learning_rate, seed, epochs=60):
 @pytest.mark.filterwarnings("ignore::bayesprune.errors.ClockWarning")
 @pytest.mark.parametrize("seed", range(3))
 def test_a_learning_rate_of_nothing_is_not_optimised(seed):
-    """All three of either kind are told right; over twenty seeds see the page of error rates."""
+    """All three of either kind are told right; over more seeds see the page of error rates."""
     result, rows = line(1e-5, seed)
     still = bp.diagnose(result, draws=20).optimised  # by its history alone
     assert still.verdict == "yes" and "could still gain was not asked" in still.why
