@@ -32,7 +32,7 @@ def test_a_network_of_nested_inputs_and_outputs_goes_all_the_way(kind, output, t
     )
     result = bp.fit(gated, rows, epochs=1, batch_size=20, progress=False)
 
-    assert bp.diagnose(result, rows=others)
+    assert bp.diagnose(result, rows=rows, held_out=others)
     draws = result.posterior().to_arviz(rows=others, draws=5)
     assert draws["log_likelihood"]["y"].shape[-1] == ROWS
     assert len(bp.evidence(result, rows=rows, progress=False))

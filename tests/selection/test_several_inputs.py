@@ -63,6 +63,7 @@ def subjects(both):
 
 
 @pytest.mark.parametrize(("kind", "name"), NAMES, ids=[" ".join(pair) for pair in NAMES])
+@pytest.mark.filterwarnings("ignore::bayesprune.errors.CorrelationWarning")
 def test_rules_see_in_a_dict_what_they_see_in_one_tensor(both, subjects, kind, name):
     rules = [(TRAINED if kind == "trained" else POSTERIOR)[name](example) for example in both]
     found = [select(r, s, share=0.6, seed=3) for r, s in zip(rules, subjects[kind], strict=True)]

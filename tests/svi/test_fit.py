@@ -91,7 +91,7 @@ def test_every_removal_of_a_real_fit_leaves_the_masked_outputs(monkeypatch):
 
 def test_the_average_of_weights_is_their_mean():
     layer = nn.Linear(2, 1)
-    run = SimpleNamespace(averaged=0, average={}, gated=SimpleNamespace(network=layer))
+    run = SimpleNamespace(averaged=0, average={}, _learnt=None, gated=SimpleNamespace(network=layer))
     seen = []
     for step in range(5):
         layer.weight.data = torch.tensor([[step**2, -1.0]])
