@@ -36,7 +36,7 @@ DECREMENT = 1e-5
 """Nats that a Newton step would still gain, where the mode is taken to be reached."""
 PARABOLA = 1e-9
 """Share of a step's gain by which it may miss a parabola's, to be taken for one."""
-MOST_WORK = 300_000
+MOST_WORK = 100_000
 """Masks × weights × rows that are gone through unasked."""
 NUMBERS_AT_ONCE = 8_000_000
 CHUNK = 64
