@@ -5,7 +5,6 @@ from __future__ import annotations
 import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -232,5 +231,5 @@ class _Search:
         return float(logsumexp(list(self.scores.values())))
 
 
-def _key(mask: Tensor) -> Any:
-    return mask.numpy().tobytes()
+def _key(mask: Tensor) -> bytes:
+    return bytes(mask.numpy().tobytes())
