@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
 import warnings
 from collections.abc import Sequence
@@ -120,15 +119,19 @@ def _onnx_of(network: nn.Module, inputs: Call) -> bytes:
     inputs = call_of(network, inputs).twice()[:2]  # one row would be taken for a constant
     axes = free_axes(network, inputs)
     if axes:
-        with contextlib.suppress(torch.onnx.errors.OnnxExporterError):
+        try:
             content = _written(network, inputs, axes)
+        except torch.onnx.errors.OnnxExporterError as problem:
+            why = _reason(problem)
+        else:
             check_parity(network, content, inputs)
             if all(same_at(network, content, call) for call in elsewhere(network, inputs, axes)):
                 return content
+            why = "It gives other outputs at other sizes."
         names = ", ".join(dict.fromkeys(named(axes, inputs).values()))
         warnings.warn(
             f"The network takes any size of {names}, and PyTorch's exporter cannot write that: what was "
-            "written takes the example's sizes alone, and onnxruntime refuses others.",
+            f"written takes the example's sizes alone, and onnxruntime refuses others. Its reason: {why}",
             ExportWarning,
             stacklevel=4,
         )
