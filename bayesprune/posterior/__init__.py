@@ -10,6 +10,7 @@ from bayesprune.posterior.integrate import Integrated, integrate_weights
 from bayesprune.posterior.join import join
 from bayesprune.posterior.plots import plot_evidence, plot_gates, plot_inputs
 from bayesprune.posterior.simulate import Ranks, simulate_ranks
+from bayesprune.posterior.starts import Starts, compare_starts
 from bayesprune.posterior.value import Posterior, to_arviz
 
 if TYPE_CHECKING:  # when it runs, these are the packages, which can be called
@@ -23,6 +24,8 @@ __all__ = [
     "Integrated",
     "Posterior",
     "Ranks",
+    "Starts",
+    "compare_starts",
     "corrected_inclusion",
     "diagnose",
     "evidence",

@@ -22,10 +22,10 @@ from torch import Tensor, nn
 from bayesprune.errors import SelectionError
 from bayesprune.rows import Inputs
 from bayesprune.selection.masks import Masks
-from bayesprune.selection.readings import Reading, readings
 from bayesprune.selection.rows import inputs_of
 from bayesprune.selection.subject import Subject
 from bayesprune.structure.copying import copy_of
+from bayesprune.structure.graph.readings import Reading, readings
 
 
 @dataclass(frozen=True, eq=False)

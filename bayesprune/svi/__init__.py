@@ -13,8 +13,9 @@ from bayesprune.svi.estimators import (
 )
 from bayesprune.svi.evaluate import Quality, evaluate
 from bayesprune.svi.fit import fit
+from bayesprune.svi.moves import Decision, Move
 from bayesprune.svi.result import Epoch, FitResult, prune
-from bayesprune.svi.settings import GateSteps, Recipe, Shrink
+from bayesprune.svi.settings import GateSteps, Moves, Recipe, Shrink
 from bayesprune.svi.settle import record, settle_
 from bayesprune.svi.step import Engine, Info, State
 from bayesprune.svi.training import Training
@@ -25,6 +26,7 @@ __all__ = [
     "Callback",
     "Concrete",
     "CurvedStraightThrough",
+    "Decision",
     "EarlyStopping",
     "Engine",
     "Enumeration",
@@ -32,6 +34,8 @@ __all__ = [
     "FitResult",
     "GateSteps",
     "Info",
+    "Move",
+    "Moves",
     "Quality",
     "Recipe",
     "Reinforce",

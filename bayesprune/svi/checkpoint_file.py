@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from bayesprune.errors import CheckpointError
+from bayesprune.svi.moves import Decision, Move
 from bayesprune.svi.result import Epoch
 
 FORMAT = 4
@@ -29,6 +30,7 @@ HOLDS: dict[str, Any] = {
     "decided": bool, "decided_at": int | None, "averaged": int, "rounded": int, "seconds": float,
     "seen": list[float], "groups": list[dict[str, Any]], "kept": dict[str, dict[str, Any]],
     "epochs": list[dict[str, Any]], "scheduler": dict[str, Any] | None, "scaler": dict[str, Any] | None,
+    "decision": dict[str, Any] | None,
 }  # fmt: skip
 """The plain values of a checkpoint, and of what type each is."""
 
@@ -76,11 +78,13 @@ def unpack(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         )
     if metadata.get(CHECKSUM) != _checksum(tensors, metadata[PLAIN]):
         raise CheckpointError(f"{path} is damaged: its checksum does not hold. {REMEDY}")
+    plain.setdefault("decision", None)  # earlier versions made no moves
     wrong = _wrong(plain, HOLDS) + [
         f"epochs[{number}].{name}"
         for number, epoch in enumerate(plain["epochs"] if isinstance(plain.get("epochs"), list) else [])
-        for name in _wrong(epoch, _epoch_fields())
+        for name in _wrong(epoch, _fields(Epoch, "inclusion"))
     ]
+    wrong += _wrong_decision(plain["decision"])
     if wrong:
         raise CheckpointError(f"{path} is no checkpoint: {', '.join(wrong)} missing or of no use. {REMEDY}")
     return tensors, plain
@@ -106,9 +110,21 @@ def _checksum(tensors: Mapping[str, Tensor], text: str) -> str:
     return found.hexdigest()
 
 
-def _epoch_fields() -> dict[str, Any]:
-    hints = typing.get_type_hints(Epoch)
-    return {field.name: hints[field.name] for field in fields(Epoch) if field.name != "inclusion"}
+def _fields(kind: type[Any], without: str) -> dict[str, Any]:
+    hints = typing.get_type_hints(kind)
+    return {field.name: hints[field.name] for field in fields(kind) if field.name != without}
+
+
+def _wrong_decision(value: object) -> list[str]:
+    if value is None:
+        return []
+    moves = value.get("moves") if isinstance(value, dict) else None
+    if not isinstance(value, dict) or not isinstance(moves, list):
+        return ["decision"]
+    rest = {name: each for name, each in value.items() if name != "moves"}
+    wrong = [f"decision.{name}" for name in _wrong(rest, _fields(Decision, "moves"))]
+    of_moves = [name for move in moves for name in _wrong(move, _fields(Move, ""))]
+    return wrong + [f"decision.moves.{name}" for name in of_moves]
 
 
 def _wrong(value: object, holds: Mapping[str, Any]) -> list[str]:

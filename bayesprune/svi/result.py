@@ -17,6 +17,7 @@ from bayesprune.likelihoods import Likelihood, Member
 from bayesprune.rows.digests import Digests
 from bayesprune.structure.copying import copy_of
 from bayesprune.structure.weight_posterior import WeightPosterior
+from bayesprune.svi.moves import Decision
 
 if TYPE_CHECKING:
     from bayesprune.posterior import EvidenceTable, Posterior
@@ -75,6 +76,8 @@ class FitResult:
         left_undecided: whether gates were to stay undecided, ``Recipe(decides=False)``.
         trained_on: digests of the training rows, by which ``bp.diagnose`` knows them from held-out ones; None
             where they were not in memory.
+        decision: moves between correlated units that were made when gates were decided, and their nats. The
+            posterior ``at_decision`` is the guide's, without them.
     """
 
     gated: GatedModel
@@ -85,6 +88,7 @@ class FitResult:
     at_decision: GatedModel | None = field(default=None, repr=False)
     left_undecided: bool = False
     trained_on: Digests | None = field(default=None, repr=False, compare=False)
+    decision: Decision = field(default_factory=Decision)
 
     def __post_init__(self) -> None:
         self.gated.likelihood.fitted = True

@@ -50,6 +50,22 @@ class Shrink:
     least: int = 1
 
 
+@dataclass(frozen=True)
+class Moves:
+    """Moves between correlated units, tried at the decision (``bayesprune.svi.moves``).
+
+    Args:
+        correlation: in absolute value, over the training rows, from which on two units of a group may stand
+            for each other; it says what is asked, and evidence what is done. At 0 any two units may, so that
+            all removals, additions and exchanges are tried, and no unit goes before the decision.
+        masks: whose evidence is asked at most; None for as many as take a matter of seconds: masks × weights
+            × rows up to 100,000. Larger problems are left as they are.
+    """
+
+    correlation: float = 0.8
+    masks: int | None = None
+
+
 STARTS = ("scratch", "trained")
 TRAINED: dict[str, Any] = {"warmup": 0.0, "ramp": 0.25, "decide": 0.5}
 """What a recipe for trained weights leaves out is this: there is nothing to warm up."""
@@ -90,6 +106,11 @@ class Recipe:
             sections are judged by what they save when gates are decided, and statistics of batch
             normalisation are taken afresh at the end. ``Recipe.trained`` sets the schedule too.
         frozen: share of the training, at most ``decide``, in which weights stand still and gates alone move.
+        moves: between correlated units, at the decision: each unit of such a pair removed, added or exchanged
+            for the other where the evidence with the weights integrated out is more. By default tried where
+            that takes a matter of seconds and rows lie in memory; None for never. A unit that dies and has a
+            twin is then closed at once, and removed at the decision. What was done is in
+            ``result.decision``.
     """
 
     estimator: str | Estimator = "curved"
@@ -107,6 +128,7 @@ class Recipe:
     averaging: float = 0.0
     start: str = "scratch"
     frozen: float = 0.0
+    moves: Moves | None = field(default_factory=Moves)
 
     @classmethod
     def trained(cls, **settings: Any) -> Recipe:
@@ -169,6 +191,7 @@ def _of_other_kinds(recipe: Recipe) -> list[str]:
         for name, value, kind in (
             ("gates", recipe.gates or GateSteps(), GateSteps),
             ("shrink", recipe.shrink, Shrink),
+            ("moves", recipe.moves or Moves(), Moves),
         )
         if not isinstance(value, kind)
     ]
@@ -178,6 +201,7 @@ def _of_other_kinds(recipe: Recipe) -> list[str]:
         ("", recipe),
         ("gates.", recipe.gates or GateSteps()),
         ("shrink.", recipe.shrink),
+        ("moves.", recipe.moves or Moves()),
     ):
         for item in fields(settings):
             value, kind, *optional = (getattr(settings, item.name), *str(item.type).split(" | "))
@@ -195,7 +219,7 @@ def _of_other_kinds(recipe: Recipe) -> list[str]:
 
 
 def _problems(recipe: Recipe) -> list[str]:
-    gates, shrink = recipe.gates or GateSteps(), recipe.shrink
+    gates, shrink, moves = recipe.gates or GateSteps(), recipe.shrink, recipe.moves or Moves()
     rates = {name: getattr(recipe, name) for name in ("learning_rate", "compact_learning_rate")}
     rules = [
         (_positive(gates.learning_rate), f"gates.learning_rate={gates.learning_rate} must be positive"),
@@ -209,6 +233,8 @@ def _problems(recipe: Recipe) -> list[str]:
             shrink.least >= 1,
             f"shrink.least={shrink.least} must be at least 1: a group without units is no network",
         ),
+        (0 <= moves.correlation < 1, f"moves.correlation={moves.correlation} must lie in [0, 1)"),
+        (moves.masks is None or moves.masks >= 1, f"moves.masks={moves.masks} must be at least 1 mask"),
         *(
             (rate is None or _positive(rate), f"{name}={rate} must be positive")
             for name, rate in rates.items()
@@ -249,7 +275,7 @@ def describe(recipe: Recipe) -> dict[str, object]:
     plain: dict[str, object] = {}
     for item in fields(recipe):
         value = getattr(recipe, item.name)
-        if isinstance(value, GateSteps | Shrink):
+        if isinstance(value, GateSteps | Moves | Shrink):
             value = {f.name: getattr(value, f.name) for f in fields(value)}
         elif isinstance(value, Mapping):
             value = dict(value)

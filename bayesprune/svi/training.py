@@ -17,7 +17,7 @@ from bayesprune.errors import CheckpointError, DivergedError, LossScaleWarning, 
 from bayesprune.gated import GatedModel
 from bayesprune.gated.dead import dead_units
 from bayesprune.gated.precision import refuse_autocast
-from bayesprune.rows import Inputs, Pair
+from bayesprune.rows import InMemory, Inputs, Pair
 from bayesprune.rows.checks import check_whole
 from bayesprune.rows.pairs import pair_of
 from bayesprune.structure.copying import copy_of
@@ -28,6 +28,7 @@ from bayesprune.svi.checks import check_first, check_model, check_rows, check_tr
 from bayesprune.svi.clock import warn_after, warn_before
 from bayesprune.svi.estimators.problem import backward
 from bayesprune.svi.few_rows import spreads
+from bayesprune.svi.moves import Decision, decide_, spared, why_not_moved
 from bayesprune.svi.objective import gate_nats, prior_nats, weight_nats
 from bayesprune.svi.optimisers import Optimizer, given
 from bayesprune.svi.own_unit import start_in_own_unit_
@@ -157,6 +158,7 @@ class Training:
         self.history: list[Epoch] = []
         self.decided_at: int | None = None
         self.at_decision: GatedModel | None = None
+        self.decision = Decision()
         self.rounded = 0
         self.seconds = 0.0
         self.average: dict[str, Tensor] = {}
@@ -313,7 +315,7 @@ class Training:
             history = [*history[:-1], replace(history[-1], **self.standing())]
         found = FitResult(
             self.gated.eval(), tuple(history), self.seconds, self.rounded, epoch,
-            at_decision=self.at_decision, left_undecided=not self.recipe.decides,
+            at_decision=self.at_decision, left_undecided=not self.recipe.decides, decision=self.decision,
         )  # fmt: skip
         warn_after(found)
         return found
@@ -354,7 +356,13 @@ class Training:
             return
         shrink = self.recipe.shrink
         dead = dead_units(self.gated, shrink.below, self.state.velocity, shrink.least)
-        self._remove_(self.pricing.spare(dead, self.state.velocity) if self.pricing else dead)
+        rows = self._rows_for_moves()
+        if self.pricing:
+            dead = self.pricing.spare(dead, self.state.velocity)
+        elif not isinstance(rows, str):
+            assert self.recipe.moves is not None
+            dead = dead & ~spared(self.gated, rows, self.recipe.moves, dead)
+        self._remove_(dead)
         done = self.recipe.decides and self.state.prior_weight == 1.0 and self.undecided() == 0
         if done and (self.pricing is None or self.pricing.reached()):
             self.decide()
@@ -376,6 +384,7 @@ class Training:
         else:
             dead = dead_units(self.gated, 0.5, least=self.recipe.shrink.least)
             self.rounded = self.undecided()
+            dead = self._moved_(dead)
         self._remove_(dead)
         self.gated.log_odds.data[self.gated.alive] = CERTAIN
         self.gated.pin_()
@@ -387,6 +396,32 @@ class Training:
         self.enter_compact_()
         for callback in self.callbacks:
             callback.on_decision(self)
+
+    def _rows_for_moves(self) -> Pair | str:
+        """The rows by which moves between correlated units are judged; or why there are no moves."""
+        if self.recipe.moves is None:
+            return "the recipe has none"
+        if not self.recipe.decides:
+            return "gates stay undecided"
+        if self.pricing is not None:
+            return "prices follow from the cost of what is left"
+        if self.processes is not None:
+            return "several processes train, each with rows of its own"
+        source = None if self.batches is None else self.batches.source
+        if not isinstance(source, InMemory) or source.y is None:
+            return "the training rows do not lie in memory"
+        return why_not_moved(self.gated) or (source.x, source.y)
+
+    def _moved_(self, dead: Tensor) -> Tensor:
+        """Units to remove, after moves between correlated ones."""
+        rows = self._rows_for_moves()
+        if isinstance(rows, str):
+            self.decision = Decision(why_none=rows)
+            return dead
+        assert self.recipe.moves is not None
+        keep, least = self.gated.alive & ~dead, self.recipe.shrink.least
+        keep, self.decision = decide_(self.gated, rows, self.recipe.moves, keep, least)
+        return self.gated.alive & ~keep
 
     def enter_compact_(self, spread: bool | None = None) -> None:
         """Switch on what stands in for the gates' noise from now on.

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from bayesprune.gated import GatedModel
 from bayesprune.structure.copying import copy_of
+from bayesprune.svi.moves import Decision, Move
 from bayesprune.svi.optimisers import moved
 from bayesprune.svi.result import Epoch
 from bayesprune.svi.step import State
@@ -67,6 +68,7 @@ def taken(training: Training) -> TrainingState:
         "decided_at": training.decided_at,
         "averaged": training.averaged,
         "rounded": training.rounded,
+        "decision": asdict(training.decision),
         "seconds": training.seconds,
         "seen": [float(training.passed.nll), training.passed.rows],
         "groups": [settings_of(group) for group in training.optimizer.param_groups],
@@ -107,6 +109,7 @@ def put_(training: Training, state: TrainingState) -> None:
         decided=plain["decided"],
     )
     training.decided_at, training.rounded = plain["decided_at"], plain["rounded"]
+    training.decision = _decision(plain.get("decision"))  # earlier versions made no moves
     training.averaged, training.seconds = plain["averaged"], plain["seconds"]
     training.passed.nll += plain["seen"][0]
     training.passed.rows = int(plain["seen"][1])
@@ -115,6 +118,12 @@ def put_(training: Training, state: TrainingState) -> None:
         for epoch, row in zip(plain["epochs"], single["history"], strict=True)
     ]
     training.engine.generator.set_state(single["gate_noise"])
+
+
+def _decision(plain: Mapping[str, Any] | None) -> Decision:
+    if plain is None:
+        return Decision()
+    return Decision(**{**plain, "moves": tuple(Move(**move) for move in plain["moves"])})
 
 
 # ---- what is kept of parameters
@@ -183,6 +192,7 @@ def _parted(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
 def _try_on_copy(training: Training, parts: dict[str, dict[str, Tensor]], plain: Mapping[str, Any]) -> None:
     """Everything of a state must be of the names, types and shapes that it would be put over."""
     check_names(parts[""], SINGLE)
+    _decision(plain.get("decision"))
     gated: GatedModel = copy_of(training.gated)
     gated.remove_(~parts["model"]["alive"].to(gated.alive.device))
     if parts["decision"]:

@@ -12,7 +12,7 @@ from torch import nn
 import bayesprune as bp
 from bayesprune.errors import PosteriorError
 from bayesprune.posterior import integrate_weights
-from bayesprune.posterior.integrate import MOST_WEIGHTS, tensors_of
+from bayesprune.svi.mask_evidence import MOST_WEIGHTS, tensors_of
 
 SCALE = 0.5
 

@@ -6,7 +6,7 @@ import torch
 from bayesprune.errors import SelectionError
 from bayesprune.selection import Subject
 from bayesprune.selection.activations import unit_vectors
-from bayesprune.selection.readings import readings
+from bayesprune.structure.graph.readings import readings
 from tests.selection.networks import example_of, posterior_of
 
 

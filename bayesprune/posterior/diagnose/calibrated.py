@@ -11,10 +11,11 @@ from scipy.stats import chisquare
 
 from bayesprune.posterior.diagnose.answer import Answer, Evidence, Measure, judged, not_asked
 from bayesprune.posterior.diagnose.joint import log_joint, why_not
-from bayesprune.posterior.integrate import affordable, integrate_weights, what_of, why_not_integrated
+from bayesprune.posterior.integrate import integrate_weights, what_of
 from bayesprune.posterior.rows import Rows
 from bayesprune.priors.gates import MOST_ENUMERABLE_UNITS
 from bayesprune.svi.estimators import all_configurations
+from bayesprune.svi.mask_evidence import affordable, why_not_integrated
 from bayesprune.svi.result import FitResult
 
 QUESTION = "calibrated"

@@ -13,7 +13,8 @@ from bayesprune.posterior.diagnose.confidence import FALSE_ALARM, against_chance
 from bayesprune.posterior.diagnose.decided import ENTROPY, entropy, inclusion_prob
 from bayesprune.posterior.diagnose.joint import why_not
 from bayesprune.posterior.diagnose.neighbours import bound, certainty, integrated_bound
-from bayesprune.posterior.integrate import affordable, what_of, why_not_integrated
+from bayesprune.posterior.integrate import what_of
+from bayesprune.svi.mask_evidence import affordable, why_not_integrated
 
 QUESTION = "faithful"
 MOST_K = 0.7

@@ -12,8 +12,9 @@ from torch import Tensor
 from bayesprune.gated import GatedModel
 from bayesprune.gated.dead import median_units
 from bayesprune.posterior.diagnose.joint import log_joint
-from bayesprune.posterior.integrate import affordable, integrate_weights
+from bayesprune.posterior.integrate import integrate_weights
 from bayesprune.posterior.rows import Rows
+from bayesprune.svi.mask_evidence import affordable
 
 MOST_NEIGHBOURS, MOST_ROW_PASSES = 500, 30_000
 """A bound from few neighbours is a bound, only not as tight; many rows leave time for fewer of them."""

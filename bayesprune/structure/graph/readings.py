@@ -82,6 +82,50 @@ def readings(
     return whole
 
 
+def unit_vectors(network: GraphNetwork, alive: Mapping[str, Tensor], rows: Inputs) -> dict[str, Tensor]:
+    """What the readers of each unit see of it, over all rows.
+
+    Args:
+        network: left alone.
+        alive: group → (group.size,), bool, units that are there.
+        rows: (rows, ...), inputs.
+
+    Returns:
+        group → (group.size, numbers): row after row; of a filter, position after position. They are taken
+        where all units of the group are read together; where no reader sees all of them, readers stand
+        side by side, with zeros for those that do not see a unit. Zeros for removed units. Sections have
+        none.
+    """
+    found = readings(network, rows)
+    vectors: dict[str, Tensor] = {}
+    for group in network.groups:
+        parts = []
+        for reading in found:
+            if group.name in reading.units:
+                part, seen = _vectors(reading, group.name, group.size)
+                parts.append(part)
+                if bool(seen[alive[group.name]].all()):
+                    parts = [part]
+                    break
+        if parts:
+            vectors[group.name] = torch.cat(parts, 1)
+    return vectors
+
+
+def _vectors(reading: Reading, group: str, size: int) -> tuple[Tensor, Tensor]:
+    """(size, most columns of a unit · samples), and (size,) whether a unit is there at all."""
+    ids, samples = reading.units[group], reading.values.shape[1]
+    own = ids >= 0
+    counts = torch.bincount(ids[own], minlength=size)
+    stacked = reading.values.new_zeros(size, int(counts.max()), samples)
+    filled = torch.zeros(size, dtype=torch.long)
+    for column in own.nonzero().squeeze(1).tolist():
+        unit = int(ids[column])
+        stacked[unit, filled[unit]] = reading.values[column]
+        filled[unit] += 1
+    return stacked.flatten(1), counts > 0
+
+
 def _of_graph(
     network: GraphNetwork, rows: Inputs, gates: Mapping[str, Tensor] | None, only: str | None
 ) -> Iterator[Reading]:
