@@ -76,7 +76,7 @@ def line(learning_rate, seed, epochs=60):
     network = nn.Sequential(nn.Linear(6, 16), nn.Tanh(), nn.Linear(16, 1))
     prior = bp.priors.BernoulliGates(bp.priors.Flattening(price=5.0))
     gated = bp.gate(network, x[:1], prior=prior, likelihood=bp.Gaussian(rows=200))
-    recipe = bp.Recipe(learning_rate=learning_rate)
+    recipe = bp.Recipe(learning_rate=learning_rate, moves=None)  # which put weights at their mode
     result = bp.fit(gated, (x, y), epochs=epochs, batch_size=20, recipe=recipe, seed=seed, progress=False)
     return result, (x, y)
 
