@@ -35,7 +35,7 @@ from bayesprune.structure.graph.capture.experts import experts_routed
 from bayesprune.structure.graph.capture.flat import flat
 from bayesprune.structure.graph.capture.lent import shared_memory_copy
 from bayesprune.structure.graph.capture.recording import Inputs as CallInputs
-from bayesprune.structure.graph.capture.same import outputs_of
+from bayesprune.structure.graph.capture.same import of_one_form, outputs_of
 from bayesprune.structure.graph.gating.batch_norm import renormalise_
 from bayesprune.structure.graph.gating.insert import gated_graph
 from bayesprune.structure.graph.gating.noise import Noise, insert_noise_
@@ -506,7 +506,8 @@ class GraphNetwork(Framed):
         known = {t for t, both in found.outputs.items() if are_certain(*both)}  # seen on the example
         with DrawingAnyOrder() if gone else nullcontext():
             whole = whole and self._same(own, {t: g for t, g in graphs.items() if t not in known}, example)
-            whole = whole and all(self._same(own, graphs, inputs) for inputs in sizes[1:])
+            modes = {False: graphs[False]} if of_one_form(graphs[True], graphs[False]) else graphs
+            whole = whole and all(self._same(own, modes, inputs) for inputs in sizes[1:])
         if whole and self._runs(own):
             return ""
         for former in before[::-1]:

@@ -23,8 +23,15 @@ from bayesprune.structure.graph.rules import (  # noqa: F401 (importing register
     scattered,
     shape,
 )
-from bayesprune.structure.graph.rules.call import RULES, Call, Findings, Raw, operation, schema_names
-from bayesprune.structure.graph.rules.labels import FIXED
+from bayesprune.structure.graph.rules.call import (
+    RULES,
+    Call,
+    Findings,
+    Raw,
+    is_fixed,
+    operation,
+    schema_names,
+)
 from bayesprune.structure.graph.rules.pointwise import pointwise
 
 
@@ -104,7 +111,7 @@ class Reader(fx.Interpreter):
         self._check_alias(node, known)
         call = Call(node, args, known, result, self.findings, self.place(node, known))
         kind = operation(call)
-        if not any(isinstance(k, Raw) or bool((k != FIXED).any()) for _, k, _ in call.tensors()):
+        if all(not isinstance(k, Raw) and is_fixed(k) for _, k, _ in call.tensors()):
             return call.fixed()
         if kind in RULES:
             function, parameters = RULES[kind]

@@ -153,6 +153,23 @@ def outputs_of(module: nn.Module, network: nn.Module, inputs: Inputs, buffers: b
     return [leaf for leaf in leaves if isinstance(leaf, Tensor)]
 
 
+def of_one_form(first: fx.GraphModule, second: fx.GraphModule) -> bool:
+    """Whether the graphs of both modes do the same operations: where nothing normalises by its batch, and
+    nothing is dropped.
+    """
+    nodes = [list(graph.graph.nodes) for graph in (first, second)]
+    return len(nodes[0]) == len(nodes[1]) and all(map(_same_operation, *nodes))
+
+
+def _same_operation(a: fx.Node, b: fx.Node) -> bool:
+    if a.op != b.op or a.target != b.target:
+        return False
+    skipped = 1 if a.target is torch.ops.aten.dropout.default and 0 == a.args[1] == b.args[1] else 0
+    return [str(given) for given in a.args[: len(a.args) - skipped]] == [
+        str(given) for given in b.args[: len(b.args) - skipped]
+    ] and str(a.kwargs) == str(b.kwargs)
+
+
 def results_alike(first: list[Tensor], second: list[Tensor]) -> bool:
     """Whether two lists of outputs, of any types, are equal up to rounding."""
     return len(first) == len(second) and all(_close(a, b) for a, b in zip(first, second, strict=True))

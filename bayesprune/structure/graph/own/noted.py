@@ -28,6 +28,7 @@ from bayesprune.structure.graph.own.noted_values import (
     sizes_noted_by,
     values_after,
 )
+from bayesprune.structure.graph.own.reading import Read, reading
 from bayesprune.structure.graph.own.signs import (
     Passed,
     Progress,
@@ -184,6 +185,7 @@ class _Search:
 
     reference: Reference
     run: Run
+    read: Read
 
     def __init__(
         self, network: nn.Module, before: Shapes, gone: Collection[str], excerpts: Excerpts | None
@@ -227,7 +229,11 @@ class _Search:
 
     def _further(self, start: Progress) -> Progress | None:
         """One more size noted, or several, so that the network follows further; None where none helps."""
-        base, ran = self._progress(start.uses, start.passed), 0.0
+        modules, ran = self._modules(start), 0.0
+        with reading(modules) as self.read:
+            base = self._progress(start.uses, start.passed)
+        for module in [part for passed in start.passed for part in passed.modules()]:
+            self.read.pop(module, None)  # has not been run
         most = max(LEAST_IN_VAIN, MOST_IN_VAIN - self.in_vain)
         left = MOST_TRIALS
         for alternatives in self._trials(base):
@@ -287,13 +293,13 @@ class _Search:
             name for module, name in self.names.items() if type(module) is kind and name != excerpt.module
         ]
         others = [self.excerpts.of(n, why) for n in names if self._lost(n) == lost]  # type: ignore[union-attr]
-        together = [excerpt, *(other for other in others if other is not None)]
-        if len(together) > 1:
+        together = [other for other in others if other is not None]
+        self._keep_([excerpt])
+        if together:
             progress = self._tried(together, alone)
             if self._done(progress) or progress.uses >= alone.uses:
                 self._keep_(together)
                 return progress
-        self._keep_([excerpt])
         return alone
 
     def _lost(self, module: str) -> set[str]:
@@ -303,8 +309,8 @@ class _Search:
     def _tried(self, trial: Trial, start: Progress, best: Progress | None = None) -> Progress:
         """How far the network gets with changes.
 
-        Modules that it is beyond are not run again, where nothing is changed in them, until it gets further:
-        what they are given could be something else then.
+        Modules that it is beyond are not run again, where nothing is changed in them; where it gets further,
+        and what they are given could be something else with the changes, they are after all.
 
         Args:
             trial: the changes, which are taken back.
@@ -318,7 +324,8 @@ class _Search:
             change.set_(self.network)
         try:
             progress = self._progress(start.uses, passed)
-            if passed and self._is_further(progress, best or Progress(start.uses, NEXT)):
+            early = any(self.network.get_submodule(change.module) in progress.early for change in trial)
+            if early and self._is_further(progress, best or Progress(start.uses, NEXT)):
                 progress = self._progress(start.uses)
             return progress
         finally:
@@ -367,7 +374,9 @@ class _Search:
         for name in ran:
             yield self._instead(name)
         for module in modules:
-            options = [list(self._options(module, name, near)) for name in sizes_noted_by(module)]
+            read = self.read.get(module)
+            names = [name for name in sizes_noted_by(module) if read is None or name in read]
+            options = [list(self._options(module, name, near)) for name in names]
             yield ([size] for one in options for size in one)
             several.append([one for one in options if one])
         for options in several:

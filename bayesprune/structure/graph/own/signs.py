@@ -7,9 +7,10 @@ about in operations of its own, so that there it is only known which values occu
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -45,9 +46,9 @@ class Sign:
         flat = torch.view_as_real(value) if value.is_complex() else value
         flat = flat.detach().reshape(-1)
         some = flat[:: max(1, flat.numel() // SAMPLE)].double().nan_to_num(1.0, 2.0, -2.0)
-        mean = flat.double().mean() if flat.numel() < SAMPLE else some.mean()
-        turned = some @ torch.arange(len(some), dtype=torch.double, device=some.device).add(1).square().cos()
-        return cls(value.shape, (float(mean.nan_to_num(1.0, 2.0, -2.0)), float(turned), float(some.norm())))
+        total, turned = torch.mv(_weights(some.device)[:, : len(some)], some).tolist()
+        square = float(some @ some)
+        return cls(value.shape, (total / max(1, len(some)), turned, math.sqrt(square)))
 
     def alike(self, other: Sign) -> bool:
         """Whether both can be of one value."""
@@ -56,6 +57,13 @@ class Sign:
         size = max(self.numbers[2], other.numbers[2], 1e-6)
         pairs = zip(self.numbers, other.numbers, strict=True)
         return all(abs(a - b) <= CLOSE * size for a, b in pairs)
+
+
+@cache
+def _weights(device: torch.device) -> Tensor:
+    """(2, longest sample), ones and the signs: of a mean, and of a sum that knows the order."""
+    at = torch.arange(1, 2 * SAMPLE, dtype=torch.double, device=device)
+    return torch.stack([torch.ones_like(at), at.square().cos()])
 
 
 class _Watch(TorchDispatchMode):
@@ -174,6 +182,7 @@ class Progress:
         outputs: what it returned; None where it did not get there.
         passed: modules that need not be run again to come here: they were called once, draw nothing, and are
             inside of no other such module.
+        early: modules that had been called when the last of those that were not run again returned.
     """
 
     uses: int = 0
@@ -182,6 +191,7 @@ class Progress:
     problem: Exception | None = None
     outputs: list[Tensor] | None = None
     passed: dict[nn.Module, Passed] = field(default_factory=dict)
+    early: set[nn.Module] = field(default_factory=set)
 
     @property
     def score(self) -> tuple[int, int]:
@@ -255,6 +265,7 @@ class _Following(_Watch):
     def again(self, passed: Passed, *args: Any, **kwargs: Any) -> Any:
         """What a module returned that is not run again."""
         self.progress.uses, self.progress.values = passed.uses, 0
+        self.progress.early = set(self.called)
         return tree_map(lambda x: x.clone() if isinstance(x, Tensor) else x, passed.returned)
 
     def see(self, names: frozenset[str], value: Tensor) -> None:

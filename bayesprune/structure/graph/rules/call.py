@@ -209,7 +209,7 @@ class Call:
     def read(self, name: str, dim: int, labels: Tensor, weight: Raw | None = None, column: int = 1) -> None:
         """Note that this operation sums over units along a dimension of one of its arguments."""
         source = argument_node(self.node, name)
-        if source is not None and bool((labels != FIXED).any()):
+        if source is not None and not is_fixed(labels):
             place = weight.dims[column] if weight is not None else None
             dim %= self.args[name].ndim
             self.findings.reads.append(Read(self.node, source, dim, labels, place))
@@ -238,7 +238,7 @@ class Call:
             labels: (size,), the units along it, which may be one of rows too.
             at: position in the argument, where that is a list.
         """
-        if bool((labels != FIXED).any()):
+        if not is_fixed(labels):
             ndim = (self.args[name] if at is None else self.args[name][at]).ndim
             self.findings.selected[self.node, name, at] = (dim % ndim, labels)
 
@@ -381,7 +381,7 @@ def rule(*names: str, parameters: Iterable[str] = ()) -> Callable[[Rule], Rule]:
 
 def is_fixed(labels: Tensor) -> bool:
     """Whether no unit is among the labels."""
-    return not bool((labels != FIXED).any())
+    return not bool((compact(labels) != FIXED).any())
 
 
 def varying(labels: Tensor) -> set[int]:
