@@ -3,7 +3,8 @@
     python benchmarks/processes.py [--steps 60] [--rounds 5] [--batch 128]
 
 Ways take steps of the same batch in turn, round after round: one process on one thread, one
-process on two threads, and two processes on one thread each, each at half of the batch. A round's figure is
+process on two threads, two processes on one thread each, each at half of the batch, and two such that learn
+apart and average nothing: what the machine's cores have left for a second process. A round's figure is
 rows a second, and what is compared is the ratio within a round; the median over rounds is given, with the
 least and the most. The second process waits while the others run. What other programs take of the cores is
 measured too (busy time of /proc/stat minus that of these processes), in cores: where it is not near zero, two
@@ -28,12 +29,13 @@ from torch.distributed import new_group
 import bayesprune as bp
 from bayesprune.programs import load_model
 
-TWO, HALF = "two on 1 thread each", "one on half the batch"
+TWO, HALF, APART = "two on 1 thread each", "one on half the batch", "two apart, no averaging"
 WAYS = {  # processes, threads of each, parts of the batch
     "one on 1 thread": (1, 1, 1),
     "one on 2 threads": (1, 2, 1),
     HALF: (1, 1, 2),
     TWO: (2, 1, 2),
+    APART: (2, 1, 2),
 }
 PRICE = 1e-3  # nats a unit: nothing is removed, so that all steps are equally large
 TICK = os.sysconf("SC_CLK_TCK")
@@ -81,7 +83,7 @@ def work(rank, folder, arguments):
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
     alone = [new_group([number]) for number in range(2)][rank]
     ways = {
-        name: Way(threads, parts, rank, None if processes > 1 else alone, arguments)
+        name: Way(threads, parts, rank, None if name == TWO else alone, arguments)
         for name, (processes, threads, parts) in WAYS.items()
         if processes > 1 or rank == 0
     }
@@ -112,7 +114,7 @@ def work(rank, folder, arguments):
 def report(rounds, arguments):
     """Print the table, and write the record."""
     ratios = {}
-    for other in ("one on 1 thread", "one on 2 threads"):
+    for other in ("one on 1 thread", "one on 2 threads", APART):
         every = [r[TWO]["rows_per_second"] / r[other]["rows_per_second"] for r in rounds]
         ratios[f"rows a second, {TWO} / {other}"] = {"median": statistics.median(every), "all": every}
     every = [r[TWO]["processor_seconds"] / (2 * r[HALF]["processor_seconds"]) for r in rounds]

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from bayesprune.errors import SettingsError
 from bayesprune.gated import GatedModel
 from bayesprune.gated.announce import announce_parameters
+from bayesprune.likelihoods import Gaussian
 from bayesprune.priors.gates import MOST_ENUMERABLE_UNITS
 from bayesprune.structure.groups import WHOLE
 from bayesprune.svi.guides.autoregressive import AutoregressiveGates
@@ -38,14 +39,20 @@ class StructuredGuide(nn.Module):
     Parameters are its own; the gated model's weights and log-odds are neither read after the start nor moved
     (``bp.svi.settle_`` does that). Cost: a Cholesky factor of all D weights for every configuration of gates.
 
+    Targets are Gaussian: the pseudo-rows are one quadratic form for all configurations. Where a row's
+    curvature hangs on its output, and so on the mask (classes, truths, counts), no such form serves them
+    all, and inclusion probabilities come out wrong by tenths. There ``bp.posterior.integrate_weights`` has
+    a mode and a curvature for each mask.
+
     Args:
         gated: as ``gate`` made it. Weights' priors are read from it, their ``posterior`` is not.
         gates: ``'autoregressive'`` or ``'independent'``.
         weights: ``'joint'``, or ``'paired'`` for the paired mean-field q(w_i | its gates).
 
     Raises:
-        SettingsError: units were removed; weights that leave the ELBO where a gate is closed (``masked``);
-            noise on units; more than 1,000 weights; or an unknown name.
+        SettingsError: a likelihood other than ``bp.Gaussian``; units were removed; weights that leave the
+            ELBO where a gate is closed (``masked``); noise on units; more than 1,000 weights; or an unknown
+            name.
 
     Example:
         >>> import torch, bayesprune as bp
@@ -188,6 +195,13 @@ class StructuredGuide(nn.Module):
 
 def _check(gated: GatedModel, weights: int, gates: str, kind: str) -> None:
     problems = []
+    if not isinstance(gated.likelihood.plain, Gaussian):
+        problems.append(
+            f"The likelihood is {type(gated.likelihood.plain).__name__}, and one Gaussian form of weights "
+            "for all masks is right for bp.Gaussian alone. bp.posterior.integrate_weights(result, rows) "
+            "weighs masks under others, each at its own mode (--inference svi_shrink, then bayesprune "
+            "diagnose)."
+        )
     if not bool(gated.alive.all()):
         problems.append(
             f"{int((~gated.alive).sum())} units were removed: build it from what gate() returned."

@@ -118,7 +118,7 @@ def test_a_weight_behind_a_closed_gate_has_its_prior():
     network = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))
     gated = bp.gate(
         network, torch.zeros(1, 3), prior=bp.priors.BernoulliGates(bp.priors.Fixed(0.5)),
-        likelihood=bp.Categorical(rows=50), weights=bp.priors.NormalWeights(scale=0.7),
+        likelihood=bp.Gaussian(rows=50), weights=bp.priors.NormalWeights(scale=0.7),
     )  # fmt: skip
     guide = StructuredGuide(gated)
     torch.nn.init.normal_(guide.weights.matrix)
@@ -237,10 +237,10 @@ def test_matrices_of_weights_and_hyper_sites_go_through_every_elbo(vectorised):
     """Two layers, one group of gates after the other, a price: the ELBOs agree within their noise."""
     torch.manual_seed(0)
     x, network = torch.randn(20, 2), nn.Sequential(nn.Linear(2, 3), nn.Tanh(), nn.Linear(3, 2))
-    y = (x[:, 0] > 0).long()
+    y = torch.stack([x[:, 0], x.prod(1)], 1)
     gated = bp.gate(
         network, x[:1], prior=bp.priors.BernoulliGates(bp.priors.Flattening(price=1.0)),
-        likelihood=bp.Categorical(rows=20), weights=bp.priors.NormalWeights(scale=0.5),
+        likelihood=bp.Gaussian(rows=20), weights=bp.priors.NormalWeights(scale=0.5),
     )  # fmt: skip
     guide = StructuredGuide(gated)
     guide.coupling.data.normal_()
@@ -311,6 +311,14 @@ def test_models_that_it_is_no_guide_of_are_refused(change, says):
     gated = gate(rows_of(3)[0])
     change(gated)
     with pytest.raises(SettingsError, match=says):
+        StructuredGuide(gated)
+
+
+@pytest.mark.parametrize("likelihood", [bp.Bernoulli, bp.Poisson, bp.Categorical])
+def test_targets_that_no_one_quadratic_form_serves_are_refused(likelihood):
+    network, prior = nn.Sequential(nn.Linear(3, 2)), bp.priors.BernoulliGates(bp.priors.Fixed(0.3))
+    gated = bp.gate(network, torch.zeros(1, 3), prior=prior, likelihood=likelihood(rows=20))
+    with pytest.raises(SettingsError, match=f"is {likelihood.__name__}.*integrate_weights"):
         StructuredGuide(gated)
 
 
