@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,19 +48,23 @@ def converged(answers: Diagnosis) -> bool:
     return answers.converged
 
 
-def write_posterior(result: FitResult, test: Split, folder: Path) -> None:
+def write_posterior(result: FitResult, train: Split, test: Split, folder: Path) -> None:
     """Write the draws of a fit, with their predictions of rows it has not seen, into a run's folder.
 
     Args:
         result: of the fit.
+        train: training rows, by a thousand of which it is asked what further steps would gain.
         test: held-out rows; the first thousand are predicted.
         folder: of the run or seed.
     """
     from bayesprune.posterior import write
+    from bayesprune.posterior.diagnose.still import with_gain
 
     weights = bool(result.gated.log_scales_by_tensor())
     rows = ROWS_FOR_WEIGHTS if weights else ROWS
     draws = result.posterior().to_arviz(
         draws=DRAWS_OF_WEIGHTS if weights else DRAWS, rows=(test.x[:rows], test.y[:rows]), observed=True
     )
+    if any(math.isfinite(epoch.elbo) for epoch in result.history):  # by steps, which might be too few
+        draws = with_gain(draws, result.gated, (train.x, train.y))
     write(draws, folder / POSTERIOR, overwrite=True)

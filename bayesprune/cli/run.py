@@ -280,7 +280,7 @@ def _written(
     save(network, folder, job.data.test.x[:1])
     write_json(folder / finished.HISTORY, {"epochs": history(result.history)}, indent=None)
     save_figure(plot_gates(result), folder / finished.GATES)
-    write_posterior(result, job.data.test, folder)
+    write_posterior(result, job.data.train, job.data.test, folder)
     write_gains(result, job.data.train, folder)
     if job.settings.baseline:
         figures["baseline"] = compare(result, figures)

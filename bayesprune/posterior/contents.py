@@ -76,6 +76,7 @@ CONTENTS: Mapping[str, Mapping[str, Values]] = {
         "dense_macs": COUNT, "dense_parameters": COUNT, "rows": Values(1),
         "decided_at": Values(0, missing=True), "rounded": COUNT, "alive/*": BIT,
         "at_decision/*": Values(0, 1, missing=True, needed=False),
+        "gain_of_steps": Values(missing=True, needed=False),
     },
 }  # fmt: skip
 """Group → variable, or a pattern of such → its values. Sites of a prior of one's own have any name."""

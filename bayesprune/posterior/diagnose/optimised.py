@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from bayesprune.posterior.diagnose.answer import Answer, Evidence, Measure, judged, not_asked
+from bayesprune.posterior.diagnose.still import GAIN as GAIN_OF_STEPS
 from bayesprune.posterior.diagnose.still import gain_of_steps
 
 QUESTION = "optimised"
@@ -93,12 +94,13 @@ def optimised(evidence: Evidence) -> Answer:
     ]
     remedy = "train for more epochs (epochs=), or let the learning rate fall further."
     note = "Whether the weights could still gain was not asked: that needs the results of fit() and rows="
-    if evidence.fits and evidence.rows is not None:
-        gain, note = max(gain_of_steps(fit.gated, evidence.rows) for fit in evidence.fits), ""
+    could = _gain(evidence)
+    if could is not None:
+        note = ""
         measures.append(
-            Measure("gain of 20 steps at full rates, nats a row", gain, f"≤ {GAIN}", gain <= GAIN)
+            Measure("gain of 20 steps at full rates, nats a row", could, f"≤ {GAIN}", could <= GAIN)
         )
-        if gain > GAIN:
+        if could > GAIN:
             remedy = (
                 "the weights have not arrived: raise the learning rate (Recipe(learning_rate=...)), let it "
                 "fall later, or train for more epochs. A rate that falls further makes it worse."
@@ -107,3 +109,11 @@ def optimised(evidence: Evidence) -> Answer:
     fine = f"over the last {last} epochs neither the ELBO nor the gates went anywhere"
     fine += "" if note else ", and steps at full rates gain nothing"
     return judged(QUESTION, tuple(measures), fine, remedy, note)
+
+
+def _gain(evidence: Evidence) -> float | None:
+    """Of the fit whose weights could gain most; None where it cannot be told of every fit."""
+    if evidence.fits and evidence.rows is not None:
+        return max(gain_of_steps(fit.gated, evidence.rows) for fit in evidence.fits)
+    known = evidence.groups["constant_data"].get(GAIN_OF_STEPS)
+    return None if known is None or bool(known.isnull().any()) else float(known.max())

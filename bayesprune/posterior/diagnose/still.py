@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from bayesprune.gated import GatedModel
 from bayesprune.gated.dead import median_units
+from bayesprune.posterior.arviz import unwrap, wrap
 from bayesprune.posterior.draws import quiet
 from bayesprune.posterior.rows import Rows
 from bayesprune.rows import Inputs
 from bayesprune.structure.copying import copy_of
+
+GAIN = "gain_of_steps"
+"""Name among what is constant in the draws of a fit, where it was asked."""
 
 STEPS, RATES = 20, (1e-3, 1e-2)
 """Of Adam: 20 steps at a rate of 0.01 move a weight by up to 0.2."""
@@ -58,6 +64,24 @@ def gain_of_steps(gated: GatedModel, rows: Rows, seed: int = 0) -> float:
             with torch.no_grad():
                 best = max(best, before - float(_objective(moved, x[even], y[even], masks)))
     return best
+
+
+def with_gain(draws: Any, gated: GatedModel, rows: Rows) -> Any:
+    """Draws of one fit that know what its weights could still gain, for whoever has these draws alone.
+
+    Args:
+        draws: of ``to_arviz``.
+        gated: the fitted model.
+        rows: (inputs, targets), training rows.
+
+    Returns:
+        A container like ``draws``.
+    """
+    groups = dict(unwrap(draws))
+    about = {"units": "nats a row", "description": "of 20 steps of Adam at full rates, on training rows"}
+    gain = ("chain", [gain_of_steps(gated, rows)], about)
+    groups["constant_data"] = groups["constant_data"].assign({GAIN: gain})
+    return wrap(groups)
 
 
 def _masks(gated: GatedModel, generator: torch.Generator) -> list[Tensor]:

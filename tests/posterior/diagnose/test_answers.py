@@ -17,7 +17,7 @@ from bayesprune.posterior.diagnose.decided import entropy, undecided
 from bayesprune.posterior.diagnose.matching import matched_jaccard, same_units
 from bayesprune.posterior.diagnose.optimised import moved, rise
 from bayesprune.posterior.diagnose.reproducible import jaccard
-from bayesprune.posterior.diagnose.still import gain_of_steps
+from bayesprune.posterior.diagnose.still import gain_of_steps, with_gain
 
 ROWS = 60
 X = torch.randn(ROWS, 4, generator=torch.Generator().manual_seed(0))
@@ -83,7 +83,7 @@ def line(learning_rate, seed, epochs=60):
 
 @pytest.mark.filterwarnings("ignore::bayesprune.errors.ClockWarning")
 @pytest.mark.parametrize("seed", range(3))
-def test_a_learning_rate_of_nothing_is_not_optimised(seed):
+def test_a_learning_rate_of_nothing_is_not_optimised(seed, tmp_path):
     """All three of either kind are told right; over more seeds see the page of error rates."""
     result, rows = line(1e-5, seed)
     still = bp.diagnose(result, draws=20).optimised  # by its history alone
@@ -91,6 +91,13 @@ def test_a_learning_rate_of_nothing_is_not_optimised(seed):
     answer = bp.diagnose(result, rows=rows, draws=20).optimised
     assert answer.verdict == "no" and answer["gain of 20 steps"] > 0.05, answer
     assert "raise the learning rate" in answer.next and "falls further makes it worse" in answer.next
+    draws = result.posterior().to_arviz(draws=20)
+    bp.posterior.write(with_gain(draws, result.gated, rows), tmp_path / "posterior.nc")
+    read = bp.posterior.read(tmp_path / "posterior.nc")
+    alone = bp.diagnose(read).optimised  # what a run has left behind
+    assert alone.verdict == "no" and alone["gain of 20 steps"] == pytest.approx(answer["gain of 20 steps"])
+    both = bp.diagnose(bp.posterior.join([read, draws])).optimised  # of one of two it is not known
+    assert both.verdict == "yes" and "could still gain was not asked" in both.why
     result, rows = line(None, seed)
     answer = bp.diagnose(result, rows=rows, draws=20).optimised
     assert answer.verdict == "yes" and answer["gain of 20 steps"] < 0.005, answer
