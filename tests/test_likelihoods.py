@@ -220,6 +220,12 @@ def test_what_does_not_fit_is_refused_with_a_reason(name):
     assert str(caught.value).startswith(type(likelihood).__name__)
 
 
+def test_of_maps_it_is_said_that_they_are_maps_and_nothing_of_rows():
+    with pytest.raises(LikelihoodError, match=r"take Own, with \.to_event") as caught:
+        Categorical(9).validate(torch.zeros(5, 3, 8, 8), torch.zeros(5, 8, 8).long())
+    assert "rows and targets" not in str(caught.value)
+
+
 def test_every_problem_is_told_at_once():
     with pytest.raises(LikelihoodError, match=r"(?s)one column.*targets\.long\(\).*5 rows and targets 4"):
         Categorical(9).validate(torch.zeros(5, 1), torch.zeros(4))

@@ -39,8 +39,8 @@ def row_problems(outputs: Tensor, targets: Tensor) -> list[str]:
         outputs: (..., batch, columns), what the network returns.
         targets: (batch, ...), as the data set holds them.
     """
-    if outputs.dim() < 2 or targets.dim() < 1 or outputs.shape[-2] == targets.shape[0]:
-        return []
+    if outputs.dim() < 2 or targets.dim() < 1 or len(targets) in (outputs.shape[-2], outputs.shape[0]):
+        return []  # of maps, (batch, channels, height, width), the rows stand first
     return [
         f"outputs have {outputs.shape[-2]} rows and targets {targets.shape[0]}: pass those of the same rows."
     ]
