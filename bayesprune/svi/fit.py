@@ -243,6 +243,7 @@ class _Loop:
         training = self.training
         bar = Progress(training.schedule.steps, training.steps, progress)
         training.start_()
+        bar.say(training.announced)
         try:
             while len(training.history) < self.epochs and not training.stopping:
                 self._epoch_(bar)
@@ -259,6 +260,7 @@ class _Loop:
             if self.scheduler is not None:
                 self.scheduler.after_step()
             bar.advance()
+            bar.say(training.announced)
             if training.steps % training.schedule.look_every == 0:
                 bar.tell(training.gated, training.history[-1].elbo if training.history else None)
             if training.stopping:

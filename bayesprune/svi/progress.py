@@ -51,6 +51,7 @@ class Progress:
     def __init__(self, steps: int, done: int, show: bool, label: str = "fit") -> None:
         self.stream, self.steps, self.done = _Stderr(), steps, done
         self.label, self.lines = label, show and not is_terminal()
+        self.show, self.said = show, ""
         self.next_line = LINES * done // max(steps, 1) + 1
         self.bar = tqdm(
             total=steps,
@@ -68,6 +69,17 @@ class Progress:
         """One step more."""
         self.done += 1
         self.bar.update()
+
+    def say(self, text: str) -> None:
+        """Put a line above the bar, once, such as what was chosen unasked.
+
+        Args:
+            text: the line; empty where there is nothing to say.
+        """
+        if self.show and text != self.said:
+            self.said = text
+            self.bar.clear()
+            self.stream.write(f"{self.label}: {text}\n")
 
     def tell(self, gated: GatedModel, elbo: float | None) -> None:
         """Say how things stand.

@@ -98,7 +98,9 @@ class Recipe:
             over masks, under whose draws the weights were learnt, and ``bp.prune`` rounds it.
         compact_weights: ``"points"``, or ``"normal"`` to give the weights a Gaussian posterior in the compact
             part. None for a posterior where noise is learnt from fewer than 10 rows a weight that is left,
-            since points would take the noise for a part of what they fit (``few_rows``), else points.
+            since points would take the noise for a part of what they fit (``few_rows``), else points. Where
+            noise is learnt from fewer rows than there are weights, and points were not asked for, weights
+            have a posterior from the first step.
         compact_scale: factor on the weights' prior standard deviation in the compact part.
         averaging: share of the compact part, at its end, over which weights are averaged; the statistics of
             batch normalisation are then taken afresh.

@@ -27,7 +27,7 @@ from bayesprune.svi.callbacks import Callback
 from bayesprune.svi.checks import check_first, check_model, check_rows, check_training
 from bayesprune.svi.clock import warn_after, warn_before
 from bayesprune.svi.estimators.problem import backward
-from bayesprune.svi.few_rows import spreads
+from bayesprune.svi.few_rows import announcement, first_scale, spreads, spreads_at_once
 from bayesprune.svi.moves import Decision, decide_, spared, why_not_moved
 from bayesprune.svi.objective import gate_nats, prior_nats, weight_nats
 from bayesprune.svi.optimisers import Optimizer, given
@@ -140,6 +140,10 @@ class Training:
             device = gated.log_odds.device
             dealt = rows if isinstance(rows, Batches) else Batches(rows, None, device, seed, form=gated.form)
             self._begin_with_(dealt)
+        self.also = [_copy_within(copy) for copy in also]
+        self.announced = ""
+        if spreads_at_once(self.recipe, gated) and not gated.log_scales:
+            self._spread_(first_scale(gated, self.schedule))
         own = None if optimizer is None else given(gated, optimizer)
         self.processes = Processes.of(processes, gated.log_odds.device)
         self._by_default = processes is None
@@ -153,7 +157,6 @@ class Training:
             )
         if self.recipe.start == "trained":
             self._open_gates_()
-        self.also = [_copy_within(copy) for copy in also]
         self.callbacks = tuple(callbacks)
         self.history: list[Epoch] = []
         self.decided_at: int | None = None
@@ -434,8 +437,16 @@ class Training:
             gated.weights = gated.weights.scaled(recipe.compact_scale)
         spread = spreads(recipe, gated) if spread is None else spread
         if spread and not gated.log_scales:
-            gated.spread_weights_(gated.weights.initial_scale)
+            self._spread_(gated.weights.initial_scale)
         self.engine.enter_compact_()
+
+    def _spread_(self, scale: float) -> None:
+        """Give weights a posterior, here and in the copies that are averaged elsewhere."""
+        if self.recipe.compact_weights is None:
+            self.announced = announcement(self.gated)
+        for model in (self.gated, *self.also):
+            if isinstance(model, GatedModel):
+                model.spread_weights_(scale)
 
     def undecided(self) -> int:
         """Living gates with 0.01 < q(z = 1) < 0.99."""
