@@ -11,6 +11,7 @@ from bayesprune.posterior.arviz import Groups, pareto_k, values_in_tail
 from bayesprune.posterior.diagnose.answer import Answer, Evidence, Measure, judged, not_asked
 from bayesprune.posterior.diagnose.confidence import FALSE_ALARM, against_chance, brier
 from bayesprune.posterior.diagnose.decided import ENTROPY, entropy, inclusion_prob
+from bayesprune.posterior.diagnose.intervals import LEVEL, held
 from bayesprune.posterior.diagnose.joint import why_not
 from bayesprune.posterior.diagnose.neighbours import bound, certainty, integrated_bound
 from bayesprune.posterior.integrate import what_of
@@ -21,6 +22,7 @@ MOST_K = 0.7
 """Of PSIS, however many draws there are."""
 POINTS, SCORE_SHARE = 1.0, 0.05
 OVERCONFIDENCE = 0.1
+INTERVALS = "share of targets in 90 % intervals"
 NEIGHBOURS = 12
 """Masks beside the hard one, at the least, that are worth asking with the weights integrated out."""
 EFFECTIVE = 0.5
@@ -30,7 +32,7 @@ Array = np.ndarray[Any, Any]
 
 
 def faithful(evidence: Evidence) -> Answer:
-    """PSIS k̂ of the guide (a warning), sampled masks against the hard one, ECE, Brier, the mask's bounds."""
+    """PSIS k̂ of the guide (a warning), sampled masks against the hard one, calibration, the mask's bounds."""
     groups, seen = evidence.groups, evidence.held_out or evidence.groups
     if "log_likelihood" not in seen:
         return not_asked(
@@ -42,11 +44,15 @@ def faithful(evidence: Evidence) -> Answer:
     tail, limit = _tail(groups)
     learnt = evidence.held_out is None and evidence.trained_on is True
     measures = [_tail_measure(tail, limit), *_scores(seen), *_calibration(seen, learnt)]
+    measures += _intervals(seen, learnt)
     overconfident, missing = _overconfidence(evidence)
     measures += overconfident
     notes = [missing] if missing else []
     if learnt and any(m.name.startswith("expected calibration") for m in measures):
         notes.append("The calibration error is of training rows, and not judged: give held_out=(x, y)")
+    if learnt and any(m.name.startswith(INTERVALS) for m in measures):
+        notes.append("What intervals hold is of training rows, and not judged: give held_out=(x, y)")
+    notes += [_too(m.value) for m in measures if m.name.startswith(INTERVALS) and m.holds is False]
     if np.isnan(tail) and "elbo" in groups["sample_stats"]:
         notes += _effective(groups)
     if tail > limit:
@@ -161,6 +167,34 @@ def _calibration(groups: Groups, learnt: bool) -> list[Measure]:
         Measure("Brier score of the averaged draws", max(soft)),
         Measure("Brier score of the hard mask", max(hard)),
     ]
+
+
+def _intervals(groups: Groups, learnt: bool) -> list[Measure]:
+    """Of numbers: the share of targets within intervals, of the fit where that is least like the level."""
+    predictive, observed = groups["posterior_predictive"], groups.get("observed_data")
+    if observed is None or predictive["y"].dtype == np.int16:
+        return []
+    targets, drawn = observed["y"].values, predictive["y"].values  # (rows, ...), (fits, draws, rows, ...)
+    if set(np.unique(targets[:1000])) <= {0, 1}:
+        return []
+    if drawn.shape[1] < 2 * len(drawn) / FALSE_ALARM - 1:  # too few to convict anyone
+        return []
+    false_alarm = FALSE_ALARM / len(drawn)
+    found = [held(one, targets.reshape(one.shape[1:])) for one in drawn]
+    worst = min(found, key=lambda one: (one.holds(false_alarm), one.p_value))
+    holds = None if learnt else worst.holds(false_alarm)
+    return [Measure(INTERVALS, worst.share, worst.threshold(false_alarm), holds)]
+
+
+def _too(share: float) -> str:
+    if share > LEVEL:
+        return (
+            "Intervals are too wide: there may be too little training, or prices so high that signal is lost"
+        )
+    return (
+        "Intervals are too narrow: let weights have a posterior, Recipe(compact_weights='normal'), average "
+        "several fits, or fit a temperature on held-out rows, bp.temperature"
+    )
 
 
 def _overconfidence(evidence: Evidence) -> tuple[list[Measure], str]:
