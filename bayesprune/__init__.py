@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from bayesprune.posterior.evidence import EvidenceTable, evidence
     from bayesprune.prediction import Prediction, predict, temperature
     from bayesprune.priors import BernoulliGates, Budget, Flattening, Price
+    from bayesprune.selection.pareto import Front, pareto
     from bayesprune.structure import Cost, Group, Pass, count, measure
     from bayesprune.structure.graph import analyse
     from bayesprune.svi import (
@@ -81,6 +82,7 @@ _PLACES: dict[str, str | None] = {
     "EvidenceTable": "bayesprune.posterior.evidence",
     "FitResult": "bayesprune.svi",
     "Flattening": "bayesprune.priors",
+    "Front": "bayesprune.selection.pareto",
     "GateSteps": "bayesprune.svi",
     "GatedModel": "bayesprune.gated",
     "Gaussian": "bayesprune.likelihoods",
@@ -114,6 +116,7 @@ _PLACES: dict[str, str | None] = {
     "likelihoods": None,
     "load": "bayesprune.export",
     "measure": "bayesprune.structure",
+    "pareto": "bayesprune.selection.pareto",
     "plots": "bayesprune.posterior",
     "posterior": None,
     "predict": "bayesprune.prediction",
@@ -148,6 +151,7 @@ __all__ = [
     "EvidenceTable",
     "FitResult",
     "Flattening",
+    "Front",
     "GateSteps",
     "GatedModel",
     "Gaussian",
@@ -181,6 +185,7 @@ __all__ = [
     "likelihoods",
     "load",
     "measure",
+    "pareto",
     "plots",
     "posterior",
     "predict",

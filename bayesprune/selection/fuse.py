@@ -21,10 +21,10 @@ from torch import Tensor, nn
 
 from bayesprune.errors import SelectionError
 from bayesprune.rows import Inputs
-from bayesprune.selection.masks import Masks
 from bayesprune.selection.rows import inputs_of
 from bayesprune.selection.subject import Subject
 from bayesprune.structure.copying import copy_of
+from bayesprune.structure.graph import GraphNetwork
 from bayesprune.structure.graph.readings import Reading, readings
 
 
@@ -58,34 +58,52 @@ class Fuse:
         if not self.ridge >= 0:
             raise SelectionError(f"Fuse(ridge={self.ridge!r}): it must be 0 or more.")
         rows, closed = inputs_of(subject, self.rows, "Fuse"), subject.closed(masks)
-        gates = {name: mask.double() for name, mask in closed.items()}
-        network = copy_of(subject.network)
-        weights = dict(network.named_parameters())
-        for place in fusable(subject, rows):
-            dense = readings(subject.network, rows, only=place.name)[0]
-            now = readings(network, rows, gates, only=place.name)[0]
-            stays = _columns_left(place, closed)
-            if bool(stays.all()) and torch.equal(dense.values, now.values):
-                continue
-            mix = mixing(now.values[stays].T, dense.values.T, stays, self.ridge)
-            for name in place.weights:
-                _reweight_(weights[name], mix, stays)
+        network = reweighted(subject.network, rows, closed, self.ridge)
         smaller = replace(subject, network=network, rows=None, gated=None)
         return smaller.cut(closed)
 
 
-def fusable(subject: Subject, rows: Inputs) -> list[Reading]:
+def reweighted(
+    network: GraphNetwork, rows: Inputs, masks: Mapping[str, Tensor], ridge: float = 1e-3
+) -> GraphNetwork:
+    """The same network with the readers of kept units re-weighted, and nothing cut.
+
+    Args:
+        network: left alone.
+        rows: (rows, ...), inputs.
+        masks: group → (size,) bool, the units that stay, all of them read.
+        ridge: as ``Fuse`` has it.
+
+    Returns:
+        A copy, to be run under these masks as gates.
+    """
+    gates = {name: mask.double() for name, mask in masks.items()}
+    new = copy_of(network)
+    weights = dict(new.named_parameters())
+    for place in fusable(network, rows):
+        dense = readings(network, rows, only=place.name)[0]
+        now = readings(new, rows, gates, only=place.name)[0]
+        stays = _columns_left(place, masks)
+        if not bool(stays.any()) or (bool(stays.all()) and torch.equal(dense.values, now.values)):
+            continue  # nobody is left to stand in, or nobody has to
+        mix = mixing(now.values[stays].T, dense.values.T, stays, ridge)
+        for name in place.weights:
+            _reweight_(weights[name], mix, stays)
+    return new
+
+
+def fusable(network: GraphNetwork, rows: Inputs) -> list[Reading]:
     """The places where fusing acts: those whose readers' weights are read at no other place.
 
     Args:
-        subject: what is pruned.
+        network: that is pruned.
         rows: (rows, ...), inputs; one is enough.
 
     Returns:
         Readings at these rows, in the order in which the network gets to them; ``weights`` without the
         shared.
     """
-    found = readings(subject.network, rows[:2])
+    found = readings(network, rows[:2])
     times: dict[str, int] = {}
     for reading in found:
         for name in reading.weights:
@@ -121,7 +139,7 @@ def mixing(kept: Tensor, dense: Tensor, stays: Tensor, ridge: float) -> Tensor:
     return identity + change
 
 
-def _columns_left(place: Reading, masks: Masks) -> Tensor:
+def _columns_left(place: Reading, masks: Mapping[str, Tensor]) -> Tensor:
     """(columns,), those all of whose units stay."""
     stays = torch.ones(place.values.shape[0], dtype=torch.bool)
     for group, ids in place.units.items():

@@ -124,7 +124,7 @@ def test_fusing_comes_nearer_to_the_dense_network_and_leaves_the_subject_alone(n
     subject = Subject.of(example.network, example.x)
     before = copy.deepcopy(subject.network.state_dict())
     whole = example.network(example.x)
-    assert fusable(subject, example.x)
+    assert fusable(subject.network, example.x)
     closer = 0
     for seed in range(4):
         cut = next(path(subject, None, RandomNodes(), [0.75], seed=seed))
@@ -148,7 +148,7 @@ def test_a_shared_weight_is_left_as_it_is():
 
     torch.manual_seed(0)
     x = torch.randn(20, 4)
-    places = fusable(Subject.of(Shared(), x), x)
+    places = fusable(Subject.of(Shared(), x).network, x)
     assert all("twice.weight" not in place.weights for place in places)
 
 

@@ -15,6 +15,7 @@ from bayesprune.posterior.plots.history import describe_history
 from bayesprune.posterior.plots.inclusion import plot_inclusion
 from bayesprune.posterior.plots.inputs import plot_inputs
 from bayesprune.posterior.plots.kept import plot_kept
+from bayesprune.posterior.plots.pareto import plot_pareto
 from bayesprune.posterior.plots.ranks import plot_ranks
 from bayesprune.posterior.plots.reliability import plot_reliability
 from bayesprune.posterior.plots.seeds import plot_seeds
@@ -30,6 +31,7 @@ __all__ = [
     "plot_inclusion",
     "plot_inputs",
     "plot_kept",
+    "plot_pareto",
     "plot_ranks",
     "plot_reliability",
     "plot_seeds",
