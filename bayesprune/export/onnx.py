@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -149,7 +150,7 @@ def _written(network: nn.Module, inputs: Call, axes: Sequence[Axis]) -> bytes:
         {0: torch.export.Dim(ROWS), **{dim: free[n, dim] for dim in range(1, x.ndim) if (n, dim) in free}}
         for n, x in enumerate(inputs.tensors)
     )
-    with warnings.catch_warnings(), flat(network, inputs.form, tree):
+    with warnings.catch_warnings(), flat(network, inputs.form, tree), _loops_over_time():
         warnings.simplefilter("ignore")  # the exporter's own deprecations: nothing the user can act on
         own = "forward" in vars(network)
         program = torch.onnx.export(
@@ -164,6 +165,24 @@ def _written(network: nn.Module, inputs: Call, axes: Sequence[Axis]) -> bytes:
     return content
 
 
+@contextlib.contextmanager
+def _loops_over_time() -> Iterator[None]:
+    """Recurrences are written for any length, whatever was exported before.
+
+    PyTorch's exporter (2.13, ``torch/export/_patches.py``) puts a loop in the place of what unrolls them, and
+    does not empty the operator's cache of what stands there: from the second export of a process on the
+    length is fixed. What stood there must not go on running the loop either, which has no gradient.
+    """
+    operators = (torch.ops.aten.lstm.input, torch.ops.aten.gru.input)
+    for operator in operators:
+        getattr(operator, "_dispatch_cache", {}).clear()
+    try:
+        yield
+    finally:
+        for operator in operators:
+            getattr(operator, "_dispatch_cache", {}).clear()
+
+
 def _root(size: Any) -> Any:
     """The root of a size, in the words of ONNX."""
     import onnxscript
@@ -173,10 +192,12 @@ def _root(size: Any) -> Any:
 
 
 def _reason(problem: BaseException) -> str:
-    """The first line of what was wrong in the first place."""
+    """What was wrong in the first place, in a line; two where the first announces the second."""
     while problem.__cause__ is not None:
         problem = problem.__cause__
-    return str(problem).partition("\n")[0].rstrip(".") + "."
+    first, _, rest = str(problem).partition("\n")
+    more = f" {rest.partition(chr(10))[0].strip(' -')}" if first.endswith((":", ":.")) else ""
+    return f"{first.rstrip('.')}{more}".rstrip(".") + "."
 
 
 def _names(letter: str, names: list[str], own: bool) -> list[str]:

@@ -36,6 +36,32 @@ def test_what_is_written_wrongly_is_noticed(name, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+class Forecast(torch.nn.Module):
+    """What an LSTM says of a row at its last step."""
+
+    def __init__(self, cell):
+        super().__init__()
+        self.cell, self.head = cell(4, 6, batch_first=True), torch.nn.Linear(6, 3)
+
+    def forward(self, x):
+        return self.head(self.cell(x)[0][:, -1])
+
+
+@pytest.mark.parametrize("cell", [torch.nn.LSTM, torch.nn.GRU])
+def test_a_recurrence_is_written_for_any_length_and_the_second_time_as_the_first(cell, tmp_path):
+    torch.manual_seed(0)
+    small, x = pruned_at_random(Forecast(cell), torch.randn(2, 5, 4)), torch.randn(2, 5, 4)
+    for name in ("first", "second"):
+        bp.export(small, tmp_path / f"{name}.onnx", x)
+        session, longer = session_of(tmp_path / f"{name}.onnx"), torch.randn(3, 9, 4)
+        assert session.get_inputs()[0].shape == ["rows", "x_1", 4]
+        with torch.no_grad():
+            expected = small(longer)
+        (y,) = session.run(None, {"x": longer.numpy()})
+        torch.testing.assert_close(torch.from_numpy(y), expected, atol=1e-5, rtol=1e-4)
+    small.train()(x).sum().backward()  # what stands for a recurrence elsewhere has its gradient
+
+
 FORMS = [
     "BiasFree", "ChannelsLastFlatten", "ConvNeXtBlock", "DenseConcat", "EinsumAttention", "EncoderLayers",
     "FusedAttention", "GatedLinearUnit", "GroupNormalised", "HandWrittenNorm", "InvertedResidual",
