@@ -63,16 +63,18 @@ def test_a_recurrence_is_written_for_any_length_and_the_second_time_as_the_first
 
 
 FORMS = [
-    "BiasFree", "ChannelsLastFlatten", "ConvNeXtBlock", "DenseConcat", "EinsumAttention", "EncoderLayers",
-    "FusedAttention", "GatedLinearUnit", "GroupNormalised", "HandWrittenNorm", "InvertedResidual",
-    "LearnedScales", "PixelShuffle", "Recurrent", "ResidualZeroPadded", "ReturnsFeatures",
-    "RootMeanSquareNormalised", "ShuffleThenSplit", "SqueezeExcite", "TiedEmbedding", "Transposed",
-    "TwoInputs", "UNet", "WeightNormalised", "WindowAttention", "rolled_channels",
+    "BiasFree", "ConvNeXtBlock", "FusedAttention", "GatedLinearUnit", "InvertedResidual", "PixelShuffle",
+    "Recurrent", "ReturnsFeatures", "SqueezeExcite", "TwoInputs", "WeightNormalised",
+]  # fmt: skip
+MORE = [
+    "ChannelsLastFlatten", "DenseConcat", "EinsumAttention", "EncoderLayers", "GroupNormalised",
+    "HandWrittenNorm", "LearnedScales", "ResidualZeroPadded", "RootMeanSquareNormalised", "ShuffleThenSplit",
+    "TiedEmbedding", "Transposed", "UNet", "WindowAttention", "rolled_channels",
 ]  # fmt: skip
 """One of each kind; at its making all others passed too (pass ``sorted(CASES)`` to see, in minutes)."""
 
 
-@pytest.mark.parametrize("name", FORMS)
+@pytest.mark.parametrize("name", [*FORMS, *(pytest.param(name, marks=pytest.mark.nightly) for name in MORE)])
 def test_onnx_gives_the_same_outputs_for_any_number_of_rows(name, tmp_path):
     network = pruned(name)
     rows = 2 if name == "BiasFree" else 1  # it takes the statistics of its batch, and one row has none

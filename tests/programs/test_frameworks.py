@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 FRAMEWORKS = ROOT / "examples/frameworks"
 STARTED_BY_TORCHRUN = ("plain", "with_accelerate", "with_trainer")
-NIGHTLY = ("with_accelerate", "with_fabric")
+NIGHTLY = ("with_accelerate", "with_fabric", "with_trainer")
 EPOCHS = 8
 
 
