@@ -11,7 +11,7 @@ from scipy.stats import rankdata
 LEVEL = 0.9
 SMALL = 0.02
 """A difference that many rows can tell from chance, and that is small all the same."""
-NUMBERS_AT_ONCE = 20_000_000
+NUMBERS_AT_ONCE = 4_000_000
 
 Array = np.ndarray[Any, Any]
 
