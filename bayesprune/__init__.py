@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from bayesprune.certify import Certificate, Certified, certify
     from bayesprune.errors import BayespruneError
     from bayesprune.export import export, load, save
-    from bayesprune.gated import GatedModel, gate
+    from bayesprune.gated import Autoregressive, GatedModel, gate
     from bayesprune.likelihoods import (
         Bernoulli,
         Categorical,
@@ -66,6 +66,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _PLACES: dict[str, str | None] = {
+    "Autoregressive": "bayesprune.gated",
     "BayespruneError": "bayesprune.errors",
     "Bernoulli": "bayesprune.likelihoods",
     "BernoulliGates": "bayesprune.priors",
@@ -135,6 +136,7 @@ _PLACES: dict[str, str | None] = {
 """Name → the module that has it; None where it is itself a room of the library."""
 
 __all__ = [
+    "Autoregressive",
     "BayespruneError",
     "Bernoulli",
     "BernoulliGates",

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from bayesprune.errors import LikelihoodError, SettingsError
 from bayesprune.gated.checks import check_outputs, check_settings, checked_input, read_part_
 from bayesprune.gated.held import check_network_held
+from bayesprune.gated.links import Guide, guides_of
 from bayesprune.gated.model import GatedModel
 from bayesprune.gated.network import number_type
 from bayesprune.likelihoods import Likelihood
@@ -41,6 +42,7 @@ def gate(
     inputs: bool | None = None,
     initial_inclusion: float | Mapping[str, float] = DEFAULT_INCLUSION,
     unit_noise: float | Mapping[str, float] = 0.0,
+    guide: Guide = None,
 ) -> GatedModel:
     """Put a Bernoulli gate on every unit of a network that can be removed.
 
@@ -75,6 +77,8 @@ def gate(
             groups not named.
         unit_noise: standard deviation σ of noise while training: every row multiplies a unit by a factor from
             Uniform(1 ± √3 σ). One for all groups, or by group name or glob; groups not named have none.
+        guide: ``bp.Autoregressive(lags=(1,))`` where the posterior is to hold correlation between the gates
+            of a group; one for all groups, or by group name or glob. Else gates are independent under it.
 
     Returns:
         The gated model, in train mode.
@@ -88,7 +92,8 @@ def gate(
             group that there is not.
         LikelihoodError: the network's outputs do not fit the likelihood, or it has to be told which part of
             them it reads, ``output="logits"``.
-        SettingsError: an initial inclusion or a noise out of range, or for a group that there is not.
+        SettingsError: an initial inclusion or a noise out of range, a guide that is none, or one of these for
+            a group that there is not.
 
     Example:
         >>> import bayesprune as bp
@@ -117,7 +122,8 @@ def gate(
     noise = _deviations(found.groups, unit_noise, names)
     prior = bound(prior, found, log_odds, likelihood.rows)
     form = _form(found, call, likelihood)
-    return GatedModel(found, prior, likelihood, weights, log_odds, noise, form).train()
+    guides = guides_of(guide, found.groups, names)
+    return GatedModel(found, prior, likelihood, weights, log_odds, noise, form, guides).train()
 
 
 def _form(network: GraphNetwork, example: Call, likelihood: Likelihood) -> Form:

@@ -62,7 +62,7 @@ def pins_of(gated: Programmed, groups: Sequence[Group]) -> Tensor:
             single gates, so that no independent gates can be a posterior.
     """
     pins: dict[str, Tensor] = {}
-    if all(_ships(member(gated.prior, group)) for group in groups):
+    if all(ships(member(gated.prior, group)) for group in groups):
         return torch.zeros(sum(group.size for group in groups))
     for _ in range(RUNS):
         priors = _replayed(gated, groups, _shares(gated, groups))
@@ -90,7 +90,7 @@ def check_penalty(gated: Programmed, group: Group) -> None:
         PriorError: they differ.
     """
     known = closed_form(gated.prior, group)
-    if known is None or _ships(known):
+    if known is None or ships(known):
         return
     generator = torch.Generator().manual_seed(1)
     for _ in range(2):
@@ -194,7 +194,7 @@ def _name(gates: Any) -> str:
     return type(gates).__name__
 
 
-def _ships(prior: Any) -> bool:
+def ships(prior: Any) -> bool:
     """Whether a prior is one of the library's, with a hyper-prior of the library's, which tests hold."""
     parts = [part for part in (prior, getattr(prior, "hyper", None)) if part is not None]
     return bool(parts) and all(type(part).__module__.startswith("bayesprune.") for part in parts)

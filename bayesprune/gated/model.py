@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,18 +11,19 @@ import pyro.distributions as dist
 import torch
 from pyro import poutine
 from pyro.distributions import TorchDistribution
-from torch import Tensor
+from torch import Tensor, nn
 
 from bayesprune.errors import PriorError
 from bayesprune.gated.announce import announce_parameters
 from bayesprune.gated.checks import check_prior
 from bayesprune.gated.dead import median_units
 from bayesprune.gated.held import check_held
+from bayesprune.gated.links import Autoregressive, Links
 from bayesprune.gated.meant import check_penalty, pins_of
 from bayesprune.gated.network import GatedNetwork
 from bayesprune.gated.predictive import members_of
 from bayesprune.likelihoods import Likelihood, Member
-from bayesprune.priors import Gates, NormalWeights
+from bayesprune.priors import Gates, LinkedGates, NormalWeights
 from bayesprune.priors.default_guide import DefaultGuide
 from bayesprune.priors.program import GatePriors, Prior, run_guide, run_prior
 from bayesprune.priors.protocol import bound
@@ -29,6 +31,7 @@ from bayesprune.rows import Call, Form, Inputs
 from bayesprune.structure import Group
 from bayesprune.structure.copying import copy_of
 from bayesprune.structure.graph import GraphNetwork
+from bayesprune.structure.graph.surgery.cut import Moments
 
 
 class GatedModel(GatedNetwork):
@@ -44,6 +47,8 @@ class GatedModel(GatedNetwork):
         weights: prior and guide of the weights.
         unit_noise: group → standard deviation of the multiplicative noise on its units; groups not named have
             none.
+        guides: group → what its guide was asked to hold; groups not named have independent gates.
+        links: the parameters of these guides, by group (``|`` for a dot).
     """
 
     def __init__(
@@ -55,12 +60,17 @@ class GatedModel(GatedNetwork):
         log_odds: Tensor,
         unit_noise: Mapping[str, float],
         form: Form,
+        guides: Mapping[str, Autoregressive] | None = None,
     ) -> None:
         super().__init__(network, log_odds, form)
         self.prior = prior
         self.likelihood = likelihood
         self.weights = weights
         self.unit_noise = dict(unit_noise)
+        self.guides = dict(guides or {})
+        sizes = {group.name: group.size for group in self.groups}
+        linked = {n.replace(".", "|"): Links(sizes[n], asked, log_odds) for n, asked in self.guides.items()}
+        self.links = nn.ModuleDict(linked)
         self.default_guide = DefaultGuide(prior, self.groups, dtype=log_odds.dtype)
         with poutine.block():  # as in an inference: a prior may hold a pyro.factor
             self._check_prior()  # complains now, not in the middle of a fit
@@ -125,7 +135,8 @@ class GatedModel(GatedNetwork):
         return outputs
 
     def guide(self, x: Any, y: Tensor | None = None) -> None:
-        """q(gates) q(hyper-sites) q(weights): Bernoulli gates; points or Gaussians for the weights.
+        """q(gates) q(hyper-sites) q(weights): Bernoulli gates, linked where that was asked for; points or
+        Gaussians for the weights.
 
         Args:
             x: (batch, ...), inputs; only their number matters.
@@ -136,7 +147,7 @@ class GatedModel(GatedNetwork):
         probs = self.by_group(self.inclusion_prob())
         self.hyper_guides(probs)
         for group in self.groups:
-            pyro.sample(f"gate/{group.name}", Gates(probs=probs[group.name]))
+            pyro.sample(f"gate/{group.name}", self.gate_guide(group.name, probs[group.name]))
         scales = self.log_scales_by_tensor()
         for name, tensor in self.weight_tensors().items():
             if name in scales:
@@ -170,7 +181,9 @@ class GatedModel(GatedNetwork):
         network, log_odds = copy_of(self.network), self.unpinned()
         if hasattr(prior, "bind"):
             prior = bound(prior, network, log_odds, self.likelihood.rows)
-        new = GatedModel(network, prior, self.likelihood, self.weights, log_odds, self.unit_noise, self.form)
+        new = GatedModel(
+            network, prior, self.likelihood, self.weights, log_odds, self.unit_noise, self.form, self.guides
+        )
         return new.train(self.training)
 
     def as_teacher(self, draws: int = 32, seed: int = 0) -> tuple[Member, ...]:
@@ -186,6 +199,89 @@ class GatedModel(GatedNetwork):
         return members_of(self, draws, seed)
 
     # ---- parts of both
+
+    def gate_guide(self, group: str, probs: Tensor | None = None) -> Gates | LinkedGates:
+        """q of the gates of one group.
+
+        Args:
+            group: its name.
+            probs: (size,), q(z = 1); those of now by default.
+
+        Returns:
+            ``Gates``, or ``LinkedGates`` where the guide holds correlation, with event shape (size,).
+        """
+        probs = self.by_group(self.inclusion_prob())[group] if probs is None else probs
+        links = self.links_of(group)
+        return Gates(probs=probs) if links is None else links.gates(probs)
+
+    def links_of(self, group: str) -> Links | None:
+        """The links of a group's gates; None where these are independent under the guide.
+
+        Args:
+            group: its name.
+        """
+        if group not in self.guides:
+            return None
+        found = self.links[group.replace(".", "|")]
+        assert isinstance(found, Links)
+        return found
+
+    def draw_gates(self, draws: int, generator: torch.Generator | None = None) -> Tensor:
+        """Masks from the guide, on the CPU: (draws, units of all groups), bool.
+
+        Args:
+            draws: how many.
+            generator: of the random numbers; torch's own by default.
+        """
+        if not self.guides:
+            return super().draw_gates(draws, generator)
+        theta = self.inclusion_prob().detach().cpu()
+        uniform = torch.rand(draws, len(theta), generator=generator, dtype=theta.dtype)
+        drawn = uniform < theta
+        for name, part in self.slices().items():
+            links = self.links_of(name)
+            if links is not None:
+                gates = copy.deepcopy(links).cpu().gates(theta[part])
+                signs = torch.randint(2 ** len(gates.raw_loading), (draws,), generator=generator)
+                drawn[:, part] = gates.draw(uniform[:, part], signs) > 0
+        return drawn
+
+    def gates_log_prob(self, gates: Tensor) -> Tensor:
+        """(draws,), float64, nats: log q of masks.
+
+        Args:
+            gates: (draws, units of all groups), zeros and ones.
+        """
+        theta, z = self.inclusion_prob().detach().cpu().double(), gates.double()
+        total = torch.zeros(len(z), dtype=torch.double)
+        for name, part in self.slices().items():
+            own, links = theta[part], self.links_of(name)
+            if links is None:
+                scores = torch.xlogy(z[:, part], own) + torch.xlogy(1 - z[:, part], 1 - own)
+                total += scores.sum(-1)
+            else:
+                with torch.no_grad():
+                    total += copy.deepcopy(links).cpu().double().gates(own).log_prob(z[:, part])
+        return total
+
+    def remove_(self, dead: Tensor, optimiser: Moments | None = None) -> None:
+        """Remove units, as ``GatedNetwork`` does; what other gates' conditionals say of them is said of zero.
+
+        Args:
+            dead: (units of all groups,), bool.
+            optimiser: its moments are cut alike.
+        """
+        was, theta = self.alive, self.inclusion_prob().detach()
+        super().remove_(dead, optimiser)
+        gone = was & ~self.alive
+        for name in self.guides:
+            part, links = self.slices()[name], self.links_of(name)
+            if links is None or not bool(gone[part].any()):
+                continue
+            now, tiny = links.cut_(theta[part], gone[part]), torch.finfo(theta.dtype).eps
+            moved = self.alive[part] & (now != theta[part])
+            own = self.log_odds.data[part]
+            own.copy_(torch.where(moved, torch.logit(now, eps=tiny), own))
 
     def gate_priors(self, groups: Sequence[Group] | None = None) -> GatePriors:
         """Run the prior for several groups as one program: a site that several of them name is one site.

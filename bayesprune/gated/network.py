@@ -101,6 +101,16 @@ class GatedNetwork(nn.Module):
         """(units of all groups,) q(z = 1); exactly zero for units that were removed."""
         return torch.sigmoid(self.log_odds) * self.alive
 
+    def draw_gates(self, draws: int, generator: torch.Generator | None = None) -> Tensor:
+        """Masks of independent gates, on the CPU: (draws, units of all groups), bool.
+
+        Args:
+            draws: how many.
+            generator: of the random numbers; torch's own by default.
+        """
+        theta = self.inclusion_prob().detach().cpu()
+        return torch.rand(draws, len(theta), generator=generator, dtype=theta.dtype) < theta
+
     def by_group(self, flat: Tensor) -> dict[str, Tensor]:
         """Split a (units of all groups,) tensor: group → (size,)."""
         return {name: flat[part] for name, part in self.slices().items()}

@@ -29,9 +29,7 @@ def members_of(gated: GatedNetwork, draws: int, seed: int) -> tuple[Member, ...]
         raise SettingsError(f"as_teacher: draws={draws!r} must be a whole number, at least 1.")
     if not is_seed(seed):
         raise SettingsError(f"as_teacher: seed={seed!r} {SEED_RULE}.")
-    probs = gated.inclusion_prob().detach().cpu()
-    generator = torch.Generator().manual_seed(seed)
-    masks = torch.rand(draws, len(probs), generator=generator, dtype=probs.dtype) < probs
+    masks = gated.draw_gates(draws, torch.Generator().manual_seed(seed))
     if gated.log_scales_by_tensor():
         seeds = [(seed * draws + number) % SEEDS for number in range(draws)]
         return tuple(_member(gated, mask, 1 / draws, own) for mask, own in zip(masks, seeds, strict=True))

@@ -50,7 +50,7 @@ def quiet(gated: GatedModel) -> Iterator[None]:
 def draw(gated: GatedModel, draws: int) -> Draws:
     """Draw from the guide, by torch's random state.
 
-    Gates are drawn from their probabilities in one go. A hyper-site is drawn in one go too where the guide
+    Gates are drawn in one go. A hyper-site is drawn in one go too where the guide
     has no other random site in that group, or in those that share sites with it, or is the default one, whose
     sites are independent; a user's own guide of several sites, which may depend on each other, is run draw by
     draw. Discrete sites that are summed out have no draws.
@@ -59,9 +59,8 @@ def draw(gated: GatedModel, draws: int) -> Draws:
         gated: a fitted model.
         draws: how many.
     """
-    theta = gated.inclusion_prob().detach().cpu()
-    gates = torch.rand(draws, len(theta), dtype=theta.dtype) < theta
-    log_q = gates_log_prob(gates, theta)
+    gates = gated.draw_gates(draws)
+    log_q = gated.gates_log_prob(gates)
     hyper: dict[str, dict[str, Tensor]] = {group.name: {} for group in gated.groups}
     probs = gated.by_group(gated.inclusion_prob())
     for groups in gated.groups_together():
@@ -70,20 +69,6 @@ def draw(gated: GatedModel, draws: int) -> Draws:
             hyper[_first(gated, groups, name)][name] = value
         log_q += score
     return Draws(gates.to(torch.int8), hyper, log_q)
-
-
-def gates_log_prob(gates: Tensor, theta: Tensor) -> Tensor:
-    """Log-density of independent gates.
-
-    Args:
-        gates: (draws, units), zeros and ones.
-        theta: (units,), probabilities of one.
-
-    Returns:
-        (draws,), float64, nats.
-    """
-    z, theta = gates.double(), theta.double()
-    return (torch.xlogy(z, theta) + torch.xlogy(1 - z, 1 - theta)).sum(-1)
 
 
 def random_sites(trace: Any) -> dict[str, Any]:

@@ -130,6 +130,8 @@ def poisson_binomial(probs: Floats) -> Floats:
 
 
 def _of_one(gated: GatedModel, draws: int, seed: int) -> Sizes:
+    if gated.guides:
+        return _of_draws(gated, draws, seed)
     theta = gated.inclusion_prob().detach().cpu().double()
     theta = torch.where(theta < CERTAIN, 0.0, torch.where(theta > 1 - CERTAIN, 1.0, theta))
     kept = {name: _counts(probs.numpy()) for name, probs in gated.by_group(theta).items()}
@@ -139,6 +141,20 @@ def _of_one(gated: GatedModel, draws: int, seed: int) -> Sizes:
     units = Law(np.arange(len(total), dtype=np.float64), total, True)
     parameters, macs = _costs(gated, theta, draws, seed)
     return Sizes(kept, units, parameters, macs)
+
+
+def _of_draws(gated: GatedModel, draws: int, seed: int) -> Sizes:
+    """All from masks: where gates are linked, counts are no sums of independent ones."""
+    masks = gated.draw_gates(draws, torch.Generator().manual_seed(seed))
+
+    def law(values: Tensor) -> Law:
+        return _law(values.double().numpy(), np.full(draws, 1 / draws), exact=False)
+
+    expected, distinct_of = ExpectedCost(gated.network), torch.unique(masks, dim=0, return_inverse=True)
+    costs = [expected(gated.by_group(mask.double())) for mask in distinct_of[0]]
+    drawn = torch.stack([torch.stack([cost.parameters, cost.macs]) for cost in costs])[distinct_of[1]]
+    kept = {name: law(masks[:, part].sum(-1)) for name, part in gated.slices().items()}
+    return Sizes(kept, law(masks.sum(-1)), law(drawn[:, 0]), law(drawn[:, 1]))
 
 
 def _counts(probs: Floats) -> Law:

@@ -9,6 +9,7 @@ from bayesprune.priors.gates import Gates
 from bayesprune.priors.integrated import IntegratedFlattening
 from bayesprune.priors.known_rate import Fixed, LayerAdaptive
 from bayesprune.priors.latency import Latency
+from bayesprune.priors.linked_gates import LinkedGates
 from bayesprune.priors.price import Flattening
 from bayesprune.priors.priors import BernoulliGates, PerGroup, SpikeAndSlab
 from bayesprune.priors.protocol import ClosedFormPrior, GatePrior, HyperPrior, NetworkPrior, closed_form
@@ -32,6 +33,7 @@ __all__ = [
     "IntegratedFlattening",
     "Latency",
     "LayerAdaptive",
+    "LinkedGates",
     "NetworkPrior",
     "NormalWeights",
     "PerGroup",

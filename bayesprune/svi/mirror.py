@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
+from bayesprune.gated.links import Links
 from bayesprune.svi.settings import GateSteps
 
 
@@ -38,3 +40,35 @@ def mirror_step(
     velocity = settings.momentum * velocity + (1 - settings.momentum) * gradient
     change = (settings.learning_rate * velocity / price).clamp_(-settings.clip, settings.clip)
     return velocity, (log_odds - change).clamp_(-settings.bound, settings.bound)
+
+
+@torch.no_grad()
+def link_step_(
+    settings: GateSteps, links: Links, probs: Tensor, gradient: tuple[Tensor, Tensor], price: Tensor
+) -> None:
+    r"""Move the links of a group's gates by the natural gradient, as their log-odds are moved.
+
+    P(z_i = 1 | …) is θ_i + c (z_j − θ_j) + …, so that the Fisher information in c is about
+    :math:`θ_j (1 - θ_j) / θ_i (1 - θ_i)`, and that in the loading of a sign :math:`1 / θ_i (1 - θ_i)`:
+
+    .. math:: c \leftarrow c - θ_i (1 - θ_i) \, \mathrm{clip}\big(η v / (θ_j (1 - θ_j)\, \mathrm{price})\big)
+
+    Args:
+        settings: learning rate η, momentum, clip.
+        links: changed in place; ends within what the probabilities allow.
+        probs: (units,), θ now, zero for units that were removed.
+        gradient: ∂J/∂c (lags, units) and ∂J/∂λ (rank, units), nats.
+        price: (units,), nats, positive.
+    """
+    own = probs * (1 - probs)
+    before = links.before(probs.device)
+    looked = [before.look(own, number) for number in range(len(links.coupling))]
+    across = torch.stack(looked) if looked else own.new_zeros(0, len(own))
+    for part, velocity, slope, measure in (
+        (links.coupling, links.coupling_velocity, gradient[0], across),
+        (links.loading, links.loading_velocity, gradient[1], own.new_ones(len(links.loading), 1)),
+    ):
+        velocity.mul_(settings.momentum).add_((1 - settings.momentum) * slope)
+        change = settings.learning_rate * velocity / (measure.clamp_min(1e-6) * price)
+        part.sub_(own * change.clamp_(-settings.clip, settings.clip))
+    links.shrink_(probs)

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,11 +15,14 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor
 
 from bayesprune.gated import GatedModel
-from bayesprune.priors import Gates
+from bayesprune.gated.meant import ships
+from bayesprune.priors import Gates, LinkedGates
 from bayesprune.priors.protocol import closed_form
 from bayesprune.structure import Group
 
 SCORE_DRAWS = 16
+LINKED_DRAWS = 32
+"""Of linked gates, for the prior's side: no network is run for them."""
 
 
 def gate_nats(gated: GatedModel, inclusion_prob: Tensor) -> Tensor:
@@ -38,11 +41,13 @@ def gate_nats(gated: GatedModel, inclusion_prob: Tensor) -> Tensor:
     """
     parts, nats, program = gated.by_group(inclusion_prob), [], []
     for group in gated.groups:
-        known = closed_form(gated.prior, group)
-        if known is None:
+        known, links = closed_form(gated.prior, group), gated.links_of(group.name)
+        if known is None or (links is not None and not ships(known)):
             program.append(group)
-        else:
-            nats.append(known.penalty(group, parts[group.name]))
+            continue
+        nats.append(known.penalty(group, parts[group.name]))
+        if links is not None:  # log p of what ships is linear in gates: their probabilities are all it sees
+            nats.append(total_correlation(links.gates(parts[group.name])))
     if program:
         nats.append(_program_nats(gated, program, parts))
     return torch.stack(nats).sum()
@@ -58,9 +63,19 @@ def _program_nats(gated: GatedModel, groups: Sequence[Group], probs: Mapping[str
     priors: Any = model.nodes["_RETURN"]["value"]
     nats = guide.log_prob_sum() - model.log_prob_sum()
     for name, gates in priors.plain.items():
-        nats = nats + gate_divergence(probs[name], gates)
+        links = gated.links_of(name)
+        if links is None:
+            nats = nats + gate_divergence(probs[name], gates)
+        else:
+            nats = nats + linked_divergence(links.gates(probs[name]), gates, links.prior_slope)
     for block in priors.blocks:
-        nats = nats + block.divergence(probs)
+        if any(gated.links_of(name) is not None for name in block.groups):
+            guides = {name: gated.gate_guide(name, probs[name]) for name in block.groups}
+            found = {name: gated.links_of(name) for name in block.groups}
+            slopes = {name: links.prior_slope for name, links in found.items() if links is not None}
+            nats = nats + _scored(guides, block.log_prob, slopes)
+        else:
+            nats = nats + block.divergence(probs)
     return torch.as_tensor(nats)
 
 
@@ -84,6 +99,67 @@ def gate_divergence(probs: Tensor, prior: TorchDistribution) -> Tensor:
         log_q = posterior.log_prob(gates)
         surrogate = scores + (scores - baseline).detach() * (log_q - log_q.detach())
         return -posterior.entropy() - surrogate.mean()
+
+
+def linked_divergence(posterior: LinkedGates, prior: TorchDistribution, slope: Tensor) -> Tensor:
+    """KL(linked gates ‖ prior), unbiased as its slopes are, by draws.
+
+    Args:
+        posterior: q, event shape (units,).
+        prior: any distribution over {0,1}^units.
+        slope: (units,), a guess of the slopes in q(z = 1), which takes variance out and adds no bias.
+
+    Returns:
+        Scalar, nats, differentiable in the posterior's and the prior's parameters.
+    """
+    try:
+        independent = torch.distributions.kl_divergence(Gates(probs=posterior.probs), prior)
+    except NotImplementedError:
+        return _scored({"": posterior}, lambda gates: prior.log_prob(gates[""]), {"": slope})
+    return independent + total_correlation(posterior)
+
+
+def total_correlation(posterior: LinkedGates) -> Tensor:
+    """KL(linked gates ‖ independent ones of the same probabilities), nats: what holding correlation costs.
+
+    By draws, unbiased as its slopes are: those in the probabilities go by the score too, for the independent
+    gates' own are zero on average.
+
+    Args:
+        posterior: q, event shape (units,).
+    """
+    alone = Gates(probs=posterior.probs.detach(), validate_args=False)
+    return _scored({"": posterior}, lambda gates: alone.log_prob(gates[""]), {})
+
+
+def _scored(
+    guides: Mapping[str, Gates | LinkedGates],
+    log_p: Callable[[Mapping[str, Tensor]], Tensor],
+    slopes: Mapping[str, Tensor],
+) -> Tensor:
+    """E_q[log q − log p] by draws; slopes by score, each draw against the others, less a control variate.
+
+    Probabilities of linked gates are exact, so that E[a · (z − θ)] = 0 for any a: it is taken from every
+    draw, and what it takes from the slopes is given back.
+
+    Args:
+        guides: group → q of its gates.
+        log_p: (draws,) of gates (draws, units), by group.
+        slopes: group → (units,), a; zero for groups not named.
+    """
+    with torch.no_grad():
+        gates = {name: guide.sample(torch.Size([LINKED_DRAWS])) for name, guide in guides.items()}
+    log_q = torch.stack([guide.log_prob(gates[name]) for name, guide in guides.items()]).sum(0)
+    scores = log_p(gates)
+    value, given_back = (log_q - scores).detach(), log_q.new_zeros(())
+    for name, slope in slopes.items():
+        theta = guides[name].probs
+        value = value - (gates[name] - theta.detach()) @ slope
+        given_back = given_back + (theta - theta.detach()) @ slope
+    baseline = (value.sum() - value) / (LINKED_DRAWS - 1)
+    by_score = ((value - baseline) * (log_q - log_q.detach())).mean()
+    of_prior = scores - scores.detach()  # what the prior learns by
+    return value.mean() + by_score + given_back - of_prior.mean()
 
 
 def weight_nats(gated: GatedModel, inclusion_prob: Tensor) -> Tensor:
@@ -172,5 +248,8 @@ def exact_negative_elbo(gated: GatedModel, x: Tensor, y: Tensor) -> Tensor:
     full[:, 0, gated.alive] = configurations
     outputs = gated.outputs(x, {name: full[..., part] for name, part in gated.slices().items()})
     nll = gated.likelihood.nll(outputs, gated.likelihood.taught(x, y)).mean(-1)  # (2^K,)
-    share = torch.where(configurations > 0, living, 1 - living).prod(-1)
+    with torch.no_grad():
+        masks = full.squeeze(1)
+    log_q = torch.stack([gated.gate_guide(n).log_prob(masks[:, part]) for n, part in gated.slices().items()])
+    share = log_q.sum(0).exp()
     return gated.likelihood.rows * (share @ nll) + gate_nats(gated, probs) + weight_nats(gated, probs)

@@ -45,8 +45,8 @@ def adam(gated: GatedModel, learning_rate: float) -> torch.optim.Adam:
 
 
 def moved(gated: GatedModel) -> dict[str, nn.Parameter]:
-    """Name → parameter that an optimiser moves: all but the gates, and what has a closed form."""
-    closed = {id(gated.log_odds)} | {id(p) for p in gated.likelihood.followed()}
+    """Name → parameter that an optimiser moves: all but gates and their links, and what has a closed form."""
+    closed = {id(p) for p in (gated.log_odds, *gated.links.parameters(), *gated.likelihood.followed())}
     return {name: p for name, p in gated.named_parameters() if id(p) not in closed}
 
 

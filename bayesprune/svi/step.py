@@ -19,11 +19,12 @@ from torch import Tensor, nn
 from bayesprune.errors import SettingsError
 from bayesprune.gated import GatedModel
 from bayesprune.gated.precision import refuse_autocast, refuse_no_grad
+from bayesprune.priors import LinkedGates
 from bayesprune.rows import Inputs, Pair
 from bayesprune.svi.bits import uniform_factors
-from bayesprune.svi.estimators import Estimate, GateProblem, find_estimator
+from bayesprune.svi.estimators import ARM, Concrete, Estimate, GateProblem, find_estimator
 from bayesprune.svi.estimators.problem import Factor, backward
-from bayesprune.svi.mirror import mirror_step
+from bayesprune.svi.mirror import link_step_, mirror_step
 from bayesprune.svi.objective import gate_nats, row_share, weight_divergence
 from bayesprune.svi.optimisers import Together, adam, add_prior_gradient_, decays, forget_, moved
 from bayesprune.svi.processes import Processes
@@ -182,6 +183,8 @@ class Engine:
                 "one loss for a batch: take Recipe(estimator='straight_through'), 'second_order', 'curved' "
                 "or 'concrete', or a likelihood that reads outputs, as bp.Categorical(output='logits')."
             )
+        if gated.guides:
+            _check_linked(recipe.estimator, self.estimator)
         self.device = gated.log_odds.device
         self.generator = torch.Generator(self.device).manual_seed(seed)
         self.is_default = optimizer is None
@@ -189,6 +192,7 @@ class Engine:
         self._weight_noise = WeightNoise(gated, self.generator)
         self._sizes = torch.tensor([group.size for group in gated.groups], device=self.device)
         self._opened: list[_Opened] = []
+        self._linked: dict[str, LinkedGates] = {}
         self._seen: Tensor | None = None
         self.held: Tensor | None = None  # (units of all groups,), gates that stay as they are
         self._still: list[nn.Parameter] = []
@@ -463,8 +467,23 @@ class Engine:
         def nll(gates: Mapping[str, Tensor], factors: Mapping[str, Tensor] | None = None) -> Tensor:
             return self._nll(x, y, self._noise(len(x), gates, factors or {}))
 
-        noise = self.gated.unit_noise
-        return GateProblem(nll, self._probs, self._log_odds, self._units, len(x), self.generator, noise)
+        noise, linked = self.gated.unit_noise, self._linked_living() if self.gated.guides else {}
+        return GateProblem(
+            nll, self._probs, self._log_odds, self._units, len(x), self.generator, noise, linked
+        )
+
+    def _linked_living(self) -> dict[str, LinkedGates]:
+        """Group → q of its living gates, of the groups whose gates are linked."""
+        parts = dict(zip(self._units, self._probs.split(list(self._units.values())), strict=True))
+        found = {}
+        for name, part in self.gated.slices().items():
+            links = self.gated.links_of(name)
+            if links is None:
+                continue
+            now, before = links.living(parts[name], self.gated.alive, part), self._linked.get(name)
+            found[name] = now if before is None or not before.same(now) else before
+        self._linked = found
+        return found
 
     def _nll(self, x: Inputs, y: Tensor, gates: Mapping[str, Tensor]) -> Tensor:
         outputs = self.gated.network(x, gates, self._weight_noise if self.gated.log_scales else None)
@@ -506,6 +525,7 @@ class Engine:
 
     def _move_gates(self, state: State, gradient: Tensor) -> Tensor:
         gated, slope = self.gated, self._prior_slope()
+        gradient, of_links = gradient[: len(self._alive)], gradient[len(self._alive) :]
         full = torch.zeros_like(gated.log_odds.data)
         full[self._alive] = gradient
         full = gated.likelihood.rows * full + state.prior_weight * slope * gated.alive
@@ -521,7 +541,33 @@ class Engine:
             log_odds = torch.where(self.held, gated.log_odds.data, log_odds)
             velocity = velocity.masked_fill(self.held, 0.0)
         gated.log_odds.data.copy_(log_odds)
+        if gated.guides:
+            self._move_links_(state, of_links, slope)
         return velocity
+
+    @torch.no_grad()
+    def _move_links_(self, state: State, gradient: Tensor, slope: Tensor) -> None:
+        """A mirror step on the links of gates; and the running slope of the prior, their control variate.
+
+        Args:
+            state: for the weight of the prior.
+            gradient: what the estimator returned behind the slopes of the living gates.
+            slope: (units of all groups,), of the prior's nats in θ.
+        """
+        gated, typical, probs = self.gated, self._typical(slope), self.gated.inclusion_prob()
+        for name, part in gated.slices().items():
+            links = gated.links_of(name)
+            if links is None:
+                continue
+            full, alive = [], gated.alive[part]
+            for of_prior in self._link_slopes[name]:
+                count = len(of_prior) * self._units[name]
+                mine, gradient = gradient[:count], gradient[count:]
+                whole = state.prior_weight * of_prior
+                whole[:, alive] += gated.likelihood.rows * mine.view(-1, self._units[name])
+                full.append(whole * alive)
+            link_step_(self.gates, links, probs[part], (full[0], full[1]), typical[part])
+            links.prior_slope.lerp_(slope[part].to(links.prior_slope), 1 - self.gates.momentum)
 
     def prices(self) -> Tensor:
         """(units of all groups,), nats that the prior asks for each unit now."""
@@ -540,12 +586,18 @@ class Engine:
         prior = gate_nats(gated, probs)
         if gated.weights.masked:
             prior = prior + _slab_nats(gated, probs)
-        slopes: Sequence[Tensor | None] = torch.autograd.grad(prior, [probs, *self._hyper], allow_unused=True)
+        linked = [gated.links_of(name) for name in gated.guides]
+        parts = [part for links in linked if links is not None for part in (links.coupling, links.loading)]
+        learnt = [probs, *self._hyper, *parts]
+        slopes: Sequence[Tensor | None] = torch.autograd.grad(prior, learnt, allow_unused=True)
         if before is not None and not torch.equal(before, _noise(self.device)):  # this prior draws
             assert self.processes is not None
             slopes = self.processes.mean(slopes)
-        for parameter, slope in zip(self._hyper, slopes[1:], strict=True):
+        for parameter, slope in zip(self._hyper, slopes[1 : 1 + len(self._hyper)], strict=True):
             parameter.grad = slope
+        whole = [torch.zeros_like(p) if s is None else s for p, s in zip(learnt, slopes, strict=True)]
+        of_links = whole[1 + len(self._hyper) :]
+        self._link_slopes = {n: of_links[2 * i : 2 * i + 2] for i, n in enumerate(gated.guides)}
         of_gates = slopes[0]
         if of_gates is None:
             return torch.zeros_like(probs)
@@ -559,6 +611,16 @@ class Engine:
         parts = [sizes[part].sum() / max(self._units[name], 1) for name, part in self.gated.slices().items()]
         typical = torch.stack(parts).clamp_min(1.0)
         return typical.repeat_interleave(self._sizes, output_size=len(slope))
+
+
+def _check_linked(name: Any, estimator: Any) -> None:
+    """Gates that are linked are drawn together, which not every estimator's random numbers can be."""
+    if isinstance(estimator, ARM | Concrete):
+        raise SettingsError(
+            f"estimator={name!r} draws gates independently of each other, and this model's guide was asked "
+            "to hold their correlation (guide=): take Recipe(estimator='curved'), 'straight_through' or "
+            "'second_order'; 'reinforce', which is unbiased; or 'enumeration' for at most a dozen gates."
+        )
 
 
 def _noise(device: torch.device) -> Tensor:

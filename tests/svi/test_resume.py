@@ -19,6 +19,7 @@ RESUMED = {
     "averaging": ({"averaging": 0.5}, {}),
     "Gaussian weights": ({"compact_weights": "normal", "compact_scale": 0.5, "averaging": 0.25}, {}),
     "arm": ({"estimator": "arm"}, {}),
+    "linked gates": ({}, {"guide": bp.Autoregressive(lags=(1, 2), rank=1)}),
     "noise on units": ({"estimator": "curved"}, {"unit_noise": {"0": 0.5, "5": 0.2}}),
 }
 

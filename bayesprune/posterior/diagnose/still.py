@@ -88,8 +88,7 @@ def _masks(gated: GatedModel, generator: torch.Generator) -> list[Tensor]:
     theta = gated.inclusion_prob().detach().cpu().double()
     if bool(((theta < 0.01) | (theta > 0.99)).all()):
         return [median_units(gated).to(gated.log_odds)]
-    drawn = torch.rand(MASKS, len(theta), generator=generator).double() < theta
-    return list(drawn.to(gated.log_odds))
+    return list(gated.draw_gates(MASKS, generator).to(gated.log_odds))
 
 
 def _objective(gated: GatedModel, x: Inputs, y: Tensor, masks: list[Tensor]) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from bayesprune.errors import SettingsError
-from bayesprune.svi.estimators.problem import Estimate, GateProblem, gradient_of
+from bayesprune.svi.estimators.problem import Estimate, Factor, GateProblem, gradient_of
 
 MOST_GATES = 12
 
@@ -25,6 +25,14 @@ class Enumeration:
         """
         configurations = all_configurations(len(problem.probs)).to(problem.probs)  # (2^K, K)
         losses = problem.nll(problem.split(configurations.unsqueeze(1))).mean(-1)  # (2^K,)
+        if problem.linked:
+            leaves = problem.leaves()
+            loss = problem.log_prob(configurations, leaves).exp() @ losses
+
+            def gradient(factor: Factor) -> Tensor:
+                return torch.cat([gradient_of(leaf, factor).flatten() for leaf in leaves])
+
+            return Estimate(loss, gradient if want_gates else None)
         probs = problem.probs.detach().clone().requires_grad_(want_gates)
         weights = torch.where(configurations > 0, probs, 1 - probs).prod(-1)
         loss = weights @ losses

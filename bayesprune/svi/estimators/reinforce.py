@@ -12,7 +12,8 @@ from bayesprune.svi.estimators.problem import Estimate, GateProblem
 
 @dataclass(frozen=True)
 class Reinforce:
-    """∂E[L]/∂(log-odds) = E[(L − baseline)(z − θ)], unbiased (Williams 1992).
+    """∂E[L]/∂(log-odds) = E[(L − baseline)(z − θ)], unbiased (Williams 1992); where gates are linked, by the
+    slopes of their joint log-probability.
 
     The baseline of a row is the mean loss of the other rows, which does not depend on that row's gates
     (leave-one-out; Kool, van Hoof & Welling 2019).
@@ -29,6 +30,12 @@ class Reinforce:
         value = losses.detach()
         others = (value.sum() - value) / max(problem.rows - 1, 1)
         drawn = torch.cat(list(gates.values()), dim=1)
+        if problem.linked:
+            leaves = problem.leaves()
+            score = (value - others) @ problem.log_prob(drawn, leaves) / problem.rows
+            slopes = torch.autograd.grad(score, leaves, allow_unused=True, materialize_grads=True)
+            gradient = torch.cat([slope.flatten() for slope in slopes])
+            return Estimate(losses.mean(), lambda factor: gradient)
         gradient = ((value - others).unsqueeze(1) * (drawn - problem.probs)).mean(0) / _slope(problem)
         return Estimate(losses.mean(), lambda factor: gradient)
 

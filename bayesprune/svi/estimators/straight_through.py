@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,9 +22,10 @@ class StraightThrough:
     def __call__(self, problem: GateProblem, want_gates: bool = True) -> Estimate:
         """See ``Estimator``."""
         gates, loss = _forward(problem, want_gates)
+        drawn = dict(problem.drawn)
 
         def gradient(factor: Factor) -> Tensor:
-            return torch.cat([gradient_of(z, factor).sum(0) for z in gates.values()])
+            return problem.gradient([gradient_of(z, factor) for z in gates.values()], drawn)
 
         return Estimate(loss, gradient if want_gates else None)
 
@@ -47,9 +50,12 @@ class SecondOrderStraightThrough:
     def __call__(self, problem: GateProblem, want_gates: bool = True) -> Estimate:
         """See ``Estimator``."""
         gates, loss = _forward(problem, want_gates)
+        drawn = dict(problem.drawn)
 
         def gradient(factor: Factor) -> Tensor:
             slopes = [gradient_of(z, factor) for z in gates.values()]
+            if problem.linked:
+                return problem.gradient(self._weighted(problem, slopes, gates, drawn), drawn)
             total = torch.cat([slope.sum(0) for slope in slopes])
             pairs = zip(slopes, gates.values(), strict=True)
             opened = torch.cat([(slope * z.detach()).sum(0) for slope, z in pairs])
@@ -58,6 +64,20 @@ class SecondOrderStraightThrough:
             return opened * if_open + (total - opened) * if_shut
 
         return Estimate(loss, gradient if want_gates else None)
+
+    def _weighted(
+        self, problem: GateProblem, slopes: list[Tensor], gates: Gates, drawn: Mapping[str, Any]
+    ) -> list[Tensor]:
+        """Of each group, (rows, units), each row's slope by its weight 1/(2 q(z_i | those before it))."""
+        probs, found = problem.split(problem.probs), []
+        for slope, (name, z) in zip(slopes, gates.items(), strict=True):
+            open_ = probs[name]
+            if name in problem.linked:
+                chances = problem.linked[name].conditional(z.detach()).probs  # (rows, 2^rank, units)
+                open_ = chances[torch.arange(len(z), device=z.device), drawn[name][1]]
+            weight = torch.where(z.detach() > 0, 0.5 / open_, 0.5 / (1 - open_))
+            found.append(slope * weight.clamp_max(self.cap))
+        return found
 
 
 @dataclass(frozen=True)
@@ -79,18 +99,19 @@ class CurvedStraightThrough:
     def __call__(self, problem: GateProblem, want_gates: bool = True) -> Estimate:
         """See ``Estimator``."""
         gates, loss = _forward(problem, want_gates)
+        drawn = dict(problem.drawn)
 
         def gradient(factor: Factor) -> Tensor:
-            return torch.cat([_curved(z, problem.rows, factor) for z in gates.values()])
+            return problem.gradient([_curved(z, problem.rows, factor) for z in gates.values()], drawn)
 
         return Estimate(loss, gradient if want_gates else None)
 
 
 def _curved(gate: Tensor, rows: int, factor: Factor) -> Tensor:
-    """(units,), Σ over rows of s · (1 + (½ − z) · clip(rows · s, ±1)), with s = ∂(mean loss)/∂z = ℓ′/rows."""
+    """(rows, units), s · (1 + (½ − z) · clip(rows · s, ±1)), with s = ∂(mean loss)/∂z = ℓ′/rows."""
     slope = gradient_of(gate, factor)
     bend = (slope * rows).clamp_(-1.0, 1.0).mul_(0.5 - gate.detach())
-    return torch.addcmul(slope, slope, bend).sum(0)
+    return torch.addcmul(slope, slope, bend)
 
 
 def _forward(problem: GateProblem, want_gates: bool) -> tuple[Gates, Tensor]:
