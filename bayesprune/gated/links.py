@@ -14,6 +14,8 @@ from bayesprune.priors.naming import by_name
 from bayesprune.structure import Group
 from bayesprune.structure.naming import check_names, check_order
 
+MOST_SLOPE = 50.0
+
 
 @dataclass(frozen=True)
 class Autoregressive:
@@ -171,6 +173,23 @@ class Links(nn.Module):
         coupling, loading = self.gates(probs).links()
         self.coupling.copy_(coupling)
         self.loading.copy_(loading)
+
+    @torch.no_grad()
+    def follow_(self, slope: Tensor, probs: Tensor, rate: float) -> None:
+        """Let the control variate follow the prior's slope.
+
+        Any will do, but a wild one adds to the variance that it is there to take out, and would then be told
+        by it: gates near certain, whose slopes are the noisiest and matter least, move it as much less, and
+        it stays within ± 50 nats.
+
+        Args:
+            slope: (units,), an estimate, nats.
+            probs: (units,), θ.
+            rate: of the running mean, for a gate that is as likely open as not.
+        """
+        weight = 4 * rate * probs * (1 - probs)
+        within = slope.to(self.prior_slope).clamp(-MOST_SLOPE, MOST_SLOPE)
+        self.prior_slope.lerp_(within, weight.to(self.prior_slope))
 
     @torch.no_grad()
     def cut_(self, probs: Tensor, gone: Tensor) -> Tensor:

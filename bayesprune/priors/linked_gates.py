@@ -22,6 +22,8 @@ MOST_RANK = 6
 MARGIN = 0.01
 """How far a conditional probability stays inside of what its gate's own allows, in shares of it."""
 MOST_LAGS = 4
+LEAST = 1e-6
+"""Links that move a probability by less are as good as none: what is divided by is at least this."""
 _NO_SHAPE = torch.Size()
 Bits = npt.NDArray[np.uint8]
 
@@ -206,8 +208,7 @@ class LinkedGates(TorchDistribution):
             earlier = self.before.look(theta, number)
             up = up + high * (1 - earlier) + low * earlier
             down = down + high * earlier + low * (1 - earlier)
-        tiny = torch.finfo(theta.dtype).tiny
-        room = torch.minimum((1 - theta) / up.clamp_min(tiny), theta / down.clamp_min(tiny))
+        room = torch.minimum((1 - theta) / up.clamp_min(LEAST), theta / down.clamp_min(LEAST))
         share = ((1 - MARGIN) * room).clamp_max(1.0)
         return c * share, loading * share
 

@@ -17,10 +17,13 @@ from torch import Tensor
 from bayesprune.gated import GatedModel
 from bayesprune.gated.meant import ships
 from bayesprune.priors import Gates, LinkedGates
+from bayesprune.priors.gates import configurations
 from bayesprune.priors.protocol import closed_form
 from bayesprune.structure import Group
 
 SCORE_DRAWS = 16
+LINKED_ENUMERATED = 10
+"""Linked gates of so few are summed over, on the prior's side."""
 LINKED_DRAWS = 32
 """Of linked gates, for the prior's side: no network is run for them."""
 
@@ -137,7 +140,8 @@ def _scored(
     log_p: Callable[[Mapping[str, Tensor]], Tensor],
     slopes: Mapping[str, Tensor],
 ) -> Tensor:
-    """E_q[log q − log p] by draws; slopes by score, each draw against the others, less a control variate.
+    """E_q[log q − log p], over all masks of a few gates, else by draws: slopes by score, each draw against
+    the others, less a control variate.
 
     Probabilities of linked gates are exact, so that E[a · (z − θ)] = 0 for any a: it is taken from every
     draw, and what it takes from the slopes is given back.
@@ -147,6 +151,13 @@ def _scored(
         log_p: (draws,) of gates (draws, units), by group.
         slopes: group → (units,), a; zero for groups not named.
     """
+    sizes = [guide.event_shape[0] for guide in guides.values()]
+    if sum(sizes) <= LINKED_ENUMERATED:
+        whole = configurations(sum(sizes), torch.Size(), next(iter(guides.values())).probs)
+        masks = dict(zip(guides, whole.split(sizes, -1), strict=True))
+        log_q = torch.stack([guide.log_prob(masks[name]) for name, guide in guides.items()]).sum(0)
+        never = log_q == -torch.inf
+        return (log_q.exp() * (log_q - log_p(masks)).masked_fill(never, 0.0)).sum()
     with torch.no_grad():
         gates = {name: guide.sample(torch.Size([LINKED_DRAWS])) for name, guide in guides.items()}
     log_q = torch.stack([guide.log_prob(gates[name]) for name, guide in guides.items()]).sum(0)

@@ -567,7 +567,7 @@ class Engine:
                 whole[:, alive] += gated.likelihood.rows * mine.view(-1, self._units[name])
                 full.append(whole * alive)
             link_step_(self.gates, links, probs[part], (full[0], full[1]), typical[part])
-            links.prior_slope.lerp_(slope[part].to(links.prior_slope), 1 - self.gates.momentum)
+            links.follow_(slope[part], probs[part], 1 - self.gates.momentum)
 
     def prices(self) -> Tensor:
         """(units of all groups,), nats that the prior asks for each unit now."""
