@@ -103,7 +103,7 @@ def test_the_verdict_is_that_of_coverage_and_of_nats(coverage):
     assert right([row("default"), row("points", 50.0)])
 
 
-@pytest.mark.parametrize(("name", "rows"), [("100_rows", 100), ("diabetes", 398)])
+@pytest.mark.parametrize(("name", "rows"), [("100_rows", 100), ("2000_rows", 2000), ("diabetes", 398)])
 def test_the_page_quotes_the_record(name, rows):
     """And that record has the default within 86 to 94 %, at no more nats than Laplace's."""
     record = json.loads((REPOSITORY / f"benchmarks/results/coverage_{name}.json").read_text())
