@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -15,6 +15,7 @@ from bayesprune.gated.rows import outputs_on
 from bayesprune.likelihoods import Bernoulli, Categorical, Frame, Likelihood, ModelLoss, Poisson
 from bayesprune.rows import Inputs, Pair, joined
 from bayesprune.structure.frame import find_head
+from bayesprune.structure.graph import GraphNetwork
 from bayesprune.svi.batches import Batches
 
 ROWS = 1_000
@@ -29,7 +30,9 @@ FAR = 10.0
 
 
 @torch.no_grad()
-def start_in_own_unit_(gated: GatedModel, batches: Batches) -> None:
+def start_in_own_unit_(
+    gated: GatedModel, batches: Batches, copies: Sequence[GatedModel | GraphNetwork] = ()
+) -> None:
     """Give a network's outputs the frame that its likelihood asks for, and start what the likelihood follows.
 
     A network that says something of the targets goes on saying it; the last layer of any other is read as
@@ -38,6 +41,7 @@ def start_in_own_unit_(gated: GatedModel, batches: Batches) -> None:
     Args:
         gated: the model of the training, on its device; changed in place.
         batches: of the training rows.
+        copies: of the model or its network, averaged elsewhere; they begin alike.
 
     Warns:
         UnitWarning: the targets are far from mean 0 and standard deviation 1, and the network's last layer
@@ -52,19 +56,32 @@ def start_in_own_unit_(gated: GatedModel, batches: Batches) -> None:
     frame = likelihood.frame(all_targets)
     if likelihood.asks_for_targets and likelihood.followed():
         _warn_of_columns(likelihood, all_targets)
-    if gated.network.frame is None and not _framed_(gated, frame, x, y):
+    if gated.network.frame is None and not _framed_(gated, frame, x, y, copies):
         _warn_of(likelihood, all_targets, frame is not None)
     likelihood.start_(outputs_on(gated.network, x, "train"), y, all_targets)
+    for copy in copies:
+        if isinstance(copy, GatedModel):
+            for learnt, known in zip(copy.likelihood.parameters(), likelihood.parameters(), strict=True):
+                learnt.copy_(known)
 
 
-def _framed_(gated: GatedModel, frame: Frame | None, x: Inputs, y: Tensor) -> bool:
-    """Put the frame around the network, where there is one and the network has a last layer for it."""
+def _framed_(
+    gated: GatedModel,
+    frame: Frame | None,
+    x: Inputs,
+    y: Tensor,
+    copies: Sequence[GatedModel | GraphNetwork],
+) -> bool:
+    """Put the frame around network and copies, where there is one and a last layer for it."""
     head = find_head(gated.network, x[:FEW]) if frame is not None and len(x) > 1 else None
     if frame is None or head is None:
         return False
     keep = gated.likelihood.explains(outputs_on(gated.network, x, "train"), y)
     location = frame.location if head.bias is not None else torch.zeros_like(frame.location)
-    gated.network.frame_(head, location, frame.unit, keep=keep)
+    for copy in (gated, *copies):
+        network = copy.network if isinstance(copy, GatedModel) else copy
+        if network.frame is None:
+            network.frame_(head, location, frame.unit, keep=keep)
     return head.bias is not None or bool((frame.location.abs() <= FAR * frame.unit).all())
 
 

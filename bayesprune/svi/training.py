@@ -134,13 +134,13 @@ class Training:
         check_training(steps=steps, recipe=recipe, seed=seed)
         self.gated, self.recipe, self.seed = gated, (recipe or Recipe()).begun(start), seed
         self.schedule = Schedule(self.recipe, steps)
+        self.also = [_copy_within(copy) for copy in also]
         self.batches: Batches | None = None
         self._check_targets: Callable[[Tensor, str], None] | None = None
         if rows is not None:
             device = gated.log_odds.device
             dealt = rows if isinstance(rows, Batches) else Batches(rows, None, device, seed, form=gated.form)
             self._begin_with_(dealt)
-        self.also = [_copy_within(copy) for copy in also]
         self.announced = ""
         if spreads_at_once(self.recipe, gated) and not gated.log_scales:
             self._spread_(first_scale(gated, self.schedule))
@@ -724,7 +724,7 @@ class Training:
         self.batches = batches
         self._check_targets = batches.check_targets = check_rows(self.gated, batches)
         batches.teach_(self.gated.likelihood)
-        start_in_own_unit_(self.gated, batches)
+        start_in_own_unit_(self.gated, batches, self.also)
 
     def _begin_(self, x: Any, y: Tensor) -> None:
         """The same by the first batch, where no rows were given."""

@@ -451,6 +451,29 @@ def test_an_averaged_copy_is_the_average_of_what_the_model_was():
     torch.testing.assert_close(ema.module.network.get_parameter("9.weight").detach(), expected[:, left])
 
 
+@pytest.mark.parametrize("unit", [1.0, 100.0])
+@pytest.mark.parametrize("of", ["model", "network"])
+def test_an_averaged_copy_begins_in_the_targets_own_unit_too(of, unit):
+    """It was made before the training had seen the targets, and is the network where it forgets at once."""
+    torch.manual_seed(0)
+    x = torch.randn(64, 4)
+    y = unit * (x[:, :1] + 0.1 * torch.randn(64, 1) + 3)
+    network = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1))
+    prior = priors.BernoulliGates(priors.Flattening(3.0))
+    gated = bp.gate(network, x[:2], prior=prior, likelihood=bp.Gaussian(rows=64))
+    inner = gated if of == "model" else gated.network
+    ema = AveragedModel(inner, multi_avg_fn=get_ema_multi_avg_fn(0.0), use_buffers=True)
+    recipe = bp.Recipe(compact_weights="points")
+    training = bp.Training(gated, steps=60, rows=(x, y), also=[ema], recipe=recipe)
+    for _ in range(60):
+        training.loss((x, y)).backward()
+        training.step()
+        ema.update_parameters(inner)
+    graph = gated.network if of == "network" else gated
+    with torch.no_grad():
+        torch.testing.assert_close(ema.module.eval()(x), graph.eval()(x))
+
+
 class Log(bp.Callback):
     def __init__(self, stop_at=None):
         self.seen, self.stop_at = [], stop_at
