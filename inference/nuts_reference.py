@@ -11,6 +11,7 @@ starts again, with the same draws for the same seed.
 
 import copy
 import time
+from dataclasses import dataclass
 
 import pyro
 import torch
@@ -49,12 +50,18 @@ def infer(gated, train, *, epochs, batch_size, seed, recipe, device, checkpoint,
             disable_progbar=not progress,
         )
         sampler.run(x, y)
-    draws = sampler.get_samples()  # site name → (draws, ...)
-    inclusion, weights, nll = zip(
-        *(given(gated, model, {k: v[s] for k, v in draws.items()}, x, y) for s in range(count)), strict=True
+        draws = sampler.get_samples()  # site name → (draws, ...)
+        found = [given(gated, model, {k: v[s] for k, v in draws.items()}, x, y) for s in range(count)]
+    inclusion, nll = torch.stack([f.inclusion for f in found]), [f.nll for f in found]
+    drawn = {n: torch.stack([f.weights[n] for f in found]) for n in found[0].weights}
+    samples = bp.svi.Samples(
+        gates=torch.stack([f.gates for f in found]),
+        weights=drawn,
+        hyper={name: value for name, value in draws.items() if not name.startswith("weight/")},
+        log_prior=torch.tensor([f.log_prior for f in found], dtype=torch.double),
+        log_joint=torch.tensor([f.log_joint for f in found], dtype=torch.double),
     )
-    inclusion = torch.stack(inclusion)  # (draws, units)
-    weights = {name: torch.stack([w[name] for w in weights]).mean(0) for name in weights[0]}
+    weights = {name: values.mean(0) for name, values in drawn.items()}
     history, seconds = [], time.perf_counter() - began
     for epoch in range(1, epochs + 1):  # an epoch: ten more draws
         so_far, now = epoch * DRAWS_PER_EPOCH, slice((epoch - 1) * DRAWS_PER_EPOCH, epoch * DRAWS_PER_EPOCH)
@@ -69,25 +76,65 @@ def infer(gated, train, *, epochs, batch_size, seed, recipe, device, checkpoint,
             )
         )
     gated.requires_grad_(True)
+    undecided = copy.deepcopy(gated)
+    undecided.log_odds.data = torch.logit(inclusion.mean(0), eps=1e-6).to(gated.log_odds)
+    for name, tensor in undecided.weight_tensors().items():
+        tensor.data.copy_(weights[name])
     bp.svi.settle_(gated, inclusion.mean(0), weights)
-    return bp.FitResult(gated, tuple(history), seconds, history[-1].undecided, decided_at=epochs)
+    return bp.FitResult(
+        gated, tuple(history), seconds, history[-1].undecided, decided_at=epochs, at_decision=undecided,
+        samples=samples,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Given:
+    """What one draw of weights and hyper-sites says of gates.
+
+    Attributes:
+        inclusion: (units,), p(gate = 1 | draw, y).
+        gates: (units,), drawn from p(gates | draw, y).
+        weights: tensor name → its values in the draw.
+        nll: of a row, mean over p(gates | draw, y), nats.
+        log_prior: log p(gates, draw), nats.
+        log_joint: log p(gates, draw, y), nats.
+    """
+
+    inclusion: torch.Tensor
+    gates: torch.Tensor
+    weights: dict[str, torch.Tensor]
+    nll: float
+    log_prior: float
+    log_joint: float
 
 
 @torch.no_grad()
 def given(gated, model, draw, x, y):
-    """p(gates | one draw, y): the marginals, the weights, and the mean NLL of a row, all by enumeration."""
+    """All of it by enumeration of the gates."""
     enumerated = poutine.enum(poutine.condition(model, data=draw), first_available_dim=-2)
     trace = poutine.trace(enumerated).get_trace(x, y)
     trace.compute_log_prob()
-    log_joint = torch.zeros(())  # (configurations of each group...)
+    log_prior = torch.zeros(())  # (configurations of each group...)
     for name, site in trace.nodes.items():
-        if site["type"] == "sample" and (name == "y" or name.startswith("gate/")):
-            log_joint = log_joint + site["log_prob"].sum(-1)
+        if name.startswith("gate/"):
+            log_prior = log_prior + site["log_prob"].sum(-1)
+    log_joint = log_prior + trace.nodes["y"]["log_prob"].sum(-1)
+    of_draw = sum(float(trace.nodes[name]["log_prob"].sum()) for name in draw)
     share = torch.softmax(log_joint.flatten(), 0).reshape(log_joint.shape)
-    marginals = []
+    one = torch.multinomial(share.flatten(), 1)
+    marginals, drawn = [], []
     for group in gated.groups:
         gates = trace.nodes[f"gate/{group.name}"]["value"].squeeze(-2)  # (configurations, 1..., size)
-        marginals.append((share.unsqueeze(-1) * gates).flatten(0, -2).sum(0))
+        gates = gates.expand(*share.shape, group.size).flatten(0, -2)
+        marginals.append(share.flatten() @ gates)
+        drawn.append(gates[one].squeeze(0))
     rows = trace.nodes["y"]["log_prob"].mean(-1)
-    weights = {name: draw[f"weight/{name}"].reshape(p.shape) for name, p in gated.weight_tensors().items()}
-    return torch.cat(marginals), weights, -(share * rows).sum().item()
+    log_prior = log_prior.expand(share.shape)
+    return Given(
+        inclusion=torch.cat(marginals),
+        gates=torch.cat(drawn),
+        weights={n: draw[f"weight/{n}"].reshape(p.shape) for n, p in gated.weight_tensors().items()},
+        nll=-(share * rows).sum().item(),
+        log_prior=log_prior.flatten()[one].item() + of_draw,
+        log_joint=log_joint.flatten()[one].item() + of_draw,
+    )

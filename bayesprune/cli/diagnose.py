@@ -62,7 +62,8 @@ def write_posterior(result: FitResult, train: Split, test: Split, folder: Path) 
 
     weights = bool(result.gated.log_scales_by_tensor())
     rows = ROWS_FOR_WEIGHTS if weights else ROWS
-    draws = result.posterior().to_arviz(
+    sampled = result.samples is not None  # all that a sampler knows
+    draws = result.posterior("decision" if sampled else "end").to_arviz(
         draws=DRAWS_OF_WEIGHTS if weights else DRAWS, rows=(test.x[:rows], test.y[:rows]), observed=True
     )
     if any(math.isfinite(epoch.elbo) for epoch in result.history):  # by steps, which might be too few

@@ -14,6 +14,7 @@ from bayesprune.posterior.density import gates_and_hyper, point_weights, weight_
 from bayesprune.posterior.draws import Draws, draw, over_draws
 from bayesprune.posterior.rows import Asked, RowScorer, RowScores, distinct, outputs_of
 from bayesprune.structure import ExpectedCost
+from bayesprune.svi.result import Samples
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,39 @@ def run_chain(gated: GatedModel, draws: int, thin: int, weights: bool, rows: Ask
         macs[which],
         parameters[which],
         {name: torch.cat(parts) for name, parts in kept.items()},
+        scorer.result() if scorer else None,
+    )
+
+
+def run_samples(
+    gated: GatedModel, samples: Samples, draws: int, thin: int, weights: bool, rows: Asked | None
+) -> Chain:
+    """A sampler's draws, thinned and scored.
+
+    Args:
+        gated: the model that they are of, in eval mode.
+        samples: the draws.
+        draws: the first ones, before thinning.
+        thin: keep every so many.
+        weights: keep drawn weights.
+        rows: (inputs, targets) to score the draws on.
+    """
+    some = slice(0, draws, thin)
+    gates, drawn = samples.gates[some].to(torch.int8), {n: w[some] for n, w in samples.weights.items()}
+    hyper: dict[str, dict[str, Tensor]] = {group.name: {} for group in gated.groups}
+    hyper[gated.groups[0].name] = {name: value[some] for name, value in samples.hyper.items()}
+    masks, which = distinct(gates)
+    macs, parameters = costs(gated, masks)
+    scorer = None if rows is None else RowScorer(gated, rows, len(gates))
+    for number, mask in enumerate(gates) if scorer else ():
+        one = {name: values[number] for name, values in drawn.items()}
+        scorer.add(outputs_of(gated, scorer.x, mask, one), torch.tensor([number]))  # type: ignore[union-attr]
+    return Chain(
+        Draws(gates, hyper, samples.log_joint[some].double()),
+        samples.log_prior[some].double(),
+        macs[which],
+        parameters[which],
+        drawn if weights else {},
         scorer.result() if scorer else None,
     )
 

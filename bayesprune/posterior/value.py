@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ import torch
 from bayesprune.errors import PosteriorError
 from bayesprune.gated import GatedModel
 from bayesprune.posterior.arviz import wrap
-from bayesprune.posterior.chain import Chain, run_chain
+from bayesprune.posterior.chain import Chain, run_chain, run_samples
 from bayesprune.posterior.datasets import assemble
 from bayesprune.posterior.draws import draw_prior, quiet
 from bayesprune.posterior.rows import Asked, check_asked
@@ -85,10 +85,12 @@ class Posterior:
     ) -> Any:
         """Draws of the guide in ArviZ's form: a chain is an independent fit, a draw one from its guide.
 
-        Without rows no data are looked at. Units that were removed stay in the arrays, at zero.
+        Without rows no data are looked at. Units that were removed stay in the arrays, at zero. A sampler's
+        draws (``FitResult.samples``, of ``posterior("decision")``) are what it drew, in its order, with the
+        weights that each had; their ``log_q`` is known up to a constant, log p(rows).
 
         Args:
-            draws: from each fit.
+            draws: from each fit; of a sampler's, the first ones, as many as there are at most.
             thin: keep every so many of them.
             seed: of the draws; torch's own random state is left alone.
             weights: the weights that have a posterior, too.
@@ -158,6 +160,9 @@ class Posterior:
         threads = threads_for(gated.dense_macs, 1 if rows is None else len(rows[0]), learns=False)
         with using_threads(threads), quiet(gated):
             torch.manual_seed(_seed(seed, number))
+            samples = self.fits[number].samples
+            if samples is not None:
+                return run_samples(gated, samples, draws, thin, weights, rows)
             return run_chain(gated, draws, thin, weights, rows)
 
     def _prior(self, draws: int, seed: int) -> tuple[dict[str, Any], dict[str, Any]] | None:
@@ -202,13 +207,15 @@ def _seen_at(fit: FitResult, at: str) -> FitResult:
     if at not in ("end", "decision"):
         raise PosteriorError(f"at={at!r} must be 'end' or 'decision'.")
     if at == "end":
-        return fit
+        return replace(fit, samples=None)
     if fit.at_decision is None:
         why = "left its gates undecided: take at='end'" if fit.left_undecided else (
             "has kept nothing of a decision: it had none, or an earlier version of bayesprune began it"
         )  # fmt: skip
         raise PosteriorError(f"at='decision': the fit {why}.")
-    return FitResult(fit.at_decision, fit.history, fit.seconds, 0, None, left_undecided=True)
+    return FitResult(
+        fit.at_decision, fit.history, fit.seconds, 0, None, left_undecided=True, samples=fit.samples
+    )
 
 
 def _check_numbers(**numbers: int) -> None:

@@ -14,7 +14,7 @@ from bayesprune.svi.estimators import (
 from bayesprune.svi.evaluate import Quality, evaluate
 from bayesprune.svi.fit import fit
 from bayesprune.svi.moves import Decision, Move
-from bayesprune.svi.result import Epoch, FitResult, prune
+from bayesprune.svi.result import Epoch, FitResult, Samples, prune
 from bayesprune.svi.settings import GateSteps, Moves, Recipe, Shrink
 from bayesprune.svi.settle import record, settle_
 from bayesprune.svi.step import Engine, Info, State
@@ -39,6 +39,7 @@ __all__ = [
     "Quality",
     "Recipe",
     "Reinforce",
+    "Samples",
     "SecondOrderStraightThrough",
     "Shrink",
     "State",

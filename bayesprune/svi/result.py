@@ -60,6 +60,25 @@ ROUNDED = 0.05
 """Share of the gates that the clock, or a budget, may have decided and not the evidence."""
 
 
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """Draws of a sampler, which has no guide to draw from again. All of one chain, in order.
+
+    Attributes:
+        gates: (draws, units of all groups), zeros and ones.
+        weights: tensor name → (draws, ...).
+        hyper: hyper-site → (draws, ...).
+        log_prior: (draws,), log p(gates, weights, hyper-sites), nats.
+        log_joint: (draws,), the same and the training rows' log-likelihood: log q up to log p(rows).
+    """
+
+    gates: Tensor
+    weights: dict[str, Tensor]
+    hyper: dict[str, Tensor]
+    log_prior: Tensor
+    log_joint: Tensor
+
+
 @dataclass(frozen=True)
 class FitResult:
     """A fitted model and how it came about.
@@ -78,6 +97,7 @@ class FitResult:
             where they were not in memory.
         decision: moves between correlated units that were made when gates were decided, and their nats. The
             posterior ``at_decision`` is the guide's, without them.
+        samples: a sampler's draws, of which ``posterior("decision")`` consists; None of a guide's.
     """
 
     gated: GatedModel
@@ -89,6 +109,7 @@ class FitResult:
     left_undecided: bool = False
     trained_on: Digests | None = field(default=None, repr=False, compare=False)
     decision: Decision = field(default_factory=Decision)
+    samples: Samples | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         self.gated.likelihood.fitted = True

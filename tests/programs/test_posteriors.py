@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from types import SimpleNamespace
 
+import arviz
 import pyro
 import pytest
 import torch
@@ -65,6 +66,17 @@ def test_nuts_agrees_with_enumeration():
     result = infer("nuts_reference", gate(x, scale=0.5), x, y, epochs=20)
     assert (result.history[-1].inclusion - exact).abs().max() < 0.1
     assert result.gated.by_group(result.gated.alive)["input"].tolist() == (exact > 0.5).tolist()
+    draws = result.posterior("decision").to_arviz(weights=True, rows=(x, y))
+    gates, weights = draws.posterior["gate/input"].values, draws.posterior["weight/0.weight"].values
+    assert gates.shape == (1, 200, 3) and weights.shape == (1, 200, 1, 3)
+    assert gates.mean((0, 1)) == pytest.approx(exact.numpy(), abs=0.15)  # four standard errors of 200 draws
+    assert weights.std(1).min() > 0.1
+    end = result.posterior().to_arviz(draws=20).posterior["gate/input"]
+    assert end.std("draw").max() == 0  # one mask
+    stats = draws.sample_stats  # log q is the log-joint of these rows: all draws weigh the same
+    assert abs(stats["elbo"].values).max() < 1e-2
+    chains = bp.posterior.join([draws, draws])
+    assert arviz.ess(chains, var_names=["weight/0.weight"])["weight/0.weight"].shape == (1, 3)
 
 
 @pytest.mark.usefixtures("double_precision")
@@ -80,15 +92,22 @@ def test_draws_given_weights_are_the_enumerated_masks():
     draw = {f"weight/{name}": value.detach() for name, value in gated.weight_tensors().items()}
     program = load_inference("nuts_reference").infer.__globals__
     model = program["config_enumerate"](gated.model, "parallel")
-    marginals, _, nll = program["given"](gated, model, draw, x, y)
+    found = program["given"](gated, model, draw, x, y)
     scores, rows, masks = [], [], torch.cartesian_prod(*[torch.tensor([0.0, 1.0])] * 5)
     for z in masks:
         rows.append(gated.likelihood.nll(gated.outputs(x, gated.by_group(z)), y))
         prior = torch.where(z > 0, torch.tensor(0.3), torch.tensor(0.7)).log().sum()
         scores.append(prior - rows[-1].sum())
     share = torch.softmax(torch.stack(scores), 0)
-    torch.testing.assert_close(marginals, share @ masks, rtol=1e-9, atol=1e-9)
-    assert nll == pytest.approx((share * torch.stack(rows).mean(-1)).sum().item(), rel=1e-9)
+    torch.testing.assert_close(found.inclusion, share @ masks, rtol=1e-9, atol=1e-9)
+    drawn = (masks == found.gates).all(1).nonzero()
+    of_weights = sum(
+        torch.distributions.Normal(0, gated.weights.scale_of(n)).log_prob(p).sum().item()
+        for n, p in gated.weight_tensors().items()
+    )
+    assert found.log_joint == pytest.approx(scores[int(drawn)].item() + of_weights, rel=1e-9)
+    assert found.log_joint - found.log_prior == pytest.approx(-rows[int(drawn)].sum().item(), rel=1e-9)
+    assert found.nll == pytest.approx((share * torch.stack(rows).mean(-1)).sum().item(), rel=1e-9)
 
 
 @pytest.mark.usefixtures("double_precision")
