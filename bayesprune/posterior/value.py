@@ -207,7 +207,7 @@ def _seen_at(fit: FitResult, at: str) -> FitResult:
     if at not in ("end", "decision"):
         raise PosteriorError(f"at={at!r} must be 'end' or 'decision'.")
     if at == "end":
-        return replace(fit, samples=None)
+        return fit if fit.samples is None else replace(fit, samples=None)
     if fit.at_decision is None:
         why = "left its gates undecided: take at='end'" if fit.left_undecided else (
             "has kept nothing of a decision: it had none, or an earlier version of bayesprune began it"
