@@ -308,7 +308,7 @@ class Residual(nn.Module):
 @pytest.mark.parametrize("prior", ["flattening", "slab"])
 @pytest.mark.parametrize("gone", [False, True], ids=["there", "gone"])
 def test_sections_of_a_graph_are_a_group_like_others(prior, gone, monkeypatch):
-    monkeypatch.setattr("bayesprune.posterior.integrate.MOST_WORK", 0)  # which this is not about
+    monkeypatch.setattr("bayesprune.svi.mask_evidence.MOST_WORK", 0)  # which this is not about
     torch.manual_seed(0)
     likelihood = bp.Categorical(rows=ROWS)
     gated = bp.gate(Residual(), X[:2], prior=PRIORS[prior], likelihood=likelihood, layers="sections")
@@ -329,7 +329,7 @@ def test_sections_of_a_graph_are_a_group_like_others(prior, gone, monkeypatch):
 
 
 def test_a_layer_that_some_fits_have_lost_matches_none(monkeypatch):
-    monkeypatch.setattr("bayesprune.posterior.integrate.MOST_WORK", 0)  # which this is not about
+    monkeypatch.setattr("bayesprune.svi.mask_evidence.MOST_WORK", 0)  # which this is not about
     torch.manual_seed(0)
     settings = {"prior": PRIORS["flattening"], "likelihood": bp.Categorical(rows=ROWS), "layers": "sections"}
     whole, cut = (bp.gate(Residual(), X[:2], **settings) for _ in range(2))
