@@ -305,7 +305,7 @@ def _run(folder: Path) -> None:
     result = _fitted()
     _, figures = measure(result, bp.data.Split(X, Y))
     figures = {"seed": 0, **figures}
-    write_posterior(result, bp.data.Split(X[:30], Y[:30]), folder)
+    write_posterior(result, bp.data.Split(X, Y), bp.data.Split(X[:30], Y[:30]), folder)
     settings = Settings("little", "svi_shrink", "digits", epochs=3, batch_size=40, price={"0": 1.5})
     record = {"format_version": 1, "settings": settings.to_json(), "versions": versions()}
     write_json(folder / "run.json", {**record, "sha256": {"data": "a1" * 32}})

@@ -41,7 +41,7 @@ def write_run(folder, seeds, price=None, program="little"):
         network, measured = measure(result, TEST)
         figures.append({"seed": seed, **measured})
         bp.save(network, own, X[:1])
-        write_posterior(result, TEST, own)
+        write_posterior(result, bp.data.Split(X[:120], Y[:120]), TEST, own)
         if len(seeds) > 1:
             write_json(own / "result.json", figures[-1])
     asked = {"epochs": 6, "batch_size": 20, "seeds": len(seeds), "price": price}
