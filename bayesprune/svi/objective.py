@@ -154,10 +154,14 @@ def _scored(
     sizes = [guide.event_shape[0] for guide in guides.values()]
     if sum(sizes) <= LINKED_ENUMERATED:
         whole = configurations(sum(sizes), torch.Size(), next(iter(guides.values())).probs)
-        masks = dict(zip(guides, whole.split(sizes, -1), strict=True))
+        every = dict(zip(guides, whole.split(sizes, -1), strict=True))
+        with (
+            torch.no_grad()
+        ):  # where a unit is gone half of the masks cannot be, and their logs have no slope
+            can_be = torch.stack([g.log_prob(every[n]) for n, g in guides.items()]).sum(0) > -torch.inf
+        masks = {name: of[can_be] for name, of in every.items()}
         log_q = torch.stack([guide.log_prob(masks[name]) for name, guide in guides.items()]).sum(0)
-        never = log_q == -torch.inf
-        return (log_q.exp() * (log_q - log_p(masks)).masked_fill(never, 0.0)).sum()
+        return (log_q.exp() * (log_q - log_p(masks))).sum()
     with torch.no_grad():
         gates = {name: guide.sample(torch.Size([LINKED_DRAWS])) for name, guide in guides.items()}
     log_q = torch.stack([guide.log_prob(gates[name]) for name, guide in guides.items()]).sum(0)

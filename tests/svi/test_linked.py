@@ -348,3 +348,13 @@ def test_near_certain_gates_leave_everything_finite(monkeypatch):
     for links in gated.links.values():
         assert links.coupling.isfinite().all() and links.prior_slope.abs().max() <= 50
     assert gated.log_odds.isfinite().all()
+
+
+def test_units_that_are_gone_or_certain_have_finite_slopes_and_cost_nothing():
+    """Summed over all masks: those that cannot be are left out, with their logarithms."""
+    theta = torch.tensor([0.6, 0.0, 0.3, 1.0], requires_grad=True)
+    links = torch.full((1, 4), 0.4, requires_grad=True)
+    nats = objective.total_correlation(priors.LinkedGates(theta, links, (1,), validate_args=False))
+    slopes = torch.autograd.grad(nats, [theta, links])
+    assert all(bool(slope.isfinite().all()) for slope in slopes)
+    assert nats.item() == pytest.approx(0.0, abs=1e-12)  # no two undecided gates are neighbours
