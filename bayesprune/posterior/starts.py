@@ -97,7 +97,7 @@ def compare_starts(
         ...     prior = bp.priors.BernoulliGates(bp.priors.Flattening(1.0))
         ...     noise = bp.Gaussian(rows=60, scale=1.0, learn_scale=False)
         ...     gated = bp.gate(network, x, prior=prior, likelihood=noise)
-        ...     return bp.fit(gated, (x, x[:, :1]), epochs=30, seed=seed, progress=False)
+        ...     return bp.fit(gated, (x, x[:, :1]), epochs=300, seed=seed, progress=False)
         >>> compare_starts([start(seed) for seed in range(2)], (x, x[:, :1])).best.architecture
         [1]
     """
