@@ -275,8 +275,8 @@ class LinkedGates(TorchDistribution):
         number, and so are those that it would have under each pattern of the gates that it looks at.
 
         Args:
-            uniform: (*any, *batch, units), from [0, 1).
-            signs: (*any, *batch), which of the 2^rank combinations; needed where there are signs.
+            uniform: (..., units), from [0, 1).
+            signs: (...), which of the 2^rank combinations; needed where there are signs.
         """
         base, c = self._places()
         if base.shape[-2] == 1:
