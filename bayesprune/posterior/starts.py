@@ -135,6 +135,6 @@ def _why_not(fit: FitResult, rows: Any, by: str | None) -> str:
         return f"not all weights can be integrated out, only {what_of(gated)}"
     if fit.undecided:
         return f"{fit.undecided} gates are undecided"
-    if by is None and not affordable(gated, rows):
+    if by is None and not affordable(gated, len(rows[0])):
         return "integrating out the weights would take long"
     return ""

@@ -51,15 +51,15 @@ def tensors_of(gated: GatedModel, weights: Sequence[str] | None = None) -> tuple
     return tuple(name for name in tensors if name.rpartition(".")[0] == last)
 
 
-def affordable(gated: GatedModel, rows: Pair) -> int:
+def affordable(gated: GatedModel, rows: int) -> int:
     """How many masks have their weights integrated out unasked: a matter of seconds.
 
     Args:
         gated: the model.
-        rows: (inputs, targets).
+        rows: how many are looked at.
     """
     weights = sum(gated.weight_tensors()[name].numel() for name in tensors_of(gated))
-    return MOST_WORK // max(1, weights * len(rows[0]))
+    return MOST_WORK // max(1, weights * rows)
 
 
 def why_not_integrated(gated: GatedModel, weights: Sequence[str] | None = None) -> str:

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from bayesprune.gated import GatedModel
-from bayesprune.rows import Pair
+from bayesprune.rows import InMemory, Items, Pair, Rows
 from bayesprune.structure.graph.readings import unit_vectors
 from bayesprune.structure.groups import close_over
 from bayesprune.svi.mask_evidence import MaskEvidence, affordable, log_prior, tensors_of, why_not_integrated
@@ -117,7 +117,7 @@ def twins(gated: GatedModel, rows: Pair, settings: Moves) -> list[Twins]:
     """
     names = tensors_of(gated)
     weights = sum(gated.weight_tensors()[name].numel() for name in names)
-    if weights == 0 or most_masks(gated, rows, settings) < FEWEST_MASKS:
+    if weights == 0 or most_masks(gated, len(rows[0]), settings) < FEWEST_MASKS:
         return []
     alive, found = gated.by_group(gated.alive.cpu()), []
     starts, fixed = gated.slices(), None if gated.pinned is None else gated.pinned.cpu() != 0
@@ -132,7 +132,28 @@ def twins(gated: GatedModel, rows: Pair, settings: Moves) -> list[Twins]:
     return sorted(found, key=lambda pair: (-abs(pair.correlation), pair.first, pair.second))
 
 
-def most_masks(gated: GatedModel, rows: Pair, settings: Moves) -> int:
+def rows_for(gated: GatedModel, source: Rows | None, settings: Moves) -> Pair | str:
+    """The rows by which moves are judged; or why there are none.
+
+    Args:
+        gated: the model.
+        source: of the training rows. Tensors are taken as they are, and a data set is gone through once
+            where it is small enough that moves are tried at all; what a loader deals is its own affair.
+        settings: of the moves.
+    """
+    if isinstance(source, InMemory) and source.y is not None:
+        return source.x, source.y
+    if not isinstance(source, Items):
+        return "no training rows are known" if source is None else "a loader deals the training rows"
+    if most_masks(gated, source.count, settings) < FEWEST_MASKS:
+        return "they would take too long for so many rows"
+    with torch.random.fork_rng(devices=[]):  # a data set may draw
+        x, y = source.tensors()
+    device = gated.log_odds.device
+    return "the rows have no targets" if y is None else (x.to(device), y.to(device))
+
+
+def most_masks(gated: GatedModel, rows: int, settings: Moves) -> int:
     """How many masks are asked at most: as many as were allowed, else what takes a matter of seconds."""
     return affordable(gated, rows) if settings.masks is None else settings.masks
 
@@ -175,7 +196,7 @@ def decide_(
     pairs = twins(gated, rows, settings)
     if not pairs:
         return keep, Decision()
-    search = _Climb(gated, rows, pairs, most_masks(gated, rows, settings), least)
+    search = _Climb(gated, rows, pairs, most_masks(gated, len(rows[0]), settings), least)
     try:
         search.ask(keep.cpu())
     except RuntimeError as problem:  # what a user's operation says to double precision

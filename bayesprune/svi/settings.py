@@ -110,8 +110,9 @@ class Recipe:
         frozen: share of the training, at most ``decide``, in which weights stand still and gates alone move.
         moves: between correlated units, at the decision: each unit of such a pair removed, added or exchanged
             for the other where the evidence with the weights integrated out is more. By default tried where
-            that takes a matter of seconds and rows lie in memory; None for never. A unit that dies and has a
-            twin is then closed at once, and removed at the decision. What was done is in
+            that takes a matter of seconds, on tensors and data sets, not by what a loader deals; None for
+            never. A unit that dies and has a twin is then closed at once, and removed at the decision. What
+            was done is in
             ``result.decision``.
     """
 

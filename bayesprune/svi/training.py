@@ -17,7 +17,7 @@ from bayesprune.errors import CheckpointError, DivergedError, LossScaleWarning, 
 from bayesprune.gated import GatedModel
 from bayesprune.gated.dead import dead_units
 from bayesprune.gated.precision import refuse_autocast
-from bayesprune.rows import InMemory, Inputs, Pair
+from bayesprune.rows import Inputs, Pair
 from bayesprune.rows.checks import check_whole
 from bayesprune.rows.pairs import pair_of
 from bayesprune.structure.copying import copy_of
@@ -28,7 +28,7 @@ from bayesprune.svi.checks import check_first, check_model, check_rows, check_tr
 from bayesprune.svi.clock import warn_after, warn_before
 from bayesprune.svi.estimators.problem import backward
 from bayesprune.svi.few_rows import announcement, first_scale, spreads, spreads_at_once
-from bayesprune.svi.moves import Decision, decide_, spared, why_not_moved
+from bayesprune.svi.moves import Decision, decide_, rows_for, spared, why_not_moved
 from bayesprune.svi.objective import gate_nats, prior_nats, weight_nats
 from bayesprune.svi.optimisers import Optimizer, given
 from bayesprune.svi.own_unit import start_in_own_unit_
@@ -162,6 +162,7 @@ class Training:
         self.decided_at: int | None = None
         self.at_decision: GatedModel | None = None
         self.decision = Decision()
+        self._moved_by: Pair | str | None = None
         self.rounded = 0
         self.seconds = 0.0
         self.average: dict[str, Tensor] = {}
@@ -410,10 +411,11 @@ class Training:
             return "prices follow from the cost of what is left"
         if self.processes is not None:
             return "several processes train, each with rows of its own"
-        source = None if self.batches is None else self.batches.source
-        if not isinstance(source, InMemory) or source.y is None:
-            return "the training rows do not lie in memory"
-        return why_not_moved(self.gated) or (source.x, source.y)
+        why = why_not_moved(self.gated)
+        if not why and self._moved_by is None:
+            source = None if self.batches is None else self.batches.source
+            self._moved_by = rows_for(self.gated, source, self.recipe.moves)
+        return why or self._moved_by or ""
 
     def _moved_(self, dead: Tensor) -> Tensor:
         """Units to remove, after moves between correlated ones."""

@@ -47,9 +47,9 @@ def gated(kind=LikeModelOutput, likelihood=None, batch=INPUTS):
 
 
 def fitted(model, rows):
-    size = None if isinstance(rows, DataLoader) else 16
-    recipe = bp.Recipe(moves=None)  # they are for rows in memory
-    return bp.fit(model, rows, epochs=1, batch_size=size, recipe=recipe, progress=False)
+    return bp.fit(
+        model, rows, epochs=1, batch_size=None if isinstance(rows, DataLoader) else 16, progress=False
+    )
 
 
 FORMS = {

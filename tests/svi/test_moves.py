@@ -204,7 +204,7 @@ def test_why_no_moves_were_tried_is_said():
             warnings.simplefilter("ignore")
             reasons[name] = training.result().decision.why_none
     assert reasons == {
-        "loader": "the training rows do not lie in memory",
+        "loader": "a loader deals the training rows",
         "off": "the recipe has none",
     }
     with pytest.raises(bp.errors.SettingsError, match=r"moves\.correlation=1\.0 must lie"):

@@ -169,7 +169,7 @@ def _why_as_they_are(fit: FitResult, evidence: Evidence) -> str:
     missing = why_not_integrated(gated)
     if missing or evidence.rows is None:
         return missing
-    masks, most = 2 ** int(gated.alive.sum()), affordable(gated, evidence.rows)
+    masks, most = 2 ** int(gated.alive.sum()), affordable(gated, len(evidence.rows[0]))
     if masks > most:
         return f"{masks:,} masks would take long, for these weights and rows (unasked: {most:,})"
     return ""

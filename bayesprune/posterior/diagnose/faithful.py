@@ -204,7 +204,7 @@ def _overconfidence(evidence: Evidence) -> tuple[list[Measure], str]:
     found = [Measure("probability of the hard mask under the guide", max(map(certainty, models)))]
     missing = next((text for gated in models if (text := why_not(gated))), "")
     apart = next((text for gated in models if (text := why_not_integrated(gated))), "")
-    if not apart and min(affordable(gated, evidence.rows) for gated in models) < NEIGHBOURS:
+    if not apart and min(affordable(gated, len(evidence.rows[0])) for gated in models) < NEIGHBOURS:
         apart = "so many weights and rows would take long; compare masks by bp.posterior.integrate_weights"
     if not missing:
         found += _excess("given these weights", [(certainty(g), bound(g, evidence.rows)) for g in models])

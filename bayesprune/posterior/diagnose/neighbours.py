@@ -67,7 +67,7 @@ def certainty(gated: GatedModel) -> float:
 
 def integrated_bound(gated: GatedModel, rows: Rows) -> float:
     """The same with the weights integrated out: they follow each mask, as far as there are few of them."""
-    hard, others = neighbours(gated, min(MOST_INTEGRATED, affordable(gated, rows)))
+    hard, others = neighbours(gated, min(MOST_INTEGRATED, affordable(gated, len(rows[0]))))
     scores = integrate_weights(gated, rows, torch.cat([hard[None], others])).log_joint
     return highest_probability(float(scores[0]), scores[1:])
 
