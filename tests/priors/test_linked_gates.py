@@ -16,14 +16,6 @@ FALSE_ALARM = 1e-6
 FORMS = [((1,), 0), ((3,), 0), ((1, 2), 0), ((1, 4), 1), ((), 2), ((1, 2, 3, 5), 1)]
 
 
-@pytest.fixture
-def double_precision():
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.double)
-    yield
-    torch.set_default_dtype(before)
-
-
 def linked(units, lags, rank, seed=0, strength=0.6):
     generator = torch.Generator().manual_seed(seed)
     probs = 0.02 + 0.96 * torch.rand(units, generator=generator)

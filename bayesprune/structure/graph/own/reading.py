@@ -23,15 +23,14 @@ def reading(modules: Iterable[nn.Module]) -> Iterator[Read]:
     comes out.
     """
     read, classes = Read(), dict[nn.Module, type]()
-    for module in modules:
-        kind = type(module)
-        try:
-            module.__class__ = _noting(kind, read.setdefault(module, set()))
-        except TypeError:  # a layout of its own
-            del read[module]
-        else:
-            classes[module] = kind
     try:
+        for module in modules:
+            kind, names = type(module), set[str]()
+            try:
+                module.__class__ = _noting(kind, names)
+            except TypeError:  # a layout, or a way of making classes, of its own
+                continue
+            classes[module], read[module] = kind, names
         yield read
     finally:
         for module, kind in classes.items():
