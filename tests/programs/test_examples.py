@@ -31,8 +31,8 @@ def parameters(folder):
 
 def test_every_example_is_tested():
     tested = {
-        "certify_lenet", "custom_prior", "own_network", "posterior_diagnostics", "prune_lenet_mnist",
-        "teacher_student",
+        "certify_lenet", "custom_prior", "minibayesprune", "own_network", "posterior_diagnostics",
+        "prune_lenet_mnist", "teacher_student",
     }  # fmt: skip
     assert {path.stem for path in EXAMPLES.glob("*.py")} == tested
 
@@ -43,6 +43,11 @@ def test_custom_prior(run):
     percent = float(re.search(r"([\d.]+) % of the parameters", out)[1])
     assert 100 * parameters("saved") / (785 * 100 + 101 * 10) == pytest.approx(percent, abs=0.06)
     assert 0 <= float(re.search(r"test error ([\d.]+) %", out)[1]) < 80
+
+
+def test_minibayesprune(run):
+    out = run("minibayesprune", "--epochs", "2")
+    assert re.search(r"[\d,]+ of 79,510 parameters, test error [\d.]+ %", out)
 
 
 def test_posterior_diagnostics(run):
