@@ -1,12 +1,16 @@
-"""The three networks: dense, small dense, and pruned by magnitude."""
+"""What a pruned network is compared with: dense, small dense, its own shape from scratch, magnitude."""
 
 from __future__ import annotations
 
+from functools import partial
+
 from bayesprune.baseline.loop import learnt
 from bayesprune.baseline.plan import Limit, Plan, Rival
-from bayesprune.baseline.widths import by_width, check_whole, masks_within, narrow_, opened
+from bayesprune.baseline.widths import by_width, check_whole, cost_of, masks_within, narrow_, opened
+from bayesprune.errors import SelectionError, SettingsError
 from bayesprune.gated import GatedModel
 from bayesprune.selection import Magnitude, RandomNodes
+from bayesprune.selection.masks import Masks
 
 
 def dense(gated: GatedModel, plan: Plan) -> Rival:
@@ -60,20 +64,53 @@ def small_dense(fresh: GatedModel, plan: Plan, limit: Limit) -> Rival:
     return learnt(model, plan)
 
 
-def magnitude(gated: GatedModel, plan: Plan, limit: Limit) -> Rival:
-    """The whole network for half of the steps, cut once by the norms of its units, and the rest of the steps.
+def magnitude(gated: GatedModel, plan: Plan, limit: Limit, *, cuts: int = 1, inputs: bool = False) -> Rival:
+    """The whole network for half of the steps, cut by the norms of its units, and the rest of the steps.
 
     Args:
         gated: as for ``dense``; left alone.
         plan: of the fit.
         limit: what it may cost after the cut. Of each group the same share stays, and of all such networks
             the largest is taken that does not cost more.
+        cuts: evenly over the first half of the steps; costs fall by one and the same factor in each.
+        inputs: cut inputs too, by the norms of the weights that read them.
 
     Raises:
         SelectionError, NothingToGateError, SettingsError, DivergedError, DataError, LikelihoodError: as
             ``small_dense``.
     """
     check_whole(gated)
-    model = by_width(gated, plan)
+    if isinstance(cuts, bool) or not isinstance(cuts, int) or cuts < 1:
+        raise SettingsError(f"magnitude(cuts={cuts!r}): a whole number of cuts, at least 1.")
+    model = by_width(gated, plan, inputs)
     masks_within(model, Magnitude(), limit, plan.seed)  # complains now, not after half of the training
-    return learnt(model, plan, cut=lambda: masks_within(model, Magnitude(), limit, plan.seed))
+    whole = cost_of(model, limit.what)
+    limits = [
+        Limit(limit.what, max(limit.most, round(whole * (limit.most / whole) ** (number / cuts))))
+        for number in range(1, cuts + 1)
+    ]
+    return learnt(
+        model, plan, [partial(masks_within, model, Magnitude(), each, plan.seed) for each in limits]
+    )
+
+
+def from_scratch(fresh: GatedModel, plan: Plan, masks: Masks) -> Rival:
+    """The very shape that a pruned network has, its inputs too, learnt without gates from fresh weights.
+
+    Args:
+        fresh: the model anew, under another seed of its first weights; left alone.
+        plan: of the fit.
+        masks: group → (units,), bool, which the pruned network kept.
+
+    Raises:
+        SelectionError: masks of other groups.
+        SettingsError, DivergedError, DataError, LikelihoodError: as ``dense``.
+    """
+    check_whole(fresh)
+    wanted = {group.name: group.size for group in fresh.groups}
+    given = {name: len(mask) for name, mask in masks.items()}
+    if wanted != given:
+        raise SelectionError(f"The masks are of {given}, and the network has groups {wanted}.")
+    model = opened(fresh)
+    narrow_(model, masks)
+    return learnt(model, plan)

@@ -47,6 +47,7 @@ class Plan:
         seed: of the order of rows.
         recipe: the fit's: learning rates, the share at which they begin to fall, averaging.
         device: where it runs.
+        validation: rows that every epoch is scored on; they steer nothing.
     """
 
     train: Train = field(repr=False)
@@ -55,6 +56,7 @@ class Plan:
     seed: int = 0
     recipe: Recipe = field(default_factory=Recipe)
     device: str | torch.device = "cpu"
+    validation: Train | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,9 @@ class Rival:
         parameters: that it has.
         macs: multiply-accumulates of one row.
         seconds: of learning, by the clock on the wall.
-        processor_seconds: of learning, of all threads together.
+        processor_seconds: of learning, of all threads together; neither with what validation took.
+        scores: on the plan's validation rows after each epoch, as the likelihood scores; empty without them.
+        epoch_macs: of one row, as the network was in each epoch's last step.
     """
 
     network: nn.Module = field(repr=False)
@@ -76,6 +80,8 @@ class Rival:
     macs: int
     seconds: float
     processor_seconds: float
+    scores: tuple[float, ...] = ()
+    epoch_macs: tuple[int, ...] = ()
 
     def figures(self, test: Train) -> dict[str, Any]:
         """Its score on rows that it has not seen, its size and its times, as plain values.

@@ -49,15 +49,15 @@ def _points(weights: NormalWeights) -> NormalWeights:
     return replace(weights, posterior="delta", masked=False)
 
 
-def by_width(gated: GatedModel, plan: Plan) -> GatedModel:
-    """The same network with its widths alone as groups: inputs and sections stay whole."""
+def by_width(gated: GatedModel, plan: Plan, inputs: bool = False) -> GatedModel:
+    """The same network with its widths alone as groups: sections stay whole, and inputs unless asked for."""
     batches = Batches(plan.train, plan.batch_size, torch.device("cpu"), plan.seed, form=gated.form)
     x, _ = next(batches.epoch(0))
     prior = BernoulliGates(Flattening(price=1.0))  # never asked
     weights, likelihood = _points(gated.weights), copy_of(gated.likelihood)
     network = gated.network.plain()
     return gate(
-        network, x[:1], prior=prior, likelihood=likelihood, weights=weights, layers="none", inputs=False
+        network, x[:1], prior=prior, likelihood=likelihood, weights=weights, layers="none", inputs=inputs
     )
 
 
@@ -74,6 +74,11 @@ def masks_within(model: GatedModel, rule: Scored, limit: Limit, seed: int) -> Ma
             "pruned network that is larger."
         )
     return subject.closed(masks)
+
+
+def cost_of(model: GatedModel, what: Cost) -> int:
+    """What a model's network costs as it is."""
+    return model.network.macs() if what == "macs" else model.network.parameter_count()
 
 
 def _name(what: Cost) -> str:

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -214,3 +215,52 @@ def test_numbers_near_zero_slow_nobody_down(monkeypatch):
     dense(gated(), plan())
     assert seen == [0.0]
     assert tiny() > 0, "afterwards they are numbers again"
+
+
+def test_magnitude_in_several_cuts_gets_to_the_same_cost_step_by_step():
+    model = gated()
+    whole = model.network.macs()
+    once = magnitude(model, plan(), Limit("macs", whole // 4))
+    often = magnitude(model, plan(), Limit("macs", whole // 4), cuts=4)
+    assert once.epoch_macs == (whole, whole, once.macs, once.macs)  # at half of four epochs
+    assert often.macs == once.macs and often.epoch_macs[-2:] == (often.macs, often.macs)
+    assert whole > often.epoch_macs[0] > often.epoch_macs[1] > often.macs  # cut in each quarter
+    masks = masks_within(by_width(model, plan()), bp.selection.Magnitude(), Limit("macs", whole // 4), 5)
+    assert often.network[0].out_features == int(masks["0"].sum())
+
+
+def test_magnitude_cuts_inputs_where_asked_and_most_of_those_that_say_nothing():
+    model = gated(nn.Sequential(nn.Linear(6, 12), nn.ReLU(), nn.Linear(12, 2)))
+    rival = magnitude(model, replace(plan(), epochs=40), Limit("macs", 40), cuts=3, inputs=True)
+    assert rival.macs <= 40 and rival.network(X).shape == (ROWS, 2)
+    whole = magnitude(model, plan(), Limit("macs", 40))
+    reads = next(layer for layer in rival.network if isinstance(layer, nn.Linear))
+    assert reads.in_features < 6 == whole.network[0].in_features
+
+
+@pytest.mark.parametrize("cuts", [0, 1.5, True])
+def test_cuts_are_counted(cuts):
+    with pytest.raises(bp.errors.SettingsError, match="at least 1"):
+        magnitude(gated(), plan(), Limit("macs", 40), cuts=cuts)
+
+
+def test_from_scratch_has_the_shape_that_was_kept_and_weights_of_its_own():
+    model, other = gated(), gated(nn.Sequential(nn.Linear(6, 12), nn.Tanh(), nn.Linear(12, 2)))
+    masks = {"input": torch.tensor([1, 1, 0, 0, 1, 0]) > 0, "0": torch.arange(12) < 5}
+    rival = bp.baseline.from_scratch(other, plan(), masks)
+    alive = torch.cat([masks[group.name] for group in model.groups])
+    model.remove_(~alive)
+    assert rival.macs == model.network.macs() == 3 * 5 + 5 * 2
+    assert rival.parameters == 3 * 5 + 5 + 5 * 2 + 2
+    with pytest.raises(bp.errors.SelectionError, match="has groups"):
+        bp.baseline.from_scratch(other, plan(), {"0": masks["0"]})
+
+
+def test_every_epoch_is_scored_and_that_steers_nothing():
+    seen = dense(gated(), replace(plan(averaging=0.5), validation=(X, Y)))
+    unseen = dense(gated(), plan(averaging=0.5))
+    assert len(seen.scores) == EPOCHS and unseen.scores == ()
+    assert seen.scores[-1] == bp.evaluate(seen.network, (X, Y), seen.likelihood).score
+    assert len(set(seen.scores)) > 1
+    for one, other in zip(seen.network.parameters(), unseen.network.parameters(), strict=True):
+        assert torch.equal(one, other)
