@@ -57,6 +57,7 @@ COMMANDS = {
     "report": ("report", "Write one HTML file about RUN: how small, how good, how sure."),
     "certify": ("certify", "Prune the network of RUN as far as its risk stays below a bound."),
     "export": ("export", "Write the pruned network of RUN as ONNX, or as a folder."),
+    "reproduce": ("reproduce", "Run a table of the field again, beside what was published."),
 }
 """Command → the module of `bayesprune.cli` that has it, and its line in ``--help``."""
 

@@ -1,0 +1,277 @@
+"""Methods of a table: each learns a program's network on its rows, at one of its settings and a seed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from types import ModuleType
+from typing import Any, Protocol
+
+import torch
+
+from bayesprune import baseline
+from bayesprune.baseline import Limit, Plan, Rival
+from bayesprune.data import Split
+from bayesprune.errors import SettingsError
+from bayesprune.gated import GatedModel
+from bayesprune.programs import load_inference
+from bayesprune.selection.masks import Masks
+from bayesprune.svi import FitResult, Recipe, evaluate, fit
+
+FORWARD_AND_BACK = 3
+"""A step takes about three forward passes: its own, and two of as many products back."""
+APART = 2**31
+"""From a seed to that of first weights that have nothing to do with it."""
+
+
+@dataclass(frozen=True)
+class Setup:
+    """Rows, and the program whose network learns them.
+
+    Attributes:
+        program: a model file, executed: ``model(train, classes, price)``, ``prices(rows)``, ``RECIPE``.
+        train: rows to learn from.
+        test: rows that every epoch is scored on; they steer nothing.
+        classes: of the targets.
+        epochs: passes over the training rows.
+        batch_size: rows of a step.
+        recipe: the program's, as far as it is followed.
+    """
+
+    program: ModuleType
+    train: Split = field(repr=False)
+    test: Split = field(repr=False)
+    classes: int
+    epochs: int
+    batch_size: int
+    recipe: Recipe = field(default_factory=Recipe)
+
+    def plan(self, seed: int, rate: float = 1.0) -> Plan:
+        """Of a network without gates.
+
+        Args:
+            seed: of the order of rows.
+            rate: factor on the program's learning rates.
+        """
+        recipe = self.recipe
+        given = {name: getattr(recipe, name) for name in ("learning_rate", "compact_learning_rate")}
+        recipe = replace(recipe, **{n: rate * value for n, value in given.items() if value is not None})
+        rows, test = (self.train.x, self.train.y), (self.test.x, self.test.y)
+        return Plan(rows, self.epochs, self.batch_size, seed, recipe, validation=test)
+
+    def gated(self, seed: int, scale: float = 1.0, **settings: Any) -> GatedModel:
+        """The program's model.
+
+        Args:
+            seed: of its first weights.
+            scale: factor on the program's prices.
+            settings: of the program's ``model``.
+        """
+        price = None
+        if scale != 1.0:
+            table = self.program.prices(len(self.train))
+            price = {group: scale * nats for group, nats in table.items()}
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model: GatedModel = self.program.model(self.train, self.classes, price, **settings)
+        return model
+
+
+@dataclass(frozen=True)
+class Learnt:
+    """What a training led to, as plain values.
+
+    Attributes:
+        kept: group → numbers of the units that are left; empty for a network whose groups have no numbers.
+        parameters: that are left.
+        macs: of one row.
+        dense_parameters: of the whole network.
+        dense_macs: of one row of it.
+        error: test error at the last epoch, percent.
+        errors: after each epoch, where it was scored.
+        nll: of a test row at the end, nats.
+        training_macs: multiply-accumulates of all steps, a step as three forward passes of its rows.
+        seconds: of learning, by the clock.
+        processor_seconds: of learning, of all threads.
+        undecided: gates with 0.01 < q(z = 1) < 0.99 at the end; None where there are no gates.
+    """
+
+    kept: dict[str, list[int]]
+    parameters: int
+    macs: int
+    dense_parameters: int
+    dense_macs: int
+    error: float
+    errors: list[float]
+    nll: float
+    training_macs: float
+    seconds: float
+    processor_seconds: float
+    undecided: int | None = None
+
+    @property
+    def best(self) -> float | None:
+        """The lowest error of all epochs, as much of the field reports it; None where none was scored."""
+        return min(self.errors) if self.errors else None
+
+
+class Method(Protocol):
+    """One line of a table.
+
+    Attributes:
+        name: for the table.
+        settings: what is chosen from, by error on held-out rows.
+        setting: what a setting is.
+        beside: the method whose training of the same seed it is fitted to; None for none.
+    """
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+    @property
+    def settings(self) -> tuple[float, ...]: ...  # noqa: D102
+    @property
+    def setting(self) -> str: ...  # noqa: D102
+    @property
+    def beside(self) -> str | None: ...  # noqa: D102
+
+    def learn(self, setup: Setup, value: float, seed: int, other: Learnt | None) -> Learnt:
+        """One training.
+
+        Args:
+            setup: rows and program.
+            value: of the setting.
+            seed: of first weights, order of rows, and noise.
+            other: training of ``beside``.
+        """
+
+
+@dataclass(frozen=True)
+class Gates:
+    """A program's gated model under its inference, at the program's prices times the setting.
+
+    Attributes:
+        model: further settings of the program's ``model``.
+        prior: group prices → prior, where it is not the program's own.
+        inference: a program's name; ``fit`` alone scores every epoch.
+    """
+
+    name: str
+    settings: tuple[float, ...] = (1.0, 1.4, 2.0)
+    setting: str = "prices ×"
+    beside: None = None
+    model: Mapping[str, Any] = field(default_factory=dict)
+    prior: Callable[[dict[str, float]], Any] | None = None
+    inference: str | None = None
+
+    def learn(self, setup: Setup, value: float, seed: int, other: Learnt | None) -> Learnt:
+        """See ``Method``."""
+        gated = setup.gated(seed, value, **self.model)
+        if self.prior is not None:
+            table = setup.program.prices(len(setup.train))
+            gated = gated.with_prior(self.prior({group: value * nats for group, nats in table.items()}))
+        test = (setup.test.x, setup.test.y)
+        began = time.process_time()
+        if self.inference is None:
+            result = fit(
+                gated, (setup.train.x, setup.train.y), epochs=setup.epochs, batch_size=setup.batch_size,
+                seed=seed, recipe=setup.recipe, validation=test, progress=False,
+            )  # fmt: skip
+        else:
+            infer = load_inference(self.inference).infer
+            result = infer(
+                gated, setup.train, epochs=setup.epochs, batch_size=setup.batch_size, seed=seed,
+                recipe=setup.recipe, device="cpu", checkpoint=None, resume=False, progress=False,
+            )  # fmt: skip
+        return of_fit(setup, gated, result, time.process_time() - began)
+
+
+def of_fit(setup: Setup, gated: GatedModel, result: FitResult, processor_seconds: float) -> Learnt:
+    """Figures of a fit.
+
+    Args:
+        setup: of it.
+        gated: before it.
+        result: of it.
+        processor_seconds: that it took, with the scoring of its epochs.
+    """
+    quality = evaluate(result, (setup.test.x, setup.test.y))
+    alive = result.gated.by_group(result.gated.alive)
+    share = sum(epoch.macs_percent for epoch in result.history) / 100
+    errors = [epoch.validation for epoch in result.history if epoch.validation is not None]
+    return Learnt(
+        kept={name: mask.nonzero().squeeze(1).tolist() for name, mask in alive.items()},
+        parameters=result.gated.network.parameter_count(),
+        macs=result.gated.network.macs(),
+        dense_parameters=gated.dense_parameters,
+        dense_macs=gated.dense_macs,
+        error=quality.score,
+        errors=[*errors[:-1], quality.score] if errors else [],  # the last one with its weights averaged
+        nll=quality.nll,
+        training_macs=FORWARD_AND_BACK * share * gated.dense_macs * len(setup.train),
+        seconds=result.seconds,
+        processor_seconds=processor_seconds,
+        undecided=result.undecided,
+    )
+
+
+@dataclass(frozen=True)
+class WithoutGates:
+    """A network that a plain loop learns, at the program's learning rates times the setting.
+
+    Attributes:
+        kind: which of the baselines.
+        beside: the method that it is as small as.
+    """
+
+    name: str
+    kind: str
+    beside: str | None = None
+    settings: tuple[float, ...] = (1.0, 0.5, 0.25)
+    setting: str = "learning rate ×"
+
+    def learn(self, setup: Setup, value: float, seed: int, other: Learnt | None) -> Learnt:
+        """See ``Method``."""
+        if self.beside is not None and other is None:
+            raise SettingsError(f"{self.name} is fitted to {self.beside}, of which there is no training.")
+        gated, fresh = setup.gated(seed), setup.gated((seed + APART) % 2**32)
+        plan = setup.plan(seed, value)
+        rival = self._rival(gated, fresh, plan, other)
+        figures = rival.figures((setup.test.x, setup.test.y))
+        return Learnt(
+            kept={} if self.kind != "from_scratch" or other is None else other.kept,
+            parameters=rival.parameters,
+            macs=rival.macs,
+            dense_parameters=gated.dense_parameters,
+            dense_macs=gated.dense_macs,
+            error=figures["test_error_percent"],
+            errors=list(rival.scores),
+            nll=figures["test_nll"],
+            training_macs=FORWARD_AND_BACK * float(sum(rival.epoch_macs)) * len(setup.train),
+            seconds=rival.seconds,
+            processor_seconds=rival.processor_seconds,
+        )
+
+    def _rival(self, gated: GatedModel, fresh: GatedModel, plan: Plan, other: Learnt | None) -> Rival:
+        if self.kind == "dense" or other is None:
+            return baseline.dense(gated, plan)
+        limit = Limit("parameters", other.parameters)
+        if self.kind == "small_dense":
+            return baseline.small_dense(fresh, plan, limit)
+        if self.kind == "from_scratch":
+            return baseline.from_scratch(fresh, plan, masks_of(fresh, other))
+        return baseline.magnitude(gated, plan, limit, cuts=10, inputs=True)
+
+
+def masks_of(gated: GatedModel, other: Learnt) -> Masks:
+    """Units that a training kept, as masks of the same network before any of it.
+
+    Args:
+        gated: that network.
+        other: the training.
+    """
+    masks: Masks = {}
+    for group in gated.groups:
+        masks[group.name] = torch.zeros(group.size, dtype=torch.bool)
+        masks[group.name][torch.tensor(other.kept[group.name], dtype=torch.long)] = True
+    return masks

@@ -1,0 +1,94 @@
+"""The tables that can be asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from bayesprune.errors import SettingsError
+from bayesprune.reproduce.methods import Gates, Method, WithoutGates
+from bayesprune.reproduce.published import ON_LENET5, ON_MLP, ON_SPIKE_SLAB, Published
+
+OURS = "bayesprune, Bernoulli gates"
+"""The first line of each table, which the baselines are as small as."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """What is learnt, by whom, and what was published.
+
+    Attributes:
+        name: as it is asked for.
+        title: a line.
+        program: the model file.
+        data: name of the data.
+        methods: a line each; whom another is fitted to comes before it.
+        published: rows of papers.
+        most_parameters: a setting is chosen among those that keep no more than this, percent; the smallest
+            where there is none.
+        held_out: training rows that settings are chosen by: as many, or a share.
+        quick_epochs: on the digits, for ``--quick``.
+    """
+
+    name: str
+    title: str
+    program: str
+    data: str
+    methods: tuple[Method, ...] = field(repr=False)
+    published: tuple[Published, ...] = field(default=(), repr=False)
+    most_parameters: float = 100.0
+    held_out: float = 1 / 12
+    quick_epochs: int = 40
+
+
+BASELINES = (
+    WithoutGates("dense", "dense"),
+    WithoutGates("small dense, all widths alike", "small_dense", OURS),
+    WithoutGates("the kept shape, from scratch", "from_scratch", OURS),
+    WithoutGates("magnitude, ten cuts, inputs too", "magnitude", OURS),
+)
+
+_ALL = (
+    Table(
+        "mnist-mlp", "LeNet-300-100 on MNIST", "lenet_300_100", "mnist",
+        (Gates(OURS), *BASELINES), ON_MLP, most_parameters=5.6,
+    ),
+    Table(
+        "mnist-lenet5", "LeNet-5-Caffe on MNIST", "lenet5", "mnist",
+        (Gates(OURS, (0.7, 1.0, 1.4)), *BASELINES), ON_LENET5, most_parameters=1.6,
+    ),
+    Table(
+        "spike-slab", "LeNet-300-100 on MNIST, spike-and-slab", "lenet_300_100_spike_slab", "mnist",
+        (
+            Gates("spike-and-slab, layer-adaptive", (1.0,), inference="svi_spike_slab"),
+            WithoutGates("dense", "dense"),
+        ),
+        ON_SPIKE_SLAB,
+    ),
+    Table(
+        "robustness", "LeNet-300-100 on MNIST, started at other widths", "lenet_300_100", "mnist",
+        tuple(
+            Gates(f"widths {first}-{second}", (1.0,), model={"widths": (first, second)})
+            for first, second in ((150, 50), (300, 100), (600, 200), (1200, 400))
+        ),
+    ),
+)  # fmt: skip
+TABLES = {table.name: table for table in _ALL}
+"""Name → table."""
+
+
+def named(name: str) -> Table:
+    """The table of a name.
+
+    Args:
+        name: as it is asked for.
+
+    Raises:
+        SettingsError: there is none; those there are are named.
+
+    Example:
+        >>> named("mnist-mlp").program
+        'lenet_300_100'
+    """
+    if name not in TABLES:
+        raise SettingsError(f"There is no table {name!r}: there are {', '.join(TABLES)}.")
+    return TABLES[name]
