@@ -3,11 +3,14 @@
 from typing import TYPE_CHECKING
 
 from bayesprune.posterior.arviz import read, write
+from bayesprune.posterior.compare import compare
+from bayesprune.posterior.comparison import Compared, Comparison
 from bayesprune.posterior.corrected import CorrectedInclusion, corrected_inclusion
 from bayesprune.posterior.diagnose import Diagnosis
 from bayesprune.posterior.evidence import EvidenceTable
 from bayesprune.posterior.integrate import Integrated, integrate_weights
 from bayesprune.posterior.join import join
+from bayesprune.posterior.loo import Loo, loo
 from bayesprune.posterior.plots import plot_evidence, plot_gates, plot_inputs
 from bayesprune.posterior.simulate import Ranks, simulate_ranks
 from bayesprune.posterior.starts import Starts, compare_starts
@@ -18,19 +21,24 @@ if TYPE_CHECKING:  # when it runs, these are the packages, which can be called
     from bayesprune.posterior.evidence import evidence
 
 __all__ = [
+    "Compared",
+    "Comparison",
     "CorrectedInclusion",
     "Diagnosis",
     "EvidenceTable",
     "Integrated",
+    "Loo",
     "Posterior",
     "Ranks",
     "Starts",
+    "compare",
     "compare_starts",
     "corrected_inclusion",
     "diagnose",
     "evidence",
     "integrate_weights",
     "join",
+    "loo",
     "plot_evidence",
     "plot_gates",
     "plot_inputs",

@@ -183,21 +183,40 @@ def pareto_k(log_weights: npt.NDArray[np.float64]) -> float:
         Infinity where some are zero, where there are too few draws, or one outweighs all others beyond what
         floating point can tell.
     """
+    return smoothed(log_weights)[1]
+
+
+def smoothed(log_weights: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], float]:
+    """Importance weights with their largest smoothed (PSIS), by ArviZ; as they are where no tail is fitted.
+
+    Args:
+        log_weights: (draws,), up to a constant.
+
+    Returns:
+        (draws,), logarithms of weights that sum to one, and k̂ as of ``pareto_k``. NaN as weights where one
+        is infinite, or all are zero.
+    """
     if not np.isfinite(log_weights).all():
-        return float("inf")  # draws that the posterior forbids
+        return _normalised(log_weights), float("inf")  # draws that the posterior forbids
     if np.ptp(log_weights) < EQUAL or len(_tail(log_weights)) >= FITTED > values_in_tail(log_weights):
-        return float("nan")  # a fit to steps says anything
+        return _normalised(log_weights), float("nan")  # a fit to steps says anything
     if hasattr(arviz, "psislw"):
         psislw: Any = arviz.psislw
-        k = float(psislw(log_weights.copy())[1])
+        with np.errstate(over="ignore"):  # of shapes that a tail of few values rules out: they weigh nothing
+            weights, k = psislw(log_weights.copy())
     else:
         from arviz_stats.base import array_stats  # ArviZ 1.x: takes minus the log-weights, as LOO has them
 
         try:
-            k = float(array_stats.psislw(-log_weights)[1])
+            weights, k = array_stats.psislw(-log_weights)
         except ValueError:  # fewer than five weights in the tail, or all of them equal: 0.x has infinity then
-            k = float("inf")
-    return float("inf") if np.isnan(k) else k  # no tail can be fitted to a single weight
+            weights, k = log_weights, np.inf
+    # no tail can be fitted to a single weight
+    return _normalised(np.asarray(weights)), float("inf") if np.isnan(k) else float(k)
+
+
+def _normalised(log_weights: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    return np.asarray(log_weights - np.logaddexp.reduce(log_weights))
 
 
 def values_in_tail(log_weights: npt.NDArray[np.float64]) -> int:

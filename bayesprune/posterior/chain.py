@@ -28,6 +28,8 @@ class Chain:
         parameters: (draws,), numbers left under each draw's mask.
         weights: tensor name → (draws, ...), if they were asked for.
         rows: what the draws say about the rows, if there are any.
+        of_weights: (draws,), float64, nats: log p − log q of the weights that have a posterior, as far as it
+            is in ``lp`` and ``log_q``; a sampler's draws are of the posterior, and have none.
     """
 
     draws: Draws
@@ -36,6 +38,7 @@ class Chain:
     parameters: Tensor
     weights: dict[str, Tensor]
     rows: RowScores | None
+    of_weights: Tensor
 
 
 def run_chain(gated: GatedModel, draws: int, thin: int, weights: bool, rows: Asked | None) -> Chain:
@@ -56,11 +59,13 @@ def run_chain(gated: GatedModel, draws: int, thin: int, weights: bool, rows: Ask
     macs, parameters = costs(gated, masks)
     scorer = None if rows is None else RowScorer(gated, rows, len(found.gates))
     kept: dict[str, list[Tensor]] = {}
+    of_weights = torch.zeros_like(lp)
     if gated.log_scales_by_tensor():
         for part, drawn in weight_draws(gated, len(found.gates)):
             log_p, log_q = weights_log_probs(gated, drawn, found.gates[part])
             lp[part] += log_p
             found.log_q[part] += log_q
+            of_weights[part] = log_p - log_q
             for name, values in drawn.items() if weights else ():
                 kept.setdefault(name, []).append(values.cpu())
             for offset, mask in enumerate(found.gates[part]) if scorer else ():
@@ -77,6 +82,7 @@ def run_chain(gated: GatedModel, draws: int, thin: int, weights: bool, rows: Ask
         parameters[which],
         {name: torch.cat(parts) for name, parts in kept.items()},
         scorer.result() if scorer else None,
+        of_weights,
     )
 
 
@@ -110,6 +116,7 @@ def run_samples(
         parameters[which],
         drawn if weights else {},
         scorer.result() if scorer else None,
+        torch.zeros(len(gates), dtype=torch.double),
     )
 
 

@@ -121,7 +121,7 @@ class Posterior:
         pair = None if rows is None else check_asked(self.fits[0].gated, rows)
         if observed and pair is not None and pair[1] is None:
             raise PosteriorError("observed=True keeps the targets of rows=, which are inputs alone.")
-        chains = [self._chain(number, draws, thin, seed, weights, pair) for number in range(len(self.fits))]
+        chains = [self.chain(number, draws, thin, seed, weights, pair) for number in range(len(self.fits))]
         return wrap(assemble(self.fits, chains, thin, self._prior(prior, seed), pair if observed else None))
 
     def sizes(self, draws: int = 10_000, seed: int = 0) -> Sizes:
@@ -153,9 +153,19 @@ class Posterior:
         check_seed(seed, PosteriorError)
         return sizes_of([fit.gated for fit in self.fits], draws, seed)
 
-    def _chain(
+    def chain(
         self, number: int, draws: int, thin: int, seed: int, weights: bool, rows: Asked | None
     ) -> Chain:
+        """Draws of one of the fits as tensors, of which ``to_arviz`` makes groups.
+
+        Args:
+            number: of the fit.
+            draws: how many.
+            thin: keep every so many of them.
+            seed: of the draws; torch's own random state is left alone.
+            weights: keep the weights that have a posterior, too.
+            rows: (inputs, targets) from ``check_asked``, or None.
+        """
         gated = self.fits[number].gated
         threads = threads_for(gated.dense_macs, 1 if rows is None else len(rows[0]), learns=False)
         with using_threads(threads), quiet(gated):
