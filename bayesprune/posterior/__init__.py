@@ -12,6 +12,8 @@ from bayesprune.posterior.integrate import Integrated, integrate_weights
 from bayesprune.posterior.join import join
 from bayesprune.posterior.loo import Loo, loo
 from bayesprune.posterior.plots import plot_evidence, plot_gates, plot_inputs
+from bayesprune.posterior.power_scaling import power_scaling
+from bayesprune.posterior.sensitivity import PowerScaling, Sensitivity
 from bayesprune.posterior.simulate import Ranks, simulate_ranks
 from bayesprune.posterior.starts import Starts, compare_starts
 from bayesprune.posterior.value import Posterior, to_arviz
@@ -29,7 +31,9 @@ __all__ = [
     "Integrated",
     "Loo",
     "Posterior",
+    "PowerScaling",
     "Ranks",
+    "Sensitivity",
     "Starts",
     "compare",
     "compare_starts",
@@ -42,6 +46,7 @@ __all__ = [
     "plot_evidence",
     "plot_gates",
     "plot_inputs",
+    "power_scaling",
     "read",
     "simulate_ranks",
     "to_arviz",

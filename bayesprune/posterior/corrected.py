@@ -136,14 +136,12 @@ def corrected_inclusion(
             f"corrected_inclusion weighs masks by all {gated.likelihood.rows} training rows, and got "
             f"{len(pair[0])}: give rows=(inputs, targets) that the model was fitted to."
         )
-    threads = threads_for(gated.dense_macs, len(pair[0]), learns=False)
-    with using_threads(threads):
-        search = _Search(gated, pair, masks, seed)
-        search.run_()
+    search = MaskSearch(gated, pair, masks, seed)
+    search.run_()
     return search.found()
 
 
-class _Search:
+class MaskSearch:
     """Masks that were asked, and which of them were looked around.
 
     Args:
@@ -163,6 +161,30 @@ class _Search:
 
     def run_(self) -> None:
         """Ask masks until the others cannot matter, or there are enough."""
+        with using_threads(threads_for(self.gated.dense_macs, len(self.rows[0]), learns=False)):
+            self._run_()
+
+    def log_joint(self) -> tuple[Tensor, Array]:
+        """(masks, units of all groups), int8, those that were asked, and (masks,) log p(y, z), nats."""
+        return torch.stack(self.masks), np.array([self.scores[_key(mask)] for mask in self.masks])
+
+    def found(self) -> CorrectedInclusion:
+        """What has been learnt."""
+        masks, logs = self.log_joint()
+        share = np.exp(logs - logsumexp(logs))
+        mean = torch.from_numpy(share @ masks.numpy().astype(np.float64))
+        theta = (self.gated.inclusion_prob().detach() * self.gated.alive).double().cpu()
+
+        def by_group(values: Tensor) -> dict[str, Array]:
+            return {name: np.asarray(values[part].numpy()) for name, part in self.gated.slices().items()}
+
+        best = int(share.argmax())
+        return CorrectedInclusion(
+            by_group(mean), by_group(theta), len(self.masks), self.masks[best].bool(), float(share[best]),
+            self.complete,
+        )  # fmt: skip
+
+    def _run_(self) -> None:
         with quiet(self.gated):
             torch.manual_seed(self.seed)
             drawn = draw(self.gated, DRAWN).gates
@@ -177,22 +199,6 @@ class _Search:
                 return
             self._ask_(self._around(self.masks[number]))
         self.complete = not self.skipped
-
-    def found(self) -> CorrectedInclusion:
-        """What has been learnt."""
-        logs = np.array([self.scores[_key(mask)] for mask in self.masks])
-        share = np.exp(logs - logsumexp(logs))
-        mean = torch.from_numpy(share @ torch.stack(self.masks).numpy().astype(np.float64))
-        theta = (self.gated.inclusion_prob().detach() * self.gated.alive).double().cpu()
-
-        def by_group(values: Tensor) -> dict[str, Array]:
-            return {name: np.asarray(values[part].numpy()) for name, part in self.gated.slices().items()}
-
-        best = int(share.argmax())
-        return CorrectedInclusion(
-            by_group(mean), by_group(theta), len(self.masks), self.masks[best].bool(), float(share[best]),
-            self.complete,
-        )  # fmt: skip
 
     def _ask_(self, masks: Tensor) -> None:
         """Ask those of some masks that are new."""
