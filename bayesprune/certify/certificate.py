@@ -25,9 +25,10 @@ class Certificate:
             ``reference`` (SHA-256 of all that decides what it computes, parameters, MACs), ``certified``
             (position on the path, or None), ``network`` (the same of the certified one, and which shapes
             changed; or None), ``path`` (of each candidate name, sparsity, numbers held and not zero, risk,
-            p-value, coverage, SHA-256 of the weights, recipe), ``order`` (of the tests), ``next`` (the first
-            candidate that failed, and what it would have needed), ``versions``; and ``output``, which part of
-            what the networks return is meant, where they return several.
+            p-value, coverage, SHA-256 of the weights, recipe; of several risks ``risks`` and ``p_values``
+            too), ``order`` (of the tests), ``next`` (the first candidate that failed, and what it would have
+            needed), ``versions``; and ``output``, which part of what the networks return is meant, where they
+            return several.
 
     Raises:
         CertificateError: values that are no certificate's; the places are named.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from bayesprune.certify.certificate import Certificate
 from bayesprune.certify.checks import check_levels, check_network, check_output, check_outputs, check_test
-from bayesprune.certify.losses import Loss, loss_from
+from bayesprune.certify.losses import Loss, several_from
 from bayesprune.certify.paths import Path, path_from
 from bayesprune.certify.pvalues import PValue, p_value_from
 from bayesprune.certify.record import Found, Question, certificate_of, sparsest
@@ -49,10 +49,10 @@ def certify(
     network: nn.Module,
     rows: Any,
     *,
-    alpha: float,
+    alpha: float | Sequence[float],
     delta: float = 0.05,
     path: str | Path | Iterable[nn.Module] = "magnitude",
-    loss: str | Loss = "error",
+    loss: str | Loss | Sequence[str | Loss] = "error",
     p_value: str | PValue | None = None,
     rule: str | Rule = "fixed-sequence",
     trained_on: Any = None,
@@ -77,16 +77,19 @@ def certify(
             (x, y) with labels (rows,), a dict of inputs and labels, a data set, a loader; several inputs
             without labels are ((a, b), None). Rows that repeat are refused;
             ``CalibrationRows.of(rows, repeats=…)`` says what they are.
-        alpha: the risk that is allowed, in (0, 1). Choose it before the rows are looked at.
+        alpha: the risk that is allowed, in (0, 1). Choose it before the rows are looked at. Of several
+            losses a list, one for each, or one for all.
         delta: how often the guarantee may fail, in (0, 1).
         path: ``"magnitude"`` (weights set to zero, over all layers), ``"magnitude-layers"``, ``"units"``
             (removed, by magnitude), one of ``bayesprune.certify.paths``, or any networks, the least pruned
             first.
         loss: ``"error"``, ``"excess"``, ``"new-errors"``, ``"disagreement"``, ``"selective"``, or one of
-            ``bayesprune.certify.losses``.
+            ``bayesprune.certify.losses``. A list bounds several risks at once, all with the one delta:
+            nothing is paid for their number (``bayesprune.certify.losses.Several``).
         p_value: ``"binomial"``, ``"hoeffding-bentkus"`` or ``"betting"``; by default the exact binomial for
             losses of 0 and 1, betting for others.
-        rule: ``"fixed-sequence"``, ``"split-fixed-sequence"`` or ``"bonferroni"``.
+        rule: ``"fixed-sequence"``, ``"split-fixed-sequence"``, ``"multi-start"`` or ``"bonferroni"``, or one
+            of ``bayesprune.certify.rules``.
         trained_on: the training rows, in any form that ``fit`` takes, or their digests
             (``bayesprune.certify.TrainingRows``), by which a row that is used twice is found.
         output: which part of what the network returns is meant, as a likelihood's ``output``: a name, as
@@ -121,12 +124,13 @@ def certify(
         'With probability at least 95 % over the draw of the 300 calibratio'
     """
     check_network(network)
+    chosen_loss, alpha = several_from(loss, alpha)
     check_levels(alpha, delta)
     if not is_whole(batch_size) or batch_size < 1:
         raise CertificateError(f"batch_size={batch_size!r} must be a whole number, at least 1.")
     check_output(output)
     calibration = CalibrationRows.of(rows, target=target)
-    chosen_loss, chosen_rule, chosen_path = loss_from(loss), rule_from(rule), path_from(path)
+    chosen_rule, chosen_path = rule_from(rule), path_from(path)
     candidates = chosen_path.candidates(network, calibration.x[:2])
     level = chosen_rule.level(len(candidates), delta)
     test = p_value_from(p_value or ("binomial" if chosen_loss.zero_one else "betting"), level)

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from bayesprune.certify.losses import Loss
-from bayesprune.certify.pvalues import PValue, rows_needed
+from bayesprune.certify.pvalues import PValue
 from bayesprune.certify.rows import CalibrationRows
 from bayesprune.certify.rules import Rule
 from bayesprune.errors import CertificateError
@@ -92,7 +92,7 @@ def _too_few(
     rows: int, candidates: int, loss: Loss, p_value: PValue, rule: Rule, alpha: float, delta: float
 ) -> list[str]:
     tested = rule.tested_rows(rows)
-    least = rows_needed(p_value, loss.level(alpha), rule.level(candidates, delta))
+    least = loss.least_rows(p_value, alpha, rule.level(candidates, delta))
     if least is not None and tested >= least:
         return []
     if least is None:

@@ -17,7 +17,7 @@ from bayesprune.certify.losses import Loss, coverage_of
 from bayesprune.certify.needed import needed
 from bayesprune.certify.pvalues import PValue
 from bayesprune.certify.rows import CalibrationRows
-from bayesprune.certify.rules import Decision, Rule
+from bayesprune.certify.rules import Decision, Rule, level_at
 from bayesprune.certify.scoring import Scored
 from bayesprune.certify.shape import FORMAT, FORMAT_VERSION
 from bayesprune.certify.size import shapes_of, size_of
@@ -108,7 +108,7 @@ def certificate_of(
             "shapes": shapes_of(reference, network),
         },
         "path_name": found.path_name,
-        "path": entries(found.scored, found.decision, asked.loss, whole["parameters"]),
+        "path": entries(found.scored, found.decision, asked, whole["parameters"]),
         "order": found.decision.order.tolist(),
         "next": first_failed(found.scored, found.decision, asked),
         "versions": versions(),
@@ -129,20 +129,20 @@ def sparsest(decision: Decision, left: Sequence[int]) -> int | None:
 
 
 def entries(
-    scored: Sequence[Scored], decision: Decision, loss: Loss, parameters: int
+    scored: Sequence[Scored], decision: Decision, asked: Question, parameters: int
 ) -> list[dict[str, Any]]:
     """What a certificate says of each candidate.
 
     Args:
         scored: the candidates.
         decision: of the rule.
-        loss: what is bounded.
+        asked: levels, loss, test and rule.
         parameters: of the reference network.
     """
     found = []
     for candidate, p, passed in zip(scored, decision.p_values, decision.certified, strict=True):
         tested = candidate.scores.on(decision.rows)
-        risk = loss.risk(tested)
+        risk = asked.loss.risk(tested)
         found.append(
             {
                 "name": candidate.name,
@@ -155,6 +155,7 @@ def entries(
                 "certified": bool(passed),
                 "weights_sha256": candidate.sha256,
                 "recipe": candidate.recipe,
+                **asked.loss.details(tested, asked.alpha, asked.p_value),
             }
         )
     return found
@@ -178,12 +179,12 @@ def first_failed(scored: Sequence[Scored], decision: Decision, asked: Question) 
         decision: of the rule.
         asked: levels, loss, test and rule.
     """
-    failed = [int(place) for place in decision.order if not decision.certified[place]]
-    if not failed:
-        return None
-    scores = scored[failed[0]].scores.on(decision.rows)
-    level = asked.rule.level(len(scored), asked.delta)
-    return {"candidate": failed[0], **needed(scores, asked.loss, asked.alpha, level, asked.p_value)}
+    for place in decision.order.tolist():
+        level = level_at(asked.rule, place, decision.p_values, decision.order, asked.delta)
+        if not decision.certified[place] and level > 0:  # at 0, it was never its turn
+            scores = scored[place].scores.on(decision.rows)
+            return {"candidate": place, **needed(scores, asked.loss, asked.alpha, level, asked.p_value)}
+    return None
 
 
 def _bound(network: nn.Module, example: Inputs, name: str) -> str | None:

@@ -89,10 +89,22 @@ _INNER = Named({**_PLAIN_LOSSES, "own": _OWN_LOSS}, _OWN)
 _SELECTIVE: Mapping[str, Shape] = {
     "confidence": _SHARE, "loss": _INNER, "coverage": _SHARE, "by": Text(("candidate", "reference")),
 }  # fmt: skip
-LOSS = Named({**_PLAIN_LOSSES, "own": _OWN_LOSS, "selective": _SELECTIVE}, _OWN)
+_OF_CLASS: Mapping[str, Shape] = {"label": _COUNT, "loss": _INNER}
+_ONE = {**_PLAIN_LOSSES, "own": _OWN_LOSS, "selective": _SELECTIVE, "of-class": _OF_CLASS}
+_RISK = Record({"loss": Named(_ONE, _OWN), "alpha": _LOW}, closed=True)
+LOSS = Named({**_ONE, "several": {"risks": Items(_RISK, least=1)}}, _OWN)
 P_VALUE = Named({"binomial": {}, "hoeffding-bentkus": {}, "betting": {"delta": _LOW, "seed": _COUNT}}, _OWN)
 RULE = Named(
-    {"fixed-sequence": {}, "bonferroni": {}, "split-fixed-sequence": {"share": _LOW, "seed": _COUNT}}, _OWN
+    {
+        "fixed-sequence": {},
+        "bonferroni": {},
+        "split-fixed-sequence": {"share": _LOW, "seed": _COUNT},
+        "multi-start": {
+            "starts": Either((Number(1, whole=True), Items(_COUNT, least=1))),
+            "weights": nullable(Items(Number(1e-300), least=1)),
+        },
+    },
+    _OWN,
 )
 RECIPE = Either(
     (
@@ -117,6 +129,7 @@ CANDIDATE = Record(
         "risk": nullable(Number(-1, 1)), "coverage": _SHARE, "p_value": _SHARE, "certified": Truth(),
         "weights_sha256": _SHA, "recipe": RECIPE,
     },
+    {"risks": Items(nullable(Number(-1, 1)), least=1), "p_values": Items(_SHARE, least=1)},
     closed=True,
 )  # fmt: skip
 _SHAPE_OF_TENSOR = nullable(Items(_COUNT))
@@ -185,6 +198,7 @@ def inconsistent(record: Mapping[str, Any]) -> list[str]:
         for i, entry in enumerate(record["path"])
         if entry["parameters_left"] > entry["parameters"]
     ]
+    wrong += _several(record)
     if record["network"] is not None:
         wrong += [
             f"network.shapes.{n:.40} is of {len(s)}"
@@ -192,3 +206,15 @@ def inconsistent(record: Mapping[str, Any]) -> list[str]:
             if len(s) != 2
         ]
     return wrong
+
+
+def _several(record: Mapping[str, Any]) -> Iterator[str]:
+    """Where a record of several risks has other numbers or levels, and one of one risk has any at all."""
+    several = record["loss"]["name"] == "several"
+    risks = record["loss"]["risks"] if several else []
+    if several and record["alpha"] != max(risk["alpha"] for risk in risks):
+        yield f"alpha is {record['alpha']:g}, and the largest level of its risks is another"
+    for i, entry in enumerate(record["path"]):
+        for key in ("risks", "p_values"):
+            if len(entry.get(key, [])) != len(risks):
+                yield f"path[{i}].{key} is of {len(entry.get(key, []))}, of {len(risks)} risks"

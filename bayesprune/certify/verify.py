@@ -15,7 +15,7 @@ from bayesprune.certify.paths import Candidate, parameters_of, rebuild
 from bayesprune.certify.pvalues import PValue, p_value_from
 from bayesprune.certify.record import Question, first_failed, sparsity
 from bayesprune.certify.rows import EACH, NONE, ONCE, CalibrationRows
-from bayesprune.certify.rules import Rule, rule_from
+from bayesprune.certify.rules import Rule, level_at, rule_from
 from bayesprune.certify.scoring import Scored, outputs_of, p_values, score, threads_of
 from bayesprune.certify.signing import signed_by
 from bayesprune.certify.size import shapes_of, size_of, smaller
@@ -263,10 +263,10 @@ class _Claims:
     def _alone(self, scored: Scored) -> Check:
         """The certified network's own risk and p-value."""
         assert self.position is not None
-        rows = self.rule.decide(lambda some: np.ones(1), 1, self.rows, self.delta).rows
+        rows = self.rule.decide(lambda some: self.written, len(self.path), self.rows, self.delta).rows
         p = self.loss.p_value(scored.scores.on(rows), self.alpha, self.p_value)
         same = self._agrees(self.position, scored, rows, p)
-        passes = p <= self.rule.level(len(self.path), self.delta)
+        passes = p <= level_at(self.rule, self.position, self.written, self.order, self.delta)
         why = f"risk {self.loss.risk(scored.scores.on(rows)):.6g}, p-value {p:.3g}"
         return Check("risk", same and passes, why + ("" if same else ": not what is written"))
 
@@ -280,6 +280,9 @@ class _Claims:
             np.nan if entry["risk"] is None else entry["risk"],
         ]
         found = [p, coverage_of(tested), sparsity(scored.left, parameters), risk]
+        for key, values in self.loss.details(tested, self.alpha, self.p_value).items():
+            written += [np.nan if value is None else value for value in entry[key]]
+            found += [np.nan if value is None else value for value in values]
         close = bool(np.isclose(written, found, rtol=SAME, atol=1e-12, equal_nan=True).all())
         counts = (entry["parameters"], entry["parameters_left"]) == (scored.held, scored.left)
         return close and counts and entry["weights_sha256"] == scored.sha256

@@ -12,7 +12,7 @@ from bayesprune.certify.losses import LOSSES, Loss, Selective, loss_from
 from bayesprune.certify.paths import NAMES as NAMES_OF_PATHS
 from bayesprune.certify.pvalues import NAMES
 from bayesprune.certify.rows import REPEATS
-from bayesprune.certify.rules import RULES
+from bayesprune.certify.rules import RULES, MultiStart, Rule, rule_from
 from bayesprune.certify.shape import FORMAT
 from bayesprune.cli import folder as folders
 from bayesprune.cli.calibration import rows_of, unseen
@@ -35,9 +35,23 @@ FILE = click.Path(path_type=Path)
 @click.command("certify")
 @click.argument("places", metavar="RUN | FILE NETWORK DATA", nargs=-1, required=True)
 @click.option("--verify", "check", is_flag=True, help="Recompute the certificate FILE: true or false?")
-@click.option("--alpha", type=float, default=0.05, show_default=True, help="The risk that is allowed.")
+@click.option(
+    "--alpha",
+    type=float,
+    multiple=True,
+    default=(0.05,),
+    show_default=True,
+    help="The risk that is allowed; of several losses one for each, or one for all.",
+)
 @click.option("--delta", type=float, default=0.05, show_default=True, help="How often it may fail.")
-@click.option("--loss", type=click.Choice([*LOSSES]), default="error", show_default=True)
+@click.option(
+    "--loss",
+    type=click.Choice([*LOSSES]),
+    multiple=True,
+    default=("error",),
+    show_default=True,
+    help="Given again, all of these risks are bounded at once.",
+)
 @click.option("--confidence", type=float, help="From which on a row counts, for --loss selective.  [0.9]")
 @click.option("--coverage", type=float, help="Share of rows to be confident on, for --loss selective.  [0]")
 @click.option(
@@ -53,6 +67,7 @@ FILE = click.Path(path_type=Path)
 )
 @click.option("--p-value", type=click.Choice(NAMES), help="[binomial for 0/1 losses, else betting]")
 @click.option("--rule", type=click.Choice([*RULES]), default="fixed-sequence", show_default=True)
+@click.option("--starts", type=int, help="Places of the path to begin at, for --rule multi-start.  [4]")
 @click.option(
     "--rows",
     metavar="FILE|DATA",
@@ -117,19 +132,28 @@ def certify_command(
         ctx.exit(0 if answer else NO)
     if len(places) != 1:
         raise click.UsageError("Name one RUN; to check a certificate: --verify FILE NETWORK DATA.")
-    loss = _loss(options["loss"], options["confidence"], options["coverage"])
-    out, found = certify_run(Path(places[0]), loss, quiet, options, Trust.of(trusted))
+    options["loss"] = _losses(options["loss"], options["confidence"], options["coverage"])
+    options["alpha"] = options["alpha"][0] if len(options["alpha"]) == 1 else options["alpha"]
+    options["rule"] = _rule(options["rule"], options["starts"])
+    out, found = certify_run(Path(places[0]), quiet, options, Trust.of(trusted))
     if not quiet:
         tell(f"{found}\n\nThe certificate is {out / CERTIFICATE}." + _check_it(out, places[0], found))
     ctx.exit(0 if found.certified else NO)
 
 
-def _loss(name: str, confidence: float | None, coverage: float | None) -> Loss:
+def _losses(names: tuple[str, ...], confidence: float | None, coverage: float | None) -> Loss | list[Loss]:
     given = {"confidence": confidence, "coverage": coverage}
     settings = {key: value for key, value in given.items() if value is not None}
-    if settings and name != Selective.name:
+    if settings and Selective.name not in names:
         raise click.UsageError(f"--{next(iter(settings))} goes with --loss selective alone.")
-    return loss_from({"name": name, **settings})
+    found = [loss_from({"name": name, **(settings if name == Selective.name else {})}) for name in names]
+    return found[0] if len(found) == 1 else found
+
+
+def _rule(name: str, starts: int | None) -> Rule:
+    if starts is not None and name != MultiStart.name:
+        raise click.UsageError(f"--starts goes with --rule {MultiStart.name} alone.")
+    return rule_from(name) if starts is None else MultiStart(starts)
 
 
 def _check_it(out: Path, run: str, found: Certificate) -> str:

@@ -16,7 +16,6 @@ from bayesprune.certify import (
     hash_of_network,
     sign,
 )
-from bayesprune.certify.losses import Loss
 from bayesprune.cli import folder as folders
 from bayesprune.cli.calibration import SPLIT_SEED, TRAINING_ROWS, rows_of, unseen
 from bayesprune.cli.certify_order import ORDERS
@@ -34,14 +33,11 @@ OWN = [name for file in (TENSORS, ARCHITECTURE) for name in (file, f"{REFERENCE}
 """Files that are written before the certificate."""
 
 
-def certify_run(
-    run: Path, loss: Loss, quiet: bool, options: dict[str, Any], trust: Trust
-) -> tuple[Path, Certificate]:
+def certify_run(run: Path, quiet: bool, options: dict[str, Any], trust: Trust) -> tuple[Path, Certificate]:
     """Certify the network of a run; write it, the one that it was pruned from, and last the certificate.
 
     Args:
         run: a run's folder, or a seed's.
-        loss: what is bounded.
         quiet: no progress bar.
         options: of the command line.
         trust: programs that may be executed, where the run's data come from one.
@@ -60,7 +56,7 @@ def certify_run(
         _check_free(out)  # nobody can come in between now
         sweep(out)
         try:
-            return out, _certified(source, out, loss, quiet, options, trust)
+            return out, _certified(source, out, quiet, options, trust)
         except BaseException:
             _give_back(out)
             raise
@@ -89,9 +85,7 @@ def _give_back(out: Path) -> None:
         (out / REFERENCE).rmdir()
 
 
-def _certified(
-    source: Path, out: Path, loss: Loss, quiet: bool, options: dict[str, Any], trust: Trust
-) -> Certificate:
+def _certified(source: Path, out: Path, quiet: bool, options: dict[str, Any], trust: Trust) -> Certificate:
     folder = source if (source / folders.RUN).is_file() else source.parent
     rows, split = _rows(folder, options["rows"], options["data_dir"], options["repeats"], trust)
     network = load(source)
@@ -102,7 +96,7 @@ def _certified(
         alpha=options["alpha"],
         delta=options["delta"],
         path=ORDERS[options["path"]](source) if options["path"] in ORDERS else options["path"],
-        loss=loss,
+        loss=options["loss"],
         p_value=options["p_value"],
         rule=options["rule"],
         output=_part(options["output"]),

@@ -52,7 +52,7 @@ def test_the_sentence_says_everything(certify):
 
 
 @pytest.mark.parametrize("loss", ["error", "excess", "new-errors", "disagreement", "selective"])
-@pytest.mark.parametrize("rule", ["fixed-sequence", "split-fixed-sequence", "bonferroni"])
+@pytest.mark.parametrize("rule", ["fixed-sequence", "split-fixed-sequence", "multi-start", "bonferroni"])
 def test_every_loss_goes_with_every_rule(certify, loss, rule):
     path = Weights(shares=[0.0, 0.5, 0.8, 0.95])
     found = certify(loss=loss, rule=rule, path=path, alpha=0.1)

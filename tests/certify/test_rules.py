@@ -5,10 +5,20 @@ import pytest
 from scipy import stats
 
 from bayesprune.certify.pvalues import Betting, Binomial, HoeffdingBentkus
-from bayesprune.certify.rules import Bonferroni, FixedSequence, SplitFixedSequence, rule_from
+from bayesprune.certify.rules import (
+    Bonferroni,
+    FixedSequence,
+    MultiStart,
+    SplitFixedSequence,
+    level_at,
+    rule_from,
+)  # fmt: skip
 from bayesprune.errors import CertificateError
 
-RULES = [FixedSequence(), SplitFixedSequence(), SplitFixedSequence(0.3, seed=5), Bonferroni()]
+RULES = [
+    FixedSequence(), SplitFixedSequence(), SplitFixedSequence(0.3, seed=5), Bonferroni(),
+    MultiStart(3), MultiStart((0, 2), (3, 1)),
+]  # fmt: skip
 ALPHA, DELTA, ROWS, CALIBRATIONS, FALSE_ALARM = 0.1, 0.1, 200, 1500, 1e-4
 RISING = np.array([0.02, 0.05, 0.08, 0.1, 0.1, 0.12, 0.3])  # 0.1 is the edge: it counts as too high
 BUMPY = np.array([0.03, 0.1, 0.04, 0.1, 0.02, 0.11])
@@ -115,7 +125,7 @@ def test_what_is_no_rule_is_refused():
 
     own = Own()
     assert rule_from(own) is own
-    names = "fixed-sequence, split-fixed-sequence, bonferroni"
+    names = "fixed-sequence, split-fixed-sequence, multi-start, bonferroni"
     for wrong, message in [
         (7, f"rule=7: give one of {names}, or a rule of bayesprune.certify.rules."),
         ("holm", f"rule='holm': there is none of that name. Choose one of {names}."),
@@ -143,3 +153,103 @@ def test_levels_rows_and_names():
         assert rule_from(rule.to_json()) == rule
     with pytest.raises(CertificateError, match=r"^rule 'bonferroni': its settings cannot be used \(.*'m'"):
         rule_from({"name": "bonferroni", "m": 3})
+
+
+def starts_by_hand(p_values, starts, weights, delta):
+    """Every start walks by itself; a walk takes along the share of each start that it comes to."""
+    share = dict(zip(starts, np.array(weights) / np.sum(weights) * delta, strict=True))
+    found = np.zeros(len(p_values), dtype=bool)
+    for first in starts:
+        level = 0.0
+        for place in range(first, len(p_values)):
+            level += share.get(place, 0.0)
+            if p_values[place] > level:
+                break
+            found[place] = True
+    return found
+
+
+def test_several_starts_are_walks_whose_shares_add_up():
+    generator = np.random.default_rng(4)
+    for _ in range(500):
+        count = int(generator.integers(3, 12))
+        starts = sorted(
+            generator.choice(count, size=int(generator.integers(1, count)), replace=False).tolist()
+        )
+        weights = generator.random(len(starts)).tolist()
+        p = 0.2 * generator.random(count) ** 2
+        found = MultiStart(starts, weights).certified(p, np.arange(count), 0.1)
+        assert found.tolist() == starts_by_hand(p, starts, weights, 0.1).tolist()
+
+
+def test_one_start_is_the_fixed_sequence_and_every_one_no_less_than_bonferroni():
+    generator = np.random.default_rng(5)
+    for _ in range(300):
+        p = 0.1 * generator.random(7) ** 3
+        order, sequence = np.arange(7), FixedSequence()
+        assert MultiStart(1).certified(p, order, 0.05).tolist() == sequence.certified(p, order, 0.05).tolist()
+        assert (MultiStart(7).certified(p, order, 0.05) >= Bonferroni().certified(p, order, 0.05)).all()
+
+
+def test_several_starts_go_on_after_a_bump_where_the_fixed_sequence_stops():
+    p = np.array([0.001, 0.001, 0.3, 0.002, 0.02, 0.04])
+    assert FixedSequence().certified(p, np.arange(6), 0.05).tolist() == [True, True, *[False] * 4]
+    assert MultiStart(2).certified(p, np.arange(6), 0.05).tolist() == [True, True, False, True, True, False]
+    p[2] = 0.001  # no bump: all of delta is together again at the last start
+    assert MultiStart(2).certified(p, np.arange(6), 0.05).all()
+    assert MultiStart(2).levels(p, np.arange(6), 0.05).tolist() == [0.025] * 3 + [0.05] * 3
+
+
+@pytest.mark.parametrize("rule", [MultiStart(3), MultiStart((0, 1, 2, 3, 4, 5, 6))], ids=str)
+def test_the_error_rate_is_used_up_where_every_risk_is_at_the_edge(rule):
+    """p-values that are independent and uniform: between 1 - (1 - d/k)^k and delta, false alarm 1e-4."""
+    p = np.random.default_rng(6).random((4000, 7))
+    false = sum(bool(rule.certified(row, np.arange(7), DELTA).any()) for row in p)
+    starts = len(rule.places(7))
+    least = 1 - (1 - DELTA / starts) ** starts
+    assert stats.binom.sf(false - 1, 4000, DELTA) > FALSE_ALARM
+    assert stats.binom.cdf(false, 4000, least) > FALSE_ALARM
+
+
+def test_starts_that_keep_their_share_after_a_failure_would_be_found():
+    """Shares that add up without asking whether what is behind was certified: too many at the edge."""
+    p = np.random.default_rng(7).random((4000, 7))
+    levels = np.cumsum(DELTA * MultiStart(7).shares(7))
+    false = int((p <= levels).any(1).sum())
+    assert stats.binom.sf(false - 1, 4000, DELTA) < FALSE_ALARM
+
+
+def test_before_the_first_start_nothing_is_certified_not_even_at_a_p_value_of_zero():
+    rule = MultiStart([2])
+    assert rule.certified(np.zeros(4), np.arange(4), 0.05).tolist() == [False, False, True, True]
+    assert rule.places(4) == [2] and MultiStart(3).places(7) == [0, 2, 4]
+    assert [level_at(rule, i, np.zeros(4), np.arange(4), 0.05) for i in (1, 2)] == [0.0, 0.05]
+    assert level_at(Bonferroni(), 1, np.zeros(4), np.arange(4), 0.05) == 0.0125
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"starts": 0}, "starts=0: give at least 1"),
+        ({"starts": [3, 3]}, "positions that rise"),
+        ({"starts": [-1, 2]}, "positions that rise"),
+        ({"starts": "many"}, "positions that rise"),
+        ({"starts": []}, "positions that rise"),
+        ({"starts": 2, "weights": [1.0]}, "1 weights for 2 starts"),
+        ({"starts": 2, "weights": [1.0, 0.0]}, "give positive numbers"),
+        ({"starts": 2, "weights": [1.0, float("inf")]}, "give positive numbers"),
+        ({"starts": 2, "weights": 3}, "give positive numbers"),
+    ],
+)
+def test_starts_that_are_none_are_refused(settings, message):
+    with pytest.raises(CertificateError, match=message):
+        MultiStart(**settings)
+
+
+def test_starts_beyond_the_path_are_refused():
+    for rule, message in [
+        (MultiStart(5), "the path has 4 candidates. Give so many starts at most"),
+        (MultiStart([0, 4]), "a start at 4 is beyond the path, whose 4 candidates"),
+    ]:
+        with pytest.raises(CertificateError, match=message):
+            rule.decide(lambda rows: np.zeros(4), 4, 10, 0.05)

@@ -29,7 +29,7 @@ def rows(digits):
 
 
 @pytest.mark.parametrize("loss", ["error", "excess", "selective"])
-@pytest.mark.parametrize("rule", ["fixed-sequence", "split-fixed-sequence", "bonferroni"])
+@pytest.mark.parametrize("rule", ["fixed-sequence", "split-fixed-sequence", "multi-start", "bonferroni"])
 def test_a_certificate_is_true_of_what_was_certified(certify, network, rows, loss, rule, tmp_path):
     found = certify(path=PATH, loss=loss, rule=rule, alpha=0.1)
     found.certificate.write(tmp_path / "certificate.json")

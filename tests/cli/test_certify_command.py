@@ -83,6 +83,21 @@ def test_a_changed_certificate_is_false(cli: Any, run: Path) -> None:
     assert checked.code == 1 and checked.out.startswith("false") and "✗ statement" in checked.out
 
 
+def test_several_risks_and_several_starts(cli: Any, run: Path) -> None:
+    words = ("--loss", "error", "--loss", "disagreement", "--alpha", "0.3", "--alpha", "0.2")
+    done = cli("certify", "out", *words, "--rule", "multi-start", "--starts", "3", "--quiet")
+    assert done.code == 0, done.err
+    record = record_of(run / "certificate" / "certificate.json")
+    assert [risk["alpha"] for risk in record["loss"]["risks"]] == [0.3, 0.2]
+    assert record["rule"] == {"name": "multi-start", "starts": 3, "weights": None}
+    checked = cli("certify", "--verify", str(run / "certificate"), str(run / "certificate"), "digits")
+    assert checked.code == 0 and checked.out.startswith("true"), checked.out
+    refused = cli("certify", "out", *WITHIN, "--starts", "3", "--out", "a")
+    assert refused.code == 2 and "--starts goes with --rule multi-start alone" in refused.err
+    refused = cli("certify", "out", "--alpha", "0.1", "--alpha", "0.2", "--out", "a")
+    assert refused.code == 2 and "must lie between 0 and 1" in refused.err
+
+
 def test_an_output_is_named(cli: Any, run: Path) -> None:
     assert cli("certify", "out", *WITHIN, "--output", "0").code == 0
     assert record_of(run / "certificate" / "certificate.json")["output"] == 0

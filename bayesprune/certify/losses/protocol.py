@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from bayesprune.certify.pvalues import Array, PValue
+from bayesprune.certify.pvalues import Array, PValue, rows_needed
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,11 @@ class Scores:
     def losses(self) -> Array:
         """(counted rows,), float64."""
         return self.values[self.counted]
+
+    @property
+    def coverage(self) -> float:
+        """Share of the rows that count."""
+        return float(np.mean(self.counted))
 
 
 class Loss(ABC):
@@ -84,6 +89,16 @@ class Loss(ABC):
     def p_value(self, scores: Scores, alpha: float, p_value: PValue) -> float:
         """The p-value of the hypothesis that the risk is above alpha."""
         return float(p_value(scores.losses, self.level(alpha)))
+
+    def least_rows(self, p_value: PValue, alpha: float, delta: float) -> int | None:
+        """Rows without which nothing can be certified, even if none has a loss; None where no number is
+        enough.
+        """
+        return rows_needed(p_value, self.level(alpha), delta)
+
+    def details(self, scores: Scores, alpha: float, p_value: PValue) -> dict[str, Any]:
+        """What a certificate says of a candidate besides risk and p-value, as plain values."""
+        return {}
 
     def problems(self, reference: Tensor, targets: Tensor | None) -> list[str]:
         """Every reason why these outputs and targets cannot be scored; empty if they can."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 from scipy.special import bdtrc
 from torch import Tensor
 
@@ -55,8 +54,8 @@ class Selective(Loss):
         ]
         if by not in ("candidate", "reference"):
             wrong.append(f"by={by!r}: whose confidence selects, 'candidate' or 'reference'?")
-        if isinstance(self.loss, Selective):
-            wrong.append("loss= is selective itself: give the loss that counts on the selected rows.")
+        if self.loss.name in ("selective", "several", "of-class"):
+            wrong.append(f"loss= is {self.loss.name} itself: give the loss that counts on the selected rows.")
         if wrong:
             raise CertificateError("Selective: " + " ".join(wrong))
         self.zero_one, self.labelled = self.loss.zero_one, self.loss.labelled
@@ -114,4 +113,4 @@ class Selective(Loss):
 
 def coverage_of(scores: Scores) -> float:
     """Share of the rows that count."""
-    return float(np.mean(scores.counted))
+    return scores.coverage

@@ -6,7 +6,8 @@ from typing import Any
 
 from bayesprune.certify.rules.bonferroni import Bonferroni
 from bayesprune.certify.rules.fixed_sequence import FixedSequence
-from bayesprune.certify.rules.protocol import Decision, Rows, Rule, Tests
+from bayesprune.certify.rules.multi_start import MultiStart
+from bayesprune.certify.rules.protocol import Decision, Rows, Rule, Tests, level_at
 from bayesprune.certify.rules.split import SplitFixedSequence
 from bayesprune.errors import CertificateError
 
@@ -14,15 +15,17 @@ __all__ = [
     "Bonferroni",
     "Decision",
     "FixedSequence",
+    "MultiStart",
     "Rows",
     "Rule",
     "SplitFixedSequence",
     "Tests",
+    "level_at",
     "rule_from",
 ]
 
-RULES: dict[str, type[FixedSequence | SplitFixedSequence | Bonferroni]] = {
-    rule.name: rule for rule in (FixedSequence, SplitFixedSequence, Bonferroni)
+RULES: dict[str, type[FixedSequence | SplitFixedSequence | MultiStart | Bonferroni]] = {
+    rule.name: rule for rule in (FixedSequence, SplitFixedSequence, MultiStart, Bonferroni)
 }
 
 

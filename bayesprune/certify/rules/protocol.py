@@ -83,3 +83,19 @@ def in_sequence(p_values: Array, order: Rows, delta: float) -> npt.NDArray[np.bo
     certified = np.zeros(len(p_values), dtype=np.bool_)
     certified[order] = np.logical_and.accumulate(p_values[order] <= delta)
     return certified
+
+
+def level_at(rule: Rule, place: int, p_values: Array, order: Rows, delta: float) -> float:
+    """What the p-value of one candidate has to undercut, given those of all.
+
+    Args:
+        rule: whose levels are the same for all candidates, or that has ``levels(p_values, order, delta)``.
+        place: position of the candidate.
+        p_values: (candidates,).
+        order: (candidates,), of the tests.
+        delta: the family-wise error rate.
+    """
+    levels = getattr(rule, "levels", None)
+    if levels is None:
+        return rule.level(len(p_values), delta)
+    return float(levels(p_values, order, delta)[place])
