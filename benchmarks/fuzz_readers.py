@@ -50,6 +50,7 @@ from bayesprune.posterior.evidence import EvidenceTable, read_evidence, write_ev
 from bayesprune.programs import load_model
 from bayesprune.report.reading import read_runs
 from bayesprune.report.write import names_of, render
+from bayesprune.selection.front import FrontFigures, read_front, write_front
 
 RESULTS = Path(__file__).parent / "results" / "fuzz_readers.json"
 MEMORY, SECONDS = 3 * 2**30, 20.0
@@ -358,6 +359,21 @@ def _table(folder: Path) -> str:
     return f"{found}{found.margin}"
 
 
+def _front(folder: Path) -> None:
+    import numpy as np
+
+    cost, ends = np.linspace(50, 10, 5), np.linspace(1, 9, 10).reshape(5, 2)
+    front = FrontFigures(
+        cost, 10 * ends, ends[:, 0], ends, cost, ends[:, 1], "macs", "rmse", "weights as they are"
+    )
+    write_front(front, folder / "front.json")
+
+
+def _points(folder: Path) -> str:
+    found = read_front(folder / "front.json")
+    return f"{found}{found.undominated}"
+
+
 def _certificate(folder: Path) -> None:
     torch.manual_seed(2)
     network = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 2)).eval()
@@ -481,6 +497,7 @@ READERS: dict[str, Reader] = {
     "run to resume": Reader(_run, _settings, {"run.json": JSON}),
     "posterior.nc": Reader(_draws, _diagnosis, {"posterior.nc": ARRAYS}, 1.5),
     "evidence.json": Reader(_evidence, _table, {"evidence.json": JSON}),
+    "front.json": Reader(_front, _points, {"front.json": JSON}),
     "certificate, printed": Reader(_certificate, _printed, {"certificate.json": JSON}, 1.5),
     "certificate, verified": Reader(_certificate, _verified, {"certificate.json": JSON}, 0.7),
     "digests of training rows": Reader(_training_rows, _known, {"rows.safetensors": TENSORS}),

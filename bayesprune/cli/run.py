@@ -22,6 +22,7 @@ from bayesprune.cli import job as jobs
 from bayesprune.cli.budgets import budget_of, check_exclusive, parse_budget
 from bayesprune.cli.calibration import TRAINING_ROWS
 from bayesprune.cli.diagnose import write_posterior
+from bayesprune.cli.front import write_front_of
 from bayesprune.cli.gains import write_gains
 from bayesprune.cli.job import Job
 from bayesprune.cli.measure import history, measure, over_seeds
@@ -127,8 +128,8 @@ def run_command(
 
     PROGRAM is a name from 'bayesprune list', or a file of your own, such as ./mine.py. The run's folder
     receives result.json, pruned.safetensors and architecture.json, history.json,
-    posterior.nc, evidence.json, gates.png, report.html, checkpoints, and digests of the
-    rows that were trained on.
+    posterior.nc, evidence.json, of small networks front.json, gates.png, report.html,
+    checkpoints, and digests of the rows that were trained on.
 
     \b
     bayesprune run lenet5 --data digits
@@ -275,6 +276,7 @@ def _written(
     """Write what a seed leaves; its figures, with those of its baselines where it has any."""
     from bayesprune.posterior.evidence import EVIDENCE  # here: ArviZ takes long to import
     from bayesprune.posterior.plots import plot_gates, save_figure  # here: Matplotlib takes long to import
+    from bayesprune.selection.front import FRONT
 
     network, figures = measure(result, job.data.test)
     save(network, folder, job.data.test.x[:1])
@@ -282,9 +284,10 @@ def _written(
     save_figure(plot_gates(result), folder / finished.GATES)
     write_posterior(result, job.data.train, job.data.test, folder)
     write_gains(result, job.data.train, folder)
+    write_front_of(result, job.data.train, job.data.test, folder)
     if job.settings.baseline:
         figures["baseline"] = compare(result, figures)
-    finished.seal(folder, more=(EVIDENCE, baselines.NAME))
+    finished.seal(folder, more=(EVIDENCE, FRONT, baselines.NAME))
     return figures
 
 

@@ -14,8 +14,10 @@ from bayesprune.posterior.plots.figures import cut
 from bayesprune.posterior.plots.inputs import INPUTS
 from bayesprune.report.drawing import Plot, axes_of, drawn, sizes_of, width_for
 from bayesprune.report.training import gates, over_epochs
+from bayesprune.selection.front import FrontFigures
 
 LONGEST_LABEL = 18
+COSTS = {"macs": "multiply-accumulates", "parameters": "parameters"}
 
 
 def plots_of(container: Any, groups: Groups, labels: Sequence[str], image: tuple[int, ...]) -> list[Plot]:
@@ -60,6 +62,42 @@ def plot_of_gains(table: EvidenceTable, labels: Sequence[str]) -> Plot:
         "are named. " + table.conditions,
         drawn(plots.plot_evidence, table, height=3.4),
     )
+
+
+def plot_of_front(fronts: Sequence[FrontFigures], labels: Sequence[str]) -> Plot:
+    """How far each fit could be cut as it is.
+
+    Args:
+        fronts: one a fit.
+        labels: what the fits are called.
+    """
+    ax = axes_of(3.2 + 0.5 * len(fronts))
+    for front, label in zip(fronts, labels, strict=True):
+        plots.plot_pareto(front, ax=ax, label=cut(label, LONGEST_LABEL))
+    ax.set_title("")
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), frameon=False)  # data keep the width
+    return Plot(
+        "Could it be smaller still?",
+        "Error against cost if units are taken away without any training, those first that save least for "
+        "what they cost. Bands hold 90 % of the errors, over drawn masks and rows, bars 90 % of the costs; "
+        f"open squares are single masks. {_within(fronts[0], labels)} A network that learns under such a "
+        f"budget mostly has a lower error. {fronts[0].conditions}",
+        ax,
+    )
+
+
+def _within(front: FrontFigures, labels: Sequence[str]) -> str:
+    """How far a fit can be cut until its error leaves the interval that it has as it is."""
+    whose = labels[0] if len(labels) > 1 else "the fit"
+    error, (low, high) = front.error_name.replace("_", " "), front.error_interval[0]
+    farthest = float(front.cost[front.error <= high].min())
+    begin = (
+        f"At {front.cost[0]:.3g} % of the dense network's {COSTS[front.cost_name]} {whose} has a mean "
+        f"{error} of {front.error[0]:.3g} (90 %: {low:.3g} to {high:.3g})"
+    )
+    if farthest >= front.cost[0]:
+        return f"{begin}, and every smaller network that was looked at has more than that."
+    return f"{begin}; the mean is within that interval down to {farthest:.3g} %."
 
 
 def _inclusion(container: Any, names: Sequence[str], groups: Sequence[str]) -> Plot:

@@ -20,7 +20,7 @@ from bayesprune.report.baseline import comparisons
 from bayesprune.report.certificates import certificate_rows
 from bayesprune.report.commands import afterwards, checksums, page_again, place, reproduce
 from bayesprune.report.drawing import Plot
-from bayesprune.report.figures import plot_of_gains, plots_of
+from bayesprune.report.figures import plot_of_front, plot_of_gains, plots_of
 from bayesprune.report.headline import cards
 from bayesprune.report.reading import Run, read_runs
 from bayesprune.report.svg import inline_svg
@@ -33,9 +33,12 @@ from bayesprune.report.tables import (
     setting_rows,
     version_rows,
 )
+from bayesprune.selection.front import FRONT, read_front
 
 NAME = "report.html"
 TEMPLATE = "page.html.j2"
+MOST_FRONTS = 3
+"""Fits whose fronts are drawn into one plot."""
 
 
 def write_report(
@@ -99,7 +102,8 @@ def build(runs: Sequence[Run], more: Sequence[Plot] = (), answers: Diagnosis | N
     container = join([read(file) for run in runs for file in run.files])
     groups = unwrap(container)
     labels = names_of(runs)
-    shown = [*plots_of(container, groups, labels, _image(runs[0])), *_weighed(runs, labels), *more]
+    shown = [*plots_of(container, groups, labels, _image(runs[0])), *_weighed(runs, labels)]
+    shown += [*_cut(runs, labels), *more]
     return render(runs, labels, answers or diagnose(container), groups, shown)
 
 
@@ -159,6 +163,14 @@ def _weighed(runs: Sequence[Run], labels: Sequence[str]) -> list[Plot]:
     """Evidence against price of the first fit, where the runs have it; older ones have not."""
     tables = [file.parent / EVIDENCE for run in runs for file in run.files]
     return [plot_of_gains(read_evidence(tables[0]), labels)] if tables[0].is_file() else []
+
+
+def _cut(runs: Sequence[Run], labels: Sequence[str]) -> list[Plot]:
+    """Error against cost of the first fits that have it; older runs and large networks have not."""
+    files = [file.parent / FRONT for run in runs for file in run.files]
+    there = [(read_front(file), label) for file, label in zip(files, labels, strict=True) if file.is_file()]
+    some = there[:MOST_FRONTS]
+    return [plot_of_front([front for front, _ in some], [label for _, label in some])] if some else []
 
 
 def _image(run: Run) -> tuple[int, ...]:

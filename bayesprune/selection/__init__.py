@@ -4,6 +4,7 @@ from bayesprune.selection.bayes_factor import BayesFactor
 from bayesprune.selection.choose import Candidate, path, prune, select
 from bayesprune.selection.dpp import DPP, KDPP, gaussian_kernel, sample_kdpp
 from bayesprune.selection.edges import EdgeRule, MagnitudeEdges, RandomEdges
+from bayesprune.selection.front import FrontFigures, read_front, write_front
 from bayesprune.selection.fuse import Fuse
 from bayesprune.selection.inclusion import InclusionProb
 from bayesprune.selection.magnitude import Magnitude
@@ -23,6 +24,7 @@ __all__ = [
     "Candidate",
     "EdgeRule",
     "FlatteningVertex",
+    "FrontFigures",
     "Fuse",
     "InclusionProb",
     "Magnitude",
@@ -40,6 +42,8 @@ __all__ = [
     "gaussian_kernel",
     "path",
     "prune",
+    "read_front",
     "sample_kdpp",
     "select",
+    "write_front",
 ]

@@ -20,6 +20,7 @@ from bayesprune.posterior.evidence.request import training_rows
 from bayesprune.posterior.rows import check_rows, distinct
 from bayesprune.ranges import check_seed, is_whole
 from bayesprune.rows import Source
+from bayesprune.selection.front import FrontFigures
 from bayesprune.selection.repriced import MaskErrors, Repriced
 from bayesprune.structure.copying import copy_of
 from bayesprune.svi.estimators import Estimator, find_estimator
@@ -35,61 +36,30 @@ Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True, eq=False)
-class Front:
-    """Error against cost, from one fit. Costs are percent of the dense network's.
+class Front(FrontFigures):
+    """Error against cost, from one fit, with the network of each point. Costs are percent of the dense one's.
 
     Attributes:
         cost: (points,), mean over draws of masks.
         cost_interval: (points, 2), which holds 90 % of them.
         error: (points,), mean over draws of masks, weights and rows.
         error_interval: (points, 2), which holds 90 % of them.
-        masks: (points, units of all groups), bool: the most probable units, as many as the budget has room
-            for, each group's best at least.
-        mask_cost: (points,), of that mask.
+        mask_cost: (points,), of the mask of each point.
         mask_error: (points,), of it, at the posterior means of weights where they have a posterior.
-        price: (points,), λ, nats for one percent of the dense network's cost, beside the prior.
-        inclusion: (points, units of all groups), q(z = 1).
         cost_name: ``"macs"`` or ``"parameters"``.
         error_name: what the likelihood's score is.
         conditions: what all of it is conditional on.
+        masks: (points, units of all groups), bool: the most probable units, as many as the budget has room
+            for, each group's best at least.
+        price: (points,), λ, nats for one percent of the dense network's cost, beside the prior.
+        inclusion: (points, units of all groups), q(z = 1).
     """
 
-    cost: Array
-    cost_interval: Array
-    error: Array
-    error_interval: Array
     masks: Array
-    mask_cost: Array
-    mask_error: Array
     price: Array
     inclusion: Array
-    cost_name: str
-    error_name: str
-    conditions: str
     _gated: GatedModel = field(repr=False)
     _weights: tuple[dict[str, Tensor] | None, ...] = field(repr=False)
-
-    def __len__(self) -> int:
-        return len(self.cost)
-
-    def __str__(self) -> str:
-        """A line for each point."""
-        lines = [f"{self.cost_name + ' % (90 %)':30}{self.error_name + ' (90 %)':32}the mask"]
-        for n in range(len(self)):
-            cost, error = self.cost_interval[n], self.error_interval[n]
-            lines.append(
-                f"{self.cost[n]:7.2f} ({cost[0]:.2f} – {cost[1]:.2f})".ljust(30)
-                + f"{self.error[n]:8.3f} ({error[0]:.3f} – {error[1]:.3f})".ljust(32)
-                + f"{self.mask_error[n]:.3f} at {self.mask_cost[n]:.2f} %"
-            )
-        return "\n".join([*lines, self.conditions])
-
-    @property
-    def undominated(self) -> Array:
-        """(points,), bool: no other point has less of cost and of error, by their means."""
-        worse = (self.cost[:, None] >= self.cost) & (self.error[:, None] >= self.error)
-        equal = (self.cost[:, None] == self.cost) & (self.error[:, None] == self.error)
-        return np.asarray(~(worse & ~equal).any(1))
 
     def prune(self, point: int) -> nn.Module:
         """The network of one point's mask, with the weights that its error was counted with.
@@ -194,7 +164,7 @@ def pareto(
 @dataclass(frozen=True)
 class _Point:
     cost: Array  # (draws,), percent
-    error: Array  # (draws,)
+    error: Array  # (draws · 20,)
     mask: Tensor
     mask_cost: float
     mask_error: float

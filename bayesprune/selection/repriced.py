@@ -37,8 +37,8 @@ STEP = 0.75
 """By which costs fall between two looks at the evidence, where weights follow."""
 GAIN_DRAWS = 4
 ADAPT_ROWS = 1000
-BLOCKS = 50
-"""Of rows, whose errors are weighed anew in each draw."""
+BLOCKS, WEIGHINGS = 50, 20
+"""Of rows, whose errors are weighed anew; and how often in each draw, which costs no pass."""
 
 
 class Repriced:
@@ -248,7 +248,8 @@ class MaskErrors:
         return torch.tensor(blocks, dtype=torch.double)
 
     def weighed(self, sums: Tensor) -> Tensor:
-        """(draws,), scores of all rows, blocks weighed anew in each draw: (draws, blocks) sums."""
+        """(draws · 20,), scores of all rows: of each draw's (draws, blocks) sums 20, blocks weighed anew."""
+        sums = sums.repeat_interleave(WEIGHINGS, 0)
         shares = torch.distributions.Dirichlet(torch.ones_like(self.sizes)).sample(torch.Size([len(sums)]))
         totals = (shares * sums / self.sizes).sum(1) * len(self.y)
         return torch.tensor([self.mean(float(total)) for total in totals], dtype=torch.double)

@@ -5,6 +5,7 @@ import re
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from matplotlib.figure import Figure
@@ -12,9 +13,10 @@ from matplotlib.figure import Figure
 import bayesprune as bp
 from bayesprune.certify import Certificate
 from bayesprune.cli import main
-from bayesprune.errors import CertificateError
+from bayesprune.errors import CertificateError, PosteriorError
 from bayesprune.posterior import join, read
 from bayesprune.report import Plot, build, read_runs, write_report
+from bayesprune.selection.front import FrontFigures, write_front
 from tests.report.pages import parse
 
 MOST_BYTES = 5e6
@@ -70,6 +72,40 @@ def test_plots_take_the_colours_of_the_page(pages):
     light, dark = text.split("prefers-color-scheme: dark", 1)
     assert all(f"{name}:" in light and f"{name}:" in dark for name in names)
     assert "<text" in drawn and "<metadata" not in drawn
+
+
+def front(begin):
+    cost, error = np.array([begin, begin / 2, begin / 4]), np.array([3.0, 3.5, 9.0])
+    ends = np.stack([error - 1, error + 1], 1)
+    return FrontFigures(
+        cost, np.stack([cost, cost], 1), error, ends, cost, error, "macs", "error_percent", "As it is."
+    )
+
+
+def test_error_against_cost_is_shown_where_a_run_has_it(runs):
+    """Runs of before, and of large networks, have none: their pages are as they were."""
+    without = page_of("two")
+    assert "Could it be smaller still?" not in without.words
+    write_front(front(20.0), runs / "two" / "seed-0" / "front.json")
+    write_front(front(16.0), runs / "two" / "seed-1" / "front.json")
+    page = page_of("two")
+    assert len(page.of("svg")) == len(without.of("svg")) + 1
+    assert (
+        "At 20 % of the dense network's multiply-accumulates seed 0 has a mean error percent of 3"
+        in page.words
+    )
+    assert "within that interval down to 10 %" in page.words and "As it is." in page.words
+    assert "seed 1: mean" in page.words  # in the legend
+    (runs / "two" / "seed-0" / "front.json").write_text("{}")
+    with pytest.raises(PosteriorError, match=r"front\.json"):
+        page_of("two")
+
+
+def test_a_front_that_only_gets_worse_says_so(runs):
+    steep = front(20.0)
+    steep.error[1:] = 30.0
+    write_front(steep, runs / "one" / "front.json")
+    assert "every smaller network that was looked at has more than that" in page_of("one").words
 
 
 def test_the_first_screen_answers_small_good_and_sure(pages, runs):

@@ -14,14 +14,15 @@ from bayesprune.posterior.plots.cost import NAMES
 from bayesprune.posterior.plots.figures import legend, panel
 
 if TYPE_CHECKING:  # it draws what a room above this one makes
-    from bayesprune.selection.pareto import Front
+    from bayesprune.selection.front import FrontFigures
 
 
-def plot_pareto(front: Front, ax: Axes | None = None, label: str = "one fit") -> Axes:
+def plot_pareto(front: FrontFigures, ax: Axes | None = None, label: str = "one fit") -> Axes:
     """The front of ``bp.pareto``: the mean error with its 90 % interval, over the mean cost with its own.
 
     Args:
-        front: of ``bp.pareto``. Several are drawn into the same axes, each by a call.
+        front: of ``bp.pareto``, or ``read_front``'s of a run. Several are drawn into the same axes, each by a
+            call.
         ax: by default new ones.
         label: what the fit is called.
 
