@@ -133,6 +133,15 @@ def test_nothing_to_gate(network, example, exclude):
         analyse(network, example, exclude)
 
 
+@pytest.mark.parametrize("layer", [nn.Linear(3, 2), nn.Linear(4, 1, bias=False)], ids=["classes", "one"])
+def test_a_single_layer_is_told_that_its_inputs_can_go(layer):
+    """Regression on chosen inputs: nothing is between inputs and outputs, so that what can go are inputs."""
+    example = torch.zeros(2, layer.in_features)
+    with pytest.raises(NothingToGateError, match="by inputs=True"):
+        analyse(layer, example)
+    assert [group.size for group in analyse(layer, example, inputs=True).groups] == [layer.in_features]
+
+
 def test_exclusion_that_matches_nothing_lists_the_groups():
     with pytest.raises(SettingsError, match=r"exclude names 'fc9'.*There are 'input', '0'"):
         analyse(two(), torch.zeros(2, 3), exclude=("input", "fc9"))

@@ -21,7 +21,7 @@ from bayesprune.structure.graph.capture.capture import Captured, capture
 from bayesprune.structure.graph.capture.lent import WouldWrite
 from bayesprune.structure.graph.capture.rows import row_dimensions
 from bayesprune.structure.graph.rules.call import Findings, Raw
-from bayesprune.structure.graph.rules.labels import Frozen, Labels
+from bayesprune.structure.graph.rules.labels import READS_FIXED, Frozen, Labels
 from bayesprune.structure.groups import ByGroup, Group, Slot
 from bayesprune.structure.row import Row, find_row, may_be_row
 from bayesprune.structure.running import drawing_alike
@@ -212,6 +212,9 @@ def check_something_to_gate(structure: Structure, exclude: tuple[str, ...]) -> N
         return
     told = list(dict.fromkeys(f"{frozen.place}: {frozen.reason}" for frozen in structure.frozen))
     reasons = "; ".join(told[:5]) or "no layer of it reads what another one makes"
+    reads = any(frozen.reason == READS_FIXED for frozen in structure.frozen)
+    remedy = " What a layer reads of the inputs is a group of its own by inputs=True." if reads else ""
     if exclude:
-        reasons = f"exclude={list(exclude)!r} lists all its groups"
-    raise NothingToGateError(f"The network has nothing to gate: {reasons}.{hint(structure.captured.network)}")
+        reasons, remedy = f"exclude={list(exclude)!r} lists all its groups", ""
+    also = hint(structure.captured.network)
+    raise NothingToGateError(f"The network has nothing to gate: {reasons}.{remedy}{also}")
