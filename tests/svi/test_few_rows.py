@@ -134,6 +134,7 @@ def covered(seed, **settings):
     return float(((y[30:] >= low) & (y[30:] <= high)).double().mean())
 
 
+@pytest.mark.nightly  # a minute; that few rows get a posterior at all is tested above and below
 def test_intervals_of_few_rows_hold_what_they_say():
     """Four data sets of 30 rows, 800 targets: what intervals hold on average, and beside points."""
     by_default, points = (
