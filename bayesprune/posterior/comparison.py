@@ -28,7 +28,8 @@ class Compared:
         loo: leave-one-out densities; None where rows cannot be left out.
         why_no_loo: why; else empty.
         held_out: (rows,), log predictive density of held-out rows, nats; None where there are none.
-        elbo: mean over draws, nats.
+        elbo: mean over draws of log p(y, z, w) − log q(z, w), nats, given what are points, and the prior of
+            masks normalised: a flattening prior is then the Bernoulli of log-odds −price. NaN of a sampler's.
         elbo_error: Monte-Carlo standard error of it, nats.
         kept: mean number of units over draws of masks.
         units: of the dense network.
@@ -148,7 +149,7 @@ class Comparison:
             "–" if found is None else f"{found.p_loo:.1f}",
             "–" if found is None or np.isnan(found.pareto_k).all() else f"{found.bad} of {len(found.elpd)}",
             "–" if np.isnan(mean) else f"{mean:.4f} ± {spread:.4f}",
-            f"{fit.elbo:.1f}",
+            "–" if np.isnan(fit.elbo) else f"{fit.elbo:.1f}{mark}",
             f"{fit.kept:.1f} of {fit.units}",
             f"{fit.macs_percent:.1f} %",
         ]
@@ -159,9 +160,10 @@ class Comparison:
         every = [fit.loo for fit in self.fits if fit.loo is not None]
         notes = [
             f"Compared by {'held-out rows' if self.by == 'held_out' else 'elpd_loo'}, {self.why}; nats. "
-            "elpd_loo is of the posterior: draws of the guide are weighed by p(y, z, w) / q(z, w). Held-out "
-            "rows are predicted by the guide, as bp.predict does."
+            "elpd_loo is of the posterior: draws of the guide are weighed by p(y, z, w) / q(z, w)."
         ]
+        if self.fits[0].held_out is not None:
+            notes[0] += " Held-out rows are predicted by the guide, as bp.predict does."
         given: dict[tuple[str, ...], list[str]] = {}
         for fit in self.fits:
             if fit.loo is not None:
@@ -174,10 +176,10 @@ class Comparison:
         starred = [fit for fit in self.fits if fit.loo is not None and fit.loo.optimistic]
         if starred:
             notes.append(
-                f"* elpd_loo is optimistic ({', '.join(fit.name for fit in starred)}): numbers that are "
-                "points saw the row that is left out, and each may add a nat. Let weights have a posterior "
-                "(NormalWeights(posterior='normal'), Recipe(compact_weights='normal')), or compare by rows "
-                "held out."
+                f"* elpd_loo and ELBO are optimistic ({', '.join(fit.name for fit in starred)}): numbers "
+                "that are points saw the row that is left out, and each may add a nat. Let weights have a "
+                "posterior (NormalWeights(posterior='normal'), Recipe(compact_weights='normal')), or compare "
+                "by rows held out."
             )
         bad = [fit.name for fit in self.fits if fit.loo is not None and fit.loo.bad]
         if bad:

@@ -25,7 +25,7 @@ from bayesprune.posterior.diagnose.faithful import tail_limit
 from bayesprune.posterior.diagnose.joint import why_not as why_no_joint
 from bayesprune.posterior.distance import cumulative_distance, distance_of_bits
 from bayesprune.posterior.rows import Rows
-from bayesprune.posterior.sensitivity import Base, PowerScaling, Sensitivity
+from bayesprune.posterior.sensitivity import MACS, Base, PowerScaling, Sensitivity
 from bayesprune.posterior.value import Posterior
 from bayesprune.posterior.weighed import Weighed, all_training_rows, log_prices, saw, weighed
 from bayesprune.ranges import check_seed, is_whole
@@ -184,7 +184,7 @@ def _quantities(gated: GatedModel, drawn: _Stands) -> list[tuple[str, Array, Arr
     gates, none = drawn.gates.double().numpy(), np.empty((len(drawn.gates), 0))
     found = [(n, gates[:, part].sum(1), gates[:, part]) for n, part in gated.slices().items()]
     found.append(("all units", gates.sum(1), none))
-    return [*found, ("MACs", 100 * drawn.macs / gated.dense_macs, none)]
+    return [*found, (MACS, 100 * drawn.macs / gated.dense_macs, none)]
 
 
 def _sensitivity(
@@ -204,7 +204,8 @@ def _sensitivity(
             (float(np.mean(far / logs)), change, np.mean([b / g for b, g in zip(bits, logs, strict=True)], 0))
         )
     (price, price_change, unit_price), (data, data_change, unit_data) = found
-    return Sensitivity(name, price, data, price_change, data_change, unit_price, unit_data)
+    mean = np.nan if unknown else float(first @ values)
+    return Sensitivity(name, mean, price, data, price_change, data_change, unit_price, unit_data)
 
 
 def _judged(ratio: Array, scaled: Sequence[Array]) -> tuple[float, float, float]:

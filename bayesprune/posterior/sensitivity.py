@@ -13,8 +13,9 @@ Array = npt.NDArray[np.float64]
 Base = Literal["posterior", "guide"]
 THRESHOLD = 0.05
 """Of the distance for each doubling (Kallioinen et al. 2023)."""
-HALF = 0.5
-"""A unit, or a percent of the dense network's MACs: a mean that moves by less for a doubling stands still."""
+HALF, TENTH = 0.5, 0.1
+"""A unit, and a share of the mean MACs: what moves by less for a doubling stands still."""
+MACS = "MACs"
 CONFLICT, STRONG, FINE = "price against data", "strong price, weak data", "–"
 WIDTH = 110
 
@@ -25,6 +26,7 @@ class Sensitivity:
 
     Attributes:
         name: a group, whose units that are open are counted; ``"all units"``, or ``"MACs"``.
+        mean: under the posterior, units, or percent of the dense MACs.
         price: cumulative Jensen–Shannon distance for each doubling of the price, from 0.
         likelihood: the same of the likelihood.
         price_change: slope of the mean in log₂ α, at one: units, or percent of the dense MACs.
@@ -34,6 +36,7 @@ class Sensitivity:
     """
 
     name: str
+    mean: float
     price: float
     likelihood: float
     price_change: float
@@ -47,14 +50,15 @@ class Sensitivity:
 
         ``"price against data"`` (a potential prior-data conflict): both move it; the posterior is a
         compromise between them, and another price gives another size. ``"strong price, weak data"``: the
-        price alone does. ``"–"``: the price does not, or moves the mean by less than half a unit, or half a
-        percent, for a doubling.
+        price alone does. ``"–"``: the price does not, or moves the mean by less than half a unit, or a tenth
+        of the MACs, for a doubling.
         """
+        least = TENTH * self.mean if self.name == MACS else HALF
         if np.isnan(self.price):
             return "not answered"
-        if self.price < THRESHOLD or abs(self.price_change) < HALF:
+        if self.price < THRESHOLD or abs(self.price_change) < least:
             return FINE
-        moved = self.likelihood >= THRESHOLD and abs(self.likelihood_change) >= HALF
+        moved = self.likelihood >= THRESHOLD and abs(self.likelihood_change) >= least
         return CONFLICT if moved else STRONG
 
 
@@ -101,9 +105,11 @@ class PowerScaling:
         if self.why_not:
             return textwrap.fill(f"Not answered: {self.why_not}", WIDTH)
         wide = max(len(each.name) for each in self.quantities)
-        lines = [f"{'':{wide}}  {'price':>7}  {'change':>8}  {'data':>7}  {'change':>8}  diagnosis"]
+        lines = [
+            f"{'':{wide}}  {'mean':>7}  {'price':>7}  {'change':>8}  {'data':>7}  {'change':>8}  diagnosis"
+        ]
         lines += [
-            f"{s.name:{wide}}  {s.price:7.3f}  {s.price_change:+8.2f}  {s.likelihood:7.3f}  "
+            f"{s.name:{wide}}  {s.mean:7.2f}  {s.price:7.3f}  {s.price_change:+8.2f}  {s.likelihood:7.3f}  "
             f"{s.likelihood_change:+8.2f}  {s.diagnosis}"
             for s in self.quantities
         ]

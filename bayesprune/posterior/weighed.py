@@ -20,7 +20,7 @@ from torch import Tensor
 from bayesprune.errors import PosteriorError
 from bayesprune.gated import GatedModel
 from bayesprune.posterior.chain import Chain
-from bayesprune.posterior.density import gates_and_hyper
+from bayesprune.posterior.density import gates_and_hyper, point_weights
 from bayesprune.posterior.rows import Rows, check_rows, distinct
 from bayesprune.posterior.value import Posterior
 from bayesprune.priors.protocol import closed_form
@@ -39,12 +39,12 @@ class Weighed:
 
     Attributes:
         gates: (draws, units of all groups), int8.
-        log_price: (draws,), log p of the mask, nats, up to a constant; of hyper-sites too, where the prior
-            has no closed form.
+        log_price: (draws,), log p of the mask, nats; of hyper-sites too, where the prior has no closed form.
         nats: (draws,), log-likelihood of all training rows, as the fit counts them.
-        log_ratio: (draws,), log p(z, w, y) − log q(z, w), nats, up to a constant.
+        log_ratio: (draws,), by which they weigh, nats, up to a constant.
         by_row: (draws, rows), log-likelihood of each, nats.
-        elbo: (draws,), as ``sample_stats`` has it, nats.
+        elbo: (draws,), log p(z, w, y) − log q(z, w), nats, given what are points: of masks that have a
+            normalised prior, so that priors can be compared; NaN of a sampler's.
         macs: (draws,), multiply-accumulates of a row.
         saw: what draws are conditional on and was learnt from every row, in words.
         points: numbers among it, of the network and the likelihood, that were fitted.
@@ -96,16 +96,17 @@ def weighed(posterior: Posterior, rows: Rows, draws: int, seed: int) -> Weighed:
     chain = posterior.chain(0, draws, 1, seed, False, rows)
     assert chain.rows is not None and chain.rows.log_likelihood is not None
     nats = np.asarray(chain.rows.learnt_from, np.float64)
-    elbo = (chain.lp - chain.draws.log_q).numpy() + nats
+    joint = (chain.lp - chain.draws.log_q).numpy() + nats
     sampled = fit.samples is not None
     if any(closed_form(gated.prior, group) is None for group in gated.groups):
-        price, ratio = _with_hyper(gated, chain, sampled), elbo
+        price, ratio = _with_hyper(gated, chain, sampled), joint - point_weights(gated)
     else:
         price = log_prices(gated, chain.draws.gates)
         log_q = gated.gates_log_prob(chain.draws.gates).numpy()
         ratio = price - log_q + chain.of_weights.numpy() + nats
+    elbo = ratio
     if sampled:
-        ratio = np.zeros_like(nats)  # they are of the posterior already
+        ratio, elbo = np.zeros_like(nats), np.full_like(nats, np.nan)  # they are of the posterior already
     return Weighed(
         chain.draws.gates, price, nats, ratio, chain.rows.log_likelihood, elbo, chain.macs.double().numpy(),
         *saw(fit, chain),
@@ -113,7 +114,9 @@ def weighed(posterior: Posterior, rows: Rows, draws: int, seed: int) -> Weighed:
 
 
 def log_prices(gated: GatedModel, gates: Tensor) -> Array:
-    """(draws,), log p of masks under a prior with a closed form, nats, up to a constant.
+    """(draws,), log p of masks under a prior with a closed form, nats.
+
+    A price is a prior's best and sums to more than one over all masks; here it is normalised.
 
     Args:
         gated: the model.
@@ -121,8 +124,25 @@ def log_prices(gated: GatedModel, gates: Tensor) -> Array:
     """
     masks, which = distinct(gates)
     with torch.no_grad():
-        scores = np.array([log_prior(gated, mask) for mask in masks])
+        scores = np.array([log_prior(gated, mask) for mask in masks]) - _log_total(gated)
     return np.asarray(scores[which.numpy()], np.float64)
+
+
+def _log_total(gated: GatedModel) -> float:
+    """Log of what exp(−penalty) sums to over all masks, nats.
+
+    Where the penalty is a sum over units, so is this. Else the units share a rate, which was integrated out
+    of a probability.
+    """
+    total = 0.0
+    for group in gated.groups:
+        prior, one = closed_form(gated.prior, group), torch.eye(group.size, dtype=torch.double)
+        assert prior is not None
+        none, every = (float(prior.penalty(group, z)) for z in (torch.zeros_like(one[0]), one.sum(0)))
+        slopes = np.array([float(prior.penalty(group, z)) for z in one]) - none
+        if np.isclose(every - none, slopes.sum(), rtol=1e-4, atol=1e-6):
+            total += float(np.logaddexp(0.0, -slopes).sum()) - none
+    return total
 
 
 def saw(fit: FitResult, chain: Chain | None = None) -> tuple[tuple[str, ...], int]:

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from scipy.stats import multivariate_normal
 from torch import nn
 
 import bayesprune as bp
@@ -66,12 +67,36 @@ def test_numbers_are_those_of_the_functions_beside_it(table):
     assert table["two"].loo.elpd == pytest.approx(alone.elpd)
     predicted = bp.predict(fit, HELD[0], draws=4000).log_prob(HELD[1])
     assert table["two"].held_out.mean() == pytest.approx(float(predicted.mean()), abs=2e-3)
-    groups = bp.Posterior.of(fit).to_arviz(draws=1500, rows=ROWS_SEEN, prior=0)
-    assert table["two"].elbo == pytest.approx(float(groups["sample_stats"]["elbo"].mean()))
     assert table["two"].kept == 2 and table["two"].macs_percent == 40 and table["two"].units == 5
     frame = table.to_dataframe()
     assert frame.loc["two", "elpd_loo"] == pytest.approx(alone.elpd_loo)
     assert list(frame.index) == [fit.name for fit in table.fits] and frame.loc["two", "kept"] == 2
+
+
+@pytest.mark.parametrize("prior", ["price", "fixed", "beta"])
+def test_the_bound_is_the_evidence_where_the_guide_is_the_posterior(prior):
+    """Two orthogonal inputs, both there: log p(y) of a conjugate model, and the mask's own probability."""
+    x, y = data(3, 60)
+    column = torch.linalg.qr(x[:, :2])[0] * 60**0.5
+    priors = {
+        "price": (bp.priors.Flattening(2.0), 2 * (-2.0 - np.log1p(np.exp(-2.0)))),
+        "fixed": (bp.priors.Fixed(0.3), 2 * np.log(0.3)),
+        "beta": (bp.priors.Beta(1.0, 3.0), np.log(0.1)),
+    }
+    hyper, log_p = priors[prior]
+    model = bp.gate(
+        nn.Sequential(nn.Linear(2, 1, bias=False)).double(), column[:1], inputs=True,
+        prior=bp.priors.BernoulliGates(hyper), weights=bp.priors.NormalWeights(0.5, posterior="normal"),
+        likelihood=bp.Gaussian(rows=60, scale=1.0, learn_scale=False).double(),
+    )  # fmt: skip
+    model.log_odds.data[:] = 40.0
+    precision = 60 + 4
+    model.weight_tensors()["0.weight"].data[:] = (column.T @ y).T / precision
+    model.log_scales["0/weight"].data[:] = -0.5 * np.log(precision)
+    found = compare([model], (column, y), draws=20).fits[0]
+    covariance = np.eye(60) + 0.25 * (column @ column.T).numpy()
+    right = multivariate_normal.logpdf(y.numpy()[:, 0], np.zeros(60), covariance) + log_p
+    assert found.elbo == pytest.approx(right, abs=1e-3) and found.elbo_error < 1e-3
 
 
 def test_leave_one_out_and_held_out_rows_agree(table):
@@ -96,7 +121,7 @@ def test_points_are_starred_and_lead_to_held_out_rows():
     assert found.by == "held_out" and "points is optimistic" in found.why
     assert found["points"].loo.optimistic and not found["posterior"].loo.optimistic
     text = str(found).replace("\n  ", " ")
-    assert "* elpd_loo is optimistic (points): numbers that are points saw the row" in text
+    assert "* elpd_loo and ELBO are optimistic (points): numbers that are points saw the row" in text
     assert "NormalWeights(posterior='normal')" in text
     assert found.difference(found.fits[1].name)[1] > 0
     alone = compare(fits, ROWS_SEEN, draws=200)
