@@ -18,7 +18,7 @@ def dead_units(gated: GatedNetwork, below: float, velocity: Tensor | None = None
     A unit is dead when its inclusion probability is under the threshold and its evidence still points down
     (velocity > 0: keeping it costs more nats than it saves). Guards: a group keeps its ``least`` most
     probable units, counted after those have gone too that nobody would read any more (filters without
-    features).
+    features). Units with continuous gates die by their own rule.
 
     Args:
         gated: the model.
@@ -37,6 +37,9 @@ def dead_units(gated: GatedNetwork, below: float, velocity: Tensor | None = None
     dead = gated.alive & (probs < below)
     if velocity is not None:
         dead &= velocity > 0
+    rule = gated.by_rule(below)
+    if rule is not None:
+        dead = torch.where(rule[0], gated.alive & rule[1], dead)
     floors = _floors(gated, dead, least)
     for name, part in gated.slices().items():
         alive = gated.alive[part]

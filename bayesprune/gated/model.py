@@ -16,17 +16,20 @@ from torch import Tensor, nn
 from bayesprune.errors import PriorError
 from bayesprune.gated.announce import announce_parameters
 from bayesprune.gated.checks import check_prior
+from bayesprune.gated.continuous import BOUND, Continuous, check_continuous
 from bayesprune.gated.dead import median_units
+from bayesprune.gated.fold import check_folds, fold_
 from bayesprune.gated.held import check_held
 from bayesprune.gated.links import Autoregressive, Links
 from bayesprune.gated.meant import check_penalty, pins_of
 from bayesprune.gated.network import GatedNetwork
 from bayesprune.gated.predictive import members_of
 from bayesprune.likelihoods import Likelihood, Member
-from bayesprune.priors import Gates, LinkedGates, NormalWeights
+from bayesprune.priors import Gates, NormalWeights
+from bayesprune.priors.continuous import ContinuousPrior
 from bayesprune.priors.default_guide import DefaultGuide
 from bayesprune.priors.program import GatePriors, Prior, run_guide, run_prior
-from bayesprune.priors.protocol import bound
+from bayesprune.priors.protocol import bound, member
 from bayesprune.rows import Call, Form, Inputs
 from bayesprune.structure import Group
 from bayesprune.structure.copying import copy_of
@@ -40,6 +43,8 @@ class GatedModel(GatedNetwork):
     Sites: ``gate/<group>`` (size,) by original unit id, the hyper-sites of the prior, ``weight/<tensor>`` for
     every weight and bias, ``noise/<group>`` (batch, living units) where units have noise, and ``y``. Units
     that were removed stay in the gate sites, held at zero, so that hyper-priors keep seeing the whole group.
+    Gates may be continuous (``priors.ContinuousPrior``): then ``gate/<group>`` is a factor, until gates are
+    decided; of a decided model it is in the weights, and there is no such site.
 
     Attributes:
         prior: the prior program.
@@ -49,6 +54,7 @@ class GatedModel(GatedNetwork):
             none.
         guides: group → what its guide was asked to hold; groups not named have independent gates.
         links: the parameters of these guides, by group (``|`` for a dot).
+        continuous: guides of the groups whose gates are continuous.
     """
 
     def __init__(
@@ -71,7 +77,12 @@ class GatedModel(GatedNetwork):
         sizes = {group.name: group.size for group in self.groups}
         linked = {n.replace(".", "|"): Links(sizes[n], asked, log_odds) for n, asked in self.guides.items()}
         self.links = nn.ModuleDict(linked)
-        self.default_guide = DefaultGuide(prior, self.groups, dtype=log_odds.dtype)
+        found = {group.name: member(prior, group) for group in self.groups}
+        continuous = {name: own for name, own in found.items() if isinstance(own, ContinuousPrior)}
+        self.continuous = Continuous(continuous, self.groups, log_odds)
+        self.switches = tuple(group for group in self.groups if group.name not in continuous)
+        self.default_guide = DefaultGuide(prior, self.switches, dtype=log_odds.dtype)
+        self.follow_continuous_()
         with poutine.block():  # as in an inference: a prior may hold a pyro.factor
             self._check_prior()  # complains now, not in the middle of a fit
         if weights.posterior == "normal":
@@ -96,10 +107,16 @@ class GatedModel(GatedNetwork):
             >>> gated(x).shape
             torch.Size([5, 3])
         """
-        alive, kept = self.by_group(self.alive), self.by_group(median_units(self).to(self.log_odds.dtype))
         x = inputs[0] if len(inputs) == 1 and not named else named or inputs
-        outputs: Tensor = self.network(self._inputs(x), {name: kept[name][alive[name]] for name in kept})
+        outputs: Tensor = self.network(self._inputs(x), self.vertex())
         return outputs
+
+    def vertex(self) -> dict[str, Tensor]:
+        """Group → (living units,), the gates that ``prune`` builds in: zero or one, or a factor's mean."""
+        alive, kept = self.by_group(self.alive), self.by_group(median_units(self).to(self.log_odds.dtype))
+        for name, mean in self.continuous.means().items():
+            kept[name] = kept[name] * mean
+        return {name: kept[name][alive[name]] for name in kept}
 
     def model(self, x: Any, y: Tensor | None = None) -> Tensor:
         """p(gates, hyper-sites, weights) · p(y | x, …), the rows scaled up to the data set.
@@ -114,8 +131,9 @@ class GatedModel(GatedNetwork):
         x = self._inputs(x)
         gates: dict[str, Tensor] = {}
         priors = self.gate_priors()
-        for group in self.groups:
+        for group in self.switches:
             gates[group.name] = pyro.sample(f"gate/{group.name}", priors.given(group.name, gates))
+        gates |= self._continuous_gates()
         weights = {}
         for name, tensor in self.weight_tensors().items():
             prior = dist.Normal(tensor.new_zeros(()), self.weights.scale_of(name)).expand(tensor.shape)
@@ -146,8 +164,9 @@ class GatedModel(GatedNetwork):
         self._announce_parameters()
         probs = self.by_group(self.inclusion_prob())
         self.hyper_guides(probs)
-        for group in self.groups:
+        for group in self.switches:
             pyro.sample(f"gate/{group.name}", self.gate_guide(group.name, probs[group.name]))
+        self.continuous.sample_guide(self.by_group(self.alive))
         scales = self.log_scales_by_tensor()
         for name, tensor in self.weight_tensors().items():
             if name in scales:
@@ -200,7 +219,7 @@ class GatedModel(GatedNetwork):
 
     # ---- parts of both
 
-    def gate_guide(self, group: str, probs: Tensor | None = None) -> Gates | LinkedGates:
+    def gate_guide(self, group: str, probs: Tensor | None = None) -> Any:
         """q of the gates of one group.
 
         Args:
@@ -208,8 +227,12 @@ class GatedModel(GatedNetwork):
             probs: (size,), q(z = 1); those of now by default.
 
         Returns:
-            ``Gates``, or ``LinkedGates`` where the guide holds correlation, with event shape (size,).
+            ``Gates``, or ``LinkedGates`` where the guide holds correlation, or what the family of continuous
+            gates is, with event shape (size,).
         """
+        live = self.continuous.live
+        if group in live:
+            return live[group].posterior().to_event(1)
         probs = self.by_group(self.inclusion_prob())[group] if probs is None else probs
         links = self.links_of(group)
         return Gates(probs=probs) if links is None else links.gates(probs)
@@ -227,12 +250,15 @@ class GatedModel(GatedNetwork):
         return found
 
     def draw_gates(self, draws: int, generator: torch.Generator | None = None) -> Tensor:
-        """Masks from the guide, on the CPU: (draws, units of all groups), bool.
+        """Masks from the guide, on the CPU: (draws, units of all groups), bool; real numbers where gates are
+        continuous.
 
         Args:
             draws: how many.
             generator: of the random numbers; torch's own by default.
         """
+        if self.continuous.live:
+            return self._draw_factors(draws, generator)
         if not self.guides:
             return super().draw_gates(draws, generator)
         theta = self.inclusion_prob().detach().cpu()
@@ -245,6 +271,73 @@ class GatedModel(GatedNetwork):
                 signs = torch.randint(2 ** len(gates.raw_loading), (draws,), generator=generator)
                 drawn[:, part] = gates.draw(uniform[:, part], signs) > 0
         return drawn
+
+    def _draw_factors(self, draws: int, generator: torch.Generator | None) -> Tensor:
+        """(draws, units of all groups), real: what units are multiplied by."""
+        theta, alive = self.inclusion_prob().detach().cpu(), self.alive.cpu()
+        drawn = (torch.rand(draws, len(theta), generator=generator, dtype=theta.dtype) < theta).to(theta)
+        with torch.no_grad():
+            for name, q in self.continuous.live.items():
+                part = self.slices()[name]
+                own = copy.deepcopy(q).cpu()
+                units = torch.arange(part.stop - part.start)
+                drawn[:, part] = own.sample(draws, units, generator) * alive[part]
+        return drawn
+
+    def by_rule(self, below: float) -> tuple[Tensor, Tensor] | None:
+        """Units with continuous gates, and those of them that are below their line.
+
+        Args:
+            below: q(z = 1) below which the others die; at the decision it is one half.
+        """
+        if not self.continuous.live:
+            return None
+        ruled, gone = torch.zeros_like(self.alive), torch.zeros_like(self.alive)
+        lines, parts = self.continuous.lines(below), self.slices()
+        for name, log_odds in self.continuous.log_odds().items():
+            ruled[parts[name]] = True
+            gone[parts[name]] = log_odds < lines[name]
+        return ruled, gone
+
+    def scored(self) -> Tensor:
+        """(units of all groups,), bool: those whose log-odds are a rule's score, and no probability's."""
+        found = torch.zeros_like(self.alive)
+        for name, q in self.continuous.live.items():
+            found[self.slices()[name]] = not q.probable
+        return found
+
+    @torch.no_grad()
+    def follow_continuous_(self) -> None:
+        """Let log-odds be what the rules of continuous gates look at."""
+        parts = self.slices() if self.continuous.live else {}
+        for name, log_odds in self.continuous.log_odds().items():
+            self.log_odds.data[parts[name]] = log_odds.to(self.log_odds)
+
+    @torch.no_grad()
+    def settle_continuous_(self) -> dict[str, Tensor]:
+        """Put the means of continuous gates into the weights that read their units; they are noise no more.
+
+        Returns:
+            Tensor name → what it was multiplied by, in a shape that broadcasts against it.
+        """
+        means = self.continuous.means()
+        if not means:
+            return {}
+        done = fold_(self.network, means)
+        for name, log_scale in self.log_scales_by_tensor().items():
+            if name in done:
+                log_scale.add_(done[name].abs().clamp_min(torch.finfo(log_scale.dtype).tiny).log())
+        self.continuous.settle_(self.by_group(self.alive))
+        for name in means:  # they passed their own line, and are there
+            self.log_odds.data[self.slices()[name]] = BOUND
+        return done
+
+    def _continuous_gates(self) -> dict[str, Tensor]:
+        """Group → (..., size), its continuous gates drawn; ones where they are in the weights."""
+        alive = self.by_group(self.alive)
+        drawn = self.continuous.sample_model(alive)
+        settled = [name for name in self.continuous.priors if name not in drawn]
+        return drawn | {name: alive[name].to(self.log_odds.dtype) for name in settled}
 
     def gates_log_prob(self, gates: Tensor) -> Tensor:
         """(draws,), float64, nats: log q of masks.
@@ -295,7 +388,7 @@ class GatedModel(GatedNetwork):
         Raises:
             PriorError: what the prior returned is no distribution over a group's gates.
         """
-        groups = self.groups if groups is None else groups
+        groups = self.switches if groups is None else groups
         return run_prior(self.prior, groups, self.default_guide, self.log_odds.device)
 
     def hyper_guides(
@@ -307,7 +400,7 @@ class GatedModel(GatedNetwork):
             inclusion_prob: group → (size,), q(z = 1).
             groups: those groups; all by default.
         """
-        groups = self.groups if groups is None else groups
+        groups = self.switches if groups is None else groups
         run_guide(self.prior, groups, self.default_guide, inclusion_prob, self.log_odds.device)
 
     def groups_together(self) -> list[tuple[Group, ...]]:
@@ -345,11 +438,32 @@ class GatedModel(GatedNetwork):
             for groups in self.groups_together():
                 found = pins_of(self, groups)
                 pins.update(zip((g.name for g in groups), found.split([g.size for g in groups]), strict=True))
-        self.pin_(torch.cat([pins[group.name] for group in self.groups]))
-        for group in self.groups:
+        self.pin_(torch.cat([pins.get(group.name, torch.zeros(group.size)) for group in self.groups]))
+        for group in self.switches:
             check_held(self.gate_prior, self.hyper_guide, group, self.parameters())
             with torch.random.fork_rng(devices=[]), torch.no_grad():
                 check_penalty(self, group)
+        self._check_continuous()
+
+    def _check_continuous(self) -> None:
+        """Whether continuous gates can be meant, and put into weights once they are decided."""
+        names = list(self.continuous.priors)
+        if names and self.weights.masked:
+            raise PriorError(
+                f"Weights that are there only while their unit's gate is on (masked=True, SpikeAndSlab) need "
+                f"gates that are on or off, and those of {names[0]!r} are continuous: give gate() weights="
+                "bp.priors.NormalWeights(posterior='normal')."
+            )
+        linked = [name for name in names if name in self.guides]
+        if linked:
+            raise PriorError(
+                f"guide= asks for correlated gates in group {linked[0]!r}, whose gates are continuous and "
+                "have the guide of their own family: name the other groups, guide={'…': "
+                "bp.Autoregressive(…)}."
+            )
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            check_continuous(self.continuous, self.by_group(self.alive))
+        check_folds(self, names)
 
     def _inputs(self, x: Any) -> Inputs:
         """Inputs as they come, in tuples or dicts; tensors are taken as they are."""

@@ -111,6 +111,17 @@ class GatedNetwork(nn.Module):
         theta = self.inclusion_prob().detach().cpu()
         return torch.rand(draws, len(theta), generator=generator, dtype=theta.dtype) < theta
 
+    def by_rule(self, below: float) -> tuple[Tensor, Tensor] | None:
+        """Units that die by a rule of their own, and those of them that it would have gone; None for none.
+
+        Args:
+            below: q(z = 1) below which the others die.
+
+        Returns:
+            (units of all groups,) and (units of all groups,), bool.
+        """
+        return None
+
     def by_group(self, flat: Tensor) -> dict[str, Tensor]:
         """Split a (units of all groups,) tensor: group → (size,)."""
         return {name: flat[part] for name, part in self.slices().items()}

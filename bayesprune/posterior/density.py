@@ -30,6 +30,8 @@ def gates_and_hyper(gated: GatedModel, draws: Draws) -> Tensor:
         (draws,), float64, nats.
     """
     total = torch.zeros(len(draws.gates), dtype=torch.double)
+    if gated.continuous.priors:  # what kept units paid for factors that are now in the weights
+        total -= float(gated.continuous.nats(gated.by_group(gated.alive)))
     by_group = gated.slices()
     for groups in gated.groups_together():
         gates = {g.name: draws.gates[:, by_group[g.name]].to(gated.log_odds) for g in groups}

@@ -13,6 +13,7 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
+from bayesprune.errors import PosteriorError
 from bayesprune.gated import GatedModel
 from bayesprune.priors.one_program import is_plate
 from bayesprune.priors.protocol import member
@@ -58,7 +59,11 @@ def draw(gated: GatedModel, draws: int) -> Draws:
     Args:
         gated: a fitted model.
         draws: how many.
+
+    Raises:
+        PosteriorError: some gates are continuous, and not yet decided.
     """
+    refuse_continuous(gated, "Draws in ArviZ's form")
     gates = gated.draw_gates(draws)
     log_q = gated.gates_log_prob(gates)
     hyper: dict[str, dict[str, Tensor]] = {group.name: {} for group in gated.groups}
@@ -69,6 +74,25 @@ def draw(gated: GatedModel, draws: int) -> Draws:
             hyper[_first(gated, groups, name)][name] = value
         log_q += score
     return Draws(gates.to(torch.int8), hyper, log_q)
+
+
+def refuse_continuous(gated: GatedModel, what: str) -> None:
+    """Say that something is of masks, where gates are factors.
+
+    Args:
+        gated: the model.
+        what: that.
+
+    Raises:
+        PosteriorError: a group's gates are continuous, and not yet decided.
+    """
+    for name in gated.continuous.live:
+        prior = type(gated.continuous.priors[name]).__name__
+        raise PosteriorError(
+            f"{what} are of masks, of zeros and ones, and the gates of group {name!r} are factors under "
+            f"{prior} that are not decided. Take the fit at its end, at='end' of one with decide=True; "
+            "bp.predict(…), which averages over the factors; or gated.gate_guide(group), their distribution."
+        )
 
 
 def random_sites(trace: Any) -> dict[str, Any]:
@@ -134,7 +158,8 @@ def draw_prior(gated: GatedModel, draws: int) -> tuple[dict[str, Tensor], dict[s
         draws: how many.
 
     Returns:
-        Group → (draws, size) int8 gates, and hyper-site → (draws, ...).
+        Group → (draws, size) int8 gates, and hyper-site → (draws, ...). Of continuous gates whether they are
+        not zero; what their prior takes over from the guide has no draws.
     """
     gates, hyper = {}, {}
     for groups in gated.groups_together():
@@ -153,6 +178,10 @@ def draw_prior(gated: GatedModel, draws: int) -> tuple[dict[str, Tensor], dict[s
             values, drawn = {}, {groups[0].name: prior.sample(torch.Size([draws]))}
         gates.update({name: z.to(torch.int8) for name, z in drawn.items()})
         hyper.update(values)
+    for name, prior in gated.continuous.priors.items():
+        named = gated.continuous.named[name]
+        with poutine.block():
+            gates[name] = torch.stack([prior.presence(named) for _ in range(draws)]).to(torch.int8)
     return {group.name: gates[group.name] for group in gated.groups}, hyper
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from bayesprune.errors import PosteriorError
 from bayesprune.gated import GatedModel
+from bayesprune.posterior.draws import refuse_continuous
 from bayesprune.structure import ExpectedCost
 
 Floats = NDArray[np.float64]
@@ -130,6 +131,7 @@ def poisson_binomial(probs: Floats) -> Floats:
 
 
 def _of_one(gated: GatedModel, draws: int, seed: int) -> Sizes:
+    refuse_continuous(gated, "Sizes")
     if gated.guides:
         return _of_draws(gated, draws, seed)
     theta = gated.inclusion_prob().detach().cpu().double()

@@ -2,14 +2,18 @@
 
 from bayesprune.priors.budget import Budget
 from bayesprune.priors.collapsed import Collapsed
+from bayesprune.priors.continuous import ContinuousGuide, ContinuousPrior
 from bayesprune.priors.cost_gates import CostGates
 from bayesprune.priors.cost_price import Price
 from bayesprune.priors.flattening import FlatteningDistribution
 from bayesprune.priors.gates import Gates
+from bayesprune.priors.gaussian_gates import GaussianGates, GaussianGuide, NormalJeffreysGates
+from bayesprune.priors.hard_concrete import HardConcrete, HardConcreteGates, HardConcreteGuide
 from bayesprune.priors.integrated import IntegratedFlattening
 from bayesprune.priors.known_rate import Fixed, LayerAdaptive
 from bayesprune.priors.latency import Latency
 from bayesprune.priors.linked_gates import LinkedGates
+from bayesprune.priors.log_normal_gates import LogNormalGates, LogNormalGuide, TruncatedLogNormal
 from bayesprune.priors.price import Flattening
 from bayesprune.priors.priors import BernoulliGates, PerGroup, SpikeAndSlab
 from bayesprune.priors.protocol import ClosedFormPrior, GatePrior, HyperPrior, NetworkPrior, closed_form
@@ -23,22 +27,33 @@ __all__ = [
     "Budget",
     "ClosedFormPrior",
     "Collapsed",
+    "ContinuousGuide",
+    "ContinuousPrior",
     "CostGates",
     "Fixed",
     "Flattening",
     "FlatteningDistribution",
     "GatePrior",
     "Gates",
+    "GaussianGates",
+    "GaussianGuide",
+    "HardConcrete",
+    "HardConcreteGates",
+    "HardConcreteGuide",
     "HyperPrior",
     "IntegratedFlattening",
     "Latency",
     "LayerAdaptive",
     "LinkedGates",
+    "LogNormalGates",
+    "LogNormalGuide",
     "NetworkPrior",
+    "NormalJeffreysGates",
     "NormalWeights",
     "PerGroup",
     "Price",
     "SpikeAndSlab",
     "SpikeAndSlabNormal",
+    "TruncatedLogNormal",
     "closed_form",
 ]

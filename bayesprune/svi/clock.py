@@ -57,7 +57,12 @@ def warn_before(gated: GatedModel, schedule: Schedule) -> None:
     Warns:
         ClockWarning: a unit without evidence would stay above 0.05; with the steps that it would take.
     """
-    start = float(gated.inclusion_prob().detach()[gated.alive].max())
+    switches = gated.alive.clone()
+    for name in gated.continuous.priors:
+        switches[gated.slices()[name]] = False
+    if not bool(switches.any()):
+        return
+    start = float(gated.inclusion_prob().detach()[switches].max())
     start = min(start, 1 - 1e-6)
     end = without_evidence(schedule, start)
     if end <= REACH:

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from bayesprune.errors import LikelihoodError, UnsupportedNetworkError
 from bayesprune.gated import GatedModel
-from bayesprune.gated.dead import median_units
 from bayesprune.gated.rows import check_targets, running
 from bayesprune.likelihoods import Likelihood
 from bayesprune.rows import Form, Inputs, Rows, rows_from, run
@@ -97,7 +96,7 @@ def quality(
     gates: dict[str, Tensor] | None = None
     size, threads = rows.batch_size_of(batch, USUAL), torch.get_num_threads()
     if isinstance(network, GatedModel):
-        likelihood, gates = likelihood or network.likelihood, _vertex(network)
+        likelihood, gates = likelihood or network.likelihood, network.vertex()
         threads = threads_for(network.dense_macs, size, learns=False)
     assert likelihood is not None
     parameter = next(network.parameters(), None)
@@ -130,10 +129,3 @@ def _check_learnt(likelihood: Likelihood) -> None:
             "fit learns on a copy. Pass what was learnt, evaluate(small, rows, result.likelihood); or, where "
             "its values are meant as they are, call likelihood.requires_grad_(False)."
         )
-
-
-def _vertex(gated: GatedModel) -> dict[str, Tensor]:
-    """Group → (living units,), 1 where ``prune`` keeps the unit."""
-    alive = gated.by_group(gated.alive)
-    kept = gated.by_group(median_units(gated).to(gated.log_odds.dtype))
-    return {name: kept[name][alive[name]] for name in kept}

@@ -78,6 +78,8 @@ def why_not_integrated(gated: GatedModel, weights: Sequence[str] | None = None) 
     count = sum(tensors[name].numel() for name in tensors_of(gated, weights))
     if count > MOST_WEIGHTS:
         return f"{count:,} weights, and {MOST_WEIGHTS} can be integrated out: name those of a smaller layer"
+    if gated.continuous.priors:
+        return "gates are continuous, and their prior gives masks no probability"
     if any(closed_form(gated.prior, group) is None for group in gated.groups):
         return "the prior has no closed form"
     return ""

@@ -33,7 +33,8 @@ def gate_nats(gated: GatedModel, inclusion_prob: Tensor) -> Tensor:
 
     Closed form where the prior knows its own (``penalty``); else one draw of the hyper-sites from their
     guide, and the exact KL of the gates given them where Pyro knows one. What several groups share is drawn
-    and counted once; discrete hyper-sites that no guide samples are summed out.
+    and counted once; discrete hyper-sites that no guide samples are summed out. Continuous gates add the
+    weighted divergence of their own guide, and once they are decided what the kept units paid just before.
 
     Args:
         gated: the model.
@@ -43,7 +44,7 @@ def gate_nats(gated: GatedModel, inclusion_prob: Tensor) -> Tensor:
         Scalar, nats, differentiable in ``inclusion_prob`` and in the hyper-guide's parameters.
     """
     parts, nats, program = gated.by_group(inclusion_prob), [], []
-    for group in gated.groups:
+    for group in gated.switches:
         known, links = closed_form(gated.prior, group), gated.links_of(group.name)
         if known is None or (links is not None and not ships(known)):
             program.append(group)
@@ -53,6 +54,8 @@ def gate_nats(gated: GatedModel, inclusion_prob: Tensor) -> Tensor:
             nats.append(total_correlation(links.gates(parts[group.name])))
     if program:
         nats.append(_program_nats(gated, program, parts))
+    if gated.continuous.priors:
+        nats.append(gated.continuous.nats(gated.by_group(gated.alive)))
     return torch.stack(nats).sum()
 
 

@@ -46,7 +46,8 @@ def adam(gated: GatedModel, learning_rate: float) -> torch.optim.Adam:
 
 def moved(gated: GatedModel) -> dict[str, nn.Parameter]:
     """Name → parameter that an optimiser moves: all but gates and their links, and what has a closed form."""
-    closed = {id(p) for p in (gated.log_odds, *gated.links.parameters(), *gated.likelihood.followed())}
+    own = (*gated.links.parameters(), *gated.continuous.parameters())
+    closed = {id(p) for p in (gated.log_odds, *own, *gated.likelihood.followed())}
     return {name: p for name, p in gated.named_parameters() if id(p) not in closed}
 
 

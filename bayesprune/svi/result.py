@@ -229,7 +229,7 @@ def pruned(result: FitResult | GatedModel) -> GatedModel:
     """The gated model of the median-probability model: without the units below one half.
 
     With gates decided nothing is left to remove. Every group keeps its most probable unit: a layer without
-    units would be no network.
+    units would be no network. Continuous gates become their means, in the weights that read their units.
 
     Args:
         result: of a fit, or a gated model; left alone.
@@ -253,12 +253,14 @@ def pruned(result: FitResult | GatedModel) -> GatedModel:
         _say_rounded(result)
     gated = copy_of(result.gated if isinstance(result, FitResult) else result)
     gated.remove_(dead_units(gated, 0.5))
+    gated.settle_continuous_()
     return gated
 
 
 def _say_rounded(result: FitResult) -> None:
-    probs = result.gated.inclusion_prob().detach()
-    open_to_doubt = int(((probs > 0.01) & (probs < 0.99)).sum())
+    gated = result.gated
+    probs = gated.inclusion_prob().detach()
+    open_to_doubt = int(((probs > 0.01) & (probs < 0.99) & ~gated.scored()).sum())
     if open_to_doubt:
         warnings.warn(
             f"The fit has left {open_to_doubt} of {len(probs)} gates undecided, and a network has to be one: "

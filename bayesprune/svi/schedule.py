@@ -34,6 +34,8 @@ FEWEST_STEPS = 300
 LEAST_TRAVEL = 11.0
 """How far Adam could carry a weight over the whole training: learning rate × steps."""
 LEARNING_RATE, HIGHEST_RATE = 2e-3, 1e-2
+CONTINUOUS_TRAVEL, HIGHEST_CONTINUOUS_RATE = 60.0, 0.05
+"""How far Adam could carry the parameters of a continuous gate, whose noise is to grow a hundredfold."""
 LOOKS = 44
 """At least so many times a training looks for dead units."""
 
@@ -91,6 +93,11 @@ class Schedule:
         """Adam's learning rate right after the decision."""
         given = self.recipe.compact_learning_rate
         return self.rate if given is None else given
+
+    @property
+    def continuous_rate(self) -> float:
+        """Learning rate of continuous gates, by an Adam of their own."""
+        return min(HIGHEST_CONTINUOUS_RATE, max(self.rate, CONTINUOUS_TRAVEL / self.steps))
 
     @property
     def warmup(self) -> int:

@@ -82,6 +82,8 @@ def _nll(gated: GatedModel, batch: Pair, open_units: Tensor) -> Tensor:
     """(rows,) or scalar, negative log-likelihood under these gates."""
     x, y = batch
     dtype = gated.log_odds.dtype
-    masks, living = gated.by_group(open_units), gated.by_group(gated.alive)
-    gates = {name: mask[living[name]].to(dtype).expand(len(x), -1) for name, mask in masks.items()}
+    masks, living = gated.by_group(open_units.to(dtype)), gated.by_group(gated.alive)
+    for name, mean in gated.continuous.means().items():
+        masks[name] = masks[name] * mean
+    gates = {name: mask[living[name]].expand(len(x), -1) for name, mask in masks.items()}
     return gated.likelihood.nll(gated.network(x, gates), y)

@@ -18,8 +18,9 @@ from torch import Tensor, nn
 
 from bayesprune.errors import SettingsError
 from bayesprune.gated import GatedModel
+from bayesprune.gated.fold import follow_
 from bayesprune.gated.precision import refuse_autocast, refuse_no_grad
-from bayesprune.priors import LinkedGates
+from bayesprune.priors import ContinuousGuide, LinkedGates
 from bayesprune.rows import Inputs, Pair
 from bayesprune.svi.bits import uniform_factors
 from bayesprune.svi.estimators import ARM, Concrete, Estimate, GateProblem, find_estimator
@@ -194,6 +195,8 @@ class Engine:
         self._opened: list[_Opened] = []
         self._linked: dict[str, LinkedGates] = {}
         self._seen: Tensor | None = None
+        self._live: dict[str, tuple[ContinuousGuide, Tensor]] = {}
+        self._learns = False
         self.held: Tensor | None = None  # (units of all groups,), gates that stay as they are
         self._still: list[nn.Parameter] = []
         self._look()
@@ -236,8 +239,9 @@ class Engine:
         """
         refuse_no_grad("A training step")
         self._look()
+        self._learns = state.moving
         x, y = batch[0], self.gated.likelihood.taught(*batch)
-        if state.decided:
+        if state.decided or not self._switches:
             estimate = Estimate(self._nll(x, y, self._noise(len(x), {}, {})).mean(), None)
         else:
             estimate = self.estimator(self._problem(x, y), self._moves(state))
@@ -313,6 +317,8 @@ class Engine:
         self._opened.clear()
         self._joined = None
         self.optimiser.zero_grad(set_to_none=True)
+        if self.beside is not None:
+            self.beside.zero_grad(set_to_none=True)
 
     def gather_(self, state: State) -> None:
         """Put together what the batches of a step say; over all processes, whose gradients are averaged.
@@ -369,6 +375,8 @@ class Engine:
             self._weight_backward(scale)
         if self._priced:
             add_prior_gradient_(self._priced, scale)
+        if self._live and state.moving:
+            self._continuous_backward(state, scale)
         velocity = None
         if self._joined.gradient is not None:
             velocity = self._move_gates(state, self._joined.gradient)
@@ -387,6 +395,7 @@ class Engine:
         if self.beside is not None:
             self.beside.step()
             self.beside.zero_grad(set_to_none=True)
+            self.gated.follow_continuous_()
         targets = [o.targets for o in self._opened]
         y = targets[0] if len(targets) == 1 else torch.cat(targets)
         self.gated.likelihood.follow_(y, _window(self.gated.likelihood.rows, self.rows))
@@ -425,6 +434,13 @@ class Engine:
             held = {id(p) for group in self.optimiser.param_groups for p in group["params"]}
             rest = [p for p in moved(self.gated).values() if p.requires_grad and id(p) not in held]
             self.beside = torch.optim.Adam(rest, lr=self.schedule.rate, fused=True) if rest else None
+        own = list(self.gated.continuous.parameters())
+        if own:
+            group = {"params": own, "lr": self.schedule.continuous_rate}
+            if self.beside is None:
+                self.beside = torch.optim.Adam([group], fused=True)
+            else:
+                self.beside.add_param_group(group)
 
     def enter_compact_(self) -> None:
         """Take up that weights have another prior, or scales of their own, from now on."""
@@ -449,6 +465,17 @@ class Engine:
         if not self.is_default:
             self._priced = decays(self.gated)
 
+    def settle_(self) -> None:
+        """Put the means of continuous gates into weights, and let what optimisers keep of these go with
+        them.
+        """
+        done = self.gated.settle_continuous_()
+        if not done:
+            return
+        kept = [o.state for o in (self.optimiser, self.beside) if o is not None]
+        follow_(self.gated.weight_tensors(), done, kept)
+        self._seen = None
+
     def _moves(self, state: State) -> bool:
         return state.moving and not state.decided and state.step % self.gates.every == 0
 
@@ -458,8 +485,22 @@ class Engine:
             self._seen = self.gated.alive
             self._units = self.gated.kept()
             self._alive = self.gated.alive.nonzero().squeeze(1)
+            self._switches, self._live = self._units, {}
+            if self.gated.continuous.priors:
+                self._look_at_continuous()
         self._log_odds = self.gated.log_odds.data[self._alive]
         self._probs = torch.sigmoid(self._log_odds)
+
+    def _look_at_continuous(self) -> None:
+        """Which living units have gates that are on or off; and the others, by group, with their guide."""
+        gated = self.gated
+        self._switches = {group.name: self._units[group.name] for group in gated.switches}
+        on_or_off, alive, parts = gated.alive.clone(), gated.by_group(gated.alive), gated.slices()
+        for name in gated.continuous.priors:
+            on_or_off[parts[name]] = False
+        self._alive = on_or_off.nonzero().squeeze(1)
+        live = gated.continuous.live.items()
+        self._live = {name: (q, alive[name].nonzero().squeeze(1)) for name, q in live}
 
     # ---- the likelihood
 
@@ -469,12 +510,12 @@ class Engine:
 
         noise, linked = self.gated.unit_noise, self._linked_living() if self.gated.guides else {}
         return GateProblem(
-            nll, self._probs, self._log_odds, self._units, len(x), self.generator, noise, linked
+            nll, self._probs, self._log_odds, self._switches, len(x), self.generator, noise, linked
         )
 
     def _linked_living(self) -> dict[str, LinkedGates]:
         """Group → q of its living gates, of the groups whose gates are linked."""
-        parts = dict(zip(self._units, self._probs.split(list(self._units.values())), strict=True))
+        parts = dict(zip(self._switches, self._probs.split(list(self._switches.values())), strict=True))
         found = {}
         for name, part in self.gated.slices().items():
             links = self.gated.links_of(name)
@@ -508,6 +549,10 @@ class Engine:
                 noisy[group] = gate * factor
             else:  # a pass over memory fewer
                 noisy[group] = factor.mul_(gate)
+        for group, (q, units) in self._live.items():
+            with torch.set_grad_enabled(self._learns):
+                factor = q.sample(rows, units, self.generator)
+            noisy[group] = factor * noisy[group] if group in noisy else factor
         return noisy
 
     # ---- the priors
@@ -521,6 +566,13 @@ class Engine:
             divergence = weight_divergence(weights[name], log_scale, gated.weights.scale_of(name))
             total = total + (divergence * row_share(gated, name, probs)).sum()
         total = total / gated.likelihood.rows
+        (total if scale is None else total * scale.to(total.device)).backward()
+
+    def _continuous_backward(self, state: State, scale: Tensor | None) -> None:
+        """Gradient of the continuous gates' divergence per row of the data set."""
+        gated = self.gated
+        nats = gated.continuous.nats(gated.by_group(gated.alive))
+        total = state.prior_weight * nats / gated.likelihood.rows
         (total if scale is None else total * scale.to(total.device)).backward()
 
     def _move_gates(self, state: State, gradient: Tensor) -> Tensor:

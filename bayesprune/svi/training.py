@@ -135,6 +135,12 @@ class Training:
         self.gated, self.recipe, self.seed = gated, (recipe or Recipe()).begun(start), seed
         self.schedule = Schedule(self.recipe, steps)
         self.also = [_copy_within(copy) for copy in also]
+        if gated.continuous.priors and not all(isinstance(copy, GatedModel) for copy in self.also):
+            raise SettingsError(
+                "also= holds a copy of the network alone, and this model's gates are continuous: their means "
+                "go into weights at the decision, and a copy needs its own. Average the gated model, "
+                "AveragedModel(gated)."
+            )
         self.batches: Batches | None = None
         self._check_targets: Callable[[Tensor, str], None] | None = None
         if rows is not None:
@@ -368,6 +374,7 @@ class Training:
             dead = dead & ~spared(self.gated, rows, self.recipe.moves, dead)
         self._remove_(dead)
         done = self.recipe.decides and self.state.prior_weight == 1.0 and self.undecided() == 0
+        done = done and not self.gated.continuous.live  # their noise stays as long as it may
         if done and (self.pricing is None or self.pricing.reached()):
             self.decide()
 
@@ -390,6 +397,10 @@ class Training:
             self.rounded = self.undecided()
             dead = self._moved_(dead)
         self._remove_(dead)
+        self.engine.settle_()
+        for copy in self.also:
+            if isinstance(copy, GatedModel):
+                copy.settle_continuous_()
         self.gated.log_odds.data[self.gated.alive] = CERTAIN
         self.gated.pin_()
         for copy in self.also:
@@ -451,9 +462,10 @@ class Training:
                 model.spread_weights_(scale)
 
     def undecided(self) -> int:
-        """Living gates with 0.01 < q(z = 1) < 0.99."""
+        """Living gates with 0.01 < q(z = 1) < 0.99; of continuous ones those whose rule is a probability."""
         probs = self.gated.inclusion_prob().detach()
-        return int(((probs > 0.01) & (probs < 0.99)).sum())
+        between = (probs > 0.01) & (probs < 0.99)
+        return int((between & ~self.gated.scored() if self.gated.continuous.live else between).sum())
 
     def standing(self) -> dict[str, Any]:
         """What an epoch's record says of the gates and of the network's size, now."""

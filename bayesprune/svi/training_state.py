@@ -95,6 +95,10 @@ def put_(training: Training, state: TrainingState) -> None:
         training.at_decision = _at_decision(training, parts["decision"])
     training.engine.remove_(~parts["model"]["alive"].to(training.gated.alive.device))
     training.follow_removals_()
+    if plain["decided"]:
+        for model in (training.gated, *training.also):
+            if isinstance(model, GatedModel):
+                model.continuous.settle_(model.by_group(model.alive))
     if _turned(training, plain):
         training.enter_compact_(_spread(parts["model"]))
     training.gated.load_state_dict(dict(parts["model"]))
@@ -195,22 +199,26 @@ def _try_on_copy(training: Training, parts: dict[str, dict[str, Tensor]], plain:
     _decision(plain.get("decision"))
     gated: GatedModel = copy_of(training.gated)
     gated.remove_(~parts["model"]["alive"].to(gated.alive.device))
+    if plain["decided"]:
+        gated.continuous.settle_(gated.by_group(gated.alive))
     if parts["decision"]:
         _at_decision(training, parts["decision"])
     if _turned(training, plain) and _spread(parts["model"]) and not gated.log_scales:
         gated.spread_weights_(gated.weights.initial_scale)
     _check_model(gated, parts["model"])
     by_name = moved(gated)
+    own = {name: p for name, p in gated.named_parameters() if name.startswith("continuous.")}
     for key, value in parts["optimiser"].items():
         name = key.rpartition("/")[0]
-        if name not in by_name:
+        if name not in by_name | own:
             raise KeyError(f"missing or unknown: {key}")
-        _check_moment(value, by_name[name], key)
-    for matrices in (True, False):
-        alike_named = {n for n, p in by_name.items() if (p.ndim > 1) == matrices}
+        _check_moment(value, (by_name | own)[name], key)
+    matrices = {name for name, p in by_name.items() if p.ndim > 1}
+    for alike_named in (matrices, set(by_name) - matrices, set(own)):
         _check_kinds(parts["optimiser"], plain["kept"], alike_named)
-    if not set(plain["kept"]) <= set(by_name):
-        raise KeyError(f"missing or unknown: {', '.join(sorted(set(plain['kept']) - set(by_name))[:5])}")
+    strange = set(plain["kept"]) - set(by_name) - set(own)
+    if strange:
+        raise KeyError(f"missing or unknown: {', '.join(sorted(strange)[:5])}")
     if len(plain["groups"]) != len(training.optimizer.param_groups) and not _turned(training, plain):
         raise ValueError("its optimiser had another number of parameter groups")
     named = dict(gated.network.named_parameters())

@@ -16,6 +16,7 @@ from bayesprune.errors import PosteriorError
 from bayesprune.gated import GatedModel
 from bayesprune.gated.dead import median_units
 from bayesprune.gated.precision import refuse_autocast
+from bayesprune.posterior.draws import refuse_continuous
 from bayesprune.posterior.evidence.passes import Array, Setting, estimated_gains, left_out_gains
 from bayesprune.posterior.evidence.prices import unit_prices
 from bayesprune.posterior.evidence.request import Units, check_request, model_of, places_of, training_rows
@@ -98,6 +99,7 @@ def evidence(
     found, gated = find_estimator(estimator), model_of(source)
     refuse_autocast("evidence", gated.log_odds.device.type)
     check_seed(seed, PosteriorError)
+    refuse_continuous(gated, "Prices and gains of units")
     pair: Rows = training_rows(gated, rows)
     gated = copy_of(gated).eval().requires_grad_(False)
     theta, living = _theta(gated, others), gated.alive.nonzero().squeeze(1)

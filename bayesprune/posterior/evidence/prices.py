@@ -8,6 +8,8 @@ a shared rate log(b + K − 1 − S) − log(a + S), S the expected number of th
 on: the prior's log-odds against the unit. In each case the objective wants θ_u > ½ exactly where its gain is
 more. A prior without a closed form has the mean of log p(z_u = 0 | …) − log p(z_u = 1 | …) over draws of its
 hyper-sites from their guide. A spike-and-slab unit pays for its own weights too. Derived here, and tested.
+A unit whose gate was continuous is charged what it paid for it when gates were decided, its own divergence in
+nats: P is no function of θ there.
 """
 
 from __future__ import annotations
@@ -50,7 +52,8 @@ def unit_prices(gated: GatedModel, probs: Tensor) -> Tensor:
                 prices[groups[0].name] = _by_penalty(known, groups[0], parts[groups[0].name], alive)
             else:
                 prices.update(_by_draws(gated, groups, parts))
-    found = torch.cat([prices[group.name].cpu() for group in gated.groups])
+    prices.update(gated.continuous.prices(gated.by_group(gated.alive)))
+    found = torch.cat([prices[group.name].double().cpu() for group in gated.groups])
     return found + _of_weights(gated, probs).cpu()
 
 
