@@ -2,6 +2,7 @@
 
 from bayesprune.selection.bayes_factor import BayesFactor
 from bayesprune.selection.choose import Candidate, path, prune, select
+from bayesprune.selection.continuous import LogNormalReduction, SignalToNoise
 from bayesprune.selection.dpp import DPP, KDPP, gaussian_kernel, sample_kdpp
 from bayesprune.selection.edges import EdgeRule, MagnitudeEdges, RandomEdges
 from bayesprune.selection.front import FrontFigures, read_front, write_front
@@ -27,6 +28,7 @@ __all__ = [
     "FrontFigures",
     "Fuse",
     "InclusionProb",
+    "LogNormalReduction",
     "Magnitude",
     "MagnitudeEdges",
     "Masks",
@@ -37,6 +39,7 @@ __all__ = [
     "Rule",
     "Scored",
     "Scores",
+    "SignalToNoise",
     "Subject",
     "Taylor",
     "gaussian_kernel",

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from bayesprune.errors import SelectionError
 from bayesprune.gated import GatedModel
 from bayesprune.gated.checks import names_of
+from bayesprune.priors import ContinuousGuide
 from bayesprune.rows import CallRows, Form, RowForm, finite_example
 from bayesprune.selection.masks import Masks, whole
 from bayesprune.structure import ExpectedCost, Group, Slot
@@ -36,6 +37,8 @@ class Subject:
         gated: the posterior, where there is one.
         dense_parameters: parameters of the network before anything was removed; shares refer to it.
         form: what a batch of rows is.
+        continuous: group → guide of its gates, where these are continuous and not decided; their means are in
+            the network's weights.
     """
 
     network: GraphNetwork
@@ -45,6 +48,7 @@ class Subject:
     dense_parameters: int
     form: Form
     _cost: ExpectedCost = field(repr=False)
+    continuous: Mapping[str, ContinuousGuide] = field(default_factory=dict, repr=False)
 
     @staticmethod
     def of(what: Prunable, example: Any = None, exclude: Iterable[str] = ()) -> Subject:
@@ -69,8 +73,11 @@ class Subject:
                     f"exclude={list(exclude)!r}: a fit has its groups already. Give exclude= to bp.gate(...)."
                 )
             alive = {name: mask.cpu().clone() for name, mask in gated.by_group(gated.alive).items()}
-            costs = ExpectedCost(gated.network)
-            return Subject(gated.network, alive, example, gated, gated.dense_parameters, gated.form, costs)
+            live = gated.continuous.live
+            if live:
+                gated = _at_means(gated)
+            network, costs = gated.network, ExpectedCost(gated.network)
+            return Subject(network, alive, example, gated, gated.dense_parameters, gated.form, costs, live)
         if not isinstance(what, nn.Module):
             raise SelectionError(
                 f"Cannot prune a {type(what).__name__}: give an nn.Module, a gated model, or a fit's result."
@@ -198,3 +205,11 @@ class Subject:
         if strange:
             raise SelectionError(f"The weights of {', '.join(map(repr, strange))} are not all finite.")
         return found
+
+
+def _at_means(gated: GatedModel) -> GatedModel:
+    """A copy with the means of its continuous gates in the weights; its log-odds are their rules' still."""
+    twin = copy_of(gated)
+    twin.settle_continuous_()
+    twin.log_odds.data.copy_(gated.log_odds.data)
+    return twin
