@@ -9,6 +9,7 @@ from bayesprune.priors.flattening import FlatteningDistribution
 from bayesprune.priors.gates import Gates
 from bayesprune.priors.gaussian_gates import GaussianGates, GaussianGuide, NormalJeffreysGates
 from bayesprune.priors.hard_concrete import HardConcrete, HardConcreteGates, HardConcreteGuide
+from bayesprune.priors.horseshoe_gates import HorseshoeGates, HorseshoeGuide
 from bayesprune.priors.integrated import IntegratedFlattening
 from bayesprune.priors.known_rate import Fixed, LayerAdaptive
 from bayesprune.priors.latency import Latency
@@ -40,6 +41,8 @@ __all__ = [
     "HardConcrete",
     "HardConcreteGates",
     "HardConcreteGuide",
+    "HorseshoeGates",
+    "HorseshoeGuide",
     "HyperPrior",
     "IntegratedFlattening",
     "Latency",

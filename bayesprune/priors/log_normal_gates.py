@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from typing import Any, ClassVar
 
-import pyro.distributions as dist
 import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
@@ -88,8 +87,40 @@ class TruncatedLogNormal(TorchDistribution):
         t = value.log()
         standard, low, high = ((e - self.loc) / self.scale for e in (t, LOW, HIGH))
         score: Tensor = log_density(standard) - self.scale.log() - log_mass(low, high) - t
-        rounding = 8 * torch.finfo(t.dtype).eps * abs(LOW)
-        return score.masked_fill((t < LOW - rounding) | (t > HIGH + rounding), -torch.inf)
+        return score.masked_fill(_outside(t), -torch.inf)
+
+
+class LogUniform(TorchDistribution):
+    """p(z) = 1/(20 z) on [e⁻²⁰, 1], both ends included, as draws that are rounded come there.
+
+    Args:
+        size: gates.
+    """
+
+    arg_constraints: ClassVar = {}
+    support = constraints.positive
+    has_rsample = True
+
+    def __init__(self, size: int) -> None:
+        super().__init__(torch.Size([size]), validate_args=False)
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> LogUniform:
+        """The same distribution of so many gates."""
+        return LogUniform(int(torch.Size(batch_shape).numel()))
+
+    def rsample(self, sample_shape: Any = _NO_SHAPE) -> Tensor:
+        """Draws."""
+        return (LOW + (HIGH - LOW) * torch.rand(self._extended_shape(torch.Size(sample_shape)))).exp()
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """(...), nats; −∞ outside of the interval."""
+        t = value.log()
+        return (-t - math.log(HIGH - LOW)).masked_fill(_outside(t), -torch.inf)
+
+
+def _outside(t: Tensor) -> Tensor:
+    rounding = 8 * torch.finfo(t.dtype).eps * abs(LOW)
+    return (t < LOW - rounding) | (t > HIGH + rounding)
 
 
 class LogNormalGuide(ContinuousGuide):
@@ -209,9 +240,7 @@ class LogNormalGates(ContinuousPrior):
 
     def __call__(self, group: Group) -> TorchDistribution:
         """Log-uniform on [e⁻²⁰, 1]."""
-        base = dist.Uniform(torch.full((group.size,), LOW), torch.full((group.size,), HIGH))
-        gates: TorchDistribution = dist.TransformedDistribution(base, [dist.transforms.ExpTransform()])
-        return gates
+        return LogUniform(group.size)
 
     def family(self, group: Group) -> LogNormalGuide:
         """N(0, scale²) on [−20, 0]."""

@@ -395,7 +395,8 @@ class Engine:
         if self.beside is not None:
             self.beside.step()
             self.beside.zero_grad(set_to_none=True)
-            self.gated.follow_continuous_()
+            if self._live and (state.step + 1) % self.schedule.look_every == 0:
+                self.gated.follow_continuous_()
         targets = [o.targets for o in self._opened]
         y = targets[0] if len(targets) == 1 else torch.cat(targets)
         self.gated.likelihood.follow_(y, _window(self.gated.likelihood.rows, self.rows))

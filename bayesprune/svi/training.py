@@ -385,6 +385,7 @@ class Training:
         if self.state.decided:
             return
         self.engine.freeze_(False)
+        self.gated.follow_continuous_()
         self._judge_sections_()
         self.at_decision = copy_of(self.gated).eval()
         velocity, probs = self.state.velocity, self.gated.inclusion_prob().detach()
@@ -470,6 +471,7 @@ class Training:
     def standing(self) -> dict[str, Any]:
         """What an epoch's record says of the gates and of the network's size, now."""
         gated = self.gated
+        gated.follow_continuous_()
         return {
             "kept": gated.kept(),
             "parameters_percent": 100 * gated.network.parameter_count() / gated.dense_parameters,

@@ -16,6 +16,7 @@ PRIORS = {
     "gaussian": priors.GaussianGates(weight=2.0),
     "normal-jeffreys": priors.NormalJeffreysGates(),
     "log-normal": priors.LogNormalGates(),
+    "horseshoe": priors.HorseshoeGates(),
     "hard concrete": priors.HardConcreteGates(priors.Flattening(3.0)),
     "mixed": priors.PerGroup(
         {"input": priors.BernoulliGates(priors.Flattening(1.0)), "*": priors.GaussianGates()}
@@ -84,7 +85,9 @@ def perturb_(gated):
             parameter.data.add_(torch.randn_like(parameter) * {"loc": 1.0, "log_alpha": 2.0}.get(name, 0.6))
             if name == "raw_loc":
                 parameter.data.sub_(1.0)
-            if name in ("log_variance", "log_scale"):
+            if isinstance(q, priors.HorseshoeGuide) and name == "loc":
+                parameter.data[::3] -= 9.0
+            if name in ("log_variance", "log_scale", "raw_log_scale"):
                 parameter.data[::3] += 15.0
             if name == "log_alpha":
                 parameter.data[::3] -= 9.0
