@@ -111,7 +111,8 @@ class HorseshoeGates(ContinuousPrior):
     def __call__(self, group: Group) -> TorchDistribution:
         """C⁺(0, s), with s at the site ``'shrinkage/<group>'``."""
         shared = pyro.sample(f"shrinkage/{group.name}", dist.HalfCauchy(torch.tensor(self.shrinkage)))
-        return dist.HalfCauchy(shared.expand(group.size))
+        gates: TorchDistribution = dist.HalfCauchy(shared.expand(group.size))
+        return gates
 
     def family(self, group: Group) -> HorseshoeGuide:
         """LogNormal(0, deviation²)."""
