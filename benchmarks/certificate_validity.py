@@ -1,23 +1,24 @@
 """Are certificates as rarely wrong as they say, and how tight is each way to test?
 
     python benchmarks/certificate_validity.py [--calibrations 10000] [--splits 1000] [--parts
-    simulated,bounds,mnist]
+    simulated,bounds,mnist,several,starts,exchangeable,monitor]
 
-Three parts. (1) Simulation: candidates whose risks are known exactly, at the edge of the hypothesis and
-beyond; for every loss, p-value and rule the share of calibrations in which any candidate is certified whose
-risk is alpha or more. It has to be delta at most, within its binomial error: a count that would come up
-with a probability below 1e-4 at delta is called a violation. (2) Upper confidence bounds: how much tighter
-than Hoeffding–Bentkus each p-value is. (3) MNIST: LeNet-300-100, trained on 50,000 rows, pruned by magnitude;
-10,000 held-out and 10,000 test rows make a population. Calibration rows are drawn from it with replacement,
-so that the true risks are known; and, as one would, the population is split into calibration and test rows,
-where the risk on the test rows has an error of its own, so that the share above alpha may be somewhat more
-than delta.
+Four parts lie in monitor_validity.py. The others: (1) Simulation: candidates whose risks are known exactly,
+at the edge of the hypothesis and beyond; for every loss, p-value and rule the share of calibrations in which
+any candidate is certified whose risk is alpha or more. It has to be delta at most, within its binomial error:
+a count that would come up with a probability below 1e-4 at delta is called a violation. (2) Upper confidence
+bounds: how much tighter than Hoeffding–Bentkus each p-value is. (3) MNIST: LeNet-300-100, trained on 50,000
+rows, pruned by magnitude; 10,000 held-out and 10,000 test rows make a population. Calibration rows are drawn
+from it with replacement, so that the true risks are known; and, as one would, the population is split into
+calibration and test rows, where the risk on the test rows has an error of its own, so that the share above
+alpha may be somewhat more than delta.
 """
 
 import argparse
 import itertools
 from pathlib import Path
 
+import monitor_validity
 import numpy as np
 import torch
 from mnist_network import held_out_splits, trained
@@ -246,10 +247,18 @@ def main():
         "bounds": bounds,
         "mnist": lambda: mnist(arguments.splits, arguments.epochs, arguments.data_dir),
         "simulated": lambda: simulated(arguments.calibrations),
+        **{
+            name: lambda part=part: part(arguments.calibrations)
+            for name, part in monitor_validity.PARTS.items()
+        },
     }
     for part in arguments.parts.split(","):
-        results = {"delta": DELTA, "rows": MNIST_ROWS if part == "mnist" else ROWS, part: run[part]()}
-        show(results)
+        results = {part: run[part]()}
+        if part in monitor_validity.PARTS:
+            monitor_validity.show(part, results[part])
+        else:
+            results = {"delta": DELTA, "rows": MNIST_ROWS if part == "mnist" else ROWS, **results}
+            show(results)
         write_results(arguments.out.with_stem(f"{arguments.out.stem}_{part}"), vars(arguments), results)
 
 

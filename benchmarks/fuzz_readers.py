@@ -399,6 +399,29 @@ def _verified(folder: Path) -> str:
     return f"{str(answer) if answer else 'FOUND'}"
 
 
+def _monitor(folder: Path) -> None:
+    from bayesprune.certify.losses import Error
+    from bayesprune.certify.monitor import Martingale, Monitor
+
+    _certificate(folder)
+    state = Monitor.of(Certificate.read(folder / "certificate.json"))
+    state.observe(Error().scores(torch.eye(2)[Y], torch.eye(2)[Y], 1 - Y)).write(folder / "monitor.json")
+    Martingale.of(X[:, 0]).observe(X[:9, 1]).write(folder / "martingale.json")
+
+
+def _watched(folder: Path) -> str:
+    from bayesprune.certify.monitor import Monitor
+
+    state = Monitor.read(folder / "monitor.json", Certificate.read(folder / "certificate.json"))
+    return f"{state}{state!r}"
+
+
+def _stream(folder: Path) -> str:
+    from bayesprune.certify.monitor import Martingale
+
+    return repr(Martingale.read(folder / "martingale.json").observe([0.5, -0.5]))
+
+
 def _training_rows(folder: Path) -> None:
     TrainingRows.of(X).write(folder / "rows.safetensors")
 
@@ -500,6 +523,8 @@ READERS: dict[str, Reader] = {
     "front.json": Reader(_front, _points, {"front.json": JSON}),
     "certificate, printed": Reader(_certificate, _printed, {"certificate.json": JSON}, 1.5),
     "certificate, verified": Reader(_certificate, _verified, {"certificate.json": JSON}, 0.7),
+    "certificate, watched": Reader(_monitor, _watched, {"monitor.json": JSON}, 0.5),
+    "stream, watched": Reader(_monitor, _stream, {"martingale.json": JSON}, 0.5),
     "digests of training rows": Reader(_training_rows, _known, {"rows.safetensors": TENSORS}),
     "rows of calibration": Reader(_rows, _calibration, {"rows.safetensors": TENSORS}),
     "PEM keys": Reader(_keys, _public, {"key.pem": BINARY, "public.pem": BINARY}, 0.5),

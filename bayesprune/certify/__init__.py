@@ -2,10 +2,11 @@
 Test).
 
 `certify` finds the sparsest certified network of a path, `verify` recomputes a certificate, `sign` says
-whose it is. The package is what `certify` is called by: ``bp.certify(network, rows, alpha=0.05)``.
+whose it is; `monitor` watches it afterwards. The package is what `certify` is called by:
+``bp.certify(network, rows, alpha=0.05)``.
 """
 
-from bayesprune.certify import losses, paths, pvalues, rules
+from bayesprune.certify import losses, monitor, paths, pvalues, rules
 from bayesprune.certify.certificate import Certificate
 from bayesprune.certify.certify import Certified, certify
 from bayesprune.certify.hashes import hash_of_network, hash_of_rows, hash_of_weights
@@ -18,8 +19,8 @@ from bayesprune.lazy import callable_room
 
 __all__ = [
     "CalibrationRows", "Certificate", "Certified", "Check", "TrainingRows", "Verification", "certify",
-    "hash_of_network", "hash_of_rows", "hash_of_weights", "losses", "paths", "pvalues",
-    "rules", "sign", "verify",
+    "hash_of_network", "hash_of_rows", "hash_of_weights", "losses", "monitor", "paths",
+    "pvalues", "rules", "sign", "verify",
 ]  # fmt: skip
 
 callable_room(__name__, "certify")

@@ -174,13 +174,8 @@ def _verify(
     data_dir: str | None,
     trust: Trust,
 ) -> Any:
-    path = Path(file) / CERTIFICATE if Path(file).is_dir() else Path(file)
-    if not path.is_file():
-        raise CertificateError(f"{path}: there is no such file. Give a {FORMAT}: certificate.json.")
-    certificate = Certificate.read(path)
-    beside = path.parent / REFERENCE
-    if reference is None and beside.is_dir():
-        reference = beside
+    path = certificate_file(file)
+    certificate, reference = Certificate.read(path), reference_of(path, reference)
     return verify(
         certificate,
         load(pruned_folder(Path(network))),
@@ -188,6 +183,32 @@ def _verify(
         reference=None if reference is None else load(pruned_folder(reference)),
         public_key=public_key,
     )
+
+
+def certificate_file(given: str) -> Path:
+    """The file of a certificate, or the one in a folder.
+
+    Args:
+        given: by the user.
+
+    Raises:
+        CertificateError: there is none.
+    """
+    path = Path(given) / CERTIFICATE if Path(given).is_dir() else Path(given)
+    if not path.is_file():
+        raise CertificateError(f"{path}: there is no such file. Give a {FORMAT}: certificate.json.")
+    return path
+
+
+def reference_of(path: Path, given: Path | None) -> Path | None:
+    """The folder of the network that was pruned: as given, or where it lies beside its certificate.
+
+    Args:
+        path: of the certificate.
+        given: by the user.
+    """
+    beside = path.parent / REFERENCE
+    return beside if given is None and beside.is_dir() else given
 
 
 def _rows(data: str, data_dir: str | None, split: dict[str, Any], trust: Trust) -> Any:

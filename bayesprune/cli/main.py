@@ -56,6 +56,7 @@ COMMANDS = {
     "diagnose": ("diagnose", "Say whether the mask of RUN is converged, in five answers."),
     "report": ("report", "Write one HTML file about RUN: how small, how good, how sure."),
     "certify": ("certify", "Prune the network of RUN as far as its risk stays below a bound."),
+    "monitor": ("monitor", "Say whether new rows show that a certificate has expired."),
     "export": ("export", "Write the pruned network of RUN as ONNX, or as a folder."),
     "reproduce": ("reproduce", "Run a table of the field again, beside what was published."),
 }
