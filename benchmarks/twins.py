@@ -27,7 +27,12 @@ from torch import nn
 import bayesprune as bp
 
 ROWS, HELD_OUT, EPOCHS = 200, 2000, 60
-RULES = {"no moves": None, "correlated units": bp.Moves(), "all units": bp.Moves(correlation=0.0)}
+RULES = {
+    "no moves": None,
+    "correlated units": bp.Moves(single=False),
+    "single units too": bp.Moves(),
+    "all exchanges too": bp.Moves(correlation=0.0),
+}
 
 
 def twin_inputs(seed: int, correlation: float, rows: int = ROWS):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -141,6 +142,28 @@ class Batches:
             if self.check_targets is not None and self.targets is None:
                 self.check_targets(y, f"train, batch {place} of epoch {number + 1}")
             yield x.to(self.device, non_blocking=True), y.to(self.device, non_blocking=True)
+
+
+@contextmanager
+def untouched(batches: Batches, seed: int | None = None) -> Iterator[None]:
+    """Passes inside leave random numbers, torch's and those of a loader and its sampler, as they were.
+
+    Args:
+        batches: whose rows are passed over.
+        seed: of what they draw inside; None for going on from where they are.
+    """
+    sources = (batches.loader, getattr(batches.loader, "sampler", None))
+    generators = [g for g in (getattr(s, "generator", None) for s in sources) if g is not None]
+    states = [generator.get_state() for generator in generators]
+    try:
+        with torch.random.fork_rng(devices=[]):
+            if seed is not None:
+                for generator in (torch.default_generator, *generators):
+                    generator.manual_seed(seed)
+            yield
+    finally:  # a pass that was not gone through to its end is closed here
+        for generator, state in zip(generators, states, strict=True):
+            generator.set_state(state)
 
 
 def grouped(batches: Iterable[Pair], size: int) -> Iterator[list[Pair]]:

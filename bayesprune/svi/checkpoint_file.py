@@ -79,6 +79,8 @@ def unpack(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if metadata.get(CHECKSUM) != _checksum(tensors, metadata[PLAIN]):
         raise CheckpointError(f"{path} is damaged: its checksum does not hold. {REMEDY}")
     plain.setdefault("decision", None)  # earlier versions made no moves
+    if isinstance(plain["decision"], dict):  # or did not ask about single units
+        plain["decision"] = {"units": 0, "rows": 0, **plain["decision"]}
     wrong = _wrong(plain, HOLDS) + [
         f"epochs[{number}].{name}"
         for number, epoch in enumerate(plain["epochs"] if isinstance(plain.get("epochs"), list) else [])

@@ -31,6 +31,8 @@ DECREMENT = 1e-5
 """Nats that a Newton step would still gain, where the mode is taken to be reached."""
 PARABOLA = 1e-9
 """Share of a step's gain by which it may miss a parabola's, to be taken for one."""
+UNUSED = 1e-9
+"""Standard deviations of its prior that a weight which nothing depends on is from 0 at a mode."""
 MOST_WORK = 100_000
 """Masks × weights × rows that are gone through unasked."""
 NUMBERS_AT_ONCE = 8_000_000
@@ -110,6 +112,7 @@ class MaskEvidence:
         names: of the tensors that are integrated out.
         start: (weights,), where each search for a mode begins.
         variance: (weights,), of their prior.
+        enough: nats that a Newton step would still gain, where a mode is taken to be reached.
     """
 
     gated: GatedModel
@@ -118,15 +121,17 @@ class MaskEvidence:
     names: tuple[str, ...]
     start: Tensor
     variance: Tensor
+    enough: float = DECREMENT
 
     @staticmethod
-    def of(gated: GatedModel, rows: Pair, names: tuple[str, ...]) -> MaskEvidence:
+    def of(gated: GatedModel, rows: Pair, names: tuple[str, ...], enough: float = DECREMENT) -> MaskEvidence:
         """The problem of a model and its rows.
 
         Args:
             gated: left alone.
             rows: (inputs, targets), training rows.
             names: tensors to integrate out.
+            enough: as the attribute.
         """
         copy = copy_of(gated).cpu().double().eval().requires_grad_(False)
         x, y = rows[0].to("cpu"), rows[1].to("cpu")
@@ -138,22 +143,34 @@ class MaskEvidence:
         variance = torch.cat(
             [torch.full((tensors[n].numel(),), copy.weights.scale_of(n) ** 2).double() for n in names]
         )
-        return MaskEvidence(copy, x, y, names, start, variance)
+        return MaskEvidence(copy, x, y, names, start, variance, enough)
 
-    def log_evidence(self, mask: Tensor) -> tuple[float, Tensor, bool]:
+    def beside(self, mode: Tensor) -> Tensor:
+        """(weights,), where the search begins for a mask beside one whose mode is known.
+
+        Weights that the other mask did not need have their prior's mode there, at which a unit that comes
+        back says nothing, and has no slope to leave it by: they begin where they were.
+
+        Args:
+            mode: (weights,), under the other mask.
+        """
+        return torch.where(mode.abs() > UNUSED * self.variance.sqrt(), mode, self.start)
+
+    def log_evidence(self, mask: Tensor, begin: Tensor | None = None) -> tuple[float, Tensor, bool]:
         """Log of the integral over the weights, nats, the mode, and whether it was reached.
 
         Args:
             mask: (units of all groups,), zeros and ones.
+            begin: (weights,), where the search begins; by default at ``start``.
         """
-        gates, w = self.gated.by_group(mask.double()), self.start
+        gates, w = self.gated.by_group(mask.double()), self.start if begin is None else begin
         here, reached = self._energy(w, gates), False
         for _ in range(MOST_STEPS):
             slope, curvature = self._derivatives(w, gates)
             factor = torch.linalg.cholesky(curvature)
             step = -torch.cholesky_solve(slope[:, None], factor)[:, 0]
             gain = -float(slope @ step) / 2
-            reached = gain < DECREMENT
+            reached = gain < self.enough
             found = None if reached else self._downhill(w, step, gates, here - 1e-4 * gain)
             if found is None:
                 break

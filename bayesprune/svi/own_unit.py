@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -16,7 +15,7 @@ from bayesprune.likelihoods import Bernoulli, Categorical, Frame, Likelihood, Mo
 from bayesprune.rows import Inputs, Pair, joined
 from bayesprune.structure.frame import find_head
 from bayesprune.structure.graph import GraphNetwork
-from bayesprune.svi.batches import Batches
+from bayesprune.svi.batches import Batches, untouched
 
 ROWS = 1_000
 """Rows on which is looked what the network says before it has learnt."""
@@ -112,21 +111,8 @@ def _targets(batches: Batches) -> Tensor:
 
 def _passed(batches: Batches) -> Iterator[Pair]:
     """One pass over the rows; a loader's own randomness is afterwards as if there had been none."""
-    with _untouched(batches):
+    with untouched(batches):
         yield from batches.source.batches(ROWS)
-
-
-@contextmanager
-def _untouched(batches: Batches) -> Iterator[None]:
-    sources = (batches.loader, getattr(batches.loader, "sampler", None))
-    generators = [g for g in (getattr(s, "generator", None) for s in sources) if g is not None]
-    states = [generator.get_state() for generator in generators]
-    try:
-        with torch.random.fork_rng(devices=[]):
-            yield
-    finally:  # a pass that was not gone through to its end is closed here
-        for generator, state in zip(generators, states, strict=True):
-            generator.set_state(state)
 
 
 def _warn_of_columns(likelihood: Likelihood, targets: Tensor) -> None:

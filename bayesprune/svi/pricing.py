@@ -15,6 +15,8 @@ from bayesprune.priors.budget import check_feasible
 from bayesprune.priors.cost_gates import KINDS
 from bayesprune.rows import Inputs
 from bayesprune.structure import ExpectedCost
+from bayesprune.structure.kinds import allowed
+from bayesprune.svi.climb import Terms
 from bayesprune.svi.dual import LEAD, Ascent
 from bayesprune.svi.equal import equal, together
 from bayesprune.svi.fitter import WITHIN, Fitter
@@ -159,6 +161,42 @@ class Pricing:
             return True
         above = follow_(self.gated, self.prior, stays, SLACK, self._rows)
         return above or fitter.counted(stays) >= 1
+
+    def terms(self, keep: Tensor) -> Terms:
+        """Under which terms masks are compared beside a decided one.
+
+        Prices that follow from cost charge λ · cost of the network that a mask leaves. A budget is paid for:
+        within it the evidence alone decides, and what is left shall cost as much, to ``WITHIN``, and be of
+        the sizes that are allowed. What is measured may change with every unit, and hardware computes in
+        blocks: under such a limit groups keep their sizes.
+
+        Args:
+            keep: (units of all groups,), bool, on the CPU, the decided mask.
+        """
+        gated, prior = self.gated, self.prior
+        if not self.has_budget:
+            device, lambdas = prior.dense.device, prior.log_multipliers.exp()
+            costs = ExpectedCost(prior.costed(gated.network), device)
+            return Terms(
+                lambda mask: -float(lambdas @ prior.shares(costs, mask.to(device).double())),
+                lambda mask: True,
+            )
+        sizes = gated.by_group(keep)
+        if prior.measured is not None:
+            count = {name: int(mask.sum()) for name, mask in sizes.items()}
+            return Terms(
+                lambda mask: 0.0,
+                lambda mask: {n: int(part.sum()) for n, part in gated.by_group(mask).items()} == count,
+                exchange=True,
+            )
+        fitter = self._fitter(torch.zeros_like(prior.prices))
+        least, most = min(fitter.ratio(keep), 1 - WITHIN), max(fitter.ratio(keep), 1.0)
+        kinds = prior.kinds if allowed(prior.kinds, sizes) else ()
+
+        def allows(mask: Tensor) -> bool:
+            return least <= fitter.ratio(mask) <= most and allowed(kinds, gated.by_group(mask))
+
+        return Terms(lambda mask: 0.0, allows, exchange=True)
 
     def surplus(self, velocity: Tensor) -> Tensor:
         """The units that have to go for the budget to be met, when gates are decided.

@@ -25,7 +25,10 @@ from torch import Tensor
 from bayesprune.errors import EndedElsewhereError, ProcessError, SettingsError
 from bayesprune.gated import GatedModel
 
-MEETINGS = ("the start", "a step", "a look at the states", "a removal", "the end", "a state to go on from")
+MEETINGS = (
+    "the start", "a step", "a look at the states", "a removal", "the end", "a state to go on from",
+    "rows of moves", "a move",
+)  # fmt: skip
 NONE = -1
 """Instead of a length: there is nothing."""
 
@@ -205,11 +208,7 @@ class Processes:
             ProcessError: something differs; names and values are told.
         """
         text = json.dumps(told, default=str).encode()
-        lengths = self._meet(place, step, len(text), 0)
-        padded = torch.zeros(max(lengths), dtype=torch.uint8)
-        padded[: len(text)] = torch.frombuffer(bytearray(text), dtype=torch.uint8)
-        every = self._gather(padded)
-        others = [json.loads(bytes(t[:n].tolist())) for t, n in zip(every, lengths, strict=True)]
+        others = [json.loads(part) for part in self.gather(text, place, step)]
         for number, other in enumerate(others):
             differs = [key for key in {**others[0], **other} if other.get(key) != others[0].get(key)]
             if differs:
@@ -223,12 +222,37 @@ class Processes:
                     "processes=torch.distributed.new_group([rank])."
                 )
 
-    def send(self, make: Callable[[], tuple[bytes, ...]], parts: int) -> tuple[bytes, ...]:
+    def gather(self, own: bytes, place: str, step: int) -> list[bytes]:
+        """Bytes of every process, in all.
+
+        Args:
+            own: those of this one.
+            place: one of ``MEETINGS``.
+            step: steps taken.
+        """
+        lengths = self._meet(place, step, len(own), 0)
+        if not max(lengths):
+            return [b""] * self.count
+        padded = torch.zeros(max(lengths), dtype=torch.uint8)
+        if own:
+            padded[: len(own)] = torch.frombuffer(bytearray(own), dtype=torch.uint8)
+        every = self._gather(padded)
+        return [t[:n].numpy().tobytes() for t, n in zip(every, lengths, strict=True)]
+
+    def send(
+        self,
+        make: Callable[[], tuple[bytes, ...]],
+        parts: int,
+        place: str = "a state to go on from",
+        step: int = 0,
+    ) -> tuple[bytes, ...]:
         """Bytes of process 0, in all.
 
         Args:
             make: called there alone.
             parts: how many it makes.
+            place: one of ``MEETINGS``.
+            step: steps taken.
 
         Raises:
             EndedElsewhereError: in the others, where it fails there.
@@ -241,7 +265,7 @@ class Processes:
             except BaseException as caught:
                 problem = caught
         length = NONE if problem is not None else max(len(part) for part in made)
-        lengths = self._meet("a state to go on from", 0, length, 0)
+        lengths = self._meet(place, step, length, 0)
         if problem is not None:
             raise problem
         if lengths[0] == NONE:

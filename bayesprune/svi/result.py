@@ -95,7 +95,7 @@ class FitResult:
         left_undecided: whether gates were to stay undecided, ``Recipe(decides=False)``.
         trained_on: digests of the training rows, by which ``bp.diagnose`` knows them from held-out ones; None
             where they were not in memory.
-        decision: moves between correlated units that were made when gates were decided, and their nats. The
+        decision: moves of units that were made when gates were decided, and their nats. The
             posterior ``at_decision`` is the guide's, without them.
         samples: a sampler's draws, of which ``posterior("decision")`` consists; None of a guide's.
     """

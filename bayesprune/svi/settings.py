@@ -52,17 +52,20 @@ class Shrink:
 
 @dataclass(frozen=True)
 class Moves:
-    """Moves between correlated units, tried at the decision (``bayesprune.svi.moves``).
+    """Moves of units at the decision (``bayesprune.svi.moves``).
 
     Args:
         correlation: in absolute value, over the training rows, from which on two units of a group may stand
-            for each other; it says what is asked, and evidence what is done. At 0 any two units may, so that
-            all removals, additions and exchanges are tried, and no unit goes before the decision.
+            for each other; it says which exchanges are asked, and evidence what is done. At 0 any two may.
+        single: whether each unit, correlated or not, may be removed or come back by itself, so that one
+            whose weights began on the wrong side of zero is not lost. Asked where there is time to ask about
+            every unit, and then no unit goes before the decision.
         masks: whose evidence is asked at most; None for as many as take a matter of seconds: masks × weights
             × rows up to 100,000. Larger problems are left as they are.
     """
 
     correlation: float = 0.8
+    single: bool = True
     masks: int | None = None
 
 
@@ -108,12 +111,10 @@ class Recipe:
             sections are judged by what they save when gates are decided, and statistics of batch
             normalisation are taken afresh at the end. ``Recipe.trained`` sets the schedule too.
         frozen: share of the training, at most ``decide``, in which weights stand still and gates alone move.
-        moves: between correlated units, at the decision: each unit of such a pair removed, added or exchanged
-            for the other where the evidence with the weights integrated out is more. By default tried where
-            that takes a matter of seconds, on tensors and data sets, not by what a loader deals; None for
-            never. A unit that dies and has a twin is then closed at once, and removed at the decision. What
-            was done is in
-            ``result.decision``.
+        moves: of units, at the decision: each removed or added, or exchanged for one that it is correlated
+            to, where the evidence with the weights integrated out is more. By default tried where that takes
+            a matter of seconds; None for never. A unit that dies is then closed at once, and removed at the
+            decision. What was done, or why nothing, is in ``result.decision``.
     """
 
     estimator: str | Estimator = "curved"

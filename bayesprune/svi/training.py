@@ -28,7 +28,9 @@ from bayesprune.svi.checks import check_first, check_model, check_rows, check_tr
 from bayesprune.svi.clock import warn_after, warn_before
 from bayesprune.svi.estimators.problem import backward
 from bayesprune.svi.few_rows import announcement, first_scale, spreads, spreads_at_once
-from bayesprune.svi.moves import Decision, decide_, rows_for, spared, why_not_moved
+from bayesprune.svi.moves import Decision, decide_, spared, why_not_moved
+from bayesprune.svi.moves_together import decide_together_, spared_together
+from bayesprune.svi.moving_rows import rows_for, together
 from bayesprune.svi.objective import gate_nats, prior_nats, weight_nats
 from bayesprune.svi.optimisers import Optimizer, given
 from bayesprune.svi.own_unit import start_in_own_unit_
@@ -184,6 +186,7 @@ class Training:
         ]
         self._ready: tuple[Tensor, Tensor | None] | None = None
         self._join_()
+        self._rows_for_moves()  # before a loader deals: one that keeps its workers cannot be asked in a pass
         self._info: Info | None = None
         self._started = False
 
@@ -367,11 +370,17 @@ class Training:
         shrink = self.recipe.shrink
         dead = dead_units(self.gated, shrink.below, self.state.velocity, shrink.least)
         rows = self._rows_for_moves()
+        if not isinstance(rows, str):
+            assert self.recipe.moves is not None
+            asked = self.gated, rows, self.recipe.moves, dead
+            held = (
+                spared(*asked)
+                if self.processes is None
+                else spared_together(self.processes, self.state.step, *asked)
+            )
+            dead = dead & ~held
         if self.pricing:
             dead = self.pricing.spare(dead, self.state.velocity)
-        elif not isinstance(rows, str):
-            assert self.recipe.moves is not None
-            dead = dead & ~spared(self.gated, rows, self.recipe.moves, dead)
         self._remove_(dead)
         done = self.recipe.decides and self.state.prior_weight == 1.0 and self.undecided() == 0
         done = done and not self.gated.continuous.live  # their noise stays as long as it may
@@ -396,8 +405,7 @@ class Training:
         else:
             dead = dead_units(self.gated, 0.5, least=self.recipe.shrink.least)
             self.rounded = self.undecided()
-            dead = self._moved_(dead)
-        self._remove_(dead)
+        self._remove_(self._moved_(dead))
         self.engine.settle_()
         for copy in self.also:
             if isinstance(copy, GatedModel):
@@ -414,30 +422,32 @@ class Training:
             callback.on_decision(self)
 
     def _rows_for_moves(self) -> Pair | str:
-        """The rows by which moves between correlated units are judged; or why there are no moves."""
+        """The rows by which moves of units are judged; or why there are no moves."""
         if self.recipe.moves is None:
             return "the recipe has none"
         if not self.recipe.decides:
             return "gates stay undecided"
-        if self.pricing is not None:
-            return "prices follow from the cost of what is left"
-        if self.processes is not None:
-            return "several processes train, each with rows of its own"
         why = why_not_moved(self.gated)
         if not why and self._moved_by is None:
-            source = None if self.batches is None else self.batches.source
-            self._moved_by = rows_for(self.gated, source, self.recipe.moves)
+            self._moved_by = rows_for(self.gated, self.batches, self.recipe.moves)
+            if self.processes is not None:
+                self._moved_by = together(self.processes, self._moved_by)
         return why or self._moved_by or ""
 
     def _moved_(self, dead: Tensor) -> Tensor:
-        """Units to remove, after moves between correlated ones."""
+        """Units to remove, after moves."""
         rows = self._rows_for_moves()
         if isinstance(rows, str):
             self.decision = Decision(why_none=rows)
             return dead
         assert self.recipe.moves is not None
         keep, least = self.gated.alive & ~dead, self.recipe.shrink.least
-        keep, self.decision = decide_(self.gated, rows, self.recipe.moves, keep, least)
+        terms = None if self.pricing is None else self.pricing.terms(keep.cpu())
+        asked = self.gated, rows, self.recipe.moves, keep, least, terms
+        if self.processes is None:
+            keep, self.decision = decide_(*asked)
+        else:
+            keep, self.decision = decide_together_(self.processes, self.state.step, *asked)
         return self.gated.alive & ~keep
 
     def enter_compact_(self, spread: bool | None = None) -> None:

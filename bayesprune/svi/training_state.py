@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from bayesprune.gated import GatedModel
 from bayesprune.structure.copying import copy_of
-from bayesprune.svi.moves import Decision, Move
+from bayesprune.svi.moves import Decision
+from bayesprune.svi.moves_together import decision_of
 from bayesprune.svi.optimisers import moved
 from bayesprune.svi.result import Epoch
 from bayesprune.svi.step import State
@@ -127,7 +128,7 @@ def put_(training: Training, state: TrainingState) -> None:
 def _decision(plain: Mapping[str, Any] | None) -> Decision:
     if plain is None:
         return Decision()
-    return Decision(**{**plain, "moves": tuple(Move(**move) for move in plain["moves"])})
+    return decision_of(plain)
 
 
 # ---- what is kept of parameters

@@ -1,4 +1,4 @@
-"""Moves between correlated units at the decision, against exact masks of conjugate models."""
+"""Moves of units at the decision, against exact masks of conjugate models."""
 
 import itertools
 import warnings
@@ -10,11 +10,13 @@ from scipy.stats import multivariate_normal
 from torch import nn
 
 import bayesprune as bp
+from bayesprune.svi.candidates import singles
 from bayesprune.svi.checkpoint_file import pack, unpack
 from bayesprune.svi.moves import Move, decide_, spared
 from bayesprune.svi.training_state import TrainingState
 
 ROWS, SCALE, PRICE = 200, 0.5, 5.0
+PAIRS = bp.Moves(single=False)
 
 
 def rows(seed, correlation):
@@ -26,10 +28,10 @@ def rows(seed, correlation):
     return x, y[:, None]
 
 
-def gated_for(x, seed, price=PRICE):
+def gated_for(x, seed, price=PRICE, prior=None):
     torch.manual_seed(seed)
     network = nn.Sequential(nn.Linear(6, 1, bias=False))
-    prior = bp.priors.BernoulliGates(bp.priors.Flattening(price))
+    prior = prior or bp.priors.BernoulliGates(bp.priors.Flattening(price))
     noise = bp.Gaussian(rows=ROWS, scale=1.0, learn_scale=False)
     return bp.gate(network, x[:1], prior=prior, likelihood=noise, weights=bp.priors.NormalWeights(SCALE))
 
@@ -61,7 +63,7 @@ def test_one_of_two_twins_is_kept_and_nats_are_those_of_the_exact_evidence():
     kept, before = [], []
     for seed in range(8):
         x, y = rows(seed, correlation=0.998)
-        result = fitted(x, y, seed, bp.Moves())
+        result = fitted(x, y, seed, PAIRS)
         mask = mask_of(result)
         kept.append(sum(mask[:2]))
         now = list((result.at_decision.inclusion_prob() >= 0.5).int().tolist())
@@ -83,22 +85,28 @@ def test_one_of_two_twins_is_kept_and_nats_are_those_of_the_exact_evidence():
 @pytest.mark.parametrize("seed", [0, 3])
 def test_without_twins_a_fit_is_what_it_was(seed):
     x, y = rows(seed, correlation=0.0)
-    plain, moved = (fitted(x, y, seed, moves) for moves in (None, bp.Moves()))
-    assert moved.decision.pairs == moved.decision.masks == 0 and not moved.decision.why_none
+    plain, moved = (fitted(x, y, seed, moves) for moves in (None, PAIRS))
+    assert moved.decision.pairs == moved.decision.masks == moved.decision.units == 0
+    assert not moved.decision.why_none
     assert torch.equal(plain.gated.alive, moved.gated.alive)
     for a, b in zip(plain.gated.parameters(), moved.gated.parameters(), strict=True):
         assert torch.equal(a, b)
     assert plain.decision.why_none == "the recipe has none"
 
 
-def test_all_units_may_be_asked_and_the_mask_is_then_the_most_probable_of_all():
+@pytest.mark.parametrize("moves", [bp.Moves(), bp.Moves(correlation=0.0)])
+def test_units_that_were_lost_come_back_and_the_mask_is_the_most_probable_of_all(moves):
     """Seed 0 loses the third input, whose weight starts on the other side of zero, and gets it back."""
     for seed in (0, 4):
         x, y = rows(seed, correlation=0.0)
-        result = fitted(x, y, seed, bp.Moves(correlation=0.0))
+        result = fitted(x, y, seed, moves)
         best = max(itertools.product((0, 1), repeat=6), key=lambda mask: log_joint(x, y, mask))
         assert mask_of(result) == best == (1, 0, 1, 0, 0, 0)
         assert result.decision.complete and result.decision.moves
+        assert result.decision.units == 6 and result.decision.rows == ROWS
+        now = list((result.at_decision.inclusion_prob() >= 0.5).int().tolist())
+        gain = log_joint(x, y, mask_of(result)) - log_joint(x, y, now)
+        assert sum(move.nats for move in result.decision.moves) == pytest.approx(gain, abs=1e-3)
         part = x[:, [0, 2]].double()
         ridge = torch.linalg.solve(part.T @ part + torch.eye(2) / SCALE**2, part.T @ y.double())
         weights = result.gated.weight_tensors()["0.weight"].detach().double()[0]
@@ -112,7 +120,7 @@ def test_from_any_mask_of_twins_one_is_chosen_and_takes_over_the_weight():
         gated = gated_for(x, seed=1)
         gated.weight_tensors()["0.weight"].data[:, :3] = torch.tensor([0.5, 0.5, 0.7])
         keep = torch.tensor([*start, 0, 0, 0], dtype=torch.bool)
-        mask, found = decide_(gated, (x, y), bp.Moves(), keep, least=1)
+        mask, found = decide_(gated, (x, y), PAIRS, keep, least=1)
         assert tuple(mask.int().tolist()) == (*best, 0, 0, 0)
         assert len(found.moves) == (0 if start == best else 1) and found.complete
         if found.moves:
@@ -132,8 +140,9 @@ def test_few_masks_are_said_to_be_incomplete_and_groups_are_not_emptied():
 def test_dead_units_with_a_twin_are_held_until_the_decision():
     x, y = rows(0, correlation=0.998)
     dead = torch.tensor([1, 0, 0, 1, 0, 0], dtype=torch.bool)
-    held = spared(gated_for(x, 0), (x, y), bp.Moves(), dead)
+    held = spared(gated_for(x, 0), (x, y), PAIRS, dead)
     assert held.tolist() == [True, False, False, False, False, False]
+    assert torch.equal(spared(gated_for(x, 0), (x, y), bp.Moves(), dead), dead)  # all may come back
     large = torch.randn(60_000, 6), torch.randn(60_000, 1)  # too many rows to ask of
     assert not bool(spared(gated_for(x, 0), large, bp.Moves(correlation=0.0), dead).any())
 
@@ -191,20 +200,23 @@ def test_what_was_moved_is_in_the_state_of_a_training():
 def test_why_no_moves_were_tried_is_said():
     x, y = rows(1, correlation=0.998)
     reasons = {}
-    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x, y), 50)
     for name, keywords in {
-        "loader": {"rows": loader},
-        "off": {"rows": (x, y), "recipe": bp.Recipe(moves=None)},
+        "no rows": {},
+        "off": {"rows": (x, y > 0), "recipe": bp.Recipe(moves=None)},
     }.items():
-        training = bp.Training(gated_for(x, 1), steps=8, **keywords)
+        gated = bp.gate(
+            nn.Sequential(nn.Linear(6, 1)), x[:1], prior=bp.priors.BernoulliGates(bp.priors.Flattening(5.0)),
+            likelihood=bp.Bernoulli(rows=ROWS),
+        )  # fmt: skip
+        training = bp.Training(gated, steps=8, **keywords)
         for _ in range(8):
-            training.loss((x, y)).backward()
+            training.loss((x, y > 0)).backward()
             training.step()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             reasons[name] = training.result().decision.why_none
     assert reasons == {
-        "loader": "a loader deals the training rows",
+        "no rows": "no training rows are known: give Training rows=",
         "off": "the recipe has none",
     }
     with pytest.raises(bp.errors.SettingsError, match=r"moves\.correlation=1\.0 must lie"):
@@ -221,16 +233,44 @@ def test_a_move_reads_as_a_sentence():
     )
     assert "0 instead of 1" in str(Move("input", 1, 0, 0, 0.9, 1.0))
     assert "1 comes back, beside 0" in str(Move("input", None, 1, 0, 0.9, 1.0))
+    assert str(Move("input", None, 1, None, None, 4.55)) == "input: 1 comes back (+4.55 nats)"
+    assert str(Move("input", 1, None, None, None, 4.55)) == "input: 1 goes (+4.55 nats)"
 
 
 def test_moves_survive_a_checkpoint_and_a_changed_one_is_refused(tmp_path):
     x, y = rows(1, correlation=0.998)
-    result = fitted(x, y, 1, bp.Moves(), checkpoint=tmp_path)
+    result = fitted(x, y, 1, PAIRS, checkpoint=tmp_path)
     newest = max(tmp_path.glob("*.safetensors"))
-    again = fitted(x, y, 1, bp.Moves(), checkpoint=tmp_path, resume=True)
+    again = fitted(x, y, 1, PAIRS, checkpoint=tmp_path, resume=True)
     assert again.decision == result.decision and again.decision.moves
     tensors, plain = unpack(newest)
     plain["decision"]["moves"][0]["nats"] = "many"
     newest.write_bytes(pack(tensors, plain))
     with pytest.raises(bp.errors.CheckpointError, match=r"decision\.moves\.nats"):
         unpack(newest)
+
+
+def test_what_earlier_versions_did_not_count_is_nothing(tmp_path):
+    x, y = rows(1, correlation=0.998)
+    fitted(x, y, 1, PAIRS, checkpoint=tmp_path)
+    newest = max(tmp_path.glob("*.safetensors"))
+    tensors, plain = unpack(newest)
+    del plain["decision"]["units"], plain["decision"]["rows"]
+    newest.write_bytes(pack(tensors, plain))
+    assert unpack(newest)[1]["decision"]["units"] == 0
+
+
+def test_many_units_are_not_asked_one_by_one_where_there_is_no_time_for_all():
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(100, 40, generator=generator)
+    network = nn.Sequential(nn.Linear(40, 1, bias=False))
+    gated = bp.gate(
+        network,
+        x[:1],
+        prior=bp.priors.BernoulliGates(bp.priors.Flattening(5.0)),
+        likelihood=bp.Gaussian(rows=100),
+    )
+    assert singles(gated, 100, bp.Moves()) == []  # 25 masks can be afforded
+    gated.remove_(torch.arange(40) >= 20)
+    assert len(singles(gated, 100, bp.Moves())) == 20  # and now 50
+    assert singles(gated, 100, PAIRS) == []

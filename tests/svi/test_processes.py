@@ -123,6 +123,16 @@ def test_fit_shares_out_rows_and_goes_on_from_what_the_first_process_wrote(tmp_p
     assert len(alone.history) == 6 and alone.history[-1].undecided == 0
 
 
+def test_moves_are_decided_once_by_the_rows_of_all(tmp_path):
+    """Equal to the bit in both; and what one process decides alone."""
+    first, second = together(tmp_path, "moved")
+    alike(first, second)
+    for name in ("memory", "dealt", "budget", "own loop"):
+        assert int(first[f"{name}/rows"]) == 200
+        assert first[f"{name}/alive"].tolist() == [True, False, True, False, False, False], name
+        assert first[f"{name}/nats"].numel()
+
+
 def test_a_share_counts_as_the_whole_and_one_process_does_not_train_on_it():
     x, y = data()
     for shuffle, batch, drop, rows in ((True, 16, True, 95), (False, 16, False, 95), (False, 10, True, 80)):

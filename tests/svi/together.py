@@ -24,6 +24,8 @@ from bayesprune.svi.estimators.problem import Estimate, gradient_of
 from bayesprune.svi.sections import exact_gains
 from bayesprune.svi.training_state import TrainingState
 from tests.svi.fits import FAST, data, gated_for
+from tests.svi.test_moves import gated_for as gated_inputs
+from tests.svi.test_moves import rows as rows_of_inputs
 
 ROOT = Path(__file__).parents[2]
 STEPS, ROWS = 200, 96
@@ -276,6 +278,37 @@ def fitted(rank, count, folder=None):
         "other data": told(lambda: fit((x + rank, y))),
         "not resumed": told(lambda: fit(batch_size=32, checkpoint=folder / "kept")),
     }
+
+
+def moved(rank, count):
+    """Moves of units by the rows of all: in memory, dealt by a loader, under a budget, in one's own loop."""
+    found = {}
+    for name, seed in (("memory", 0), ("dealt", 0), ("budget", 0), ("own loop", 0)):
+        x, y = rows_of_inputs(seed, correlation=0.0)
+        prior = bp.Budget(params=0.34) if name == "budget" else None
+        gated = gated_inputs(x, seed, prior=prior)
+        dataset = TensorDataset(x, y)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            if name == "own loop":
+                training = bp.Training(gated, steps=100, rows=(x, y))
+                for step in range(100):
+                    part = torch.arange(step % 4 * 50, step % 4 * 50 + 50).tensor_split(count)[rank]
+                    training.loss((x[part], y[part])).backward()
+                    training.step()
+                result = training.result()
+            else:
+                sampler = DistributedSampler(dataset) if name == "dealt" and count > 1 else None
+                size = 50 // count if name == "dealt" else 50
+                train = DataLoader(dataset, size, sampler=sampler) if name == "dealt" else (x, y)
+                result = bp.fit(
+                    gated, train, epochs=25, seed=seed, progress=False,
+                    batch_size=None if name == "dealt" else size,
+                )  # fmt: skip
+        found |= {f"{name}/{k}": v.nan_to_num() for k, v in result.gated.state_dict().items()}
+        found[f"{name}/nats"] = torch.tensor([move.nats for move in result.decision.moves]).double()
+        found[f"{name}/rows"] = torch.tensor(result.decision.rows)
+    return found
 
 
 def conv_net(seed):
