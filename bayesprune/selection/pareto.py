@@ -14,7 +14,7 @@ from bayesprune.errors import PosteriorError
 from bayesprune.gated import GatedModel
 from bayesprune.gated.dead import median_units
 from bayesprune.posterior.density import weight_draws
-from bayesprune.posterior.draws import quiet
+from bayesprune.posterior.draws import quiet, refuse_continuous
 from bayesprune.posterior.evidence.ask import MOST_ROWS
 from bayesprune.posterior.evidence.request import training_rows
 from bayesprune.posterior.rows import check_rows, distinct
@@ -144,6 +144,7 @@ def pareto(
     _check(cost, budgets, points, draws)
     check_seed(seed, PosteriorError)
     gated = copy_of(_model(result, at)).eval().requires_grad_(False)
+    refuse_continuous(gated, "The front's masks")
     pair = training_rows(gated, rows)
     scored = pair if held_out is None else check_rows(gated, held_out)
     if adapt:

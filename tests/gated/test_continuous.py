@@ -298,6 +298,7 @@ def test_what_is_of_masks_refuses_gates_that_are_not_decided():
         lambda: bp.Posterior.of(gated).to_arviz(draws=5),
         lambda: bp.Posterior.of(gated).sizes(),
         lambda: bp.evidence(gated, (x.repeat(5, 1)[:40], torch.randint(3, (40,)))),
+        lambda: bp.pareto(gated, (x.repeat(5, 1)[:40], torch.randint(3, (40,))), budgets=[0.5]),
     ):
         with pytest.raises(PosteriorError, match="of group 'input' are factors under GaussianGates"):
             ask()
