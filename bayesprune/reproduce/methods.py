@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 
@@ -14,7 +14,8 @@ from bayesprune import baseline
 from bayesprune.baseline import Limit, Plan, Rival
 from bayesprune.data import Split
 from bayesprune.errors import SettingsError
-from bayesprune.gated import GatedModel
+from bayesprune.gated import GatedModel, gate
+from bayesprune.likelihoods import Categorical
 from bayesprune.programs import load_inference
 from bayesprune.selection.masks import Masks
 from bayesprune.svi import FitResult, Recipe, evaluate, fit
@@ -152,7 +153,9 @@ class Gates:
 
     Attributes:
         model: further settings of the program's ``model``.
-        prior: group prices → prior, where it is not the program's own.
+        prior: (program's prices, setting) → prior of the same network from the same first weights, where it
+            is not the program's own; units then have no noise but their gates'.
+        posterior: of the weights under such a prior.
         inference: a program's name; ``fit`` alone scores every epoch.
     """
 
@@ -161,15 +164,13 @@ class Gates:
     setting: str = "prices ×"
     beside: None = None
     model: Mapping[str, Any] = field(default_factory=dict)
-    prior: Callable[[dict[str, float]], Any] | None = None
+    prior: Callable[[dict[str, float], float], Any] | None = None
+    posterior: Literal["delta", "normal"] = "delta"
     inference: str | None = None
 
     def learn(self, setup: Setup, value: float, seed: int, other: Learnt | None) -> Learnt:
         """See ``Method``."""
-        gated = setup.gated(seed, value, **self.model)
-        if self.prior is not None:
-            table = setup.program.prices(len(setup.train))
-            gated = gated.with_prior(self.prior({group: value * nats for group, nats in table.items()}))
+        gated = self.gated(setup, value, seed)
         test = (setup.test.x, setup.test.y)
         began = time.process_time()
         if self.inference is None:
@@ -184,6 +185,22 @@ class Gates:
                 recipe=setup.recipe, device="cpu", checkpoint=None, resume=False, progress=False,
             )  # fmt: skip
         return of_fit(setup, gated, result, time.process_time() - began)
+
+    def gated(self, setup: Setup, value: float, seed: int) -> GatedModel:
+        """The model that is fitted.
+
+        Args:
+            setup: rows and program.
+            value: of the setting.
+            seed: of its first weights.
+        """
+        if self.prior is None:
+            return setup.gated(seed, value, **self.model)
+        whole = setup.gated(seed, **self.model)
+        prior = self.prior(setup.program.prices(len(setup.train)), value)
+        weights = replace(whole.weights, posterior=self.posterior)
+        network, likelihood = whole.network.plain(), Categorical(rows=len(setup.train))
+        return gate(network, setup.train.x[:1], prior=prior, likelihood=likelihood, weights=weights)
 
 
 def of_fit(setup: Setup, gated: GatedModel, result: FitResult, processor_seconds: float) -> Learnt:

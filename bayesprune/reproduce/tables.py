@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
 from bayesprune.errors import SettingsError
+from bayesprune.priors import (
+    Flattening,
+    GaussianGates,
+    HardConcreteGates,
+    LogNormalGates,
+    NormalJeffreysGates,
+)
+from bayesprune.priors.program import Prior
 from bayesprune.reproduce.methods import Gates, Method, WithoutGates
 from bayesprune.reproduce.published import ON_LENET5, ON_MLP, ON_SPIKE_SLAB, Published
 
@@ -47,14 +58,36 @@ BASELINES = (
     WithoutGates("magnitude, ten cuts, inputs too", "magnitude", OURS),
 )
 
+FACTORS = (5.0, 20.0, 80.0)
+"""Weights of a divergence: nats of the data set for each nat of a row's."""
+
+
+def _hard_concrete(prices: dict[str, float], scale: float) -> HardConcreteGates:
+    return HardConcreteGates(Flattening({group: scale * nats for group, nats in prices.items()}))
+
+
+def _factors(name: str, make: Callable[[float], Prior], **settings: Any) -> Gates:
+    return Gates(name, FACTORS, "weight", prior=lambda _, weight: make(weight), **settings)
+
+
+CONTINUOUS = (
+    _factors("Gaussian gates (VIB)", GaussianGates),
+    _factors("log-normal gates (SBP)", LogNormalGates),
+    _factors("log-normal gates, BMRS", partial(LogNormalGates, rule="bmrs_normal")),
+    _factors("log-normal gates, BMRS, uniform", partial(LogNormalGates, rule="bmrs_uniform")),
+    _factors("normal-Jeffreys gates (BC-GNJ)", NormalJeffreysGates, posterior="normal"),
+    Gates("hard concrete gates (L0)", (0.5, 1.0, 2.0), prior=_hard_concrete),
+)
+"""Published families of gates that are factors, under this library's engine and schedule, not their own."""
+
 _ALL = (
     Table(
         "mnist-mlp", "LeNet-300-100 on MNIST", "lenet_300_100", "mnist",
-        (Gates(OURS), *BASELINES), ON_MLP, most_parameters=5.6,
+        (Gates(OURS), *BASELINES, *CONTINUOUS), ON_MLP, most_parameters=5.6,
     ),
     Table(
         "mnist-lenet5", "LeNet-5-Caffe on MNIST", "lenet5", "mnist",
-        (Gates(OURS, (0.7, 1.0, 1.4)), *BASELINES), ON_LENET5, most_parameters=1.6,
+        (Gates(OURS, (0.7, 1.0, 1.4)), *BASELINES, *CONTINUOUS), ON_LENET5, most_parameters=1.6,
     ),
     Table(
         "spike-slab", "LeNet-300-100 on MNIST, spike-and-slab", "lenet_300_100_spike_slab", "mnist",

@@ -8,10 +8,12 @@ import torch
 
 import bayesprune as bp
 from bayesprune.errors import RunFolderError, SettingsError
+from bayesprune.programs import find
+from bayesprune.programs.execute import execute
 from bayesprune.reproduce import TABLES, Learnt, as_markdown, as_text, named, run_table
-from bayesprune.reproduce.methods import FORWARD_AND_BACK, Gates, WithoutGates
+from bayesprune.reproduce.methods import FORWARD_AND_BACK, Gates, Setup, WithoutGates
 from bayesprune.reproduce.published import ON_LENET5, ON_MLP
-from bayesprune.reproduce.tables import OURS
+from bayesprune.reproduce.tables import CONTINUOUS, OURS
 
 pytestmark = pytest.mark.filterwarnings("ignore::bayesprune.errors.ClockWarning")
 
@@ -119,7 +121,7 @@ def test_a_training_at_another_setting_is_not_taken_for_this_one(tmp_path):
 
 
 def test_real_methods_are_as_small_as_they_are_to_be_and_count_what_they_train(tmp_path):
-    ours, dense, small, scratch, magnitude = TABLES["mnist-mlp"].methods
+    ours, dense, small, scratch, magnitude = TABLES["mnist-mlp"].methods[:5]
     alone = (replace(ours, settings=(1.0,)),)
     rest = tuple(replace(each, settings=(1.0,)) for each in (dense, small, scratch, magnitude))
     table = replace(TABLES["mnist-mlp"], methods=alone + rest)
@@ -142,10 +144,6 @@ def test_real_methods_are_as_small_as_they_are_to_be_and_count_what_they_train(t
 
 
 def test_a_scale_of_prices_is_one_and_setups_are_alike_by_seed():
-    from bayesprune.programs import find
-    from bayesprune.programs.execute import execute
-    from bayesprune.reproduce.methods import Setup
-
     digits = bp.data.load("digits")
     setup = Setup(execute(find("lenet_300_100", "models")), digits.train, digits.test, 10, 1, 32)
     before = torch.random.get_rng_state()
@@ -156,6 +154,24 @@ def test_a_scale_of_prices_is_one_and_setups_are_alike_by_seed():
     table = setup.program.prices(1437)
     doubled = {group: 2 * nats for group, nats in table.items()}
     assert two.prior.hyper == bp.priors.Flattening(doubled) != one.prior.hyper
+
+
+def test_published_families_prune_the_same_network_from_the_same_weights(tmp_path):
+    chosen = [replace(each, settings=each.settings[:1]) for each in CONTINUOUS]
+    assert len({each.name for each in chosen}) == 6
+    table = replace(TABLES["mnist-mlp"], methods=tuple(chosen))
+    found = run_table(table, tmp_path / "t", seeds=1, quick=True, epochs=2)
+    digits = bp.data.load("digits")
+    setup = Setup(execute(find("lenet_300_100", "models")), digits.train, digits.test, 10, 1, 32)
+    first = dict(setup.gated(0).network.named_parameters())
+    for method in chosen:
+        (learnt,) = found.runs[method.name].values()
+        assert set(learnt.kept) == {"input", "fc1", "fc2"} and len(learnt.errors) == 2
+        assert learnt.parameters <= learnt.dense_parameters == 266_610
+        gated = method.gated(setup, method.settings[0], 0)
+        begun = dict(gated.network.named_parameters())
+        assert all(torch.equal(begun[name], tensor) for name, tensor in first.items())
+        assert not gated.unit_noise and gated.weights.posterior == method.posterior
 
 
 def test_published_rows_say_what_their_papers_say():
