@@ -212,7 +212,7 @@ class HardConcreteGates(ContinuousPrior):
         return SpikeAndSlabOf(slab, logits)
 
     def family(self, group: Group) -> HardConcreteGuide:
-        """HardConcrete(logit open_)."""
+        """HardConcrete with log α = logit of ``open_``."""
         return HardConcreteGuide(group.size, self.open_)
 
     def guide(self, group: Group, q: ContinuousGuide, alive: Tensor) -> None:
