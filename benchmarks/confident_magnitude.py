@@ -1,6 +1,7 @@
 """How sparse can a network be certified to be? Magnitude against the posterior's path, on MNIST.
 
     python benchmarks/confident_magnitude.py [--seeds 1] [--epochs 15] [--fit-epochs 40] [--plot FILE.png]
+    python benchmarks/confident_magnitude.py --seeds 5 --refits 1 2 4 8    # the path of refits by price, too
 
 After Alvarez (2024), Confident magnitude-based neural network pruning, arXiv 2408.04759. LeNet-300-100 learns
 from 50,000 of MNIST's training rows; the other 10,000 calibrate; the test rows only report. Paths, none of
@@ -9,7 +10,11 @@ which sees a calibration row:
 - weights of the dense network, smallest first, over all layers, or the same share of each;
 - units of the dense network, by the norm of their weights;
 - the posterior's: what ``bayesprune.fit`` leaves, then units by evidence above price on 5,000 training rows;
-- what the fit leaves, then weights, smallest first.
+- what the fit leaves, then weights, smallest first;
+- with --refits, refits by price: the dense network, then what a fit of its own leaves at the program's
+  prices times each of these factors, rising.
+
+--rows takes fewer of the training rows, --cuts fewer candidates, for a run of minutes.
 
 No network is fine-tuned after a cut. For every alpha and delta the fixed sequence certifies as ``bp.certify``
 does (binomial p-values); parameters left are percent of the dense network's. Disagreement is with the dense
@@ -28,7 +33,7 @@ from tqdm import tqdm
 
 import bayesprune as bp
 from bayesprune.certify.losses import Disagreement, Error
-from bayesprune.certify.paths import Units, Weights, numbers_left, parameters_of
+from bayesprune.certify.paths import Networks, Units, Weights, numbers_left, parameters_of
 from bayesprune.certify.pvalues import Binomial
 from bayesprune.certify.rules import FixedSequence
 from bayesprune.certify.scoring import outputs_of
@@ -39,36 +44,52 @@ from bayesprune.svi.evaluate import evaluate
 matplotlib.use("Agg")
 ALPHAS = [0.016, 0.018, 0.02, 0.022, 0.025, 0.03, 0.035, 0.04, 0.05, 0.07, 0.1]
 DELTAS = [0.01, 0.05, 0.2]
-SHARES = tuple(round(1 - 0.003 ** (step / 59), 4) for step in range(60))
 EVIDENCE_ROWS = 5000
+PRICES = {"input": 36.0, "fc1": 62.0, "fc2": 36.0}  # the program's, nats a unit, for 60,000 rows
 LOSSES = {"error": Error(), "disagreement": Disagreement()}
 
 
-def paths_of(dense, fit, train):
+def shares_of(cuts):
+    """Shares of the weights that are cut: from none to all but 0.3 %, the rest falling in one proportion."""
+    return tuple(round(1 - 0.003 ** (step / (cuts - 1)), 4) for step in range(cuts))
+
+
+def paths_of(dense, fit, train, refits, cuts):
     """name → (reference, path)."""
     small, rows = bp.prune(fit), slice(0, EVIDENCE_ROWS)
     evidence = FlatteningVertex(train.x[rows], train.y[rows])
+    units = {} if cuts >= 50 else {"shares": tuple(1 - step / cuts for step in range(cuts))}
     return {
-        "weights, all layers": (dense, Weights("global", SHARES)),
-        "weights, layer by layer": (dense, Weights("layer", SHARES)),
-        "units by norm": (dense, Units()),
-        "fit, then units by evidence": (small, Units(evidence, fit=fit)),
-        "fit, then weights": (small, Weights("global", SHARES)),
+        "weights, all layers": (dense, Weights("global", shares_of(cuts))),
+        "weights, layer by layer": (dense, Weights("layer", shares_of(cuts))),
+        "units by norm": (dense, Units(**units)),
+        "fit, then units by evidence": (small, Units(evidence, fit=fit, **units)),
+        "fit, then weights": (small, Weights("global", shares_of(cuts))),
+        **({"refits by price": (dense, Networks([dense, *refits]))} if refits else {}),
     }
 
 
-def one_seed(seed, epochs, fit_epochs, splits):
+def fitted(program, train, epochs, seed, factor=1.0):
+    """A fit of the program's network, at its prices times a factor."""
+    torch.manual_seed(seed)
+    scale = factor * (len(train.x) / 60_000) ** 0.75  # as the program has it for fewer rows
+    prices = {group: scale * price for group, price in PRICES.items()}
+    gated = program.model(train, 10, prices)
+    return bp.fit(gated, (train.x, train.y), epochs=epochs, batch_size=128, recipe=program.recipe, seed=seed)
+
+
+def one_seed(seed, arguments, splits):
     train, held_out, test = splits
     torch.manual_seed(seed)
-    dense = trained(train, epochs, seed=seed)
+    dense = trained(train, arguments.epochs, seed=seed)
     program = load_model("lenet_300_100")
-    torch.manual_seed(seed)
-    gated = program.model(train, 10, None)
-    rows = (train.x, train.y)
-    fit = bp.fit(gated, rows, epochs=fit_epochs, batch_size=128, recipe=program.recipe, seed=seed)
+    fit = fitted(program, train, arguments.fit_epochs, seed)
+    refits = [
+        bp.prune(fitted(program, train, arguments.fit_epochs, seed, factor)) for factor in arguments.refits
+    ]
     reference = {"calibration": outputs_of(dense, held_out.x, 1000, "dense")}
     found = {}
-    for name, (network, path) in paths_of(dense, fit, train).items():
+    for name, (network, path) in paths_of(dense, fit, train, refits, arguments.cuts).items():
         table = []
         for candidate in tqdm(path.candidates(network, held_out.x[:2]), desc=name, unit="network"):
             pruned = candidate.build()
@@ -77,7 +98,7 @@ def one_seed(seed, epochs, fit_epochs, splits):
                 n: loss.scores(outputs, reference["calibration"], held_out.y) for n, loss in LOSSES.items()
             }
             left = 100 * numbers_left(pruned) / parameters_of(dense)
-            error = evaluate(pruned, (test.x, test.y), gated.likelihood).score
+            error = evaluate(pruned, (test.x, test.y), fit.likelihood).score
             table.append({"left": left, "test_error": error, "name": candidate.name, "scores": scores})
         found[name] = table
     sizes = {"fit_architecture": fit.architecture, "dense_error": found["units by norm"][0]["test_error"]}
@@ -169,16 +190,28 @@ def main():
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--epochs", type=int, default=15)
     parser.add_argument("--fit-epochs", type=int, default=40)
+    parser.add_argument("--rows", type=int, default=None, help="of the training rows, the first so many")
+    parser.add_argument("--cuts", type=int, default=60, help="candidates of each path of cuts")
+    parser.add_argument("--refits", type=float, nargs="*", default=[], metavar="FACTOR")
     parser.add_argument("--data-dir", type=Path, default=None)
     parser.add_argument("--plot", type=Path, default=None)
     out = Path(__file__).parent / "results" / "confident_magnitude.json"
     parser.add_argument("--out", type=Path, default=out)
     arguments = parser.parse_args()
     splits = held_out_splits(arguments.data_dir)
-    runs = [one_seed(seed, arguments.epochs, arguments.fit_epochs, splits) for seed in range(arguments.seeds)]
+    if arguments.rows is not None:
+        train = splits[0]
+        splits = (bp.data.Split(train.x[: arguments.rows], train.y[: arguments.rows]), *splits[1:])
+    runs = [one_seed(seed, arguments, splits) for seed in range(arguments.seeds)]
     rows = summarise([found for _, found in runs])
     show(rows)
-    write_results(arguments.out, vars(arguments), {"seeds": [about for about, _ in runs], "table": rows})
+    refits = [
+        {"seed": seed, **{key: entry[key] for key in ("name", "left", "test_error")}}
+        for seed, (_, found) in enumerate(runs)
+        for entry in found.get("refits by price", [])
+    ]
+    found = {"seeds": [about for about, _ in runs], "table": rows, **({"refits": refits} if refits else {})}
+    write_results(arguments.out, vars(arguments), found)
     plot(rows, arguments.plot or arguments.out.with_suffix(".png"))
 
 

@@ -22,9 +22,9 @@ from bayesprune.certify.rules import Bonferroni, FixedSequence, MultiStart, Spli
 DELTA, FALSE_ALARM, CHUNK = 0.1, 1e-4, 50
 STREAM, MONITOR_DELTA = 1000, 0.05
 LEVELS = (0.02, 0.05)
-TEST_ROWS = (400, 200)  # of the calibration, and of today
-PERMUTATIONS = 199
-MARTINGALE_ROWS = (100, 300)
+TEST_ROWS = (200, 100)  # of the calibration, and of today
+PERMUTATIONS = 99
+MARTINGALE_ROWS = (50, 100)
 
 
 def verdict(count, trials, rate):
