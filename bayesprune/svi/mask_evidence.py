@@ -34,7 +34,9 @@ PARABOLA = 1e-9
 UNUSED = 1e-9
 """Standard deviations of its prior that a weight which nothing depends on is from 0 at a mode."""
 MOST_WORK = 100_000
-"""Masks × weights × rows that are gone through unasked."""
+"""Masks × weights × rows that are gone through unasked, at up to ``FEW_OUTPUTS`` a row."""
+FEW_OUTPUTS = 10
+"""More of them cost by their cube: each row's curvature is a matrix of outputs, of which a root is taken."""
 NUMBERS_AT_ONCE = 8_000_000
 CHUNK = 64
 
@@ -61,7 +63,14 @@ def affordable(gated: GatedModel, rows: int) -> int:
         rows: how many are looked at.
     """
     weights = sum(gated.weight_tensors()[name].numel() for name in tensors_of(gated))
-    return MOST_WORK // max(1, weights * rows)
+    dearer = max(1.0, _outputs_of_a_row(gated) / FEW_OUTPUTS) ** 3
+    return int(MOST_WORK / (max(1, weights * rows) * dearer))
+
+
+def _outputs_of_a_row(gated: GatedModel) -> int:
+    """As many numbers as the network returned for a row of its example; few where that is no tensor."""
+    returned = gated.network.structure.captured.returned
+    return FEW_OUTPUTS if returned is None or not returned.ndim else returned[0].numel()
 
 
 def why_not_integrated(gated: GatedModel, weights: Sequence[str] | None = None) -> str:

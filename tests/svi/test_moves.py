@@ -12,6 +12,7 @@ from torch import nn
 import bayesprune as bp
 from bayesprune.svi.candidates import singles
 from bayesprune.svi.checkpoint_file import pack, unpack
+from bayesprune.svi.mask_evidence import MOST_WORK, affordable
 from bayesprune.svi.moves import Move, decide_, spared
 from bayesprune.svi.training_state import TrainingState
 
@@ -274,3 +275,22 @@ def test_many_units_are_not_asked_one_by_one_where_there_is_no_time_for_all():
     gated.remove_(torch.arange(40) >= 20)
     assert len(singles(gated, 100, bp.Moves())) == 20  # and now 50
     assert singles(gated, 100, PAIRS) == []
+
+
+@pytest.mark.filterwarnings("ignore::bayesprune.errors.ClockWarning")
+def test_masks_of_networks_of_many_outputs_are_not_asked_unasked():
+    """A row's curvature is a matrix of outputs: 256 took minutes where a matter of seconds is promised."""
+    x, y = torch.randn(40, 6), (torch.rand(40, 256) < 0.5).float()
+    prior = bp.priors.BernoulliGates(bp.priors.Flattening(2.0))
+
+    def gated(outputs, likelihood):
+        torch.manual_seed(0)
+        network = nn.Sequential(nn.Linear(6, 1, bias=False), nn.Linear(1, outputs, bias=False))
+        return bp.gate(network, x[:1], prior=prior, likelihood=likelihood)
+
+    one, ten = gated(1, bp.Gaussian(rows=40)), gated(10, bp.Categorical(rows=40))
+    many = gated(256, bp.Bernoulli(rows=40))
+    assert affordable(one, 40) == MOST_WORK // (7 * 40) and affordable(ten, 40) == MOST_WORK // (16 * 40)
+    assert affordable(many, 40) == 0
+    result = bp.fit(many, (x, y), epochs=1, batch_size=20, progress=False)
+    assert result.decision.masks == 0

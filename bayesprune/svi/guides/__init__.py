@@ -10,7 +10,6 @@ __all__ = [
     "AutoregressiveGates",
     "LayerRows",
     "LeaveOneOutELBO",
-    "LocalExpectationELBO",
     "PseudoRows",
     "StructuredGuide",
 ]
