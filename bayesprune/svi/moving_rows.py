@@ -9,6 +9,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from bayesprune.errors import DataError
 from bayesprune.gated import GatedModel
 from bayesprune.rows import Batched, Call, InMemory, Inputs, Pair, joined
 from bayesprune.svi.batches import Batches, untouched
@@ -45,7 +46,10 @@ def rows_for(gated: GatedModel, batches: Batches | None, settings: Moves) -> Pai
     if count is not None and count > bound:
         return f"{told} ({count:,}, and up to {bound:,} are collected)"
     with untouched(batches, seed=0):
-        found = _collected(source.passed(min(AT_ONCE, bound + 1)), bound, batches.rows)
+        try:
+            found = _collected(source.passed(min(AT_ONCE, bound + 1)), bound, batches.rows)
+        except DataError as problem:  # the training meets it too, and says in which epoch
+            return f"a pass over the rows ended in: {problem}"
     if isinstance(found, str):
         return found or f"{told} (more than the {bound:,} that are collected)"
     device = gated.log_odds.device
@@ -93,6 +97,8 @@ def _collected(passed: Iterator[tuple[Inputs, Tensor | None]], bound: int, count
     for x, y in passed:
         if y is None:
             return "the rows have no targets"
+        if not _alike((x, y), (xs[0], ys[0]) if xs else (x, y)):
+            return "batches are not of rows of one size, which could be put together"
         rows, numbers = rows + len(x), numbers + _numbers((x, y))
         if rows > bound or numbers > MOST_NUMBERS:
             return ""
@@ -101,6 +107,13 @@ def _collected(passed: Iterator[tuple[Inputs, Tensor | None]], bound: int, count
         if rows >= count:
             break
     return joined(xs), torch.cat(ys)
+
+
+def _alike(batch: Pair, first: Pair) -> bool:
+    """Whether all tensors of a batch have a row for each target, of the size that those of the first have."""
+    rows = len(batch[1]) if batch[1].ndim else 0
+    pairs = zip(_named(batch).values(), _named(first).values(), strict=True)
+    return all(a.ndim and len(a) == rows and a.shape[1:] == b.shape[1:] for a, b in pairs)
 
 
 def _numbers(rows: Pair) -> int:

@@ -7,7 +7,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import bayesprune as bp
 from bayesprune.svi.batches import Batches
-from bayesprune.svi.moving_rows import most_rows, rows_for
+from bayesprune.svi.moving_rows import _collected, most_rows, rows_for
 from tests.svi.test_moves import ROWS, gated_for, mask_of, rows
 
 
@@ -108,3 +108,23 @@ def test_workers_that_persist_are_asked_before_the_first_pass():
     loader = loader_of(x, y, num_workers=1, persistent_workers=True)
     result = fitted(loader, bp.Moves())
     assert result.decision.rows == ROWS and len(result.history) == 25
+
+
+def test_batches_that_cannot_be_put_together_judge_no_moves():
+    """Sequences of several lengths, or inputs that are not counted by rows, such as edges of a graph."""
+    y = torch.zeros(4, 1)
+    longer = [(torch.zeros(4, 9, 2), y), (torch.zeros(4, 7, 2), y)]
+    edges = [(torch.zeros(11, 2), y), (torch.zeros(11, 2), y)]
+    for batches in (longer, edges):
+        assert "rows of one size" in _collected(iter(batches), 100, 8)
+    x, targets = _collected(iter([longer[0], longer[0]]), 100, 8)
+    assert x.shape == (8, 9, 2) and targets.shape == (8, 1)
+
+
+def test_a_pass_that_meets_bad_rows_leaves_it_to_the_training_to_say_where():
+    x, y = rows(0, 0.0)
+    gated = gated_for(x, 0)
+    x[70, 2] = float("nan")
+    batches = Batches(DataLoader(TensorDataset(x, y), 50), None, torch.device("cpu"), 0, form=gated.form)
+    said = rows_for(gated, batches, bp.Moves())
+    assert isinstance(said, str) and "NaN" in said and "batch 2" in said

@@ -94,7 +94,7 @@ def test_coverage_of_a_fit_counts_its_targets(regression):
     ax = bp.plots.plot_coverage(regression)
     predictive, y = (unwrap(regression)[g]["y"].values for g in ("posterior_predictive", "observed_data"))
     low, high = np.quantile(predictive[0].reshape(200, -1), (0.1, 0.9), axis=0)
-    expected = ((y >= low) & (y <= high)).mean()
+    expected = ((y.reshape(-1) >= low) & (y.reshape(-1) <= high)).mean()  # target by target
     place = int(np.argmin(np.abs(ax.lines[1].get_xdata() - 0.8)))
     assert ax.lines[1].get_ydata()[place] == pytest.approx(expected, abs=0.03)
     assert "120 targets" in ax.get_title()
