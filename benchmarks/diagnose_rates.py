@@ -18,7 +18,8 @@ from torch import nn
 import bayesprune as bp
 from bayesprune.posterior.arviz import pareto_k, rank_rhat, values_in_tail
 from bayesprune.posterior.diagnose.confidence import against_chance
-from bayesprune.posterior.diagnose.faithful import tail_limit
+from bayesprune.posterior.diagnose.faithful import FALSE_ALARM, tail_limit
+from bayesprune.posterior.diagnose.intervals import held
 from bayesprune.posterior.diagnose.reproducible import RHAT
 
 SLAB, PRICE = 0.5, 5.0
@@ -60,6 +61,12 @@ def cases(trials, fits):
                 "faithful (calibration)", f"ten classes, {rows} rows, {name}", sharpness == 1.0, trials,
                 lambda seed, rows=rows, sharpness=sharpness: calibrated(seed, rows, sharpness),
             )  # fmt: skip
+    for rows in (30, 200):
+        for width, name in ((1.0, "right"), (0.5, "half as wide"), (2.0, "twice as wide")):
+            yield (
+                "faithful (intervals)", f"{rows} numbers, intervals {name}", width == 1.0, trials,
+                lambda seed, rows=rows, width=width: intervals_hold(seed, rows, width),
+            )  # fmt: skip
     for draws in (200, 1000):
         for shape in (0.2, 1.0):
             yield (
@@ -93,6 +100,13 @@ def optimised(seed, rate):
     recipe = bp.Recipe(learning_rate=rate, moves=None)  # which put weights at their mode
     result = bp.fit(gated, (x, y), epochs=60, batch_size=20, recipe=recipe, seed=seed, progress=False)
     return bp.diagnose(result, rows=(x, y), draws=20).optimised.verdict == "yes"
+
+
+def intervals_hold(seed, rows, width):
+    """Targets that share an offset and have noise of their own, and 400 draws of both, of some width."""
+    generator = np.random.default_rng(seed)
+    sets = 0.5 * generator.normal(size=(401, 1)) + generator.normal(size=(401, rows))
+    return held(width * sets[1:], sets[0]).holds(FALSE_ALARM)
 
 
 def calibrated(seed, rows, sharpness):
