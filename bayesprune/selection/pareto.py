@@ -39,16 +39,9 @@ Array = np.ndarray[Any, Any]
 class Front(FrontFigures):
     """Error against cost, from one fit, with the network of each point. Costs are percent of the dense one's.
 
+    What ``FrontFigures`` has, and of each point:
+
     Attributes:
-        cost: (points,), mean over draws of masks.
-        cost_interval: (points, 2), which holds 90 % of them.
-        error: (points,), mean over draws of masks, weights and rows.
-        error_interval: (points, 2), which holds 90 % of them.
-        mask_cost: (points,), of the mask of each point.
-        mask_error: (points,), of it, at the posterior means of weights where they have a posterior.
-        cost_name: ``"macs"`` or ``"parameters"``.
-        error_name: what the likelihood's score is.
-        conditions: what all of it is conditional on.
         masks: (points, units of all groups), bool: the most probable units, as many as the budget has room
             for, each group's best at least.
         price: (points,), λ, nats for one percent of the dense network's cost, beside the prior.

@@ -61,7 +61,8 @@ class Moves:
             whose weights began on the wrong side of zero is not lost. Asked where there is time to ask about
             every unit, and then no unit goes before the decision.
         masks: whose evidence is asked at most; None for as many as take a matter of seconds: masks × weights
-            × rows up to 100,000. Larger problems are left as they are.
+            × rows up to 100,000, fewer where a row has more than ten outputs. Larger problems are left as
+            they are.
     """
 
     correlation: float = 0.8

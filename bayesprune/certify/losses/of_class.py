@@ -8,14 +8,13 @@ from torch import Tensor
 
 from bayesprune.certify.losses.classes import no_classes
 from bayesprune.certify.losses.error import Error
-from bayesprune.certify.losses.protocol import Loss, Scores
-from bayesprune.certify.losses.selective import Selective
+from bayesprune.certify.losses.protocol import Loss, OnSomeRows
 from bayesprune.certify.losses.several import Several
 from bayesprune.errors import CertificateError
 from bayesprune.ranges import is_whole
 
 
-class OfClass(Loss):
+class OfClass(OnSomeRows):
     r"""Another loss on the rows whose label is c.
 
     Tested is the conditional risk :math:`R_c = E[L \mid y = c]`. Given the labels, the losses of the rows of
@@ -45,30 +44,17 @@ class OfClass(Loss):
         if not is_whole(label) or label < 0:
             raise CertificateError(f"OfClass({label!r}): give a class as a whole number, counted from 0.")
         self.label = int(label)
-        if not isinstance(self.loss, Loss) or isinstance(self.loss, OfClass | Selective | Several):
+        if not isinstance(self.loss, Loss) or isinstance(self.loss, OnSomeRows | Several):
             raise CertificateError(
                 f"OfClass({label}): loss={getattr(self.loss, 'name', self.loss)!r} counts some rows only, or "
                 "is several: give a loss of every row."
             )
         self.zero_one, self.comparing = self.loss.zero_one, self.loss.comparing
 
-    def scores(self, outputs: Tensor, reference: Tensor, targets: Tensor | None) -> Scores:
-        """The other loss, counted where the label is c."""
+    def counted(self, outputs: Tensor, reference: Tensor, targets: Tensor | None) -> Tensor:
+        """(rows,), bool: those whose label is c."""
         assert targets is not None  # certify() has checked that labels are there
-        counted = (targets == self.label).cpu().numpy()
-        return Scores(super().scores(outputs, reference, targets).values, counted)
-
-    def values(self, outputs: Tensor, reference: Tensor, targets: Tensor | None) -> Tensor:
-        """(rows,), the other loss, of rows that count and of others."""
-        return self.loss.values(outputs, reference, targets)
-
-    def level(self, alpha: float) -> float:
-        """The other loss's."""
-        return self.loss.level(alpha)
-
-    def risk(self, scores: Scores) -> float:
-        """The other loss's, on the rows of the class; NaN where there are none."""
-        return self.loss.risk(scores)
+        return targets == self.label
 
     def promise(self, level: str) -> str:
         """What a network with this certificate promises of one class."""

@@ -107,3 +107,34 @@ class Loss(ABC):
     def to_json(self) -> dict[str, Any]:
         """Name and settings, from which the same loss is made again."""
         return {"name": self.name}
+
+
+class OnSomeRows(Loss):
+    """Base of the losses that are another loss, on some rows.
+
+    Attributes:
+        loss: the other one.
+    """
+
+    loss: Loss
+
+    @abstractmethod
+    def counted(self, outputs: Tensor, reference: Tensor, targets: Tensor | None) -> Tensor:
+        """(rows,), bool: which rows the risk is about."""
+
+    def scores(self, outputs: Tensor, reference: Tensor, targets: Tensor | None) -> Scores:
+        """The other loss, with the rows that count."""
+        counted = self.counted(outputs, reference, targets).cpu().numpy()
+        return Scores(super().scores(outputs, reference, targets).values, counted)
+
+    def values(self, outputs: Tensor, reference: Tensor, targets: Tensor | None) -> Tensor:
+        """(rows,), the other loss, of rows that count and of others."""
+        return self.loss.values(outputs, reference, targets)
+
+    def level(self, alpha: float) -> float:
+        """The other loss's."""
+        return self.loss.level(alpha)
+
+    def risk(self, scores: Scores) -> float:
+        """The other loss's, on the rows that count; NaN where there are none."""
+        return self.loss.risk(scores)

@@ -9,12 +9,12 @@ from torch import Tensor
 
 from bayesprune.certify.losses.classes import confidence_of, no_classes
 from bayesprune.certify.losses.error import Error
-from bayesprune.certify.losses.protocol import Loss, Scores
+from bayesprune.certify.losses.protocol import Loss, OnSomeRows, Scores
 from bayesprune.certify.pvalues import PValue
 from bayesprune.errors import CertificateError
 
 
-class Selective(Loss):
+class Selective(OnSomeRows):
     r"""Another loss on the rows where the network's confidence is at least c.
 
     Tested is the conditional risk :math:`R_c = E[L \mid \text{confidence} \ge c]`. Given which rows are
@@ -61,23 +61,9 @@ class Selective(Loss):
         self.zero_one, self.labelled = self.loss.zero_one, self.loss.labelled
         self.comparing = self.loss.comparing or by == "reference"
 
-    def scores(self, outputs: Tensor, reference: Tensor, targets: Tensor | None) -> Scores:
-        """The other loss, counted where the network is confident."""
-        confidence = confidence_of(outputs if self.by == "candidate" else reference)
-        counted = (confidence >= self.confidence).cpu().numpy()
-        return Scores(super().scores(outputs, reference, targets).values, counted)
-
-    def values(self, outputs: Tensor, reference: Tensor, targets: Tensor | None) -> Tensor:
-        """(rows,), the other loss, of rows that count and of others."""
-        return self.loss.values(outputs, reference, targets)
-
-    def level(self, alpha: float) -> float:
-        """The other loss's."""
-        return self.loss.level(alpha)
-
-    def risk(self, scores: Scores) -> float:
-        """The other loss's, on the rows that count."""
-        return self.loss.risk(scores)
+    def counted(self, outputs: Tensor, reference: Tensor, targets: Tensor | None) -> Tensor:
+        """(rows,), bool: those on which the network is confident."""
+        return confidence_of(outputs if self.by == "candidate" else reference) >= self.confidence
 
     def p_value(self, scores: Scores, alpha: float, p_value: PValue) -> float:
         """The larger of the p-values of risk and coverage."""

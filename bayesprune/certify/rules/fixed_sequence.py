@@ -9,11 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from bayesprune.certify.pvalues import Array
-from bayesprune.certify.rules.protocol import Decision, Rows, Tests, in_sequence
+from bayesprune.certify.rules.protocol import OnAllRows, Rows, in_sequence
 
 
 @dataclass(frozen=True)
-class FixedSequence:
+class FixedSequence(OnAllRows):
     r"""Candidates are tested in the path's order, each at the full delta, up to the first that fails.
 
     .. math:: \text{certify } j \iff p_i \le \delta \text{ for all } i \le j
@@ -33,19 +33,6 @@ class FixedSequence:
     """
 
     name = "fixed-sequence"
-    orders = False
-
-    def decide(self, tests: Tests, candidates: int, rows: int, delta: float) -> Decision:
-        """Test the candidates in order.
-
-        Args:
-            tests: p-values on given rows.
-            candidates: how many.
-            rows: of calibration.
-            delta: the family-wise error rate.
-        """
-        p_values, order = tests(np.arange(rows)), np.arange(candidates)
-        return Decision(p_values, self.certified(p_values, order, delta), order, np.arange(rows))
 
     def certified(self, p_values: Array, order: Rows, delta: float) -> npt.NDArray[np.bool_]:
         """(candidates,), bool: those before the first, in this order, whose p-value is above delta."""
@@ -54,10 +41,6 @@ class FixedSequence:
     def level(self, candidates: int, delta: float) -> float:
         """Delta, whatever the number of candidates."""
         return delta
-
-    def tested_rows(self, rows: int) -> int:
-        """All of them."""
-        return rows
 
     def to_json(self) -> dict[str, Any]:
         """Its name: there is nothing to set."""

@@ -12,13 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 from bayesprune.certify.pvalues import Array
-from bayesprune.certify.rules.protocol import Decision, Rows, Tests
+from bayesprune.certify.rules.protocol import OnAllRows, Rows
 from bayesprune.errors import CertificateError
 from bayesprune.ranges import is_whole
 
 
 @dataclass(frozen=True)
-class MultiStart:
+class MultiStart(OnAllRows):
     r"""Fixed sequences from several places of the path; delta is split over them, and adds up where they
     meet.
 
@@ -61,7 +61,6 @@ class MultiStart:
     weights: Sequence[float] | None = None
 
     name = "multi-start"
-    orders = False
 
     def __post_init__(self) -> None:
         wrong = _problems(self.starts, self.weights)
@@ -71,19 +70,6 @@ class MultiStart:
             object.__setattr__(self, "starts", tuple(int(place) for place in _listed(self.starts)))
         if self.weights is not None:
             object.__setattr__(self, "weights", tuple(float(weight) for weight in self.weights))
-
-    def decide(self, tests: Tests, candidates: int, rows: int, delta: float) -> Decision:
-        """Test the candidates, from every start.
-
-        Args:
-            tests: p-values on given rows.
-            candidates: how many.
-            rows: of calibration.
-            delta: the family-wise error rate.
-        """
-        self.shares(candidates)  # more starts than candidates are found before anything is tested
-        p_values, order = tests(np.arange(rows)), np.arange(candidates)
-        return Decision(p_values, self.certified(p_values, order, delta), order, np.arange(rows))
 
     def certified(self, p_values: Array, order: Rows, delta: float) -> npt.NDArray[np.bool_]:
         """(candidates,), bool: those whose p-value is at most what arrives at them."""
@@ -140,10 +126,6 @@ class MultiStart:
     def level(self, candidates: int, delta: float) -> float:
         """The largest share of a start: below it, no sequence begins."""
         return float(delta * self.shares(candidates).max())
-
-    def tested_rows(self, rows: int) -> int:
-        """All of them."""
-        return rows
 
     def to_json(self) -> dict[str, Any]:
         """Name and settings."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -76,6 +77,32 @@ class Rule(Protocol):
     def to_json(self) -> dict[str, Any]:
         """Name and settings, from which the same rule is made again."""
         ...
+
+
+class OnAllRows(ABC):
+    """Base of the rules that take the path's order, and test on all rows."""
+
+    orders = False
+
+    def decide(self, tests: Tests, candidates: int, rows: int, delta: float) -> Decision:
+        """Test the candidates, as ``certified`` says.
+
+        Args:
+            tests: p-values on given rows.
+            candidates: how many.
+            rows: of calibration.
+            delta: the family-wise error rate.
+        """
+        p_values, order = tests(np.arange(rows)), np.arange(candidates)
+        return Decision(p_values, self.certified(p_values, order, delta), order, np.arange(rows))
+
+    @abstractmethod
+    def certified(self, p_values: Array, order: Rows, delta: float) -> npt.NDArray[np.bool_]:
+        """(candidates,), bool: which are certified, given p-values and the order in which they are tested."""
+
+    def tested_rows(self, rows: int) -> int:
+        """All of them."""
+        return rows
 
 
 def in_sequence(p_values: Array, order: Rows, delta: float) -> npt.NDArray[np.bool_]:
