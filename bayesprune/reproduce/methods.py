@@ -153,8 +153,8 @@ class Gates:
 
     Attributes:
         model: further settings of the program's ``model``.
-        prior: (program's prices, setting) → prior of the same network from the same first weights, where it
-            is not the program's own; units then have no noise but their gates'.
+        prior: (setup, setting) → prior of the same network from the same first weights, where it is not the
+            program's own; units then have no noise but their gates'.
         posterior: of the weights under such a prior.
         inference: a program's name; ``fit`` alone scores every epoch.
     """
@@ -164,7 +164,7 @@ class Gates:
     setting: str = "prices ×"
     beside: None = None
     model: Mapping[str, Any] = field(default_factory=dict)
-    prior: Callable[[dict[str, float], float], Any] | None = None
+    prior: Callable[[Setup, float], Any] | None = None
     posterior: Literal["delta", "normal"] = "delta"
     inference: str | None = None
 
@@ -197,7 +197,7 @@ class Gates:
         if self.prior is None:
             return setup.gated(seed, value, **self.model)
         whole = setup.gated(seed, **self.model)
-        prior = self.prior(setup.program.prices(len(setup.train)), value)
+        prior = self.prior(setup, value)
         weights = replace(whole.weights, posterior=self.posterior)
         network, likelihood = whole.network.plain(), Categorical(rows=len(setup.train))
         return gate(network, setup.train.x[:1], prior=prior, likelihood=likelihood, weights=weights)

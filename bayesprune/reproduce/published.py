@@ -9,6 +9,7 @@ their own, which differ by 0.04 and 0.12 points. ``None`` is a paper of which no
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -48,12 +49,14 @@ class Published:
     @property
     def parameters_percent(self) -> float:
         """Weights that are left, of the dense network's."""
-        return 100 * (self.edges or 1.0) * weights_of(self.kept) / weights_of(self.dense)
+        count = weights_of_caffe if self.dense == CAFFE else weights_of
+        return 100 * (self.edges or 1.0) * count(self.kept) / count(self.dense)
 
     @property
     def macs_percent(self) -> float:
         """Multiply-accumulates of a row that are left, of the dense network's."""
-        return 100 * (self.edges or 1.0) * macs_of(self.kept) / macs_of(self.dense)
+        count = macs_of_caffe if self.dense == CAFFE else weights_of
+        return 100 * (self.edges or 1.0) * count(self.kept) / count(self.dense)
 
     @property
     def architecture(self) -> str:
@@ -61,30 +64,45 @@ class Published:
         return "-".join(map(str, self.kept))
 
 
-def weights_of(widths: tuple[int, ...]) -> int:
-    """Weights, without biases, of a row of linear layers, or of LeNet-5-Caffe where there are four widths.
+def weights_of(widths: Sequence[int]) -> int:
+    """Weights, without biases, of linear layers and the classes behind: a row's multiply-accumulates as well.
+
+    Args:
+        widths: inputs and hidden units.
 
     Example:
-        >>> weights_of((784, 300, 100)), weights_of((20, 50, 800, 500))
-        (266200, 430500)
+        >>> weights_of((784, 300, 100))
+        266200
     """
-    if len(widths) == len(CAFFE):
-        first, second, features, hidden = widths
-        return 25 * first + 25 * first * second + (features + CLASSES) * hidden
     return sum(a * b for a, b in itertools.pairwise((*widths, CLASSES)))
 
 
-def macs_of(widths: tuple[int, ...]) -> int:
-    """Multiply-accumulates of one row of 28 × 28 pixels.
+def weights_of_caffe(widths: Sequence[int]) -> int:
+    """Weights, without biases, of LeNet-5-Caffe.
+
+    Args:
+        widths: filters, filters, flattened features, hidden units.
 
     Example:
-        >>> macs_of((20, 50, 800, 500))
+        >>> weights_of_caffe((20, 50, 800, 500))
+        430500
+    """
+    first, second, features, hidden = widths
+    return 25 * first + 25 * first * second + (features + CLASSES) * hidden
+
+
+def macs_of_caffe(widths: Sequence[int]) -> int:
+    """Multiply-accumulates of one row of 28 × 28 pixels, of LeNet-5-Caffe.
+
+    Args:
+        widths: filters, filters, flattened features, hidden units.
+
+    Example:
+        >>> macs_of_caffe((20, 50, 800, 500))
         2293000
     """
-    if len(widths) == len(CAFFE):
-        first, second, features, hidden = widths
-        return 24 * 24 * 25 * first + 8 * 8 * 25 * first * second + (features + CLASSES) * hidden
-    return weights_of(widths)
+    first, second, features, hidden = widths
+    return 24 * 24 * 25 * first + 8 * 8 * 25 * first * second + (features + CLASSES) * hidden
 
 
 _VIB = "Dai et al. 2018, arXiv 1802.10399"

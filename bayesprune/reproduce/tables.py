@@ -16,7 +16,7 @@ from bayesprune.priors import (
     NormalJeffreysGates,
 )
 from bayesprune.priors.program import Prior
-from bayesprune.reproduce.methods import Gates, Method, WithoutGates
+from bayesprune.reproduce.methods import Gates, Method, Setup, WithoutGates
 from bayesprune.reproduce.published import ON_LENET5, ON_MLP, ON_SPIKE_SLAB, Published
 
 OURS = "bayesprune, Bernoulli gates"
@@ -59,15 +59,19 @@ BASELINES = (
 )
 
 FACTORS = (5.0, 20.0, 80.0)
-"""Weights of a divergence: nats of the data set for each nat of a row's."""
+"""Weights of a divergence: nats of 60,000 rows for each nat of one's, and of fewer rows less, as prices."""
 
 
-def _hard_concrete(prices: dict[str, float], scale: float) -> HardConcreteGates:
+def _hard_concrete(setup: Setup, scale: float) -> HardConcreteGates:
+    prices = setup.program.prices(len(setup.train))
     return HardConcreteGates(Flattening({group: scale * nats for group, nats in prices.items()}))
 
 
 def _factors(name: str, make: Callable[[float], Prior], **settings: Any) -> Gates:
-    return Gates(name, FACTORS, "weight", prior=lambda _, weight: make(weight), **settings)
+    def prior(setup: Setup, weight: float) -> Prior:
+        return make(weight * (len(setup.train) / 60_000) ** 0.75)
+
+    return Gates(name, FACTORS, "weight", prior=prior, **settings)
 
 
 CONTINUOUS = (

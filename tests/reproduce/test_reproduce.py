@@ -172,6 +172,8 @@ def test_published_families_prune_the_same_network_from_the_same_weights(tmp_pat
         begun = dict(gated.network.named_parameters())
         assert all(torch.equal(begun[name], tensor) for name, tensor in first.items())
         assert not gated.unit_noise and gated.weights.posterior == method.posterior
+        if method.setting == "weight":  # of fewer rows evidence is less, and so is what units pay
+            assert gated.prior.weight == pytest.approx(method.settings[0] * (1437 / 60_000) ** 0.75)
 
 
 def test_published_rows_say_what_their_papers_say():
