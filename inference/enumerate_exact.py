@@ -9,7 +9,9 @@ from dataclasses import replace
 import bayesprune as bp
 
 
-def infer(gated, train, *, epochs, batch_size, seed, recipe, device, checkpoint, resume, progress):
+def infer(
+    gated, train, *, epochs, batch_size, seed, recipe, device, checkpoint, resume, progress, validation=None
+):
     """Fit a gated model of at most 12 units; a larger one gets an error that says so."""
     return bp.fit(
         gated,
@@ -22,4 +24,5 @@ def infer(gated, train, *, epochs, batch_size, seed, recipe, device, checkpoint,
         checkpoint=checkpoint,
         resume=resume,
         progress=progress,
+        validation=validation,
     )

@@ -3,7 +3,9 @@
 import bayesprune as bp
 
 
-def infer(gated, train, *, epochs, batch_size, seed, recipe, device, checkpoint, resume, progress):
+def infer(
+    gated, train, *, epochs, batch_size, seed, recipe, device, checkpoint, resume, progress, validation=None
+):
     """Fit a gated model to ``train`` (x, y); what it gives back holds the small network and its history."""
     return bp.fit(
         gated,
@@ -16,4 +18,5 @@ def infer(gated, train, *, epochs, batch_size, seed, recipe, device, checkpoint,
         checkpoint=checkpoint,
         resume=resume,
         progress=progress,
+        validation=validation,
     )

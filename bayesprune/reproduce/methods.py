@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -156,7 +157,7 @@ class Gates:
         prior: (setup, setting) → prior of the same network from the same first weights, where it is not the
             program's own; units then have no noise but their gates'.
         posterior: of the weights under such a prior.
-        inference: a program's name; ``fit`` alone scores every epoch.
+        inference: a program's name; every epoch is scored where its ``infer`` takes ``validation``.
     """
 
     name: str
@@ -180,9 +181,10 @@ class Gates:
             )  # fmt: skip
         else:
             infer = load_inference(self.inference).infer
+            scored = {"validation": test} if "validation" in inspect.signature(infer).parameters else {}
             result = infer(
                 gated, setup.train, epochs=setup.epochs, batch_size=setup.batch_size, seed=seed,
-                recipe=setup.recipe, device="cpu", checkpoint=None, resume=False, progress=False,
+                recipe=setup.recipe, device="cpu", checkpoint=None, resume=False, progress=False, **scored,
             )  # fmt: skip
         return of_fit(setup, gated, result, time.process_time() - began)
 

@@ -143,6 +143,19 @@ def test_real_methods_are_as_small_as_they_are_to_be_and_count_what_they_train(t
         assert len(run.errors) == 3 and run.errors[-1] == run.error and run.best <= run.error
 
 
+def test_every_epoch_of_a_shipped_inference_is_scored_as_fit_scores_its_own():
+    digits = bp.data.load("digits")
+    setup = Setup(execute(find("lenet_300_100", "models")), digits.train, digits.test, 10, 2, 32)
+    by_fit, by_program = (
+        Gates("ours", inference=inference).learn(setup, 1.0, 0, None) for inference in (None, "svi_shrink")
+    )
+    assert len(by_program.errors) == 2 and by_program.errors == by_fit.errors
+    slab = replace(setup, program=execute(find("lenet_300_100_spike_slab", "models")))
+    (method,) = (each for each in TABLES["spike-slab"].methods if isinstance(each, Gates))
+    scored = method.learn(slab, 1.0, 0, None)
+    assert len(scored.errors) == 2 and scored.best == min(scored.errors)
+
+
 def test_a_scale_of_prices_is_one_and_setups_are_alike_by_seed():
     digits = bp.data.load("digits")
     setup = Setup(execute(find("lenet_300_100", "models")), digits.train, digits.test, 10, 1, 32)
