@@ -3,7 +3,7 @@
 from bayesprune.selection.bayes_factor import BayesFactor
 from bayesprune.selection.choose import Candidate, path, prune, select
 from bayesprune.selection.continuous import LogNormalReduction, SignalToNoise
-from bayesprune.selection.dpp import DPP, KDPP, gaussian_kernel, sample_kdpp
+from bayesprune.selection.dpp import DPP, KDPP, DPPEdges, gaussian_kernel, sample_kdpp
 from bayesprune.selection.edges import EdgeRule, MagnitudeEdges, RandomEdges
 from bayesprune.selection.front import FrontFigures, read_front, write_front
 from bayesprune.selection.fuse import Fuse
@@ -23,6 +23,7 @@ __all__ = [
     "KDPP",
     "BayesFactor",
     "Candidate",
+    "DPPEdges",
     "EdgeRule",
     "FlatteningVertex",
     "FrontFigures",

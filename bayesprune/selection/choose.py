@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from bayesprune.errors import SelectionError, TiesWarning
 from bayesprune.ranges import check_seed
-from bayesprune.selection.family import Family, check_scope, largest
+from bayesprune.selection.family import Family, check_scope, drawn, largest
 from bayesprune.selection.fuse import Fuse
 from bayesprune.selection.masks import Masks
 from bayesprune.selection.rule import Rule, Scope
@@ -93,7 +93,7 @@ def check_rule(rule: Any) -> None:
 def _within(rule: Rule, subject: Subject, family: Family, budget: int) -> Masks:
     """The largest of a rule's masks that is not above a budget."""
     size = subject.edge_parameters if rule.edges else subject.parameters
-    masks = largest(family, size, budget)
+    masks = drawn(family, budget) if family.parameters else largest(family, size, budget)
     if masks is None:
         least, dense = size(family.at(0)), subject.dense_parameters
         what = "without any weight there" if rule.edges else "with one unit in every group there"
@@ -176,7 +176,7 @@ def path(
         scope: ``"global"`` or ``"layer"``; by default the rule's.
         seed: of random rules; the same for all sizes, so that a scored rule's masks are nested.
         exclude: groups of a network that stay whole.
-        fuse: re-weights the readers of what stays; rules over edges have no use for it.
+        fuse: re-weights the readers of what stays; of a rule over edges the edges that stay.
 
     Yields:
         A candidate for each fraction, not above it by a single parameter.
@@ -201,7 +201,8 @@ def path(
     for fraction in fractions:
         masks = _within(rule, subject, family, _budget(subject, fraction, None))
         if rule.edges:
-            network, parameters = subject.zeroed(masks), subject.edge_parameters(masks)
+            network = subject.zeroed(masks) if fuse is None else fuse.zeroed(subject, masks)
+            parameters = subject.edge_parameters(masks)
         else:
             network = subject.cut(masks) if fuse is None else fuse(subject, masks)
             parameters = sum(p.numel() for p in network.parameters())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -21,11 +22,14 @@ class Family:
         steps: units between the smallest network and the whole one; ``at(0)`` … ``at(steps)``.
         at: step → masks.
         ties: masks → units that the rule cannot tell from one on the other side; None where it never asks.
+        parameters: step → parameters of the network, for a rule that knows them without its masks, which cost
+            much to draw.
     """
 
     steps: int
     at: Callable[[int], Masks]
     ties: Callable[[Masks], int] | None = None
+    parameters: Callable[[int], int] | None = None
 
 
 def by_scores(subject: Subject, scores: Scores, scope: str) -> Family:
@@ -151,3 +155,18 @@ def largest(family: Family, size: Callable[[Masks], int], budget: int) -> Masks 
         else:
             high = step - 1
     return best
+
+
+def drawn(family: Family, budget: int) -> Masks | None:
+    """The same for a family that knows its sizes: masks are asked for once.
+
+    Args:
+        family: with ``parameters``, which grow with the steps.
+        budget: parameters.
+
+    Returns:
+        The masks; None where even the smallest network is above.
+    """
+    assert family.parameters is not None
+    above = bisect_right(range(family.steps + 1), budget, key=family.parameters)
+    return None if above == 0 else family.at(above - 1)

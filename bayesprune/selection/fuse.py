@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from bayesprune.errors import SelectionError
 from bayesprune.rows import Inputs
+from bayesprune.selection.fuse_edges import reweighted_edges
 from bayesprune.selection.rows import inputs_of
 from bayesprune.selection.subject import Subject
 from bayesprune.structure.copying import copy_of
@@ -30,7 +31,7 @@ from bayesprune.structure.graph.readings import Reading, readings
 
 @dataclass(frozen=True, eq=False)
 class Fuse:
-    """Re-weight the readers of kept units by least squares.
+    """Re-weight by least squares: the readers of kept units, or of edges each unit's kept ones.
 
     Attributes:
         rows: (rows, ...), inputs; by default the subject's example. More than the units of a layer, or the
@@ -55,12 +56,32 @@ class Fuse:
         Raises:
             SelectionError: masks that do not fit, no rows, activations that are not finite, a negative ridge.
         """
-        if not self.ridge >= 0:
-            raise SelectionError(f"Fuse(ridge={self.ridge!r}): it must be 0 or more.")
-        rows, closed = inputs_of(subject, self.rows, "Fuse"), subject.closed(masks)
+        rows, closed = self._rows(subject), subject.closed(masks)
         network = reweighted(subject.network, rows, closed, self.ridge)
         smaller = replace(subject, network=network, rows=None, gated=None)
         return smaller.cut(closed)
+
+    def zeroed(self, subject: Subject, masks: Mapping[str, Tensor]) -> nn.Module:
+        """The whole network with single weights at zero, and those that stay re-weighted unit by unit.
+
+        Args:
+            subject: what is pruned; left alone.
+            masks: tensor → (its shape), bool, the weights that stay.
+
+        Returns:
+            Plain PyTorch, of the same zeros as ``subject.zeroed``; see ``bayesprune.selection.fuse_edges``.
+
+        Raises:
+            SelectionError: as for units.
+        """
+        subject.check_weights(masks)
+        network = reweighted_edges(subject.network, self._rows(subject), masks, self.ridge)
+        return replace(subject, network=network, rows=None).zeroed(masks)
+
+    def _rows(self, subject: Subject) -> Inputs:
+        if not self.ridge >= 0:
+            raise SelectionError(f"Fuse(ridge={self.ridge!r}): it must be 0 or more.")
+        return inputs_of(subject, self.rows, "Fuse")
 
 
 def reweighted(

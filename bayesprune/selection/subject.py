@@ -179,6 +179,20 @@ class Subject:
         Raises:
             SelectionError: a tensor that is no weight, or a mask of another shape or type.
         """
+        self.check_weights(masks)
+        network = copy_of(self.network)
+        tensors = dict(network.named_parameters())
+        with torch.no_grad():
+            for name, mask in masks.items():
+                tensors[name].masked_fill_(~mask.to(tensors[name].device), 0.0)
+        return network.plain(handed_over=True, own_class=self.gated is None)
+
+    def check_weights(self, masks: Mapping[str, Tensor]) -> None:
+        """Masks of single weights must fit them.
+
+        Raises:
+            SelectionError: a tensor that is no weight, or a mask of another shape or type.
+        """
         weights = self.weights()
         wrong = [
             f"{name!r} ({'no weight' if name not in weights else f'{tuple(mask.shape)} of {mask.dtype}'})"
@@ -190,12 +204,6 @@ class Subject:
                 f"Masks of weights must be of torch.bool and of their weight's shape, and these are not: "
                 f"{', '.join(wrong)}."
             )
-        network = copy_of(self.network)
-        tensors = dict(network.named_parameters())
-        with torch.no_grad():
-            for name, mask in masks.items():
-                tensors[name].masked_fill_(~mask.to(tensors[name].device), 0.0)
-        return network.plain(handed_over=True, own_class=self.gated is None)
 
     def weights(self) -> dict[str, Tensor]:
         """Name → weight of a product or convolution, detached, as it is now; biases are left out."""

@@ -9,6 +9,7 @@ from bayesprune.errors import DataError, SelectionError
 from bayesprune.selection import (
     DPP,
     BayesFactor,
+    DPPEdges,
     FlatteningVertex,
     InclusionProb,
     Magnitude,
@@ -50,7 +51,18 @@ CASES = {
         r"'fc7' is no group \(did you mean 'fc.'\? there are",
     ),
     "global dpp": (lambda e: DPP(), {"share": 0.5, "scope": "global"}, "use scope='layer'"),
-    "bandwidth": (lambda e: DPP(beta="mean"), {"share": 0.5}, r"DPP\(beta='mean'\)"),
+    "global dpp of edges": (lambda e: DPPEdges(), {"share": 0.5, "scope": "global"}, "use scope='layer'"),
+    "bandwidth of edges": (lambda e: DPPEdges(beta=-1), {"share": 0.5}, "beta=-1 of a DPP: a positive"),
+    "unreachable edges of a dpp": (
+        lambda e: DPPEdges(),
+        {"share": 0.01},
+        r"without any weight there are 25 ",
+    ),
+    "bandwidth": (
+        lambda e: DPP(beta="mean"),
+        {"share": 0.5},
+        r"beta='mean' of a DPP: a positive number, or one of 'rows', 'median'",
+    ),
     "jitter": (lambda e: DPP(jitter=-1.0), {"share": 0.5}, r"jitter=-1\.0"),
     "no size": (lambda e: Magnitude(), {}, "Magnitude only has an order: say how small"),
     "both sizes": (lambda e: Magnitude(), {"share": 0.5, "parameters": 9}, "give one of them"),

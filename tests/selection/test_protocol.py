@@ -12,6 +12,7 @@ import bayesprune as bp
 from bayesprune.selection import (
     DPP,
     BayesFactor,
+    DPPEdges,
     FlatteningVertex,
     InclusionProb,
     Magnitude,
@@ -44,6 +45,7 @@ TRAINED = {
     "bayes factor": lambda e: BayesFactor(e.x, e.y, weight_scale=0.5, likelihood=e.likelihood),
     "magnitude edges": lambda e: MagnitudeEdges(),
     "random edges": lambda e: RandomEdges(),
+    "dpp edges": lambda e: DPPEdges(),
 }
 POSTERIOR = {
     **TRAINED,
@@ -52,7 +54,7 @@ POSTERIOR = {
     "bayes factor": lambda e: BayesFactor(e.x, e.y),
     "model reduction": lambda e: ModelReduction(),
 }
-RANDOM = ("dpp", "dpp median", "random nodes", "random edges")
+RANDOM = ("dpp", "dpp median", "random nodes", "random edges", "dpp edges")
 
 
 @pytest.fixture(params=list(EXAMPLES), scope="module")
@@ -141,8 +143,8 @@ def test_rules_of_one_scope_keep_as_many_units_of_every_group(example, trained):
 
 
 def test_edges_keep_exactly_what_is_asked_for(trained):
-    for rule in (MagnitudeEdges(), RandomEdges()):
-        for scope in ("global", "layer"):
+    for rule in (MagnitudeEdges(), RandomEdges(), DPPEdges()):
+        for scope in ("global", "layer") if not isinstance(rule, DPPEdges) else ("layer",):
             budget = round(0.37 * trained.dense_parameters)
             masks = select(rule, trained, parameters=budget, scope=scope)
             assert trained.edge_parameters(masks) == budget

@@ -50,7 +50,7 @@ def bandwidth(beta: float | str, distances: Array, numbers: int) -> float:
         return 1.0 / middle
     if isinstance(beta, bool) or not isinstance(beta, int | float) or not 0 < beta < math.inf:
         raise SelectionError(
-            f"DPP(beta={beta!r}): a positive number, or one of {', '.join(map(repr, BETAS))}."
+            f"beta={beta!r} of a DPP: a positive number, or one of {', '.join(map(repr, BETAS))}."
         )
     return float(beta)
 
@@ -77,6 +77,35 @@ def gaussian_kernel(vectors: Array, beta: float | str = "rows") -> Array:
     vectors = np.asarray(vectors, dtype=np.float64)
     if vectors.ndim != 2 or not np.isfinite(vectors).all():
         raise SelectionError("A kernel needs finite vectors, (units, numbers).")
-    distances = squared_distances(vectors)
-    kernel: Array = np.exp(-bandwidth(beta, distances, vectors.shape[1]) * distances)
+    return kernel_of(squared_distances(vectors), beta, vectors.shape[1])
+
+
+def kernel_of(distances: Array, beta: float | str, numbers: int) -> Array:
+    """The same kernel from squared distances.
+
+    Args:
+        distances: (n, n), squared.
+        beta: as for ``bandwidth``.
+        numbers: of a vector.
+    """
+    kernel: Array = np.exp(-bandwidth(beta, distances, numbers) * distances)
     return kernel
+
+
+def edge_distances(weight: Array, gram: Array) -> Array:
+    r"""Squared distances of weighted edge activations, from the edges' Gram matrix.
+
+    .. math:: \lVert w_i x_i - w_j x_j \rVert^2 = w_i^2 G_{ii} + w_j^2 G_{jj} - 2 w_i w_j G_{ij}
+
+    Args:
+        weight: (n,), of one unit's incoming edges.
+        gram: (n, n), XᵀX of what they are multiplied by.
+
+    Returns:
+        (n, n), zero on the diagonal and nowhere negative.
+    """
+    products = weight[:, None] * gram * weight
+    squares = np.diag(products)
+    distances: Array = np.clip(squares[:, None] + squares - 2 * products, 0.0, None)
+    np.fill_diagonal(distances, 0.0)
+    return distances

@@ -132,9 +132,9 @@ def _of_graph(
     """Every gate of the graph: what it lets through."""
     graph = network._graphs[False]
     recorder = _Recorder(graph, only)
-    given = None if gates is None else {g: z.to(_like(network)) for g, z in gates.items()}
+    given = None if gates is None else {g: z.to(like_of(network)) for g, z in gates.items()}
     flat = pack_gates(network.groups, living(network.groups, network.alive), given) if given else None
-    like, tensors = _like(network), (rows,) if isinstance(rows, Tensor) else rows.tensors
+    like, tensors = like_of(network), (rows,) if isinstance(rows, Tensor) else rows.tensors
     inputs = (x.to(like) if x.is_floating_point() else x.to(like.device) for x in tensors)
     recorder.run(*inputs, flat, None)
     names = listed(network.network)
@@ -144,7 +144,7 @@ def _of_graph(
         weights, other = [], []
         for user in node.users:
             target = _weight_of(user, gate.dim, value.ndim)
-            name = None if target is None else names.get(id(_attribute(graph, target)))
+            name = None if target is None else names.get(id(attribute(graph, target)))
             if name is None:
                 other.append(user.name)
             else:
@@ -195,7 +195,8 @@ def _weight_of(user: fx.Node, dim: int, ndim: int) -> str | None:
     return str(weight.target) if kind.startswith("conv") and dim == 1 else None
 
 
-def _attribute(graph: fx.GraphModule, target: str) -> Any:
+def attribute(graph: fx.GraphModule, target: str) -> Any:
+    """What a graph's node of that target takes from it."""
     found: Any = graph
     for part in target.split("."):
         found = getattr(found, part)
@@ -214,5 +215,6 @@ def _by_column(value: Tensor, dim: int) -> Tensor:
     return value.detach().movedim(dim, 0).flatten(1).double().cpu()
 
 
-def _like(network: nn.Module) -> Tensor:
+def like_of(network: nn.Module) -> Tensor:
+    """A parameter, for the type and device that inputs need."""
     return next(p for p in network.parameters() if p.is_floating_point())
