@@ -7,8 +7,9 @@ importance node pruning, and is random edge pruning better than k-DPP node pruni
 parameters and without training again? A seed trains one dense network, which every rule then prunes; so
 differences between rules are paired. Units are pruned by the same share of every layer, unless a rule
 compares them over layers; "fused" re-weights the readers of what stays by least squares, on 1,000 training
-rows. "posterior" fits the gates of the trained network under a budget, its weights held. Settings are
-fixed beforehand (the epochs of the gates by training nats, on another seed); none by test error.
+rows, and of edges those that stay of every unit. "posterior" fits the gates of the trained network under a
+budget, its weights held. Settings are fixed beforehand (the epochs of the gates by training nats, on another
+seed); none by test error.
 """
 
 import argparse
@@ -17,6 +18,7 @@ import time
 import warnings
 from collections import OrderedDict
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -72,10 +74,10 @@ FIXED = {"flatten": "input", "conv1": "flatten"}  # first layer → gates of wha
 NETWORKS = {"mlp": mlp, "lenet_300_100": lenet_300_100, "lenet5": lenet5}
 
 
-def rules(x: Tensor, y: Tensor, rows: int) -> dict[str, tuple[selection.Rule, bool]]:
-    """Name → the rule, and whether it is fused."""
+def rules(x: Tensor, y: Tensor, rows: int) -> dict[str, selection.Rule]:
+    """Name → the rule."""
     likelihood = bp.Categorical(rows=rows)
-    nodes = {
+    return {
         "random node": selection.RandomNodes(),
         "magnitude node": selection.Magnitude(),
         "importance node": selection.Outgoing(),
@@ -83,29 +85,27 @@ def rules(x: Tensor, y: Tensor, rows: int) -> dict[str, tuple[selection.Rule, bo
         "Taylor node": selection.Taylor(x, y, likelihood),
         "DPP node": selection.DPP(rows=x),
         "DPP node, median β": selection.DPP(beta="median", rows=x),
-    }
-    edges = {
         "random edge": selection.RandomEdges(),
         "magnitude edge": selection.MagnitudeEdges(),
+        "DPP edge": selection.DPPEdges(rows=x, memory=4.0),
     }
-    fused = {f"{name}, fused": (rule, True) for name, rule in nodes.items()}
-    return {name: (rule, False) for name, rule in {**nodes, **edges}.items()} | fused
 
 
 def pruned(
     network: nn.Module, x: Tensor, y: Tensor, train, fractions: tuple[float, ...], seed: int
 ) -> Iterator[tuple[str, float, selection.Candidate]]:
-    """Every rule's networks at every size."""
-    subject = selection.Subject.of(network, x)
-    for name, (rule, fused) in rules(x, y, len(train[0])).items():
-        fuse = selection.Fuse(rows=x) if fused else None
-        found = selection.path(subject, None, rule, fractions, scope="layer", seed=seed, fuse=fuse)
+    """Every rule's networks at every size, as cut and with what stays re-weighted; masks are drawn once."""
+    subject, fuse = selection.Subject.of(network, x), selection.Fuse(rows=x)
+    for name, rule in rules(x, y, len(train[0])).items():
+        found = selection.path(subject, None, rule, fractions, scope="layer", seed=seed)
         for fraction, candidate in zip(fractions, found, strict=True):
             yield name, fraction, candidate
+            again = (fuse.zeroed if rule.edges else fuse)(subject, candidate.masks)
+            yield f"{name}, fused", fraction, replace(candidate, network=again)
     for fraction in fractions:
         masks = posterior_masks(network, train, fraction, seed)
-        for name, fuse in (("posterior node", None), ("posterior node, fused", selection.Fuse(rows=x))):
-            small = selection.prune(subject, masks, fuse=fuse)
+        for name, how in (("posterior node", None), ("posterior node, fused", fuse)):
+            small = selection.prune(subject, masks, fuse=how)
             parameters = sum(p.numel() for p in small.parameters())
             share = parameters / subject.dense_parameters
             yield name, fraction, selection.Candidate(small, masks, parameters, share, "Budget")
@@ -197,16 +197,17 @@ def main() -> None:
     parser.add_argument("--fractions", type=float, nargs="+", default=list(FRACTIONS))
     parser.add_argument("--rows", type=int, default=60_000, help="training rows")
     parser.add_argument("--data", default="mnist")
+    parser.add_argument("--data-dir", default=None, help="where MNIST lies")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     parser.add_argument("--plots", type=Path, default=Path(__file__).parents[1] / "docs" / "images")
     arguments = parser.parse_args()
 
-    data = bp.data.load(arguments.data)
+    data = bp.data.load(arguments.data, arguments.data_dir)
     train, test = (data.train.x[: arguments.rows], data.train.y[: arguments.rows]), (data.test.x, data.test.y)
     fractions, records, dense, alike = tuple(arguments.fractions), [], [], []
     seconds = kdpp_seconds()
     print(f"k-DPP of 50 from 500 (kernel over {ROWS:,} numbers, decomposition, draw): {seconds:.3f} s")
-    per_seed = (len(rules(train[0][:2], train[1][:2], 1)) + 2) * len(fractions)
+    per_seed = 2 * (len(rules(train[0][:2], train[1][:2], 1)) + 1) * len(fractions)
     bar = tqdm(total=arguments.seeds * (arguments.epochs + per_seed), desc="node_vs_edge", unit="step")
     for seed in range(arguments.seeds):
         torch.manual_seed(seed)

@@ -23,20 +23,20 @@ NODES = {
     "DPP node, median β": ("#e377c2", "<"),
     "posterior node": ("#2ca02c", "P"),
 }
-EDGES = {"random edge": ("#ff7f0e", "x"), "magnitude edge": ("#17becf", "+")}
+EDGES = {"random edge": ("#ff7f0e", "x"), "magnitude edge": ("#17becf", "+"), "DPP edge": ("#bcbd22", "1")}
 TITLES = {"error_percent": "without training again", "finetuned_error_percent": "after training on"}
 
 
 def plot(records: list[dict[str, Any]], dense: list[float], key: str, network: str, file: Path) -> None:
-    """Two panels: units cut, and units cut with their readers re-weighted; edges in both."""
+    """Two panels: as cut, and with what stays re-weighted; edges are dashed."""
     table = by_rule(records, key)
     figure, panels = plt.subplots(1, 2, figsize=(10.5, 5.0), sharey=True, layout="constrained")
-    titles = ("units cut", "units cut, readers re-weighted")
+    titles = ("as cut", "re-weighted by least squares")
     for axes, tail, title in zip(panels, ("", ", fused"), titles, strict=True):
         for name, (colour, marker) in NODES.items():
             _line(axes, table[name + tail], name, colour, marker, "-")
         for name, (colour, marker) in EDGES.items():
-            _line(axes, table[name], name, colour, marker, "--")
+            _line(axes, table[name + tail], name, colour, marker, "--")
         axes.axhline(np.mean(dense), color="black", linewidth=0.8, linestyle=":")
         axes.set(xscale="log", yscale="log", xlabel="parameters kept, % of the dense network's", title=title)
         ticks = sorted({record["fraction"] for record in records})

@@ -19,6 +19,15 @@ PAIRS = (
     ("random edge", "DPP node"),
     ("random edge", "DPP node, fused"),
     ("magnitude edge", "DPP node, fused"),
+    ("random edge, fused", "DPP node, fused"),
+    ("magnitude edge, fused", "DPP node, fused"),
+    ("DPP edge", "random edge"),
+    ("DPP edge", "magnitude edge"),
+    ("DPP edge", "DPP node"),
+    ("DPP edge, fused", "random edge, fused"),
+    ("DPP edge, fused", "magnitude edge, fused"),
+    ("DPP edge, fused", "DPP node, fused"),
+    ("DPP edge, fused", "posterior node, fused"),
     ("posterior node", "DPP node"),
     ("posterior node, fused", "DPP node, fused"),
     ("posterior node, fused", "Taylor node, fused"),
@@ -27,6 +36,7 @@ PAIRS = (
     ("magnitude edge", "importance × activation node"),
     ("magnitude edge", "posterior node"),
     ("magnitude edge", "posterior node, fused"),
+    ("magnitude edge, fused", "posterior node, fused"),
 )
 LEVEL = 0.95
 

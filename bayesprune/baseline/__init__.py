@@ -5,6 +5,8 @@ r"""What a pruned network is measured against: networks learnt by a plain loop o
   initialisation of its own, so that it costs no more than the pruned network.
 - *magnitude*: the dense network for the first half of the steps, then cut once to the same cost by the norms
   of its units (Li et al. 2017), and fine-tuned for the other half; or cut step by step until then.
+- *accepted*: the dense network, from which units go in the first half of the steps where a Bayes factor
+  accepts that they do (Mathew & Rowe 2023), and the other half of the steps.
 - *from scratch*: the very shape that was kept, inputs too, from fresh weights.
 
 All take the epochs, batches, order of rows, and learning rates of the fit: fused Adam at a constant rate,
@@ -15,7 +17,7 @@ not cut in *small dense*, nor in *magnitude* unless asked for, and residual sect
 count as zero.
 """
 
-from bayesprune.baseline.networks import dense, from_scratch, magnitude, small_dense
+from bayesprune.baseline.networks import accepted, dense, from_scratch, magnitude, small_dense
 from bayesprune.baseline.plan import Limit, Plan, Rival
 
-__all__ = ["Limit", "Plan", "Rival", "dense", "from_scratch", "magnitude", "small_dense"]
+__all__ = ["Limit", "Plan", "Rival", "accepted", "dense", "from_scratch", "magnitude", "small_dense"]

@@ -9,7 +9,7 @@ from bayesprune.baseline.plan import Limit, Plan, Rival
 from bayesprune.baseline.widths import by_width, check_whole, cost_of, masks_within, narrow_, opened
 from bayesprune.errors import SelectionError, SettingsError
 from bayesprune.gated import GatedModel
-from bayesprune.selection import Magnitude, RandomNodes
+from bayesprune.selection import BayesAcceptance, Magnitude, RandomNodes, Subject
 from bayesprune.selection.masks import Masks
 
 
@@ -92,6 +92,49 @@ def magnitude(gated: GatedModel, plan: Plan, limit: Limit, *, cuts: int = 1, inp
     return learnt(
         model, plan, [partial(masks_within, model, Magnitude(), each, plan.seed) for each in limits]
     )
+
+
+def accepted(
+    gated: GatedModel,
+    plan: Plan,
+    rule: BayesAcceptance,
+    *,
+    proposals: int | None = None,
+    inputs: bool = False,
+) -> Rival:
+    """The whole network, from which a Bayes factor lets units go in the first half of the steps.
+
+    What a proposal takes out is decided with the weights as they are then; what is refused may be proposed
+    again, at other weights. After Mathew & Rowe, arXiv 2308.02451 (abstract); see ``BayesAcceptance``.
+
+    Args:
+        gated: as for ``dense``; left alone.
+        plan: of the fit.
+        rule: what is proposed, and what evidence is asked for.
+        proposals: evenly over the first half of the steps; by default one after every epoch of it.
+        inputs: let inputs go too.
+
+    Returns:
+        Of what size the evidence says: there is no limit.
+
+    Raises:
+        SelectionError, NothingToGateError, SettingsError, DivergedError, DataError, LikelihoodError: as
+            ``small_dense``.
+    """
+    check_whole(gated)
+    if not isinstance(rule, BayesAcceptance):
+        raise SettingsError(f"accepted(rule={rule!r}): a bp.selection.BayesAcceptance(rows, targets).")
+    count = max(plan.epochs // 2, 1) if proposals is None else proposals
+    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+        raise SettingsError(f"accepted(proposals={proposals!r}): a whole number, at least 1.")
+    model = by_width(gated, plan, inputs)
+    seeds = [plan.seed + number * rule.proposals for number in range(count)]
+    return learnt(model, plan, [partial(_left, model, rule, seed) for seed in seeds])
+
+
+def _left(model: GatedModel, rule: BayesAcceptance, seed: int) -> Masks:
+    """What one round of proposals leaves of a model as it is now."""
+    return rule.masks(Subject.of(model), seed)
 
 
 def from_scratch(fresh: GatedModel, plan: Plan, masks: Masks) -> Rival:

@@ -1,5 +1,6 @@
 """Rules that turn a posterior, or a trained network, into masks: one protocol for all of them."""
 
+from bayesprune.selection.acceptance import BayesAcceptance
 from bayesprune.selection.bayes_factor import BayesFactor
 from bayesprune.selection.choose import Candidate, path, prune, select
 from bayesprune.selection.continuous import LogNormalReduction, SignalToNoise
@@ -21,6 +22,7 @@ from bayesprune.selection.vertex import FlatteningVertex
 __all__ = [
     "DPP",
     "KDPP",
+    "BayesAcceptance",
     "BayesFactor",
     "Candidate",
     "DPPEdges",

@@ -46,7 +46,7 @@ class BayesFactor(GainRule):
         """group → (size,), Σ w² / 2s² + occam − log ``least_evidence``: what a gain has to pass, nats."""
         if not 0 < self.least_evidence < math.inf:
             raise SelectionError(f"BayesFactor(least_evidence={self.least_evidence!r}): a number above 0.")
-        prior = self._prior(subject)
+        prior = weight_prior(subject, self.weight_scale, self.name)
         nats = summed_scaled(subject, prior.scale_of)
         zero = {g.name: torch.zeros(g.size, dtype=torch.float64) for g in subject.groups}
         free = occam(self._loss(subject), prior.scale_of)
@@ -55,12 +55,25 @@ class BayesFactor(GainRule):
             for name, none in zero.items()
         }
 
-    def _prior(self, subject: Subject) -> NormalWeights:
-        if self.weight_scale is not None:
-            return NormalWeights(scale=self.weight_scale)
-        if subject.gated is None:
-            raise SelectionError(
-                "BayesFactor weighs a unit's weights by their prior: give weight_scale=, its standard "
-                "deviation (a weight decay of d on the mean loss of N rows is 1 / sqrt(N d))."
-            )
-        return subject.gated.weights
+
+def weight_prior(
+    subject: Subject, weight_scale: float | Mapping[str, float] | None, rule: str
+) -> NormalWeights:
+    """The prior of the weights: as given, else the posterior's.
+
+    Args:
+        subject: what is pruned.
+        weight_scale: its standard deviation, or by parameter name or glob.
+        rule: its name, for messages.
+
+    Raises:
+        SelectionError: neither is there.
+    """
+    if weight_scale is not None:
+        return NormalWeights(scale=weight_scale)
+    if subject.gated is None:
+        raise SelectionError(
+            f"{rule} weighs a unit's weights by their prior: give weight_scale=, its standard deviation (a "
+            "weight decay of d on the mean loss of N rows is 1 / sqrt(N d))."
+        )
+    return subject.gated.weights

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain
 
 import numpy as np
@@ -38,14 +40,16 @@ class DPPEdges(Rule):
     copies of each other, are kept last, by position. ``Fuse`` re-weights the edges that stay.
 
     Every unit keeps the same share of its edges. Tensors that no linear map or convolution sums with
-    (recurrences, embeddings) stay whole. Draws of different sizes are independent, not nested, and each costs
-    a decomposition for every unit, O(fan-in³).
+    (recurrences, embeddings) stay whole. Draws of different sizes are independent, not nested; every unit
+    costs a decomposition, O(fan-in³), at each size for which it is not held.
 
     Attributes:
         beta: ``"rows"``, ``"median"`` or a number; see ``bandwidth``. Contributions of single edges are small
             beside activations, so that by ``"rows"`` they count as copies: the median knows no units.
         jitter: ε, which lets copies in only once all that differs is there.
         rows: (rows, ...), inputs; by default the subject's example.
+        memory: GiB in which a path may hold decompositions from one size to the next, 8 · fan-in² bytes a
+            unit; draws are the same with less.
     """
 
     edges = True
@@ -53,6 +57,7 @@ class DPPEdges(Rule):
     beta: float | str = "median"
     jitter: float = 0.01
     rows: Tensor | None = field(default=None, repr=False)
+    memory: float = 1.0
 
     def family(self, subject: Subject, scope: Scope, seed: int) -> Family:
         """The same share of every unit's edges, drawn anew at each size.
@@ -76,6 +81,8 @@ class DPPEdges(Rule):
         places = (torch.arange(len(units)) - starts + 0.5) / fans[units]  # counts are shares, rounded
         owners = units[places.argsort(stable=True)]  # whose edge comes next
 
+        held = _Held(self.memory)
+
         def at(step: int) -> Masks:
             counts = torch.bincount(owners[:step], minlength=len(fans))
             masks, unit = {}, 0
@@ -83,9 +90,9 @@ class DPPEdges(Rule):
                 per_group = len(weight) // len(found[name])
                 kept = torch.zeros(weight.shape, dtype=torch.bool)
                 for row, own in enumerate(weight):
-                    gram, generator = found[name][row // per_group], np.random.default_rng([seed, unit])
-                    drawn = self._draw(own.numpy(), gram, numbers[name], int(counts[unit]), generator)
-                    kept[row, drawn] = True
+                    edges = _Edges(own.numpy(), found[name][row // per_group], numbers[name])
+                    sampler = held(unit, partial(self._sampler, edges))
+                    kept[row, edges.drawn(int(counts[unit]), sampler, [seed, unit])] = True
                     unit += 1
                 masks[name] = kept.reshape(subject.weights()[name].shape)
             return masks
@@ -93,19 +100,55 @@ class DPPEdges(Rule):
         least = subject.edge_parameters(at(0))
         return Family(len(owners), at, parameters=lambda step: least + step)
 
-    def _draw(
-        self, weight: Array, gram: Array, numbers: int, count: int, generator: np.random.Generator
-    ) -> Array:
-        """(count,), of one unit's edges."""
-        carries = (weight != 0) & (np.diag(gram) > 0)
-        some, none = np.flatnonzero(carries), np.flatnonzero(~carries)
+    def _sampler(self, edges: _Edges) -> KDPP:
+        """Of the edges that carry something."""
+        some = np.flatnonzero(edges.carries)
+        distances = edge_distances(edges.weight[some], edges.gram[np.ix_(some, some)])
+        return KDPP.of(kernel_of(distances, self.beta, edges.numbers), self.jitter)
+
+
+@dataclass(frozen=True, eq=False)
+class _Edges:
+    """One unit's weights, and of what they are multiplied by the Gram matrix and how many numbers."""
+
+    weight: Array
+    gram: Array
+    numbers: int
+
+    @property
+    def carries(self) -> Array:
+        """(fan-in,), bool: not zero throughout."""
+        return np.asarray((self.weight != 0) & (np.diag(self.gram) > 0))
+
+    def drawn(self, count: int, sampler: Callable[[], KDPP], seed: list[int]) -> Array:
+        """(count,), places of the edges that stay."""
+        some, none = np.flatnonzero(self.carries), np.flatnonzero(~self.carries)
         if count >= len(some):
             return np.concatenate([some, none[: count - len(some)]])
         if count == 0:
             return some[:0]
-        distances = edge_distances(weight[some], gram[np.ix_(some, some)])
-        kernel = kernel_of(distances, self.beta, numbers)
-        return np.asarray(some[KDPP.of(kernel, self.jitter).sample(count, generator)])
+        return np.asarray(some[sampler().sample(count, np.random.default_rng(seed))])
+
+
+class _Held:
+    """Decompositions by unit, as long as there is room for them; the others are made anew each time."""
+
+    def __init__(self, gib: float) -> None:
+        self.left, self.found = gib * 2**30, dict[int, KDPP]()
+
+    def __call__(self, unit: int, make: Callable[[], KDPP]) -> Callable[[], KDPP]:
+        """What gives one unit's."""
+
+        def given() -> KDPP:
+            if unit in self.found:
+                return self.found[unit]
+            made = make()
+            if made.eigenvectors.nbytes <= self.left:
+                self.left -= made.eigenvectors.nbytes
+                self.found[unit] = made
+            return made
+
+        return given
 
 
 def grams(network: GraphNetwork, rows: Inputs) -> tuple[dict[str, Array], dict[str, int]]:

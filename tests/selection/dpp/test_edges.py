@@ -141,6 +141,14 @@ def test_filters_of_groups_look_at_their_own_channels():
     assert bool(mask[3:, 0].all()) and not bool(mask[3:, 1, 1:].any())
 
 
+def test_draws_are_the_same_whatever_is_held():
+    example = example_of("lenet5")
+    subject = Subject.of(example.network, example.x)
+    held, made_anew = (list(path(subject, None, DPPEdges(memory=m), [0.8, 0.5], seed=3)) for m in (1.0, 0.0))
+    for one, other in zip(held, made_anew, strict=True):
+        assert all(torch.equal(mask, other.masks[name]) for name, mask in one.masks.items())
+
+
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_every_unit_keeps_the_same_share(name):
     example = example_of(name)
