@@ -85,14 +85,17 @@ def prices(rows):
     return {group: price * (rows / 1_437) ** 0.75 for group, price in PRICES.items()}
 
 
-def model(train, classes, price=None):
+def model(train, classes, price=None, layers="sections"):
     """The gated model for a training split: ``train.x`` (rows, channels, H, W), ``train.y`` (rows,)."""
     price = prices(len(train.x)) if price is None else price
+    if layers == "none" and isinstance(price, dict):
+        price = {group: nats for group, nats in price.items() if group != "layers"}
     return bp.gate(
         ResNet(train.x.shape[1], classes),
         train.x[:1],
         prior=bp.priors.BernoulliGates(bp.priors.Flattening(price)),
         likelihood=bp.Categorical(rows=len(train.x)),
         weights=bp.priors.NormalWeights(scale=WEIGHT_SCALE),
+        layers=layers,
         initial_inclusion=INITIAL_INCLUSION,
     )

@@ -6,20 +6,20 @@ import inspect
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from types import ModuleType
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import torch
 
 from bayesprune import baseline
 from bayesprune.baseline import Limit, Plan, Rival
-from bayesprune.data import Split
 from bayesprune.errors import SettingsError
 from bayesprune.gated import GatedModel, gate
 from bayesprune.likelihoods import Categorical
 from bayesprune.programs import load_inference
+from bayesprune.reproduce.setup import Learnt, Setup
 from bayesprune.selection.masks import Masks
-from bayesprune.svi import FitResult, Recipe, evaluate, fit
+from bayesprune.structure.graph.analysis.sections import LAYERS
+from bayesprune.svi import FitResult, evaluate, fit
 
 FORWARD_AND_BACK = 3
 """A step takes about three forward passes: its own, and two of as many products back."""
@@ -28,135 +28,15 @@ APART = 2**31
 
 
 @dataclass(frozen=True)
-class Setup:
-    """Rows, and the program whose network learns them.
-
-    Attributes:
-        program: a model file, executed: ``model(train, classes, price)``, ``prices(rows)``, ``RECIPE``.
-        train: rows to learn from.
-        test: rows that every epoch is scored on; they steer nothing.
-        classes: of the targets.
-        epochs: passes over the training rows.
-        batch_size: rows of a step.
-        recipe: the program's, as far as it is followed.
-    """
-
-    program: ModuleType
-    train: Split = field(repr=False)
-    test: Split = field(repr=False)
-    classes: int
-    epochs: int
-    batch_size: int
-    recipe: Recipe = field(default_factory=Recipe)
-
-    def plan(self, seed: int, rate: float = 1.0) -> Plan:
-        """Of a network without gates.
-
-        Args:
-            seed: of the order of rows.
-            rate: factor on the program's learning rates.
-        """
-        recipe = self.recipe
-        given = {name: getattr(recipe, name) for name in ("learning_rate", "compact_learning_rate")}
-        recipe = replace(recipe, **{n: rate * value for n, value in given.items() if value is not None})
-        rows, test = (self.train.x, self.train.y), (self.test.x, self.test.y)
-        return Plan(rows, self.epochs, self.batch_size, seed, recipe, validation=test)
-
-    def gated(self, seed: int, scale: float = 1.0, **settings: Any) -> GatedModel:
-        """The program's model.
-
-        Args:
-            seed: of its first weights.
-            scale: factor on the program's prices.
-            settings: of the program's ``model``.
-        """
-        price = None
-        if scale != 1.0:
-            table = self.program.prices(len(self.train))
-            price = {group: scale * nats for group, nats in table.items()}
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            model: GatedModel = self.program.model(self.train, self.classes, price, **settings)
-        return model
-
-
-@dataclass(frozen=True)
-class Learnt:
-    """What a training led to, as plain values.
-
-    Attributes:
-        kept: group → numbers of the units that are left; empty for a network whose groups have no numbers.
-        parameters: that are left.
-        macs: of one row.
-        dense_parameters: of the whole network.
-        dense_macs: of one row of it.
-        error: test error at the last epoch, percent.
-        errors: after each epoch, where it was scored.
-        nll: of a test row at the end, nats.
-        training_macs: multiply-accumulates of all steps, a step as three forward passes of its rows.
-        seconds: of learning, by the clock.
-        processor_seconds: of learning, of all threads.
-        undecided: gates with 0.01 < q(z = 1) < 0.99 at the end; None where there are no gates.
-    """
-
-    kept: dict[str, list[int]]
-    parameters: int
-    macs: int
-    dense_parameters: int
-    dense_macs: int
-    error: float
-    errors: list[float]
-    nll: float
-    training_macs: float
-    seconds: float
-    processor_seconds: float
-    undecided: int | None = None
-
-    @property
-    def best(self) -> float | None:
-        """The lowest error of all epochs, as much of the field reports it; None where none was scored."""
-        return min(self.errors) if self.errors else None
-
-
-class Method(Protocol):
-    """One line of a table.
-
-    Attributes:
-        name: for the table.
-        settings: what is chosen from, by error on held-out rows.
-        setting: what a setting is.
-        beside: the method whose training of the same seed it is fitted to; None for none.
-    """
-
-    @property
-    def name(self) -> str: ...  # noqa: D102
-    @property
-    def settings(self) -> tuple[float, ...]: ...  # noqa: D102
-    @property
-    def setting(self) -> str: ...  # noqa: D102
-    @property
-    def beside(self) -> str | None: ...  # noqa: D102
-
-    def learn(self, setup: Setup, value: float, seed: int, other: Learnt | None) -> Learnt:
-        """One training.
-
-        Args:
-            setup: rows and program.
-            value: of the setting.
-            seed: of first weights, order of rows, and noise.
-            other: training of ``beside``.
-        """
-
-
-@dataclass(frozen=True)
 class Gates:
     """A program's gated model under its inference, at the program's prices times the setting.
 
     Attributes:
         model: further settings of the program's ``model``.
-        prior: (setup, setting) → prior of the same network from the same first weights, where it is not the
-            program's own; units then have no noise but their gates'.
+        prior: (setup, the program's model, setting) → prior of the same network from the same first weights,
+            where it is not the program's own; units then have no noise but their gates'.
         posterior: of the weights under such a prior.
+        gating: what else ``gate`` is told then, where the program tells it.
         inference: a program's name; every epoch is scored where its ``infer`` takes ``validation``.
     """
 
@@ -164,9 +44,11 @@ class Gates:
     settings: tuple[float, ...] = (1.0, 1.4, 2.0)
     setting: str = "prices ×"
     beside: None = None
+    needs: None = None
     model: Mapping[str, Any] = field(default_factory=dict)
-    prior: Callable[[Setup, float], Any] | None = None
+    prior: Callable[[Setup, GatedModel, float], Any] | None = None
     posterior: Literal["delta", "normal"] = "delta"
+    gating: Mapping[str, Any] = field(default_factory=dict)
     inference: str | None = None
 
     def learn(self, setup: Setup, value: float, seed: int, other: Learnt | None) -> Learnt:
@@ -199,10 +81,12 @@ class Gates:
         if self.prior is None:
             return setup.gated(seed, value, **self.model)
         whole = setup.gated(seed, **self.model)
-        prior = self.prior(setup, value)
+        prior = self.prior(setup, whole, value)
         weights = replace(whole.weights, posterior=self.posterior)
         network, likelihood = whole.network.plain(), Categorical(rows=len(setup.train))
-        return gate(network, setup.train.x[:1], prior=prior, likelihood=likelihood, weights=weights)
+        return gate(
+            network, setup.train.x[:1], prior=prior, likelihood=likelihood, weights=weights, **self.gating
+        )
 
 
 def of_fit(setup: Setup, gated: GatedModel, result: FitResult, processor_seconds: float) -> Learnt:
@@ -231,6 +115,8 @@ def of_fit(setup: Setup, gated: GatedModel, result: FitResult, processor_seconds
         seconds=result.seconds,
         processor_seconds=processor_seconds,
         undecided=result.undecided,
+        held_out_error=setup.held_out_error(result),
+        sections=None if LAYERS not in alive else [int(alive[LAYERS].sum()), len(alive[LAYERS])],
     )
 
 
@@ -248,6 +134,7 @@ class WithoutGates:
     beside: str | None = None
     settings: tuple[float, ...] = (1.0, 0.5, 0.25)
     setting: str = "learning rate ×"
+    needs: None = None
 
     def learn(self, setup: Setup, value: float, seed: int, other: Learnt | None) -> Learnt:
         """See ``Method``."""
@@ -269,6 +156,7 @@ class WithoutGates:
             training_macs=FORWARD_AND_BACK * float(sum(rival.epoch_macs)) * len(setup.train),
             seconds=rival.seconds,
             processor_seconds=rival.processor_seconds,
+            held_out_error=setup.held_out_error(rival.network, rival.likelihood),
         )
 
     def _rival(self, gated: GatedModel, fresh: GatedModel, plan: Plan, other: Learnt | None) -> Rival:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -11,32 +12,29 @@ from typing import Any
 import torch
 
 from bayesprune import data
-from bayesprune.data import Dataset, Split
+from bayesprune.data import Split
 from bayesprune.errors import RunFolderError, SettingsError
 from bayesprune.files import read_json, write_json
 from bayesprune.programs import find, load_model
 from bayesprune.programs.execute import execute
-from bayesprune.reproduce.methods import Learnt, Method, Setup
-from bayesprune.reproduce.tables import Table
+from bayesprune.reproduce.rows import rows_of
+from bayesprune.reproduce.setup import Learnt, Method, Setup
+from bayesprune.reproduce.table import Table
 from bayesprune.schema import Either, Items, Nothing, Number, Record, check
 from bayesprune.schema import Table as ByName
 
 PLAN = "table.json"
 """What a folder's trainings have in common."""
 COUNT, WHOLE = Number(least=0), Number(least=0, whole=True)
-KEPT = Record(
+LEARNT = Record(
     {
-        "value": Number(),
-        "learnt": Record(
-            {
-                "kept": ByName(Items(WHOLE)), "parameters": WHOLE, "macs": WHOLE, "dense_parameters": WHOLE,
-                "dense_macs": WHOLE, "error": COUNT, "errors": Items(COUNT), "nll": Number(),
-                "training_macs": COUNT, "seconds": COUNT, "processor_seconds": COUNT,
-                "undecided": Either((Nothing(), WHOLE)),
-            }
-        ),
-    }
+        "kept": ByName(Items(WHOLE)), "parameters": WHOLE, "macs": WHOLE, "dense_parameters": WHOLE,
+        "dense_macs": WHOLE, "error": COUNT, "errors": Items(COUNT), "nll": Number(), "training_macs": COUNT,
+        "seconds": COUNT, "processor_seconds": COUNT, "undecided": Either((Nothing(), WHOLE)),
+    },
+    {"held_out_error": Either((Nothing(), COUNT)), "sections": Either((Nothing(), Items(WHOLE)))},
 )  # fmt: skip
+KEPT = Record({"value": Number(), "learnt": LEARNT})
 
 
 @dataclass(frozen=True)
@@ -50,6 +48,7 @@ class Reproduced:
         chosen: method → its setting's value.
         tried: method → value → held-out error and parameters left, percent.
         runs: method → seed → training.
+        left_out: a line on each method that could not be run.
     """
 
     table: Table
@@ -58,6 +57,7 @@ class Reproduced:
     chosen: dict[str, float] = field(default_factory=dict)
     tried: dict[str, dict[float, tuple[float, float]]] = field(default_factory=dict)
     runs: dict[str, dict[int, Learnt]] = field(default_factory=dict)
+    left_out: list[str] = field(default_factory=list)
 
 
 def run_table(
@@ -78,7 +78,7 @@ def run_table(
         seeds: from 0 on.
         quick: on the embedded digits, for few epochs: to see that it runs, and no result.
         epochs: of each training; by default the program's.
-        data_dir: where MNIST lies.
+        data_dir: the folder of the table's data.
         say: told a line of each training.
 
     Returns:
@@ -91,9 +91,8 @@ def run_table(
     """
     if seeds < 1 or (epochs is not None and epochs < 1):
         raise SettingsError(f"run_table(seeds={seeds}, epochs={epochs}): both are at least 1.")
-    name = "digits" if quick and table.data == "mnist" else table.data
-    rows = data.load(name, data_dir if name == "mnist" else None)
-    program = load_model(table.program)
+    rows = data.digits(table.quick_size) if quick else rows_of(table.data, data_dir)
+    name, program = rows.name, load_model(table.program)
     length = epochs or (table.quick_epochs if quick else program.epochs_on(name))
     recipe = replace(program.recipe, gates=None) if quick else program.recipe  # at a pace for so few steps
     whole = Setup(
@@ -101,24 +100,37 @@ def run_table(
         program.batch_size_on(name), recipe,
     )  # fmt: skip
     folder = Path(folder)
-    _plan(folder, {"table": table.name, "data": name, "epochs": length, "rows": len(rows.train)})
+    claim(folder, {"table": table.name, "data": name, "epochs": length, "rows": len(rows.train)})
     found = Reproduced(table, length, name)
-    held_out = _held_out(whole, rows, table)
-    for method in table.methods:
+    rest, held = divided(rows.train, table.held_out)
+    held_out = replace(whole, train=rest, test=held)
+    found.left_out.extend(why for method in table.methods if (why := absent(method)))
+    for why in found.left_out:
+        say(why)
+    methods = [method for method in table.methods if not absent(method)]
+    for method in methods:
         _choose(method, held_out, folder, found, say)
     for seed in range(seeds):
-        for method in table.methods:
+        for method in methods:
             value = found.chosen[method.name]
             other = found.runs[method.beside][seed] if method.beside else None
             path = folder / slug(method.name) / f"seed-{seed}.json"
-            learnt = _kept(path, value, lambda m=method, v=value, s=seed, o=other: m.learn(whole, v, s, o))  # type: ignore[misc]
+            learnt = kept_or(path, value, lambda m=method, v=value, s=seed, o=other: m.learn(whole, v, s, o))  # type: ignore[misc]
             found.runs.setdefault(method.name, {})[seed] = learnt
             say(f"seed {seed}, {method.name}: {told(learnt)}")
     return found
 
 
-def _plan(folder: Path, plan: Mapping[str, Any]) -> None:
-    """Write down what all trainings of a folder share, or make sure that it is the same."""
+def claim(folder: Path, plan: Mapping[str, Any]) -> None:
+    """Write down what all trainings of a folder share, or make sure that it is the same.
+
+    Args:
+        folder: of them.
+        plan: what they share.
+
+    Raises:
+        RunFolderError: it holds a table of another plan, or other files.
+    """
     path = folder / PLAN
     if path.exists():
         before = read_json(path)
@@ -135,13 +147,31 @@ def _plan(folder: Path, plan: Mapping[str, Any]) -> None:
     write_json(path, dict(plan))
 
 
-def _held_out(setup: Setup, rows: Dataset, table: Table) -> Setup:
-    """The same with a part of the training rows to score on, and without the test rows."""
-    count = len(rows.train)
-    order = torch.randperm(count, generator=torch.Generator().manual_seed(7))
-    held = round(count * table.held_out)
-    parts = [Split(rows.train.x[at], rows.train.y[at]) for at in (order[held:], order[:held])]
-    return replace(setup, train=parts[0], test=parts[1])
+def divided(rows: Split, share: float) -> tuple[Split, Split]:
+    """Rows to learn from, and rows that are held out, always the same.
+
+    Args:
+        rows: all of them.
+        share: that is held out.
+    """
+    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(7))
+    held = round(len(rows) * share)
+    rest, held_out = (Split(rows.x[at], rows.y[at]) for at in (order[held:], order[:held]))
+    return rest, held_out
+
+
+def absent(method: Method) -> str:
+    """A line on why a method cannot be run here, and what to do; empty where it can.
+
+    Args:
+        method: of a table.
+    """
+    if method.needs is None or importlib.util.find_spec(method.needs.replace("-", "_")) is not None:
+        return ""
+    return (
+        f"{method.name} is left out, since {method.needs} is not installed. Install with: pip install "
+        f"{method.needs}, or pip install 'bayesprune[benchmarks]'; the same command then adds its lines."
+    )
 
 
 def _choose(
@@ -159,7 +189,7 @@ def _choose(
             other = _read(folder / slug(method.beside) / f"held-out-{chosen:g}.json", chosen)
             assert other is not None
         path = folder / slug(method.name) / f"held-out-{value:g}.json"
-        first[value] = _kept(path, value, lambda v=value, o=other: method.learn(setup, v, 0, o))  # type: ignore[misc]
+        first[value] = kept_or(path, value, lambda v=value, o=other: method.learn(setup, v, 0, o))  # type: ignore[misc]
         say(f"held out, {method.name}, {method.setting} {value:g}: {told(first[value])}")
     size = {value: 100 * one.parameters / one.dense_parameters for value, one in first.items()}
     small = [value for value in first if size[value] <= found.table.most_parameters]
@@ -170,8 +200,17 @@ def _choose(
     found.tried[method.name] = {value: (one.error, size[value]) for value, one in first.items()}
 
 
-def _kept(path: Path, value: float, learn: Callable[[], Learnt]) -> Learnt:
-    """What a file holds, or what is learnt now and put there."""
+def kept_or(path: Path, value: float, learn: Callable[[], Learnt]) -> Learnt:
+    """What a file holds, or what is learnt now and put there.
+
+    Args:
+        path: of one training.
+        value: of its setting.
+        learn: the training.
+
+    Raises:
+        RunFolderError: the file was damaged, or is of another setting.
+    """
     found = _read(path, value)
     if found is not None:
         return found

@@ -1,11 +1,12 @@
 """`bayesprune reproduce`: lists tables, runs one, goes on with it; misuse ends with 2 and a remedy."""
 
+import json
 from dataclasses import replace
 
 import pytest
 
 from bayesprune.cli.main import main
-from bayesprune.reproduce import TABLES
+from bayesprune.reproduce import TABLES, curves_as_markdown, read_record
 from bayesprune.reproduce.tables import OURS
 
 pytestmark = pytest.mark.filterwarnings("ignore::bayesprune.errors.ClockWarning")
@@ -40,6 +41,22 @@ def test_a_table_is_run_kept_and_gone_on_with(small, capsys):
     assert "VIBNet" in (small / "tables/mnist-mlp-quick/table.md").read_text()
 
 
+def test_curves_are_run_with_a_record_of_all_trainings(small, capsys, monkeypatch):
+    curves = TABLES["bmrs"]
+    ours, *_, dense = curves.methods
+    monkeypatch.setitem(TABLES, "bmrs", replace(curves, methods=(replace(ours, settings=(1.0,)), dense)))
+    words = ["reproduce", "bmrs", "--quick", "--epochs", "1", "--seeds", "1", "--only", "mlp-mnist"]
+    assert main(words) == 0
+    assert "mlp-digits-32, seed 0, dense" in capsys.readouterr().out
+    folder = small / "tables/bmrs-quick"
+    record = json.loads((folder / "record.json").read_text())
+    assert record["command"] == "bayesprune reproduce bmrs --quick --seeds 1 --epochs 1 --only mlp-mnist"
+    found = read_record(folder / "record.json", TABLES["bmrs"])
+    assert set(found.runs["mlp-digits-32"]) == {OURS, "dense"}
+    assert curves_as_markdown(found) == (folder / "table.md").read_text()
+    assert str(small) not in (folder / "record.json").read_text()
+
+
 @pytest.mark.parametrize(
     ("words", "remedy"),
     [
@@ -48,9 +65,15 @@ def test_a_table_is_run_kept_and_gone_on_with(small, capsys):
         (["mnist-mlp", "--quick", "--epochs", "1", "--out", "."], "choose another --out"),
         (["mnist-mlp", "--seeds", "0"], "--seeds"),
         (["mnist-mlp", "--data-dir", "nowhere"], "nowhere"),
+        (["mnist-mlp", "--only", "dense"], "of tables of curves"),
+        (["bmrs", "--only", "resnet"], "There are: mlp-mnist"),
+        (["bmrs", "--data-dir", "nowhere"], "none of the folders mnist"),
+        (["layers"], "cifar-10-binary.tar.gz"),
+        (["layers", "--data-dir", "nowhere"], "nowhere"),
     ],
 )
-def test_misuse_is_told_and_leaves_nothing(small, capsys, words, remedy):
+def test_misuse_is_told_and_leaves_nothing(small, capsys, monkeypatch, words, remedy):
+    monkeypatch.delenv("BAYESPRUNE_DATA", raising=False)
     (small / "mine.txt").write_text("dear")
     assert main(["reproduce", *words]) == 2
     assert remedy in capsys.readouterr().err

@@ -14,6 +14,8 @@ from bayesprune.programs import available, load_model
 from tests.programs.small import ANY_NETWORK
 
 GROUPS = {
+    "bmrs_lenet5": {"conv1": 6, "conv2": 16, "fc1": 120, "fc2": 84},
+    "bmrs_mlp": {f"fc{number}": 50 for number in range(1, 7)},
     "committee": {"0": 12},
     "lenet5": {"conv1": 20, "conv2": 50, "flatten": 800, "fc1": 500},
     "lenet5_spike_slab": {"conv1": 20, "conv2": 50, "fc1": 500},
@@ -22,7 +24,10 @@ GROUPS = {
     "regression_mlp": {"input": 10, "0": 50},
 }
 SCORE = {"committee": "test_rmse", "regression_mlp": "test_rmse"}
-SMALLEST = {"committee": 100 / 12 + 1e-9}  # per cent that one unit a group is; else it is under 1
+SMALLEST = {
+    "committee": 100 / 12 + 1e-9,
+    "bmrs_mlp": 2,
+}  # per cent that one unit a group is; else it is under 1
 DEAR = 1e4  # nats a unit: more than all that the rows could ever pay
 
 

@@ -11,9 +11,11 @@ from bayesprune.errors import RunFolderError, SettingsError
 from bayesprune.programs import find
 from bayesprune.programs.execute import execute
 from bayesprune.reproduce import TABLES, Learnt, as_markdown, as_text, named, run_table
-from bayesprune.reproduce.methods import FORWARD_AND_BACK, Gates, Setup, WithoutGates
+from bayesprune.reproduce.methods import FORWARD_AND_BACK, Gates, WithoutGates
 from bayesprune.reproduce.published import ON_LENET5, ON_MLP
+from bayesprune.reproduce.setup import Setup
 from bayesprune.reproduce.tables import CONTINUOUS, OURS
+from bayesprune.reproduce.torch_pruned import TorchPruned
 
 pytestmark = pytest.mark.filterwarnings("ignore::bayesprune.errors.ClockWarning")
 
@@ -38,6 +40,7 @@ class Planned:
     beside: str | None = None
     asked: list = field(default_factory=list)
     setting: str = "price"
+    needs: str | None = None
 
     @property
     def settings(self):
@@ -189,6 +192,40 @@ def test_published_families_prune_the_same_network_from_the_same_weights(tmp_pat
             assert gated.prior.weight == pytest.approx(method.settings[0] * (1437 / 60_000) ** 0.75)
 
 
+def test_a_method_whose_package_is_absent_is_left_out_with_what_to_install(tmp_path):
+    ours, peer = Planned("ours", {1.0: (2.0, 50)}), Planned("peer", {1.0: (1.0, 50)}, needs="no-such-peer")
+    said = []
+    found = run_table(table_of(ours, peer), tmp_path / "t", seeds=1, quick=True, say=said.append)
+    assert set(found.runs) == {"ours"} and not peer.asked
+    (line,) = found.left_out
+    assert line in said and "pip install no-such-peer" in line and "'bayesprune[benchmarks]'" in line
+    assert line in as_text(found) and f"- {line}" in as_markdown(found)
+    with_it = table_of(ours, replace(peer, needs="torch"))
+    assert set(run_table(with_it, tmp_path / "t", seeds=1, quick=True).runs) == {"ours", "peer"}
+    assert len(ours.asked) == 1  # what was learnt is still there
+
+
+@pytest.mark.filterwarnings("ignore::bayesprune.errors.EmptyGroupWarning")
+def test_sections_that_went_are_told_where_there_are_gates_for_them(tmp_path):
+    (layers, units, *_) = TABLES["layers"].methods
+    digits = bp.data.digits(8)
+    setup = Setup(execute(find("resnet20_cifar", "models")), digits.train, digits.test, 10, 4, 32)
+    whole, dear = units.gated(setup, 1.0, 0), layers.gated(setup, 1e4, 0)
+    assert {g.name for g in dear.groups} - {g.name for g in whole.groups} == {"layers"}
+    for name, tensor in whole.network.named_parameters():
+        assert torch.equal(dict(dear.network.named_parameters())[name], tensor)
+    few = layers.learn(setup, 1e4, 0, None)
+    assert few.sections == [len(few.kept["layers"]), 9] and few.sections[0] < 9
+    both = replace(
+        TABLES["layers"], methods=(Planned("gone", {1.0: (1.0, 50)}), Planned("ours", {1.0: (1.0, 50)}))
+    )
+    found = run_table(both, tmp_path / "t", seeds=1, quick=True)
+    found.runs["gone"][0] = learnt(sections=[7, 9])
+    assert "| sections removed |" in as_markdown(found) and "| 2 of 9 |" in as_markdown(found)
+    found.runs["gone"][0] = learnt()
+    assert "sections removed" not in as_markdown(found)
+
+
 def test_published_rows_say_what_their_papers_say():
     sizes = {row.method: round(row.parameters_percent, 2) for row in ON_MLP}
     assert sizes["VIBNet"] == 3.59 and sizes["BC-GHS"] == 10.55 and sizes["SBP"] == 8.91
@@ -219,5 +256,5 @@ def test_names_are_known(tmp_path):
         names = [method.name for method in table.methods]
         assert len(set(names)) == len(names)
         for number, method in enumerate(table.methods):
-            assert isinstance(method, Gates | WithoutGates)
+            assert isinstance(method, Gates | WithoutGates | TorchPruned)
             assert method.beside is None or method.beside in names[:number]
