@@ -9,6 +9,7 @@ from bayesprune.selection.edges import EdgeRule, MagnitudeEdges, RandomEdges
 from bayesprune.selection.front import FrontFigures, read_front, write_front
 from bayesprune.selection.fuse import Fuse
 from bayesprune.selection.inclusion import InclusionProb
+from bayesprune.selection.learnt_masks import LearntEdgeMasks, LearntMasks
 from bayesprune.selection.magnitude import Magnitude
 from bayesprune.selection.masks import Masks, Scores
 from bayesprune.selection.outgoing import Outgoing
@@ -31,6 +32,8 @@ __all__ = [
     "FrontFigures",
     "Fuse",
     "InclusionProb",
+    "LearntEdgeMasks",
+    "LearntMasks",
     "LogNormalReduction",
     "Magnitude",
     "MagnitudeEdges",

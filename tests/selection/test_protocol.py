@@ -15,6 +15,8 @@ from bayesprune.selection import (
     DPPEdges,
     FlatteningVertex,
     InclusionProb,
+    LearntEdgeMasks,
+    LearntMasks,
     Magnitude,
     MagnitudeEdges,
     ModelReduction,
@@ -46,6 +48,8 @@ TRAINED = {
     "magnitude edges": lambda e: MagnitudeEdges(),
     "random edges": lambda e: RandomEdges(),
     "dpp edges": lambda e: DPPEdges(),
+    "learnt masks": lambda e: LearntMasks(e.x, e.y, 5.0, epochs=2, likelihood=e.likelihood),
+    "learnt edge masks": lambda e: LearntEdgeMasks(e.x, e.y, 5.0, epochs=2, likelihood=e.likelihood),
 }
 POSTERIOR = {
     **TRAINED,
