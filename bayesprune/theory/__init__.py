@@ -10,6 +10,7 @@ from bayesprune.theory.bounds import (
 )
 from bayesprune.theory.clipped import clipped
 from bayesprune.theory.committee import Committee, draw_committee
+from bayesprune.theory.dpp_edges import dpp_edges
 from bayesprune.theory.edges import equal_edges, magnitude_edges, masked, random_edges
 from bayesprune.theory.expected import expected_error, expected_fused_error
 from bayesprune.theory.flow import drift
@@ -38,6 +39,7 @@ __all__ = [
     "activation_named",
     "clipped",
     "distortion",
+    "dpp_edges",
     "dpp_inclusion",
     "dpp_nodes",
     "draw_committee",

@@ -56,7 +56,7 @@ def random_edges(student: Committee, edges: int, rng: np.random.Generator) -> Ma
         TheoryError: the number is out of range.
     """
     mask = np.zeros(student.weights.size, bool)
-    mask[rng.choice(mask.size, _checked(edges, student), replace=False)] = True
+    mask[rng.choice(mask.size, checked_edges(edges, student), replace=False)] = True
     return mask.reshape(student.weights.shape)
 
 
@@ -75,7 +75,7 @@ def magnitude_edges(student: Committee, edges: int) -> Mask:
     """
     order = np.argsort(-np.abs(student.weights).ravel(), kind="stable")
     mask = np.zeros(student.weights.size, bool)
-    mask[order[: _checked(edges, student)]] = True
+    mask[order[: checked_edges(edges, student)]] = True
     return mask.reshape(student.weights.shape)
 
 
@@ -101,7 +101,12 @@ def masked(student: Committee, mask: Mask) -> Committee:
     return Committee(student.weights * mask, student.readout, student.activation)
 
 
-def _checked(edges: int, student: Committee) -> int:
+def checked_edges(edges: int, student: Committee) -> int:
+    """How many edges are to stay.
+
+    Raises:
+        TheoryError: no whole number, or out of range.
+    """
     if int(edges) != edges or not 1 <= edges <= student.weights.size:
         raise TheoryError(
             f"Cannot keep {edges} of {student.weights.size} edges: give a whole number from 1 to that."
