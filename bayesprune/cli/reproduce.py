@@ -15,7 +15,7 @@ from bayesprune.errors import SettingsError
 from bayesprune.files import write_atomically
 
 if TYPE_CHECKING:
-    from bayesprune.reproduce import Curves, Table
+    from bayesprune.reproduce import Curves, Table, Traced
 
 NAME, RECORD = "table.md", "record.json"
 COUNT = click.IntRange(1, 10**6)
@@ -60,8 +60,8 @@ def reproduce_command(
     Each method has settings to choose from, tried on held-out training rows at the first seed; then all
     seeds are learnt with the chosen one. A table of curves, as bmrs is, learns every setting by every seed,
     and compares methods at equal sizes. Every training is kept in DIR, so that the same command goes on
-    where it was interrupted; the table itself is DIR/table.md, and of curves DIR/record.json holds all
-    trainings. Without TABLE, the tables are listed.
+    where it was interrupted; the table itself is DIR/table.md. Of curves it is there after each training,
+    and DIR/record.json holds all of them. Without TABLE, the tables are listed.
 
     \b
     bayesprune reproduce mnist-mlp --quick
@@ -88,9 +88,12 @@ def reproduce_command(
         "say": (lambda line: None) if quiet else tell,
     }  # fmt: skip
     if isinstance(chosen, tables.Curves):
-        traced = tables.run_curves(chosen, folder, only=only, **settings)
-        _write_record(folder / RECORD, tables.as_record(traced), only, settings)
-        write_atomically(folder / NAME, tables.curves_as_markdown(traced))
+
+        def keep(traced: Traced) -> None:
+            _write_record(folder / RECORD, tables.as_record(traced), only, settings)
+            write_atomically(folder / NAME, tables.curves_as_markdown(traced))
+
+        traced = tables.run_curves(chosen, folder, only=only, keep=keep, **settings)
         tell(tables.curves_as_text(traced))
         return
     if only:

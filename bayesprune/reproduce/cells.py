@@ -13,7 +13,7 @@ FIGURES = (
 )  # fmt: skip
 NOTES = (
     "Last is the last epoch's test error, and best the lowest of all epochs', as much of the field reports "
-    "it: the test rows choose it, and nothing here goes by it.",
+    "it: the test rows choose it, less may have been pruned then, and nothing here goes by it.",
     "Parameters of the rows that were run count biases too; of published ones, weights alone.",
     "Training counts a step as three forward passes of the network as it then was, without what gates add.",
     "Time is of the processor, of trainings one after another; with it goes what scoring the epochs took.",

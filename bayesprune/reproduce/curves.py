@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -18,7 +18,7 @@ from bayesprune.programs.execute import execute
 from bayesprune.reproduce.front import error_at, front
 from bayesprune.reproduce.rows import places, read
 from bayesprune.reproduce.run import absent, claim, divided, kept_or, slug, told
-from bayesprune.reproduce.setup import Learnt, Setup
+from bayesprune.reproduce.setup import Learnt, Method, Setup
 from bayesprune.reproduce.table import Curves, Part
 
 QUICK_DATA = "digits-32"
@@ -55,6 +55,7 @@ def run_curves(
     data_dir: Path | str | None = None,
     only: Sequence[str] = (),
     say: Callable[[str], None] = lambda line: None,
+    keep: Callable[[Traced], None] = lambda found: None,
 ) -> Traced:
     """Run a table of curves, or go on with one.
 
@@ -67,6 +68,7 @@ def run_curves(
         data_dir: a folder that holds one of each data set's name.
         only: names of parts and methods, or globs of them, as folders have them; all where none is named.
         say: told a line of each training.
+        keep: given all that is there after each training, so that something is left of an interrupted table.
 
     Returns:
         All that is there at the end.
@@ -98,7 +100,7 @@ def run_curves(
         rows = _enlarged(data.load(name) if quick else read(name, place), curves.size)
         for part in parts:
             if part.data == name:
-                _run_part(found, part, rows, Path(folder), seeds, epochs, quick, say)
+                _run_part(found, part, rows, Path(folder), seeds, epochs, quick, say, keep)
     return found
 
 
@@ -122,7 +124,7 @@ def _narrowed(curves: Curves, only: Sequence[str]) -> Curves:
 
 def _run_part(
     found: Traced, part: Part, rows: Dataset, folder: Path, seeds: int, epochs: int | None, quick: bool,
-    say: Callable[[str], None],
+    say: Callable[[str], None], keep: Callable[[Traced], None],
 ) -> None:  # fmt: skip
     curves, program = found.curves, load_model(part.program)
     length = epochs or (curves.quick_epochs if quick else program.epochs_on(rows.name))
@@ -137,13 +139,23 @@ def _run_part(
     claim(folder, {"table": curves.name, "part": part.name, "epochs": length, "rows": len(rest)})
     found.epochs[part.name], found.data[part.name] = length, rows.name
     runs = found.runs.setdefault(part.name, {})
+    runs.update({method.name: {} for method in curves.methods if not absent(method)})
+    for seed, method, value in _in_turns(curves, seeds):
+        path = folder / slug(method.name) / f"setting-{value:g}-seed-{seed}.json"
+        learnt = kept_or(path, value, lambda m=method, v=value, s=seed: m.learn(setup, v, s, None))  # type: ignore[misc]
+        runs[method.name].setdefault(value, {})[seed] = learnt
+        say(f"{part.name}, seed {seed}, {method.name}, {method.setting} {value:g}: {told(learnt)}")
+        keep(found)
+
+
+def _in_turns(curves: Curves, seeds: int) -> Iterator[tuple[int, Method, float]]:
+    """Seed by seed the first setting of all methods, then the second: what is interrupted is equally far."""
+    methods = [method for method in curves.methods if not absent(method)]
     for seed in range(seeds):
-        for method in curves.methods:
-            for value in () if absent(method) else method.settings:
-                path = folder / slug(method.name) / f"setting-{value:g}-seed-{seed}.json"
-                learnt = kept_or(path, value, lambda m=method, v=value, s=seed: m.learn(setup, v, s, None))  # type: ignore[misc]
-                runs.setdefault(method.name, {}).setdefault(value, {})[seed] = learnt
-                say(f"{part.name}, seed {seed}, {method.name}, {method.setting} {value:g}: {told(learnt)}")
+        for number in range(max((len(method.settings) for method in methods), default=0)):
+            for method in methods:
+                if number < len(method.settings):
+                    yield seed, method, method.settings[number]
 
 
 def _enlarged(rows: Dataset, size: int) -> Dataset:
@@ -170,6 +182,7 @@ def fronts(runs: Runs) -> dict[str, list[float]]:
     return {
         method: front({value: _means(list(by.values())) for value, by in settings.items()})
         for method, settings in runs.items()
+        if settings
     }
 
 
@@ -182,8 +195,8 @@ def _means(runs: Sequence[Learnt]) -> tuple[float, float]:
 def errors_at(runs: Runs, share: float) -> dict[str, dict[int, float]]:
     """Method → seed → test error with that share of the parameters at most.
 
-    Of each seed the networks of the front's settings are joined; a method of which some seed has no network
-    so small is left out.
+    Of each seed the networks of the front's settings are joined, as far as they were learnt; a method of
+    which some seed has no network so small is left out.
 
     Args:
         runs: of one part.
@@ -191,9 +204,10 @@ def errors_at(runs: Runs, share: float) -> dict[str, dict[int, float]]:
     """
     found: dict[str, dict[int, float]] = {}
     for method, values in fronts(runs).items():
-        seeds = set.intersection(*(set(runs[method][value]) for value in values))
+        seeds = sorted({seed for value in values for seed in runs[method][value]})
         at = {
-            seed: error_at(share, [_point(runs[method][value][seed]) for value in values]) for seed in seeds
+            seed: error_at(share, [_point(runs[method][v][seed]) for v in values if seed in runs[method][v]])
+            for seed in seeds
         }
         if at and all(error is not None for error in at.values()):
             found[method] = {seed: error for seed, error in at.items() if error is not None}

@@ -18,7 +18,7 @@ from bayesprune.reproduce.table import Curves, Part
 from bayesprune.schema import Items, Number, Record, Text, check
 from bayesprune.schema import Table as ByName
 
-SETTINGS = ("method", "setting", "held-out error %", "on the front", *FIGURES)
+SETTINGS = ("method", "setting", "seeds", "held-out error %", "on the front", *FIGURES)
 HOW = (
     "Each method's networks of those settings that no other one of it beats in both mean size and mean error "
     "on the held-out rows are joined, seed by seed, by lines of test error over the logarithm of the size; a "
@@ -100,7 +100,8 @@ def _settings(found: Traced, runs: Runs) -> list[tuple[str, ...]]:
             held_out = [one.held_out_error for one in by.values() if one.held_out_error is not None]
             lines.append(
                 (
-                    method, f"{setting[method]} {value:g}", numbers(held_out) if held_out else "–",
+                    method, f"{setting[method]} {value:g}", str(len(by)),
+                    numbers(held_out) if held_out else "–",
                     "yes" if value in kept[method] else "no", *figures(by, dense),
                 )
             )  # fmt: skip

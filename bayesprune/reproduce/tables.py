@@ -92,7 +92,8 @@ _ALL: tuple[Table | Curves, ...] = (
     ),
     Table(
         "mnist-lenet5", "LeNet-5-Caffe on MNIST", "lenet5", "mnist",
-        (Gates(OURS, (0.7, 1.0, 1.4)), *BASELINES, *CONTINUOUS), ON_LENET5, most_parameters=1.6, quick_epochs=4,
+        (Gates(OURS, (0.7, 1.0, 1.4)), *BASELINES, *CONTINUOUS), ON_LENET5, most_parameters=1.6,
+        quick_epochs=4,
     ),
     Table(
         "spike-slab", "LeNet-300-100 on MNIST, spike-and-slab", "lenet_300_100_spike_slab", "mnist",

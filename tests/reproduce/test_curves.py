@@ -126,6 +126,27 @@ def test_what_is_kept_is_not_learnt_again_and_curves_grow(tmp_path):
         run_curves(curves_of(planned), tmp_path / "t", seeds=1, quick=True, epochs=3)
 
 
+def test_an_interrupted_table_is_equally_far_with_all_methods_and_something_is_left_of_it(tmp_path):
+    def stop(found):
+        (runs,) = found.runs.values()
+        seen.append({m: {v: list(by) for v, by in values.items()} for m, values in runs.items()})
+        if len(seen) == 7:
+            raise KeyboardInterrupt
+
+    seen = []
+    with pytest.raises(KeyboardInterrupt):
+        run_curves(curves_of(OURS, OTHER), tmp_path / "t", seeds=2, quick=True, keep=stop)
+    assert seen[1] == {"ours": {1.0: [0]}, "other": {1.0: [0]}} and seen[2]["ours"] == {1.0: [0], 4.0: [0]}
+    assert seen[6] == {"ours": {1.0: [0, 1], 4.0: [0], 16.0: [0]}, "other": {1.0: [0, 1], 2.0: [0]}}
+
+
+def test_of_an_interrupted_table_the_networks_that_are_there_are_joined(tmp_path):
+    found = run_curves(curves_of(OURS), tmp_path / "t", seeds=2, quick=True)
+    (runs,) = found.runs.values()
+    del runs["ours"][4.0][1]
+    assert errors_at(runs, 20.0) == {} and set(errors_at(runs, 40.0)["ours"]) == {0, 1}
+
+
 def test_parts_and_methods_are_asked_for_by_name(tmp_path):
     curves = replace(curves_of(OURS, OTHER), parts=BMRS.parts)
     found = run_curves(curves, tmp_path / "t", seeds=1, quick=True, only=("mlp-*", "oth*"))
@@ -193,7 +214,7 @@ def test_curves_are_printed_with_differences_and_read_again_from_their_record(tm
     cells = [cell.strip() for cell in at.strip("|").split("|")]
     # 2, 5, 10, 20, 40, 70, 100 %: at 20 % ours errs 3.5, at 40 % 2.5
     assert cells[1:6] == ["–", "–", "–", "5.50 (+2.00 ± 0.00)", "3.50 (+1.00 ± 0.00)"]
-    assert "| ours | price 16 | 3.50 ± 0.00 | no |" in page and "no-such-peer" in page
+    assert "| ours | price 16 | 2 | 3.50 ± 0.00 | no |" in page and "no-such-peer" in page
     assert BMRS.note in page and "10 epochs on digits-32, 2 seeds" in page
     path = tmp_path / "record.json"
     path.write_text(json.dumps({"command": "…", "results": as_record(found)}))
