@@ -195,8 +195,8 @@ def _means(runs: Sequence[Learnt]) -> tuple[float, float]:
 def errors_at(runs: Runs, share: float) -> dict[str, dict[int, float]]:
     """Method → seed → test error with that share of the parameters at most.
 
-    Of each seed the networks of the front's settings are joined, as far as they were learnt; a method of
-    which some seed has no network so small is left out.
+    Of each seed that has all settings of the front its networks are joined; a method of which some such seed
+    has no network so small is left out.
 
     Args:
         runs: of one part.
@@ -204,10 +204,9 @@ def errors_at(runs: Runs, share: float) -> dict[str, dict[int, float]]:
     """
     found: dict[str, dict[int, float]] = {}
     for method, values in fronts(runs).items():
-        seeds = sorted({seed for value in values for seed in runs[method][value]})
+        seeds = set.intersection(*(set(runs[method][value]) for value in values))
         at = {
-            seed: error_at(share, [_point(runs[method][v][seed]) for v in values if seed in runs[method][v]])
-            for seed in seeds
+            seed: error_at(share, [_point(runs[method][value][seed]) for value in values]) for seed in seeds
         }
         if at and all(error is not None for error in at.values()):
             found[method] = {seed: error for seed, error in at.items() if error is not None}
