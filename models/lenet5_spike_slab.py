@@ -18,7 +18,7 @@ INITIAL_INCLUSION = 0.99
 
 EPOCHS = {"digits*": 150, "*": 30}
 BATCH_SIZE = {"digits*": 32, "*": 128}
-INFERENCE = "svi_spike_slab"
+INFERENCE = "svi_spike_slab_published"
 
 
 def network(classes):

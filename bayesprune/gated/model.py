@@ -85,6 +85,7 @@ class GatedModel(GatedNetwork):
         self.follow_continuous_()
         with poutine.block():  # as in an inference: a prior may hold a pyro.factor
             self._check_prior()  # complains now, not in the middle of a fit
+            self._check_ends()
         if weights.posterior == "normal":
             self.spread_weights_(weights.initial_scale)
 
@@ -136,7 +137,7 @@ class GatedModel(GatedNetwork):
         gates |= self._continuous_gates()
         weights = {}
         for name, tensor in self.weight_tensors().items():
-            prior = dist.Normal(tensor.new_zeros(()), self.weights.scale_of(name)).expand(tensor.shape)
+            prior = dist.Normal(tensor.new_zeros(()), self.weight_scale(name)).expand(tensor.shape)
             drawn = pyro.sample(f"weight/{name}", prior.to_event(tensor.ndim))
             one = drawn.numel() == tensor.numel()  # Predictive puts empty plate dimensions in front
             weights[name] = drawn.reshape(tensor.shape) if one else drawn
@@ -177,6 +178,38 @@ class GatedModel(GatedNetwork):
         if self.unit_noise:
             with self._rows(x):
                 self._sample_noise(x)
+
+    def weight_scale(self, tensor: str) -> Tensor | float:
+        """Standard deviation of a weight's prior: as given, or the one of the most evidence now.
+
+        Args:
+            tensor: name of the weight or bias.
+
+        Returns:
+            A number; or under ``NormalWeights(relevance=True)`` (...), √(μ² + σ²), detached: at the best
+            scale the ELBO's slope in it is zero.
+        """
+        log_scale = self.log_scales_by_tensor().get(tensor) if self.weights.relevance else None
+        if log_scale is None:
+            return self.weights.scale_of(tensor)
+        mean, spread = self.weight_tensors()[tensor].detach(), log_scale.detach().exp()
+        return torch.hypot(mean.to(spread), spread)
+
+    def weight_share(self, tensor: str, open_units: Mapping[str, Tensor]) -> Tensor | None:
+        """How much of each number of a weight is in the ELBO, under a spike-and-slab.
+
+        Args:
+            tensor: name of the weight or bias.
+            open_units: group → (..., size): gates, or their probabilities.
+
+        Returns:
+            Broadcastable against the tensor; None where it is there whatever the gates are.
+        """
+        if not self.weights.masked:
+            return None
+        if self.weights.masked == "both":
+            return self.share_of_ends(tensor, open_units)
+        return self.share_left(tensor, open_units)
 
     def with_prior(self, prior: Prior) -> GatedModel:
         """The same network, weights' prior and likelihood under another prior of the gates.
@@ -445,6 +478,15 @@ class GatedModel(GatedNetwork):
                 check_penalty(self, group)
         self._check_continuous()
 
+    def _check_ends(self) -> None:
+        """Whether both ends of a weight have gates that are independent of each other."""
+        if self.weights.masked == "both" and self.guides:
+            raise PriorError(
+                f"guide= asks for correlated gates in group {next(iter(self.guides))!r}, and weights that "
+                "are there while both of their units are (masked='both') want independent ones: leave "
+                "guide= out, or give masked=True."
+            )
+
     def _check_continuous(self) -> None:
         """Whether continuous gates can be meant, and put into weights once they are decided."""
         names = list(self.continuous.priors)
@@ -495,11 +537,11 @@ class GatedModel(GatedNetwork):
         Their prior becomes their own guide (the pseudo-prior of Carlin & Chib 1995): nothing reads them, and
         they cost nothing.
         """
-        spread, share = self.log_scales_by_tensor().get(name), self.share_left(name, gates)
-        if not self.weights.masked or spread is None or share is None:
+        spread, share = self.log_scales_by_tensor().get(name), self.weight_share(name, gates)
+        if spread is None or share is None:
             return
         guide = dist.Normal(self.weight_tensors()[name], spread.exp())
-        slab = dist.Normal(weights.new_zeros(()), self.weights.scale_of(name))
+        slab = dist.Normal(weights.new_zeros(()), self.weight_scale(name))
         refund = (1 - share) * (guide.log_prob(weights) - slab.log_prob(weights))
         pyro.factor(f"closed/{name}", refund.flatten(refund.ndim - weights.ndim).sum(-1))
 

@@ -166,6 +166,47 @@ class GatedNetwork(nn.Module):
         first = min((slot.dim for slot in slots if slot.dim != WHOLE), default=WHOLE)
         return tuple(slot for slot in slots if slot.dim in (first, WHOLE))
 
+    def read_by(self, tensor: str) -> tuple[Slot, ...]:
+        """The units that a weight reads, where they are not those that it makes as well.
+
+        Args:
+            tensor: its name.
+
+        Returns:
+            Slots of one dimension, as the tensor is now. A channel of a residual stream that a weight both
+            reads and makes is one gate, and counts where it is made.
+        """
+        made = {slot.group for slot in self.made_by(tensor)}
+        found: dict[tuple[str, int], Slot] = {}
+        for slot in self.network.slots:
+            if slot.tensor == tensor and slot.reads and slot.dim >= 0 and slot.group not in made:
+                found.setdefault((slot.group, slot.dim), slot)
+        return tuple(found.values())
+
+    def share_of_ends(self, tensor: str, open_units: Mapping[str, Tensor]) -> Tensor | None:
+        """How much of each number of a weight joins two units: that of ``share_left`` times those it reads.
+
+        Args:
+            tensor: name of the weight or bias.
+            open_units: group → (..., size) by original unit id: gates, or probabilities of independent ones.
+
+        Returns:
+            Broadcastable against the tensor, behind the leading dimensions; None where nothing is gated.
+        """
+        share, numbers = self.share_left(tensor, open_units), self.weight_tensors()[tensor].ndim
+        if share is not None:  # (..., n, 1, ...) → as many dimensions as the tensor has, behind the draws'
+            lead = next(iter(open_units.values())).ndim - 1
+            behind = share.ndim - lead
+            share = share.reshape(share.shape[:lead] + (1,) * (numbers - behind) + share.shape[lead:])
+        for slot in self.read_by(tensor):
+            values = open_units[slot.group]
+            ids = slot.unit_ids.to(values.device)
+            factor = torch.where(ids >= 0, values[..., ids.clamp_min(0)], 1.0)
+            shape = (1,) * slot.dim + factor.shape[-1:] + (1,) * (numbers - 1 - slot.dim)
+            factor = factor.reshape(factor.shape[:-1] + shape)
+            share = factor if share is None else share * factor
+        return share
+
     def share_left(self, tensor: str, open_units: Mapping[str, Tensor]) -> Tensor | None:
         """How much of each number of a weight is there: the product over all that it belongs to.
 

@@ -111,9 +111,9 @@ def weights_log_probs(gated: GatedModel, weights: dict[str, Tensor], gates: Tens
     scales, tensors = gated.log_scales_by_tensor(), gated.weight_tensors()
     open_units = {name: gates[:, part].to(gated.log_odds) for name, part in gated.slices().items()}
     for name, values in weights.items():
-        slab = dist.Normal(values.new_zeros(()), gated.weights.scale_of(name)).log_prob(values)
+        slab = dist.Normal(values.new_zeros(()), gated.weight_scale(name)).log_prob(values)
         guide = dist.Normal(tensors[name], scales[name].exp()).log_prob(values)
-        share = gated.share_left(name, open_units) if gated.weights.masked else None
+        share = gated.weight_share(name, open_units)
         prior = slab if share is None else slab + (1 - share) * (guide - slab)
         log_p += prior.reshape(len(gates), -1).double().sum(-1).cpu()
         log_q += guide.reshape(len(gates), -1).double().sum(-1).cpu()

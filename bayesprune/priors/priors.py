@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
@@ -96,10 +96,20 @@ class SpikeAndSlab(BernoulliGates):
     ``weights``, which ``gate()`` reads: a mean-field Gaussian whose divergence counts only while the gate is
     on.
 
+    With ``relevance=True`` the slab's scale is each weight's own, at the most evidence, and a weight is there
+    only while both units are that it joins:
+
+    .. math:: w_{jk} \mid z_j z_k = 1 \sim \mathcal{N}(0, s_{jk}^2), \qquad
+              \min_s \mathrm{KL} = \tfrac12 \log(1 + \mu_{jk}^2 / \sigma_{jk}^2)
+
+    (see :class:`NormalWeights`). Under one scale for all, a weight that has learnt nothing pays as much as
+    one that has.
+
     Args:
-        slab_scale: standard deviation σ₀ of a weight that is there, > 0.
+        slab_scale: standard deviation σ₀ of a weight that is there, > 0; without ``relevance``.
         inclusion: hyper-prior of the inclusion probability λ; :class:`LayerAdaptive` as in the paper by
             default.
+        relevance: whether each weight has the scale of the most evidence.
 
     Raises:
         PriorError: a scale that is not positive, or no hyper-prior.
@@ -107,12 +117,15 @@ class SpikeAndSlab(BernoulliGates):
     Example:
         >>> from bayesprune.priors import SpikeAndSlab
         >>> SpikeAndSlab(slab_scale=1.0).weights
-        NormalWeights(scale=1.0, posterior='normal', masked=True, initial_scale=0.0025)
+        NormalWeights(scale=1.0, posterior='normal', masked=True, initial_scale=0.0025, relevance=False)
     """
 
-    def __init__(self, slab_scale: float = 1.0, inclusion: HyperPrior | None = None) -> None:
+    def __init__(
+        self, slab_scale: float = 1.0, inclusion: HyperPrior | None = None, relevance: bool = False
+    ) -> None:
         super().__init__(LayerAdaptive() if inclusion is None else inclusion)
-        self.weights = NormalWeights(scale=slab_scale, posterior="normal", masked=True)
+        masked: Literal["both"] | bool = "both" if relevance else True
+        self.weights = NormalWeights(slab_scale, posterior="normal", masked=masked, relevance=relevance)
 
 
 def weights_of(prior: Any) -> NormalWeights | None:

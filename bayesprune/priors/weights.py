@@ -31,12 +31,21 @@ class NormalWeights:
         scale: standard deviation of the prior, > 0; or a table by parameter name or glob pattern.
         posterior: ``'delta'`` (MAP point) or ``'normal'`` (mean-field Gaussian).
         masked: the weights that make a unit (rows of a layer, columns of an embedding table) leave the ELBO
-            where its gate is off, as in a spike-and-slab. A tied embedding's never leave it.
+            where its gate is off, as in a spike-and-slab. A tied embedding's never leave it. With ``"both"``
+            a weight is there only while both units are that it joins, so that it leaves with the unit that
+            it makes and with the one that it reads: inputs pay for what reads them.
+        relevance: every weight of a Gaussian posterior N(μ, σ²) has a prior N(0, s²) of its own, at the s of
+            the most evidence, s² = μ² + σ² (type-II maximum likelihood: automatic relevance determination,
+            MacKay 1994 and Neal 1996; with a posterior of weights Kharitonov, Molchanov & Vetrov 2018, arXiv
+            1811.00596). A weight then costs ½ log(1 + μ²/σ²) nats, and one that is not needed nothing. The
+            same divergence, but for a constant, has the improper hyper-prior p(s) ∝ 1/s. ``scale`` is then
+            what ``'delta'`` would have, and stands for no weight.
         initial_scale: standard deviation that a Gaussian posterior starts with, > 0. The default is
             softplus(-6), as in the public code of Jantre, Bhattacharya & Maiti (arXiv 2108.11000).
 
     Raises:
-        PriorError: a scale that is not a positive finite number, or an unknown posterior.
+        PriorError: a scale that is not a positive finite number, an unknown posterior, ``masked`` that is
+            none, or ``relevance`` of points, of which no scale has a finite best.
 
     Example:
         >>> from bayesprune.priors import NormalWeights
@@ -46,8 +55,9 @@ class NormalWeights:
 
     scale: float | Mapping[str, float] = 0.5
     posterior: Posterior = "delta"
-    masked: bool = False
+    masked: bool | Literal["both"] = False
     initial_scale: float = 0.0025
+    relevance: bool = False
 
     def __post_init__(self) -> None:
         table = self.scale if isinstance(self.scale, Mapping) else {"scale": self.scale}
@@ -59,6 +69,13 @@ class NormalWeights:
             )
         if self.posterior not in get_args(Posterior):
             raise PriorError(f"NormalWeights has posterior 'delta' or 'normal', and got {self.posterior!r}.")
+        if self.masked not in (True, False, "both"):
+            raise PriorError(f"NormalWeights has masked=True, False or 'both', and got {self.masked!r}.")
+        if self.relevance and self.posterior == "delta":
+            raise PriorError(
+                "NormalWeights(relevance=True) gives every weight the prior scale of the most evidence, "
+                "which of points is their size: take posterior='normal'."
+            )
 
     def scale_of(self, parameter: str) -> float:
         """Standard deviation of the prior of one parameter.

@@ -67,7 +67,8 @@ class ModelReduction(Scored):
         nats: dict[str, Tensor] = {}
         for name, mean in subject.weights().items():
             if name in scales:
-                spread, slab = scales[name].detach().double().cpu().exp(), gated.weights.scale_of(name)
+                spread, slab = scales[name].detach().double().cpu().exp(), gated.weight_scale(name)
+                slab = torch.as_tensor(slab).to(spread)
                 mean = mean.double().cpu()
                 nats[name] = 0.5 * ((mean / spread) ** 2 - 2 * torch.log(slab / spread))
         return columns_of(subject, nats)

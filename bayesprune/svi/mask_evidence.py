@@ -150,7 +150,10 @@ class MaskEvidence:
         tensors = copy.weight_tensors()
         start = torch.cat([tensors[name].detach().reshape(-1) for name in names])
         variance = torch.cat(
-            [torch.full((tensors[n].numel(),), copy.weights.scale_of(n) ** 2).double() for n in names]
+            [
+                torch.as_tensor(copy.weight_scale(n)).double().square().expand(tensors[n].shape).reshape(-1)
+                for n in names
+            ]
         )
         return MaskEvidence(copy, x, y, names, start, variance, enough)
 

@@ -193,25 +193,28 @@ def weight_nats(gated: GatedModel, inclusion_prob: Tensor) -> Tensor:
     scales = gated.log_scales_by_tensor()
     total = inclusion_prob.new_zeros(())
     for name, tensor in gated.weight_tensors().items():
-        scale = gated.weights.scale_of(name)
         if name not in scales:
+            scale = gated.weights.scale_of(name)
             constant = gated.dense_numel[name] * (math.log(scale) + 0.5 * math.log(2 * math.pi))
             total = total + constant + 0.5 * tensor.to(total.dtype).square().sum() / scale**2
             continue
         total = (
             total
-            + (weight_divergence(tensor, scales[name], scale) * row_share(gated, name, inclusion_prob)).sum()
+            + (
+                weight_divergence(tensor, scales[name], gated.weight_scale(name))
+                * row_share(gated, name, inclusion_prob)
+            ).sum()
         )
     return total
 
 
-def weight_divergence(loc: Tensor, log_scale: Tensor, prior_scale: float) -> Tensor:
+def weight_divergence(loc: Tensor, log_scale: Tensor, prior_scale: Tensor | float) -> Tensor:
     """KL(N(loc, scale²) ‖ N(0, prior_scale²)), entry by entry.
 
     Args:
         loc: (...), posterior means.
         log_scale: (...), log posterior standard deviations.
-        prior_scale: standard deviation of the prior.
+        prior_scale: standard deviation of the prior: one, or (...).
 
     Returns:
         (...), nats.
@@ -219,11 +222,12 @@ def weight_divergence(loc: Tensor, log_scale: Tensor, prior_scale: float) -> Ten
     if loc.dtype in (torch.bfloat16, torch.float16):
         loc, log_scale = loc.float(), log_scale.float()
     second_moment = loc.square() + (2 * log_scale).exp()
-    return math.log(prior_scale) - log_scale + 0.5 * second_moment / prior_scale**2 - 0.5
+    log_prior = prior_scale.log() if isinstance(prior_scale, Tensor) else math.log(prior_scale)
+    return log_prior - log_scale + 0.5 * second_moment / prior_scale**2 - 0.5
 
 
 def row_share(gated: GatedModel, tensor: str, inclusion_prob: Tensor) -> Tensor:
-    """How much each number of a weight counts: q(z = 1) of the unit it makes under spike-and-slab, else one.
+    """How much each number of a weight counts: q(z = 1) of its units under spike-and-slab, else one.
 
     Args:
         gated: the model.
@@ -233,7 +237,7 @@ def row_share(gated: GatedModel, tensor: str, inclusion_prob: Tensor) -> Tensor:
     Returns:
         Broadcastable against the tensor.
     """
-    share = gated.share_left(tensor, gated.by_group(inclusion_prob)) if gated.weights.masked else None
+    share = gated.weight_share(tensor, gated.by_group(inclusion_prob))
     return inclusion_prob.new_ones(()) if share is None else share
 
 

@@ -127,6 +127,17 @@ class Schedule:
             return 0.0
         return min(1.0, (step - self.warmup) / ramp) if ramp else 1.0
 
+    def weights_weight(self, step: int) -> float:
+        """Factor on the divergence of weights that have a posterior: from 0 to the temperature, straight.
+
+        Example:
+            >>> schedule = Schedule(Recipe(weights_ramp=0.2), steps=100)
+            >>> [schedule.weights_weight(step) for step in (0, 10, 20, 60)]
+            [0.0, 0.5, 1.0, 1.0]
+        """
+        ramp = self.recipe.weights_ramp * self.steps
+        return self.recipe.temperature * (min(1.0, step / ramp) if ramp else 1.0)
+
     def learning_rate(self, step: int, decided_at: int | None) -> float:
         """Adam's learning rate: constant up to the decision, then a cosine of its own down to its floor.
 

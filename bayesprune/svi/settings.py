@@ -105,6 +105,13 @@ class Recipe:
             since points would take the noise for a part of what they fit (``few_rows``), else points. Where
             noise is learnt from fewer rows than there are weights, and points were not asked for, weights
             have a posterior from the first step.
+        weights_ramp: share of the training, from its first step, over which the divergence of weights that
+            have a posterior rises from 0 to its whole weight. With a prior that is learnt (``relevance``)
+            weights that have seen nothing yet would have no prior but zero without it (Sønderby et al. 2016,
+            arXiv 1602.02282, on warm-up).
+        temperature: what that divergence is multiplied by. At 1 the posterior is this model's; below it is a
+            *cold* posterior (Wenzel et al. 2020, arXiv 2002.02405), which no prior of the model has. The ELBO
+            that is reported stays that of temperature 1.
         compact_scale: factor on the weights' prior standard deviation in the compact part.
         averaging: share of the compact part, at its end, over which weights are averaged; the statistics of
             batch normalisation are then taken afresh.
@@ -129,6 +136,8 @@ class Recipe:
     decide: float = 0.7
     decides: bool = True
     compact_weights: str | None = None
+    weights_ramp: float = 0.0
+    temperature: float = 1.0
     compact_scale: float = 1.0
     averaging: float = 0.0
     start: str = "scratch"
@@ -249,6 +258,11 @@ def _problems(recipe: Recipe) -> list[str]:
             f"compact_floor={recipe.compact_floor} must lie in [0, 1], and be 0 where averaging is 0",
         ),
         (_positive(recipe.compact_scale), f"compact_scale={recipe.compact_scale} must be positive"),
+        (0 <= recipe.weights_ramp <= 1, f"weights_ramp={recipe.weights_ramp} must lie in [0, 1]"),
+        (
+            0 < recipe.temperature <= 1,
+            f"temperature={recipe.temperature} must lie in (0, 1]: 1 is the posterior, less a cold one",
+        ),
         (0 <= recipe.averaging <= 1, f"averaging={recipe.averaging} must lie in [0, 1]"),
         (
             recipe.compact_weights in (None, "points", "normal"),

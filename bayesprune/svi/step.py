@@ -372,7 +372,7 @@ class Engine:
         self.gather_(state)
         assert self._joined is not None
         if self.gated.log_scales:
-            self._weight_backward(scale)
+            self._weight_backward(state.step, scale)
         if self._priced:
             add_prior_gradient_(self._priced, scale)
         if self._live and state.moving:
@@ -558,15 +558,15 @@ class Engine:
 
     # ---- the priors
 
-    def _weight_backward(self, scale: Tensor | None) -> None:
+    def _weight_backward(self, step: int, scale: Tensor | None) -> None:
         """Gradient of the weights' KL per row of the data set, where they have a posterior."""
         gated, total = self.gated, self.gated.log_odds.new_zeros(())
         probs = gated.inclusion_prob().detach()
         weights = gated.weight_tensors()
         for name, log_scale in gated.log_scales_by_tensor().items():
-            divergence = weight_divergence(weights[name], log_scale, gated.weights.scale_of(name))
+            divergence = weight_divergence(weights[name], log_scale, gated.weight_scale(name))
             total = total + (divergence * row_share(gated, name, probs)).sum()
-        total = total / gated.likelihood.rows
+        total = self.schedule.weights_weight(step) * total / gated.likelihood.rows
         (total if scale is None else total * scale.to(total.device)).backward()
 
     def _continuous_backward(self, state: State, scale: Tensor | None) -> None:
@@ -638,7 +638,7 @@ class Engine:
         probs = gated.inclusion_prob().detach().requires_grad_()
         prior = gate_nats(gated, probs)
         if gated.weights.masked:
-            prior = prior + _slab_nats(gated, probs)
+            prior = prior + self.schedule.recipe.temperature * _slab_nats(gated, probs)
         linked = [gated.links_of(name) for name in gated.guides]
         parts = [part for links in linked if links is not None for part in (links.coupling, links.loading)]
         learnt = [probs, *self._hyper, *parts]
@@ -697,7 +697,8 @@ def _slab_nats(gated: GatedModel, probs: Tensor) -> Tensor:
     """What open units pay for their slab weights, as a function of the inclusion probabilities alone."""
     total, weights = probs.new_zeros(()), gated.weight_tensors()
     for name, log_scale in gated.log_scales_by_tensor().items():
-        if gated.made_by(name):
-            divergence = weight_divergence(weights[name], log_scale, gated.weights.scale_of(name)).detach()
-            total = total + (divergence * row_share(gated, name, probs)).sum()
+        share = gated.weight_share(name, gated.by_group(probs))
+        if share is not None:
+            divergence = weight_divergence(weights[name], log_scale, gated.weight_scale(name)).detach()
+            total = total + (divergence * share).sum()
     return total

@@ -10,7 +10,7 @@ from bayesprune.programs import available, load_inference
 from tests.programs.small import FAST
 
 ROWS = 200
-NAMES = ["enumerate_exact", "svi_shrink", "svi_spike_slab"]
+NAMES = ["enumerate_exact", "svi_shrink", "svi_spike_slab", "svi_spike_slab_published"]
 POSTERIORS = ["nuts_reference", "svi_structured"]  # whole posteriors of small problems: test_posteriors.py
 
 
@@ -39,7 +39,7 @@ def infer(name, train, gated=None, **settings):
     }  # fmt: skip
     if gated is None:
         gaussian = bp.priors.NormalWeights(posterior="normal", initial_scale=0.1)
-        gated = gate(weights=gaussian if name == "svi_spike_slab" else None)
+        gated = gate(weights=gaussian if name.startswith("svi_spike_slab") else None)
     return load_inference(name).infer(gated, train, **settings)
 
 

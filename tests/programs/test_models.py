@@ -20,7 +20,7 @@ GROUPS = {
     "lenet5": {"conv1": 20, "conv2": 50, "flatten": 800, "fc1": 500},
     "lenet5_spike_slab": {"conv1": 20, "conv2": 50, "fc1": 500},
     "lenet_300_100": {"input": 784, "fc1": 300, "fc2": 100},
-    "lenet_300_100_spike_slab": {"fc1": 300, "fc2": 100},
+    "lenet_300_100_spike_slab": {"input": 784, "fc1": 300, "fc2": 100},
     "regression_mlp": {"input": 10, "0": 50},
 }
 SCORE = {"committee": "test_rmse", "regression_mlp": "test_rmse"}

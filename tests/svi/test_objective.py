@@ -2,6 +2,7 @@
 
 import copy
 import math
+from dataclasses import replace
 
 import pyro
 import pytest
@@ -12,6 +13,7 @@ from torch import nn
 import bayesprune as bp
 from bayesprune import priors
 from bayesprune.svi import Engine, GateSteps, Recipe
+from bayesprune.svi.estimators import all_configurations
 from bayesprune.svi.objective import (
     exact_negative_elbo,
     gate_divergence,
@@ -19,6 +21,7 @@ from bayesprune.svi.objective import (
     weight_divergence,
     weight_nats,
 )
+from bayesprune.svi.schedule import Schedule
 from tests.reference import negative_elbo_by_pyro
 from tests.svi.small import (
     CONTINUOUS,
@@ -105,11 +108,14 @@ def test_prior_scale_by_parameter_is_the_decay_of_each():
         assert decays[id(tensor)] == pytest.approx(1 / (40 * scales[name] ** 2))
 
 
-@pytest.mark.parametrize("masked", [True, False], ids=["spike and slab", "Gaussian weights"])
+@pytest.mark.parametrize(
+    "masked", [True, "both", False], ids=["spike and slab", "slab by both ends", "Gaussian weights"]
+)
+@pytest.mark.parametrize("relevance", [False, True], ids=["one scale", "scales of their own"])
 @pytest.mark.parametrize("removed", [False, True], ids=["whole", "after a removal"])
-def test_prior_side_of_gaussian_weights_is_pyros(masked, removed):
+def test_prior_side_of_gaussian_weights_is_pyros(masked, relevance, removed):
     """All of the ELBO but the likelihood: two points for each weight integrate its divergence exactly."""
-    weights = priors.NormalWeights(scale=0.7, posterior="normal", masked=masked, initial_scale=0.2)
+    weights = priors.NormalWeights(0.7, "normal", masked, initial_scale=0.2, relevance=relevance)
     gated = small_gated(priors.SpikeAndSlab(slab_scale=0.7), weights=weights, removed=removed)
     x, y = small_batch()
     probs = gated.inclusion_prob()
@@ -121,14 +127,97 @@ def test_prior_side_of_gaussian_weights_is_pyros(masked, removed):
             torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-6)
 
 
-def test_spike_and_slab_step_takes_the_slabs_price_into_the_gates():
-    weights = priors.NormalWeights(scale=0.7, posterior="normal", masked=True, initial_scale=0.2)
+@pytest.mark.parametrize("masked", [True, "both"])
+@pytest.mark.parametrize("relevance", [False, True], ids=["one scale", "scales of their own"])
+def test_spike_and_slab_step_takes_the_slabs_price_into_the_gates(masked, relevance):
+    weights = priors.NormalWeights(0.7, "normal", masked, initial_scale=0.2, relevance=relevance)
     gated = small_gated(priors.SpikeAndSlab(slab_scale=0.7), weights=weights)
     probs = gated.inclusion_prob().detach().requires_grad_()
     (expected,) = torch.autograd.grad(gate_nats(gated, probs) + weight_nats(gated, probs), probs)
     engine = Engine(gated, PLAIN)
     velocity = engine._move_gates(engine.init(), torch.zeros(int(gated.alive.sum())))
     torch.testing.assert_close(velocity, expected)
+
+
+def test_a_weight_that_both_of_its_units_hold_counts_as_often_as_both_are_open():
+    """E[z_j z_k] summed over all masks; of a bias, E[z_j]; of the outputs' rows, E[z_k]."""
+    weights = priors.NormalWeights(0.7, "normal", "both", initial_scale=0.2)
+    gated = small_gated(priors.SpikeAndSlab(), weights=weights)
+    probs = gated.inclusion_prob().detach()
+    masks = all_configurations(len(probs)).to(probs)
+    chance = torch.where(masks > 0, probs, 1 - probs).prod(-1)
+    ends = {"0.weight": (slice(2, None), slice(0, 2)), "0.bias": (slice(2, None), None)}
+    for name, (made, read) in {**ends, "2.weight": (None, slice(2, None)), "2.bias": (None, None)}.items():
+        shape = gated.weight_tensors()[name].shape
+        expected = torch.zeros(shape, dtype=probs.dtype)
+        for mask, weight in zip(masks, chance, strict=True):
+            there = torch.ones(shape, dtype=probs.dtype)
+            if made is not None:
+                there = there * mask[made].reshape(-1, *[1] * (len(shape) - 1))
+            if read is not None:
+                there = there * mask[read]
+            expected += weight * there
+        found = gated.weight_share(name, gated.by_group(probs))
+        found = torch.ones(()) if found is None else found
+        torch.testing.assert_close(found.expand(shape).to(expected), expected)
+
+
+def test_the_scale_of_a_weights_own_is_the_one_of_the_most_evidence():
+    """½ log(1 + μ²/σ²), and no other scale has less: by a grid of them around it."""
+    weights = priors.NormalWeights(0.7, "normal", relevance=True, initial_scale=0.2)
+    gated = small_gated(priors.SpikeAndSlab(), weights=weights)
+    nats = 0.0
+    for name, tensor in gated.weight_tensors().items():
+        log_scale = gated.log_scales_by_tensor()[name]
+        log_scale.data.normal_()
+        ratio = tensor.detach().square() / (2 * log_scale.detach()).exp()
+        best = weight_divergence(tensor, log_scale, gated.weight_scale(name)).detach()
+        torch.testing.assert_close(best, 0.5 * torch.log1p(ratio))
+        for factor in torch.logspace(-1, 1, 41, dtype=torch.double):
+            other = weight_divergence(tensor, log_scale, factor * gated.weight_scale(name)).detach()
+            assert bool((other >= best - 1e-12).all())
+        nats += float(best.sum())
+    assert weight_nats(gated, gated.inclusion_prob()).item() == pytest.approx(nats, rel=1e-12)
+
+
+def test_a_weights_own_scale_moves_with_it_and_its_slope_is_that_of_the_closed_form():
+    """d/dμ ½ log(1 + μ²/σ²) = μ / (μ² + σ²), though the scale is detached: the envelope theorem."""
+    weights = priors.NormalWeights(0.7, "normal", relevance=True, initial_scale=0.2)
+    gated = small_gated(priors.SpikeAndSlab(), weights=weights)
+    weight_nats(gated, gated.inclusion_prob().detach()).backward()
+    for name, tensor in gated.weight_tensors().items():
+        log_scale = gated.log_scales_by_tensor()[name]
+        total = tensor.detach().square() + (2 * log_scale.detach()).exp()
+        torch.testing.assert_close(tensor.grad, tensor.detach() / total)
+        torch.testing.assert_close(log_scale.grad, (2 * log_scale.detach()).exp() / total - 1)
+
+
+@pytest.mark.parametrize(("settings", "step", "factor"), [
+    ({}, 0, 1.0), ({"temperature": 0.25}, 0, 0.25), ({"weights_ramp": 0.5}, 0, 0.0),
+    ({"weights_ramp": 0.5, "temperature": 0.5}, 25, 0.25), ({"weights_ramp": 0.5}, 80, 1.0),
+])  # fmt: skip
+def test_the_weights_divergence_ramps_up_to_its_temperature(settings, step, factor):
+    weights = priors.NormalWeights(0.7, "normal", initial_scale=0.2)
+    gated = small_gated(priors.SpikeAndSlab(), weights=weights)
+    expected = torch.autograd.grad(
+        weight_nats(gated, gated.inclusion_prob().detach()) / gated.likelihood.rows,
+        list(gated.log_scales.values()),
+    )
+    recipe = replace(PLAIN, **settings)
+    Engine(gated, recipe, schedule=Schedule(recipe, steps=100))._weight_backward(step, None)
+    for parameter, slope in zip(gated.log_scales.values(), expected, strict=True):
+        torch.testing.assert_close(parameter.grad, factor * slope)
+
+
+def test_a_cold_posterior_is_as_cold_where_gates_pay_for_weights():
+    weights = priors.NormalWeights(0.7, "normal", masked=True, initial_scale=0.2)
+    gated = small_gated(priors.SpikeAndSlab(), weights=weights)
+    probs = gated.inclusion_prob().detach().requires_grad_()
+    (of_gates,) = torch.autograd.grad(gate_nats(gated, probs), probs)
+    (of_weights,) = torch.autograd.grad(weight_nats(gated, probs), probs)
+    engine = Engine(gated, replace(PLAIN, temperature=0.25))
+    velocity = engine._move_gates(engine.init(), torch.zeros(int(gated.alive.sum())))
+    torch.testing.assert_close(velocity, of_gates + 0.25 * of_weights)
 
 
 def test_spike_and_slab_of_points_is_pyros():

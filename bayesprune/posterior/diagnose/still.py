@@ -93,6 +93,6 @@ def _masks(gated: GatedModel, generator: torch.Generator) -> list[Tensor]:
 
 def _objective(gated: GatedModel, x: Inputs, y: Tensor, masks: list[Tensor]) -> Tensor:
     tensors = gated.weight_tensors()
-    prior = sum((w / gated.weights.scale_of(n)).square().sum() / 2 for n, w in tensors.items())
+    prior = sum((w / gated.weight_scale(n)).square().sum() / 2 for n, w in tensors.items())
     nll = [gated.likelihood.nll(gated.outputs(x, gated.by_group(mask)), y).mean() for mask in masks]
     return torch.stack(nll).mean() + prior / gated.likelihood.rows
