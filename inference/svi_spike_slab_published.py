@@ -1,4 +1,4 @@
-"""SVI for spike-and-slab units: hard Gumbel-sigmoid gates at temperature 0.5, Gaussian weights throughout.
+"""SVI for spike-and-slab units as published: hard Gumbel-sigmoid gates, Gaussian weights throughout.
 
 The settings are those of Jantre, Bhattacharya & Maiti's public code where it has them: temperature 0.5 with
 hard forward draws, inclusion 0.99 and posterior scale softplus(−6) to begin with (the last two are the
@@ -14,7 +14,9 @@ LEARNING_RATE = 3e-3
 WARMUP, RAMP, DECIDE = 0.4, 0.3, 0.8  # weights' scales settle first: until then every weight costs too much
 
 
-def infer(gated, train, *, epochs, batch_size, seed, recipe, device, checkpoint, resume, progress):
+def infer(
+    gated, train, *, epochs, batch_size, seed, recipe, device, checkpoint, resume, progress, validation=None
+):
     """Fit a model whose weights have a Gaussian posterior; units are removed as their gates die."""
     recipe = replace(
         recipe,
@@ -37,4 +39,5 @@ def infer(gated, train, *, epochs, batch_size, seed, recipe, device, checkpoint,
         checkpoint=checkpoint,
         resume=resume,
         progress=progress,
+        validation=validation,
     )

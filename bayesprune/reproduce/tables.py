@@ -98,7 +98,11 @@ _ALL: tuple[Table | Curves, ...] = (
     Table(
         "spike-slab", "LeNet-300-100 on MNIST, spike-and-slab", "lenet_300_100_spike_slab", "mnist",
         (
-            Gates("spike-and-slab, layer-adaptive", (1.0,), inference="svi_spike_slab"),
+            Gates("spike-and-slab, a scale for each weight", inference="svi_spike_slab"),
+            Gates(
+                "spike-and-slab, published settings", (1.0,),
+                model={"published": True}, inference="svi_spike_slab_published",
+            ),
             WithoutGates("dense", "dense"),
         ),
         ON_SPIKE_SLAB,

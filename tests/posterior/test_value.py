@@ -51,6 +51,7 @@ PRIORS = {
     "beta": bp.priors.BernoulliGates(bp.priors.Beta(1.0, 3.0)),
     "fixed": bp.priors.BernoulliGates(bp.priors.Fixed(0.3)),
     "slab": bp.priors.SpikeAndSlab(0.5),
+    "slab, scales of their own": bp.priors.SpikeAndSlab(relevance=True),
     "cost": bp.Price.from_cost(nats=20.0),
     "own": own_rate,
     "hierarchy": Hierarchy(),

@@ -59,6 +59,8 @@ def test_exact_names_come_before_patterns_and_patterns_in_order():
         lambda: priors.LayerAdaptive(floor=0.0),
         lambda: priors.BernoulliGates(12.0),
         lambda: priors.SpikeAndSlab(slab_scale=-1.0),
+        lambda: priors.NormalWeights(masked="ends"),
+        lambda: priors.NormalWeights(relevance=True),
         lambda: priors.PerGroup({}),
         lambda: priors.PerGroup({"a": priors.SpikeAndSlab(), "*": priors.BernoulliGates(priors.Fixed(0.5))}),
         lambda: priors.NormalWeights(scale=0.0),

@@ -23,6 +23,7 @@ PRIORS = {
     "fixed": priors.BernoulliGates(priors.Fixed(0.3)),
     "layer adaptive": priors.BernoulliGates(priors.LayerAdaptive(strength=0.02)),
     "spike and slab": priors.SpikeAndSlab(slab_scale=0.5),
+    "spike and slab, scales of their own": priors.SpikeAndSlab(inclusion=priors.Fixed(0.4), relevance=True),
     "spike and slab, beta": priors.SpikeAndSlab(inclusion=priors.Beta(2.0, 2.0)),
     "per group": priors.PerGroup(
         {"conv*": lambda group: None, "fc1": priors.BernoulliGates(priors.Flattening(3.0))}

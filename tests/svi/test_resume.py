@@ -63,8 +63,10 @@ def test_resumed_custom_prior_is_bit_equal(tmp_path):
     same(whole, fit(copy.deepcopy(start), checkpoint=tmp_path, resume=True))
 
 
-def test_spike_and_slab_resumes_too_and_prunes(tmp_path):
-    prior = priors.SpikeAndSlab(slab_scale=0.5, inclusion=priors.LayerAdaptive(strength=0.1))
+@pytest.mark.parametrize("relevance", [False, True])
+def test_spike_and_slab_resumes_too_and_prunes(tmp_path, relevance):
+    inclusion = priors.LayerAdaptive(strength=0.1)
+    prior = priors.SpikeAndSlab(slab_scale=0.5, inclusion=inclusion, relevance=relevance)
     gated = bp.gate(network(), torch.zeros(1, 1, 6, 6), prior=prior, likelihood=bp.Categorical(rows=ROWS))
     whole = fit(gated)
     fit(gated, checkpoint=tmp_path)
