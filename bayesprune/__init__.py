@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         theory,
     )
     from bayesprune.certify import Certificate, Certified, certify
+    from bayesprune.edges import prune_edges
     from bayesprune.errors import BayespruneError
     from bayesprune.export import export, load, save
     from bayesprune.gated import Autoregressive, GatedModel, gate
@@ -125,6 +126,7 @@ _PLACES: dict[str, str | None] = {
     "priors": None,
     "programs": None,
     "prune": "bayesprune.svi",
+    "prune_edges": "bayesprune.edges",
     "report": None,
     "save": "bayesprune.export",
     "selection": None,
@@ -195,6 +197,7 @@ __all__ = [
     "priors",
     "programs",
     "prune",
+    "prune_edges",
     "report",
     "save",
     "selection",
