@@ -6,8 +6,8 @@
 
 What a seed does, in order, on one thread:
 
-- *fit*: the shipped program at dearer prices, where edges are not asked for also for more epochs, of which
-  more belong to the selection;
+- *fit*: the shipped program at dearer prices and, for LeNet-300-100, more epochs, of which more belong to the
+  selection; where edges are asked for, at half its prices, so that they have more to choose from;
 - *taught*: the decided network goes on under ``bp.Distilled``, with less noise on its units. The teacher is
   an ensemble of dense twins that learnt from the same rows and from labels alone;
 - *edges* (with ``--edges``): instead of it ``bp.prune_edges`` under the same teacher, down to that share of
@@ -40,7 +40,7 @@ from bayesprune.programs.execute import execute
 
 FIT = {
     "lenet_300_100": {"prices": 1.55, "epochs": 200, "decide": 0.8, "ramp": 0.6},
-    "lenet5": {"prices": 1.15, "epochs": 40},
+    "lenet5": {"prices": {"conv1": 1.0, "conv2": 1.0, "flatten": 1.35, "fc1": 1.35}, "epochs": 40},
 }
 TAUGHT = {
     "lenet_300_100": {"epochs": 60, "rate": 3e-3, "noise": {"input": 0.2, "fc1": 0.12}},
@@ -51,10 +51,11 @@ TEACHER = {"weight": 0.5, "temperature": 2.0}
 TEACHERS, TEACHER_EPOCHS = 3, {"lenet_300_100": 40, "lenet5": 15}
 
 
-def model_of(program, module, train, seed: int, factor: float) -> bp.GatedModel:
-    """The program's model at its prices times a factor."""
+def model_of(program, module, train, seed: int, factor: float | dict[str, float]) -> bp.GatedModel:
+    """The program's model at its prices times a factor, or times one of each group."""
     torch.manual_seed(seed)
-    table = {group: factor * nats for group, nats in module.prices(len(train.x)).items()}
+    factors = factor if isinstance(factor, dict) else dict.fromkeys(module.PRICES, factor)
+    table = {group: factors[group] * nats for group, nats in module.prices(len(train.x)).items()}
     return program.model(train, 10, table)
 
 
@@ -193,7 +194,7 @@ def main() -> None:
     module = execute(find(arguments.network, "models"))
     train, test = splits("mnist", arguments.data_dir, arguments.validation)
     settings = (
-        {"prices": 1.0, "epochs": program.epochs_on("mnist")}
+        {"prices": 0.5, "epochs": program.epochs_on("mnist")}
         if arguments.edges
         else dict(FIT[arguments.network])
     )
