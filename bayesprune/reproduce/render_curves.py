@@ -153,15 +153,19 @@ def read_record(path: Path | str, curves: Curves) -> Traced:
             f"{path}: holds {content['table']!r} with {', '.join(strange[:3]) or 'its methods'}, not "
             f"{curves.name!r} as it is now. Run it again."
         )
-    runs: dict[str, Runs] = {
-        part: {
-            method: {
-                float(value): {int(seed): Learnt(**learnt) for seed, learnt in by.items()}
-                for value, by in values.items()
-            }
-            for method, values in of.items()
-        }
-        for part, of in content["runs"].items()
-    }
+    runs, of = content["runs"], (content["epochs"], content["data"])
+    if any(part not in names for names in of for part in runs):
+        raise RunFolderError(f"{path}: epochs or data lack a part that was run. It was changed.")
+    try:
+        traced = {part: {name: _numbered(values) for name, values in by.items()} for part, by in runs.items()}
+    except ValueError as problem:
+        raise RunFolderError(f"{path}: a setting or seed is no number ({problem}). It was changed.") from None
     parts = tuple(Part("", "", "") for _ in runs)
-    return Traced(replace(curves, parts=parts), content["epochs"], content["data"], runs, content["left_out"])
+    return Traced(replace(curves, parts=parts), *of, traced, content["left_out"])
+
+
+def _numbered(values: dict[str, dict[str, Any]]) -> dict[float, dict[int, Learnt]]:
+    return {
+        float(value): {int(seed): Learnt(**learnt) for seed, learnt in by.items()}
+        for value, by in values.items()
+    }

@@ -33,6 +33,7 @@ LEARNT = Record(
         "seconds": COUNT, "processor_seconds": COUNT, "undecided": Either((Nothing(), WHOLE)),
     },
     {"held_out_error": Either((Nothing(), COUNT)), "sections": Either((Nothing(), Items(WHOLE)))},
+    closed=True,
 )  # fmt: skip
 KEPT = Record({"value": Number(), "learnt": LEARNT})
 

@@ -222,11 +222,20 @@ def test_curves_are_printed_with_differences_and_read_again_from_their_record(tm
     assert again.runs == found.runs and curves_as_markdown(again) == page
     with pytest.raises(RunFolderError, match="Run it again"):
         read_record(path, BMRS)
-    content = json.loads(path.read_text())
-    content["results"]["runs"]["mlp-digits-32"]["ours"]["1"]["0"]["macs"] = None
-    path.write_text(json.dumps(content))
-    with pytest.raises(RunFolderError, match=r"macs is None|macs is null"):
-        read_record(path, curves)
+    for damage, told in (
+        (
+            lambda c: c["runs"]["mlp-digits-32"]["ours"]["1"]["0"].update(macs=None),
+            "macs is None|macs is null",
+        ),
+        (lambda c: c["runs"]["mlp-digits-32"]["ours"]["1"]["0"].update(colour=1), "colour is unknown"),
+        (lambda c: c["runs"]["mlp-digits-32"]["ours"].update(much={}), "no number"),
+        (lambda c: c.update(epochs={}), "lack a part"),
+    ):
+        content = json.loads(json.dumps({"results": as_record(found)}))
+        damage(content["results"])
+        path.write_text(json.dumps(content))
+        with pytest.raises(RunFolderError, match=told):
+            read_record(path, curves)
 
 
 def test_divergences_weigh_as_in_the_public_code_and_gates_are_on_the_same_units():
