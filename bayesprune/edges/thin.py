@@ -103,7 +103,7 @@ def prune_edges(
         share: of the dense network's parameters that are left, biases among them, zeros not, in (0, 1].
         parameters: the same as a number. One of the two is needed.
         rule: which edges go first, over all layers together: ``MagnitudeEdges()`` by default, or
-            ``LaplaceEdges(rows, targets)``, ``RandomEdges()``, or one of your own.
+            ``RandomEdges()``, or one of your own.
         likelihood: to learn under; by default that of the fit.
             ``bp.Distilled(result.likelihood.plain, teacher)`` listens to a teacher.
         epochs: passes over the rows.
@@ -140,7 +140,7 @@ def prune_edges(
     if not isinstance(rule, EdgeRule):
         raise SelectionError(
             f"prune_edges(rule={rule!r}): a rule that scores single weights, an EdgeRule such as "
-            "bp.selection.MagnitudeEdges() or bp.selection.LaplaceEdges(rows, targets)."
+            "bp.selection.MagnitudeEdges()."
         )
     where = device_of(device)
     model = opened(pruned(result))

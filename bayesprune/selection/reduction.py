@@ -68,7 +68,7 @@ class ModelReduction(Scored):
         for name, mean in subject.weights().items():
             if name in scales:
                 spread, slab = scales[name].detach().double().cpu().exp(), gated.weight_scale(name)
-                slab = torch.as_tensor(slab).to(spread)
+                slab = torch.as_tensor(slab, dtype=spread.dtype, device=spread.device)
                 mean = mean.double().cpu()
                 nats[name] = 0.5 * ((mean / spread) ** 2 - 2 * torch.log(slab / spread))
         return columns_of(subject, nats)

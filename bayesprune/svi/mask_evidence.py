@@ -151,7 +151,10 @@ class MaskEvidence:
         start = torch.cat([tensors[name].detach().reshape(-1) for name in names])
         variance = torch.cat(
             [
-                torch.as_tensor(copy.weight_scale(n)).double().square().expand(tensors[n].shape).reshape(-1)
+                torch.as_tensor(copy.weight_scale(n), dtype=torch.double)
+                .square()
+                .expand(tensors[n].shape)
+                .reshape(-1)
                 for n in names
             ]
         )
