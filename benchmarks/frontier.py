@@ -15,7 +15,8 @@ What a seed does, in order, on one thread:
 
 Each is scored at its last epoch, and at the best of the epochs after its last unit or edge went, as much of
 the field reports (which chooses by the rows that it scores on). ``--validation`` scores on 5,000 rows held
-out from the training rows: settings were chosen so. Seconds are processor time; a teacher's are counted once.
+out from the training rows: LeNet-300-100's settings were chosen so, LeNet-5's were not searched for. Seconds
+are processor time; a teacher's are counted once.
 """
 
 import argparse

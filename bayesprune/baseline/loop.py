@@ -62,6 +62,28 @@ def learnt(model: GatedModel, plan: Plan, cuts: Sequence[Cut] = ()) -> Rival:
     )
 
 
+def plain_step_(model: GatedModel, optimiser: torch.optim.Optimizer, x: Any, y: Tensor) -> Tensor:
+    """One step of a model's network, whose gates nobody asks.
+
+    Args:
+        model: moved in place.
+        optimiser: of its weights.
+        x: (rows, ...), inputs.
+        y: (rows, ...), targets.
+
+    Returns:
+        (), mean negative log-likelihood of a row before the step, nats.
+    """
+    likelihood = model.likelihood
+    y = likelihood.taught(x, y)
+    loss = likelihood.nll(model.network(x), y).mean()
+    loss.backward()
+    optimiser.step()
+    optimiser.zero_grad(set_to_none=True)
+    likelihood.follow_(y, min(max(round(likelihood.rows / len(y)), 10), 100))
+    return loss.detach()
+
+
 class Loop:
     """Passes over the rows, with nothing but an optimiser's steps.
 
@@ -117,16 +139,10 @@ class Loop:
         turned = self.turn if step >= self.turn else None
         for group in self.optimiser.param_groups:
             group["lr"] = self.schedule.learning_rate(step, turned)
-        likelihood = self.model.likelihood
-        y = likelihood.taught(x, y)
-        loss = likelihood.nll(self.model.network(x), y).mean()
-        loss.backward()
-        self.optimiser.step()
-        self.optimiser.zero_grad(set_to_none=True)
-        likelihood.follow_(y, min(max(round(likelihood.rows / len(y)), 10), 100))
+        loss = plain_step_(self.model, self.optimiser, x, y)
         if self.schedule.averages(step, turned):
             self._average_()
-        return loss.detach()
+        return loss
 
     def _turn_(self, step: int) -> None:
         """Cut, where it is time to, and at the turn take up the prior that weights have from then on."""

@@ -9,11 +9,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
+from bayesprune.baseline.loop import plain_step_
 from bayesprune.baseline.widths import opened
 from bayesprune.errors import DivergedError, RemovalError, SelectionError, SettingsError
 from bayesprune.gated import GatedModel
+from bayesprune.gated.precision import refuse_autocast, refuse_no_grad
 from bayesprune.likelihoods import Likelihood
 from bayesprune.ranges import check_seed
 from bayesprune.rows import Rows, rows_from, run
@@ -135,7 +138,14 @@ def prune_edges(
         >>> few.parameters <= few.counts[-1] == 31  # units that nobody reads take their edges along
         True
     """
-    _check(epochs, learning_rate, until, every, weight_scale, seed)
+    course = _Course(epochs, learning_rate, until, every, weight_scale, seed)
+    if not isinstance(result, FitResult | GatedModel):
+        raise SettingsError(
+            f"prune_edges takes what fit returned, or a gated model, and got a {type(result).__name__}: "
+            "gate a plain network first, bp.gate(...)."
+        )
+    if dist.is_initialized() and dist.get_world_size() > 1:
+        raise SettingsError("prune_edges learns in one process: give the command without torchrun.")
     rule = MagnitudeEdges() if rule is None else rule
     if not isinstance(rule, EdgeRule):
         raise SelectionError(
@@ -143,6 +153,8 @@ def prune_edges(
             "bp.selection.MagnitudeEdges()."
         )
     where = device_of(device)
+    refuse_autocast("prune_edges", where.type)
+    refuse_no_grad("prune_edges")
     model = opened(pruned(result))
     if likelihood is not None:
         model.likelihood = copy_of(likelihood)
@@ -160,11 +172,37 @@ def prune_edges(
             check_validation(model, held_out)
         threads = threads_for(model.dense_macs, batches.batch_size)
         with using_threads(threads) if where.type == "cpu" else nullcontext(), subnormals_as_zero():
-            loop = _Loop(model, batches, rule, goal, epochs, learning_rate, until, every, seed, held_out)
+            loop = _Loop(model, batches, rule, goal, course, held_out)
             loop.run_(progress)
-    model.to("cpu").eval()
-    model.likelihood.fitted = True
-    return loop.thinned()
+            return loop.thinned()
+
+
+@dataclass(frozen=True)
+class _Course:
+    """How edges go; see ``prune_edges``."""
+
+    epochs: int
+    learning_rate: float
+    until: float
+    every: int
+    weight_scale: float
+    seed: int
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "every"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise SettingsError(f"prune_edges({name}={value!r}): a whole number, at least 1.")
+        for name, most in (("learning_rate", math.inf), ("weight_scale", math.inf), ("until", 1.0)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < most:
+                above = "" if most == math.inf else f" and below {most:g}"
+                raise SettingsError(f"prune_edges({name}={value!r}): a number above 0{above}.")
+        check_seed(self.seed, SettingsError)
+
+    def turn(self, steps: int) -> int:
+        """The step before which the last edges go: there is always one after it."""
+        return min(max(1, round(self.until * steps)), steps - 1)
 
 
 class _Loop:
@@ -176,24 +214,20 @@ class _Loop:
         batches: Batches,
         rule: EdgeRule,
         goal: int,
-        epochs: int,
-        learning_rate: float,
-        until: float,
-        every: int,
-        seed: int,
-        validation: Rows | None,
+        course: _Course,
+        validation: Rows | None = None,
     ) -> None:
-        self.model, self.batches, self.rule, self.seed = model, batches, rule, seed
-        self.epochs, self.peak, self.every, self.validation = epochs, learning_rate, every, validation
-        self.steps = epochs * batches.steps
-        self.turn = max(1, round(until * self.steps))
+        self.model, self.batches, self.rule, self.course = model, batches, rule, course
+        self.validation = validation
+        self.steps = course.epochs * batches.steps
+        self.turn = course.turn(self.steps)
         names = Subject.of(model).weights()
         self.weights = {n: p for n, p in model.network.named_parameters() if n in names}
         self.masks = {n: torch.ones_like(p, dtype=torch.bool) for n, p in self.weights.items()}
         self.all = sum(p.numel() for p in self.weights.values())
         self.rest = sum(p.numel() for p in model.network.parameters()) - self.all
         self.goal = goal - self.rest  # edges that are to stay
-        self.optimiser = adam(model, learning_rate)
+        self.optimiser = adam(model, course.learning_rate)
         self.scores: list[float] = []
         self.counts: list[int] = []
 
@@ -202,9 +236,9 @@ class _Loop:
         self.model.train()
         bar, step, loss = Progress(self.steps, 0, progress, "edges"), 0, torch.zeros(())
         try:
-            for epoch in range(self.epochs):
+            for epoch in range(self.course.epochs):
                 for x, y in self.batches.epoch(epoch):
-                    if step <= self.turn and (step % self.every == 0 or step == self.turn):
+                    if step <= self.turn and (step % self.course.every == 0 or step == self.turn):
                         self._cut_(self._edges_at(step))
                     loss = self._step(step, x, y)
                     step += 1
@@ -221,33 +255,28 @@ class _Loop:
             bar.close()
 
     def _edges_at(self, step: int) -> int:
-        left = 1 - min(step / self.turn, 1.0)
+        left = 1 - step / self.turn if step < self.turn else 0.0
         return self.goal + round((self.all - self.goal) * left**3)
 
     def _step(self, step: int, x: Any, y: Tensor) -> Tensor:
-        rate = self.peak
+        rate = self.course.learning_rate
         if step >= self.turn:
             rate *= 0.5 * (1 + math.cos(math.pi * (step - self.turn) / max(1, self.steps - self.turn)))
         for group in self.optimiser.param_groups:
             group["lr"] = rate
-        likelihood = self.model.likelihood
-        y = likelihood.taught(x, y)
-        loss = likelihood.nll(self.model.network(x), y).mean()
-        loss.backward()
-        self.optimiser.step()
-        self.optimiser.zero_grad(set_to_none=True)
-        likelihood.follow_(y, min(max(round(likelihood.rows / len(y)), 10), 100))
+        loss = plain_step_(self.model, self.optimiser, x, y)
         with torch.no_grad():
             for name, mask in self.masks.items():
                 self.weights[name].mul_(mask)
-        return loss.detach()
+        return loss
 
     @torch.no_grad()
     def _cut_(self, count: int) -> None:
         """Let the rule's best edges stay, of those that are there; of every weight one at the least."""
         if count >= sum(int(mask.sum()) for mask in self.masks.values()):
             return
-        scores = self.rule.edge_scores(Subject.of(self.model), self.seed)
+        scores = self.rule.edge_scores(Subject.of(self.model), self.course.seed)
+        self._check_scores(scores)
         flat = []
         for name, mask in self.masks.items():
             own = scores[name].detach().double().cpu().flatten()
@@ -260,13 +289,29 @@ class _Loop:
             mask &= part.reshape(mask.shape).to(mask.device)
             self.weights[name].mul_(mask)
 
+    def _check_scores(self, scores: Mapping[str, Tensor]) -> None:
+        wrong = [
+            f"{name!r} ({'no scores' if name not in scores else 'not finite, or of another shape'})"
+            for name, mask in self.masks.items()
+            if name not in scores
+            or scores[name].shape != mask.shape
+            or not bool(torch.isfinite(scores[name]).all())
+        ]
+        if wrong:
+            raise SelectionError(
+                f"{self.rule.name}.edge_scores must give a finite number for every edge of every weight, and "
+                f"does not of {', '.join(wrong)}."
+            )
+
     def thinned(self) -> Thinned:
         """What came of it, without the units that nobody reads."""
-        model = self.model
+        model = self.model.eval()
+        model.likelihood.fitted = True
         kept, unread = copy_of(model), _unread(model)
         if bool(unread.any()):
             kept.remove_(unread.to(kept.log_odds.device))
             _check_equal(model, kept, self.batches)
+        kept, model = kept.to("cpu"), model.to("cpu")
         weights = {n: p.detach() for n, p in kept.network.named_parameters() if n in self.masks}
         masks = {name: weight != 0 for name, weight in weights.items()}
         others = kept.network.parameter_count() - sum(w.numel() for w in weights.values())
@@ -341,15 +386,3 @@ def _goal(subject: Subject, share: float | None, parameters: int | None) -> int:
             " one edge in each weight (biases stay). Ask for a number between, or for fewer units first."
         )
     return parameters
-
-
-def _check(epochs: Any, learning_rate: Any, until: Any, every: Any, weight_scale: Any, seed: Any) -> None:
-    for name, value in (("epochs", epochs), ("every", every)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise SettingsError(f"prune_edges({name}={value!r}): a whole number, at least 1.")
-    positive = ("learning_rate", learning_rate, math.inf), ("weight_scale", weight_scale, math.inf)
-    for name, value, most in (*positive, ("until", until, 1.0)):
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < most:
-            above = "" if most == math.inf else f" and below {most:g}"
-            raise SettingsError(f"prune_edges({name}={value!r}): a number above 0{above}.")
-    check_seed(seed, SettingsError)

@@ -1,13 +1,14 @@
 """prune_edges: counts, zeros, what is removed with them, and that it is learning and not cutting alone."""
 
 import copy
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
 from torch import nn
 
 import bayesprune as bp
-from bayesprune.edges.thin import _Loop, _unread
+from bayesprune.edges.thin import _Course, _Loop, _unread
 from bayesprune.errors import SelectionError, SettingsError
 from bayesprune.selection import MagnitudeEdges, RandomEdges, Subject
 from bayesprune.svi.batches import Batches
@@ -103,12 +104,11 @@ def test_a_weight_keeps_an_edge_and_a_network_its_units():
 def test_edges_that_went_stay_away_whatever_a_rule_says_later():
     x, y = rows()
     model = gated(x)
-    loop = _Loop(
-        model, Batches((x, y), 32, torch.device("cpu"), 0), RandomEdges(), 60, 1, 1e-2, 0.5, 1, 0, None
-    )
+    batches, course = Batches((x, y), 32, torch.device("cpu"), 0), _Course(1, 1e-2, 0.5, 1, 1.0, 0)
+    loop = _Loop(model, batches, RandomEdges(), 60, course)
     loop._cut_(80)
     first = {name: mask.clone() for name, mask in loop.masks.items()}
-    loop.seed = 1  # another order
+    loop.course = replace(course, seed=1)  # another order
     loop._cut_(40)
     assert all(bool((~loop.masks[name] | first[name]).all()) for name in first)
     assert sum(int(mask.sum()) for mask in loop.masks.values()) == 40
@@ -206,3 +206,28 @@ def test_convolutions_lose_edges_and_channels_nobody_reads():
     few = bp.prune_edges(model, (x, y), parameters=90, epochs=6, batch_size=16, every=2, progress=False)
     assert few.parameters <= 90
     assert bp.evaluate(few.network, (x, y), few.likelihood).nll < 2
+
+
+@pytest.mark.parametrize(("epochs", "batch_size", "until"), [(1, 240, 0.5), (2, 240, 0.99), (1, 60, 0.999)])
+def test_the_last_edges_go_however_few_the_steps_are(fitted, epochs, batch_size, until):
+    result, train = fitted
+    few = bp.prune_edges(
+        result, train, parameters=40, epochs=epochs, batch_size=batch_size, until=until, progress=False
+    )
+    assert few.counts[-1] == 40
+
+
+@dataclass(frozen=True)
+class Unsure(MagnitudeEdges):
+    """A rule that does not know."""
+
+    def edge_scores(self, subject, seed=0):
+        return {name: scores * float("nan") for name, scores in super().edge_scores(subject, seed).items()}
+
+
+def test_scores_that_are_none_and_plain_networks_are_refused(fitted):
+    result, train = fitted
+    with pytest.raises(SelectionError, match="finite number for every edge"):
+        bp.prune_edges(result, train, parameters=40, rule=Unsure(), progress=False)
+    with pytest.raises(SettingsError, match="prune_edges takes what fit returned"):
+        bp.prune_edges(bp.prune(result), train, parameters=40, progress=False)
