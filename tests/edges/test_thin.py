@@ -231,3 +231,11 @@ def test_scores_that_are_none_and_plain_networks_are_refused(fitted):
         bp.prune_edges(result, train, parameters=40, rule=Unsure(), progress=False)
     with pytest.raises(SettingsError, match="prune_edges takes what fit returned"):
         bp.prune_edges(bp.prune(result), train, parameters=40, progress=False)
+
+
+def test_it_does_not_learn_under_autocast_or_without_gradients(fitted):
+    result, train = fitted
+    with torch.autocast("cpu", torch.bfloat16), pytest.raises(SettingsError, match="prune_edges"):
+        bp.prune_edges(result, train, parameters=40, progress=False)
+    with torch.no_grad(), pytest.raises(SettingsError, match="prune_edges"):
+        bp.prune_edges(result, train, parameters=40, progress=False)
